@@ -1,0 +1,8 @@
+"""dual-fairseq: dual supervised learning (Xia et al., ICML 2017) as a fairseq plugin.
+
+``fairseq-train DATA --user-dir dual_fairseq --task dual_translation --criterion dual_cross_entropy ...``
+"""
+
+from . import compat, criterion, task  # noqa: F401  (registers dual_translation and dual_cross_entropy)
+
+__version__ = "0.1.0"

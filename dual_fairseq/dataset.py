@@ -1,0 +1,79 @@
+"""A batch seen from both sides."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from fairseq.data import BaseWrapperDataset, LanguagePairDataset
+
+
+class DualLanguagePairDataset(BaseWrapperDataset):
+    """Source→target batches that carry the same sentence pairs as target→source batches.
+
+    A batch is fairseq's own source→target batch (so ``fairseq-generate`` and ``fairseq-interactive`` can use it as it
+    is) with two more entries:
+
+    - ``reverse``: the same pairs as fairseq's own target→source batch, sorted by *its* source length, because
+      fairseq's LSTM encoder demands that order;
+    - ``align``: (B,) long, row ``align[i]`` of ``reverse`` is the sentence pair in row ``i`` of the batch.
+
+    Args:
+        forward: source→target pairs, as fairseq loads them.
+    """
+
+    dataset: LanguagePairDataset
+
+    def __init__(self, forward: LanguagePairDataset) -> None:
+        super().__init__(forward)
+        self.reverse = LanguagePairDataset(
+            forward.tgt,
+            forward.tgt_sizes,
+            forward.tgt_dict,
+            forward.src,
+            forward.src_sizes,
+            forward.src_dict,
+            left_pad_source=forward.left_pad_source,
+            left_pad_target=forward.left_pad_target,
+            shuffle=forward.shuffle,
+            input_feeding=forward.input_feeding,
+            pad_to_multiple=forward.pad_to_multiple,
+        )
+
+    def __getattr__(self, name: str) -> Any:
+        # fairseq asks language-pair datasets for more than BaseWrapperDataset passes on (src, tgt, src_sizes, ...)
+        if name == "dataset":  # not yet set: unpickling in a data-loader worker
+            raise AttributeError(name)
+        return getattr(self.dataset, name)
+
+    def num_tokens_vec(self, indices):
+        return self.dataset.num_tokens_vec(indices)
+
+    def get_batch_shapes(self):
+        return self.dataset.get_batch_shapes()
+
+    def collater(self, samples: list[dict[str, Any]], pad_to_length=None) -> dict[str, Any]:
+        """Merge pairs (``id``, ``source``, ``target``) into one batch; an empty list gives an empty batch."""
+        batch = self.dataset.collater(samples, pad_to_length=pad_to_length)
+        if not batch:
+            return batch
+        swapped = [{"id": s["id"], "source": s["target"], "target": s["source"]} for s in samples]
+        if pad_to_length is not None:
+            pad_to_length = {"source": pad_to_length["target"], "target": pad_to_length["source"]}
+        batch["reverse"] = self.reverse.collater(swapped, pad_to_length=pad_to_length)
+        batch["align"] = align_rows(batch["id"], batch["reverse"]["id"])
+        return batch
+
+
+def align_rows(ids: torch.Tensor, other_ids: torch.Tensor) -> torch.Tensor:
+    """Where each of ``ids`` stands in ``other_ids``: ``other_ids[align_rows(ids, other_ids)] == ids``.
+
+    Args:
+        ids, other_ids: (B,) the same sentence ids in two orders. An id may occur more than once.
+
+    Returns:
+        (B,) long.
+    """
+    align = torch.empty_like(ids)
+    align[ids.argsort(stable=True)] = other_ids.argsort(stable=True)
+    return align

@@ -1,0 +1,163 @@
+"""One model a direction, both in one fairseq model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from fairseq.models import BaseFairseqModel, FairseqDecoder, FairseqEncoderDecoderModel
+from fairseq.models.transformer import TransformerModelBase
+from fairseq.modules import AdaptiveSoftmax
+from torch import Tensor, nn
+
+from . import duality
+from .errors import UserError
+
+
+def direction_name(source: str, target: str) -> str:
+    """The name of a direction in state-dict keys and metrics: ``de-en``."""
+    return f"{source}-{target}"
+
+
+class DualModel(BaseFairseqModel):
+    """A pair of encoder–decoder models of any fairseq arch, one for each direction.
+
+    State-dict keys are ``models.<direction>.<the arch's own keys>``. Both directions run in one :meth:`forward`,
+    because DistributedDataParallel synchronises the gradients of that call only.
+
+    Args:
+        models: direction → encoder–decoder model.
+    """
+
+    def __init__(self, models: dict[str, FairseqEncoderDecoderModel]) -> None:
+        super().__init__()
+        self.models = nn.ModuleDict(models)
+        self.num_updates: int | None = None  # None: never told, so not in training
+
+    def forward(self, net_inputs: dict[str, dict[str, Tensor]]) -> dict[str, Any]:
+        """Run each direction on its own batch.
+
+        Args:
+            net_inputs: direction → ``src_tokens`` (B, S), ``src_lengths`` (B,), ``prev_output_tokens`` (B, T).
+
+        Returns:
+            direction → the arch's own output; its first element is (B, T, V) logits for most archs.
+        """
+        return {direction: self.models[direction](**net_input) for direction, net_input in net_inputs.items()}
+
+    def max_positions(self) -> tuple[float, float]:
+        """Every sentence is a source once and a target once, so both limits are the smallest of all."""
+        limit = min(limit for model in self.models.values() for limit in model.max_positions())
+        return (limit, limit)
+
+    def max_decoder_positions(self) -> float:
+        return min(model.max_decoder_positions() for model in self.models.values())
+
+    def set_num_updates(self, num_updates: int) -> None:
+        """fairseq calls this before every update (and on loading); the criterion's schedule of λ reads it."""
+        super().set_num_updates(num_updates)
+        self.num_updates = num_updates
+
+    def upgrade_state_dict(self, state_dict: dict[str, Tensor]) -> None:
+        self._check_directions(state_dict)
+        super().upgrade_state_dict(state_dict)
+
+    def _check_directions(self, state_dict: dict[str, Tensor]) -> None:
+        """A checkpoint that is no pair, or a pair of other languages, is refused by name.
+
+        Raises:
+            UserError: the checkpoint does not hold this model's directions.
+        """
+        held = {key.split(".")[1] for key in state_dict if key.startswith("models.")}
+        wanted = set(self.models)
+        if not held:
+            raise UserError(
+                "the checkpoint holds a single model, not a pair: use it with --task translation, or start a pair "
+                "from it with --init-src2tgt / --init-tgt2src"
+            )
+        if held != wanted:
+            raise UserError(
+                f"the checkpoint holds the directions {', '.join(sorted(held))}, not {', '.join(sorted(wanted))}: "
+                "give its languages with -s and -t"
+            )
+
+
+def token_log_probs(
+    model: BaseFairseqModel, net_output: Any, sample: dict[str, Any], target: Tensor, smoothing: bool = False
+) -> tuple[Tensor, Tensor]:
+    """log P of every target token by any fairseq encoder–decoder or language model.
+
+    Args:
+        model: what gave ``net_output``.
+        net_output: its output; for most archs (B, T, V) logits come first.
+        sample: the batch it came from, for archs that ask for it.
+        target: (B, T) token indices.
+        smoothing: whether the second result is wanted; an adaptive softmax saves work without it.
+
+    Returns:
+        (log_prob, log_prob_sum), both (B, T), nats, float32: at the target, and summed over the vocabulary (for label
+        smoothing; meaningless without ``smoothing``).
+    """
+    if _is_plain_softmax(model):
+        return duality.token_log_probs(net_output[0], target)
+    adaptive = getattr(getattr(model, "decoder", None), "adaptive_softmax", None)
+    if adaptive is not None:
+        return _adaptive_token_log_probs(adaptive, net_output[0], target, smoothing)
+    log_probs = model.get_normalized_probs(net_output, log_probs=True, sample=sample).float()
+    return log_probs.gather(-1, target.unsqueeze(-1)).squeeze(-1), log_probs.sum(dim=-1)
+
+
+def _adaptive_token_log_probs(
+    adaptive: AdaptiveSoftmax, features: Tensor, target: Tensor, smoothing: bool
+) -> tuple[Tensor, Tensor]:
+    """log P under an adaptive softmax: frequent words in the head, the others as log P(cluster) + log P(word | cluster).
+
+    fairseq's own ``get_log_prob`` writes in place what autograd still needs, and with a target it leaves the clusters
+    that the target is not in at 0; so the parts are put together here.
+
+    Args:
+        features: (B, T, D) what the decoder returns in place of logits.
+        target: (B, T).
+
+    Returns:
+        As :func:`token_log_probs`.
+    """
+    x = adaptive.dropout_module(features.reshape(-1, features.size(-1)))
+    flat = target.reshape(-1)
+    head_target, cluster_rows = adaptive.adapt_target(flat)
+    head = torch.log_softmax(adaptive.head(x), dim=-1, dtype=duality.accumulation_dtype(x))
+    words = adaptive.cutoff[0]
+    log_prob = head.gather(-1, head_target[0].unsqueeze(-1)).squeeze(-1)
+    total = head[:, :words].sum(dim=-1)
+    for i, tail in enumerate(adaptive.tail):
+        start, end = adaptive.cutoff[i], adaptive.cutoff[i + 1]
+        if smoothing:  # every word of every cluster counts
+            in_tail, tail_total = duality.token_log_probs(tail(x), flat.sub(start).clamp(0, end - start - 1))
+            log_prob = log_prob + in_tail.where((flat >= start) & (flat < end), torch.zeros_like(in_tail))
+            total = total + (end - start) * head[:, words + i] + tail_total
+        elif cluster_rows[i] is not None:
+            rows = cluster_rows[i]
+            in_tail, _ = duality.token_log_probs(tail(x[rows]), head_target[i + 1])
+            log_prob = log_prob.index_add(0, rows, in_tail)
+    return log_prob.view(target.shape), total.view(target.shape)
+
+
+# transformer's is the base's own, written again for TorchScript
+_PLAIN_MODEL_METHODS = {BaseFairseqModel.get_normalized_probs, TransformerModelBase.get_normalized_probs}
+
+
+def _is_plain_softmax(model: BaseFairseqModel) -> bool:
+    decoder = getattr(model, "decoder", None)
+    return (
+        isinstance(decoder, FairseqDecoder)
+        and getattr(decoder, "adaptive_softmax", None) is None
+        and type(model).get_normalized_probs in _PLAIN_MODEL_METHODS
+        and type(model).get_normalized_probs_scriptable is BaseFairseqModel.get_normalized_probs_scriptable
+        and type(decoder).get_normalized_probs is FairseqDecoder.get_normalized_probs
+        and type(decoder).get_normalized_probs_scriptable is FairseqDecoder.get_normalized_probs_scriptable
+    )
+
+
+def parameter_like(model: nn.Module) -> Tensor:
+    """Any parameter: the device and the precision that a run's own tensors have."""
+    return next(p for p in model.parameters() if torch.is_floating_point(p))

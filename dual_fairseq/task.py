@@ -1,0 +1,352 @@
+"""``dual_translation``: both directions of a language pair from one binarized directory and in one checkpoint."""
+
+import copy
+import json
+import logging
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Optional
+
+import torch
+from fairseq import utils
+from fairseq.data import data_utils
+from fairseq.logging import metrics
+from fairseq.models import ARCH_MODEL_REGISTRY, FairseqEncoderDecoderModel
+from fairseq.models.nat import FairseqNATModel
+from fairseq.tasks import register_task
+from fairseq.tasks.translation import EVAL_BLEU_ORDER, TranslationConfig, TranslationTask
+from omegaconf import OmegaConf, open_dict
+from sacrebleu.metrics import BLEU
+
+from .checkpoint import check_dictionary, data_directories, load_state, load_weights
+from .dataset import DualLanguagePairDataset
+from .errors import UserError
+from .language_model import FrozenLanguageModel, load_language_model
+from .model import DualModel, direction_name
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class DualTranslationConfig(TranslationConfig):
+    src_lm: Optional[str] = field(
+        default=None, metadata={"help": "fairseq language model of the source language (frozen)"}
+    )
+    tgt_lm: Optional[str] = field(
+        default=None, metadata={"help": "fairseq language model of the target language (frozen)"}
+    )
+    init_src2tgt: Optional[str] = field(
+        default=None, metadata={"help": "plain fairseq translation checkpoint to start source→target from"}
+    )
+    init_tgt2src: Optional[str] = field(
+        default=None, metadata={"help": "plain fairseq translation checkpoint to start target→source from"}
+    )
+    rebuild_batches: bool = field(
+        default=True,
+        metadata={"help": "do not rebuild the batches every epoch (a resumed run then groups sentences differently)"},
+    )
+
+
+@register_task("dual_translation", dataclass=DualTranslationConfig)
+class DualTranslationTask(TranslationTask):
+    """Train and use two translation models as a pair.
+
+    The task is made of two of fairseq's own translation tasks, one a direction: each builds its model, its validation
+    BLEU and its generator as it would alone, so an arch never learns that it is one of a pair.
+    """
+
+    cfg: DualTranslationConfig
+
+    def __init__(self, cfg: DualTranslationConfig, src_dict, tgt_dict) -> None:
+        super().__init__(cfg, src_dict, tgt_dict)
+        self.directions = (
+            direction_name(cfg.source_lang, cfg.target_lang),
+            direction_name(cfg.target_lang, cfg.source_lang),
+        )
+        reverse_cfg = copy.deepcopy(cfg)
+        reverse_cfg.source_lang, reverse_cfg.target_lang = cfg.target_lang, cfg.source_lang
+        self.sides = dict(
+            zip(
+                self.directions,
+                (
+                    TranslationTask(_with_detokenizer(copy.deepcopy(cfg)), src_dict, tgt_dict),
+                    TranslationTask(_with_detokenizer(reverse_cfg), tgt_dict, src_dict),
+                ),
+                strict=True,
+            )
+        )
+        self._from_checkpoint = False
+        self._trained_source = cfg.source_lang
+        self._language_models: tuple[FrozenLanguageModel, FrozenLanguageModel] | None = None
+
+    @classmethod
+    def setup_task(cls, cfg: DualTranslationConfig, **kwargs):
+        """Find the languages, load both dictionaries.
+
+        Raises:
+            UserError: the data directory or a language is not there.
+        """
+        directory = utils.split_paths(cfg.data)[0]
+        if not os.path.isdir(directory):
+            raise UserError(f"{directory}: there is no such data directory; make one with scripts/preprocess.sh")
+        if cfg.source_lang is None or cfg.target_lang is None:
+            cfg.source_lang, cfg.target_lang = data_utils.infer_language_pair(directory)
+        source, target = cfg.source_lang, cfg.target_lang
+        if source is None or target is None:
+            raise UserError(f"{directory}: holds no binarized pair; give the languages with -s and -t")
+        if source == target:
+            raise UserError(f"-s {source} -t {target}: a pair needs two languages")
+        for language in (source, target):
+            if "." in language:  # state-dict keys are dotted paths
+                raise UserError(f"language code '{language}': must not contain a dot")
+            if not os.path.isfile(os.path.join(directory, f"dict.{language}.txt")):
+                raise UserError(
+                    f"{directory}: has no dict.{language}.txt; is '{language}' one of its languages "
+                    "(-s/-t), and was it made by fairseq-preprocess?"
+                )
+        if cfg.num_batch_buckets > 0:
+            raise UserError("--num-batch-buckets: not for a pair, whose sentences are padded once a direction")
+        task = super().setup_task(cfg, **kwargs)
+        task._from_checkpoint = kwargs.get("from_checkpoint", False)
+        return task
+
+    # --- which way a run was trained
+
+    @property
+    def trained_directions(self) -> tuple[str, str]:
+        """Both directions, the one first that ``--src-lm``, ``--tgt-lm`` and the two λ were given for.
+
+        ``fairseq-validate`` takes these options from the checkpoint but -s and -t from the command line, so a pair
+        may be looked at the other way round than it was trained.
+        """
+        return self.directions if self._trained_source == self.cfg.source_lang else self.directions[::-1]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"source_lang": self.cfg.source_lang}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        if self._from_checkpoint:  # a resumed run goes by its own command line
+            self._trained_source = state_dict.get("source_lang", self.cfg.source_lang)
+
+    # --- data
+
+    def load_dataset(self, split: str, epoch: int = 1, combine: bool = False, **kwargs) -> None:
+        """Load a split; with both sides present its batches carry both directions."""
+        try:
+            super().load_dataset(split, epoch, combine, **kwargs)
+        except FileNotFoundError as error:
+            directory = utils.split_paths(self.cfg.data)[0]
+            raise UserError(
+                f"{directory}: has no binarized split '{split}' of {' and '.join(self.directions)}; make it with "
+                "scripts/preprocess.sh or fairseq-preprocess"
+            ) from error
+        dataset = self.datasets[split]
+        if dataset.tgt is None:
+            return  # a source side alone can still be translated
+        if len(dataset.src) != len(dataset.tgt):
+            raise UserError(
+                f"{self.cfg.data}: split '{split}' has {len(dataset.src)} {self.cfg.source_lang} and "
+                f"{len(dataset.tgt)} {self.cfg.target_lang} sentences; binarize both sides again"
+            )
+        if len(dataset) == 0:
+            raise UserError(f"{self.cfg.data}: split '{split}' is empty; binarize it again from a text with lines")
+        self.datasets[split] = DualLanguagePairDataset(dataset)
+
+    def max_positions(self) -> tuple[int, int]:
+        """Every sentence is a source once, a target once and scored by its LM: the smallest of the limits."""
+        limits = [self.cfg.max_source_positions, self.cfg.max_target_positions]
+        if self._language_models is not None:
+            limits += [int(lm.max_positions) for lm in self._language_models]
+        return (min(limits), min(limits))
+
+    # --- models
+
+    def build_model(self, cfg, from_checkpoint: bool = False) -> DualModel:
+        """Build one model of ``--arch`` a direction, warm-started where a checkpoint is given.
+
+        Raises:
+            UserError: the arch is not an autoregressive encoder–decoder, or a warm-start checkpoint does not fit.
+        """
+        _check_arch(cfg)
+        configs = dict(zip(self.directions, (cfg, _reversed_model_config(cfg)), strict=True))
+        models = {}
+        for direction, side in self.sides.items():
+            side_cfg = configs[direction]
+            if from_checkpoint:
+                # the weights follow; the vectors' files may be gone
+                _set_options(side_cfg, dict.fromkeys(_EMBED_PATHS))
+            models[direction] = side.build_model(side_cfg, from_checkpoint)
+            if not isinstance(models[direction], FairseqEncoderDecoderModel):
+                raise UserError(f"--arch {_arch_name(cfg)}: is not an encoder–decoder model")
+        if not from_checkpoint:
+            for direction, option, path in (
+                (self.directions[0], "--init-src2tgt", self.cfg.init_src2tgt),
+                (self.directions[1], "--init-tgt2src", self.cfg.init_tgt2src),
+            ):
+                if path:
+                    self._warm_start(models[direction], direction, path, option)
+        return DualModel(models)
+
+    def _warm_start(self, model: FairseqEncoderDecoderModel, direction: str, path: str, option: str) -> None:
+        """Start one direction from a plain translation checkpoint, or from that direction of a pair."""
+        state = load_state(path, option)
+        side, theirs = self.sides[direction], state["cfg"].task
+        prefix = f"models.{direction}."
+        weights = {k[len(prefix) :]: v for k, v in state["model"].items() if k.startswith(prefix)}
+        if not weights:
+            weights = state["model"]
+            languages = (getattr(theirs, "source_lang", None), getattr(theirs, "target_lang", None))
+            if None not in languages and direction_name(*languages) != direction:
+                raise UserError(f"{option} {path}: translates {direction_name(*languages)}, not {direction}")
+        for language, dictionary in (
+            (side.cfg.source_lang, side.source_dictionary),
+            (side.cfg.target_lang, side.target_dictionary),
+        ):
+            candidates = (d / f"dict.{language}.txt" for d in [Path(path).parent, *data_directories(theirs)])
+            if check_dictionary(dictionary, language, candidates, path, option) is None:
+                logger.warning("%s %s: its dict.%s.txt was not found and not compared", option, path, language)
+        load_weights(model, weights, state["cfg"].model, path, option, f"the model of {direction}")
+        logger.info("%s: started from %s", direction, path)
+
+    def language_models(self) -> tuple[FrozenLanguageModel, FrozenLanguageModel]:
+        """The frozen LMs of the source and of the target language, loaded at the first call.
+
+        Raises:
+            UserError: one is not given, or does not fit its dictionary.
+        """
+        if self._language_models is None:
+            given = [("--src-lm", self.cfg.src_lm), ("--tgt-lm", self.cfg.tgt_lm)]
+            missing = [option for option, path in given if not path]
+            if missing:
+                raise UserError(
+                    f"{' and '.join(missing)} missing: λ > 0 needs a language model of each language; give both, or "
+                    "--dual-lambda 0 to train the pair without them"
+                )
+            if self.trained_directions != self.directions:
+                given.reverse()  # the run was started the other way round
+            loaded: dict[str, FrozenLanguageModel] = {}
+            for (option, path), language, dictionary in zip(
+                given,
+                (self.cfg.source_lang, self.cfg.target_lang),
+                (self.source_dictionary, self.target_dictionary),
+                strict=True,
+            ):
+                # with a joint dictionary one file may serve both languages
+                if path not in loaded or loaded[path].dictionary != dictionary:
+                    loaded[path] = load_language_model(path, dictionary, language, option)
+            self._language_models = (loaded[given[0][1]], loaded[given[1][1]])
+        return self._language_models
+
+    def build_criterion(self, cfg, from_checkpoint: bool = False):
+        """Build the criterion, which loads and checks the language models before any training.
+
+        Raises:
+            UserError: the criterion is not one for a pair.
+        """
+        name = getattr(cfg, "_name", None)
+        if name != "dual_cross_entropy":
+            raise UserError(f"--criterion {name}: --task dual_translation trains with --criterion dual_cross_entropy")
+        return super().build_criterion(cfg, from_checkpoint)
+
+    def build_generator(self, models, args, **kwargs):
+        """A generator of source→target: of a pair, that direction's model is taken."""
+        models = [m.models[self.directions[0]] if isinstance(m, DualModel) else m for m in models]
+        return super().build_generator(models, args, **kwargs)
+
+    # --- validation
+
+    def valid_step(self, sample, model, criterion):
+        model.eval()
+        with torch.no_grad():
+            loss, sample_size, logging_output = criterion(model, sample)
+        if self.cfg.eval_bleu:
+            for (direction, side), batch in zip(self.sides.items(), (sample, sample["reverse"]), strict=True):
+                bleu = side._inference_with_bleu(side.sequence_generator, batch, model.models[direction])
+                logging_output.update(_bleu_counts(bleu, direction))
+        return loss, sample_size, logging_output
+
+    def reduce_metrics(self, logging_outputs, criterion) -> None:
+        super(TranslationTask, self).reduce_metrics(logging_outputs, criterion)
+        if not any(f"_bleu_sys_len_{self.directions[0]}" in log for log in logging_outputs):
+            return
+        for direction in self.directions:
+            for key in _bleu_keys(direction):
+                metrics.log_scalar(key, int(sum(log.get(key, 0) for log in logging_outputs)))
+            metrics.log_derived(f"bleu_{direction}", lambda meters, d=direction: _bleu_score(meters, d))
+        metrics.log_derived(
+            "bleu", lambda meters: round(sum(_bleu_score(meters, d) for d in self.directions) / len(self.directions), 2)
+        )
+
+
+# Role-named options that follow the language, so that they change places in the reverse direction.
+_EMBED_PATHS = ("encoder_embed_path", "decoder_embed_path")
+_LANGUAGE_OPTIONS = (_EMBED_PATHS, ("encoder_freeze_embed", "decoder_freeze_embed"))
+
+
+def _arch_name(cfg) -> str:
+    return getattr(cfg, "_name", None) or getattr(cfg, "arch", None) or "?"
+
+
+def _check_arch(cfg) -> None:
+    """Refuse what has no P(target | source) of its own before fairseq builds it."""
+    name = _arch_name(cfg)
+    arch = ARCH_MODEL_REGISTRY.get(name)
+    if arch is None:
+        return
+    if not issubclass(arch, FairseqEncoderDecoderModel):
+        raise UserError(f"--arch {name}: is not an encoder–decoder model, and a pair needs two; try --arch transformer")
+    if issubclass(arch, FairseqNATModel):
+        raise UserError(
+            f"--arch {name}: is not autoregressive, so it has no log P(y|x) for the duality gap; try --arch transformer"
+        )
+
+
+def _reversed_model_config(cfg):
+    """The model options of the reverse direction: word vectors named by role change places with the languages."""
+    reverse = copy.deepcopy(cfg)
+    if getattr(cfg, "share_all_embeddings", False):
+        return reverse  # one table for both roles
+    for first, second in _LANGUAGE_OPTIONS:
+        if hasattr(cfg, first) and hasattr(cfg, second):
+            _set_options(reverse, {first: getattr(cfg, second), second: getattr(cfg, first)})
+    return reverse
+
+
+def _set_options(cfg, values: dict[str, Any]) -> None:
+    """Set those of ``values`` that a model configuration (a Namespace or an OmegaConf node) has."""
+    present = {name: value for name, value in values.items() if hasattr(cfg, name)}
+    if OmegaConf.is_config(cfg):
+        with open_dict(cfg):
+            cfg.update(present)
+    else:
+        vars(cfg).update(present)
+
+
+def _with_detokenizer(cfg: DualTranslationConfig) -> DualTranslationConfig:
+    """Detokenize validation output for its own language (fairseq's default is English for both)."""
+    args = json.loads(cfg.eval_bleu_detok_args or "{}")
+    cfg.eval_bleu_detok_args = json.dumps({"source_lang": cfg.source_lang, "target_lang": cfg.target_lang, **args})
+    return cfg
+
+
+def _bleu_keys(direction: str) -> list[str]:
+    counts = [f"_bleu_{kind}_{n}_{direction}" for kind in ("counts", "totals") for n in range(EVAL_BLEU_ORDER)]
+    return [*counts, f"_bleu_sys_len_{direction}", f"_bleu_ref_len_{direction}"]
+
+
+def _bleu_counts(bleu, direction: str) -> dict[str, int]:
+    """What has to be added up over batches and processes for a corpus BLEU, entry by entry."""
+    return dict(zip(_bleu_keys(direction), [*bleu.counts, *bleu.totals, bleu.sys_len, bleu.ref_len], strict=True))
+
+
+def _bleu_score(meters, direction: str) -> float:
+    *counts, sys_len, ref_len = (int(meters[key].sum) for key in _bleu_keys(direction))
+    bleu = BLEU.compute_bleu(
+        correct=counts[:EVAL_BLEU_ORDER],
+        total=counts[EVAL_BLEU_ORDER:],
+        sys_len=sys_len,
+        ref_len=ref_len,
+        smooth_method="exp",
+    )
+    return round(bleu.score, 2)

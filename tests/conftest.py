@@ -1,0 +1,157 @@
+"""A tiny invented language pair, binarized, with language models: what every test of the plumbing runs on."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PLUGIN = ROOT / "dual_fairseq"
+SOURCE, TARGET = "xx", "yy"
+
+# Models so small that start-up is what a run costs.
+TINY = {
+    "transformer": (
+        "--arch transformer --encoder-layers 1 --decoder-layers 1 --encoder-embed-dim 16 --decoder-embed-dim 16 "
+        "--encoder-ffn-embed-dim 32 --decoder-ffn-embed-dim 32 --encoder-attention-heads 2 --decoder-attention-heads 2"
+    ).split(),
+    "lstm": (
+        "--arch lstm --encoder-embed-dim 16 --encoder-hidden-size 16 --decoder-embed-dim 16 --decoder-hidden-size 16 "
+        "--decoder-out-embed-dim 16"
+    ).split(),
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a command left behind."""
+
+    returncode: int
+    output: str
+
+    def logged(self, stage: str) -> list[dict[str, float]]:
+        """The JSON records that fairseq's ``--log-format json`` printed for ``train_inner``, ``train`` or ``valid``."""
+        records = []
+        for line in self.output.splitlines():
+            if f"| {stage} | {{" in line:
+                record = json.loads(line.split(f"| {stage} | ", 1)[1])
+                records.append({key: _number(value) for key, value in record.items()})
+        return records
+
+    @property
+    def error(self) -> str:
+        """The last line: where a refusal stands."""
+        return self.output.strip().splitlines()[-1]
+
+
+def _number(value):
+    try:
+        return float(value)
+    except ValueError:
+        return value
+
+
+def fairseq(command: str, *args: object, check: bool = True, launcher: tuple[str, ...] = (), timeout: int = 300) -> Run:
+    """Run ``fairseq-<command>`` in a process of its own, as a user would."""
+    argv = [*(launcher or (sys.executable,)), "-m", f"fairseq_cli.{command}", *map(str, args)]
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL)
+    run = Run(done.returncode, done.stdout + done.stderr)
+    assert not check or run.returncode == 0, run.output[-4000:]
+    return run
+
+
+def train(data: Path, save_dir: Path, *args: object, model: str = "transformer", check: bool = True, **kwargs) -> Run:
+    """``fairseq-train`` of a tiny pair on the CPU."""
+    return fairseq(
+        "train", data, "--user-dir", PLUGIN, "--task", "dual_translation", "-s", SOURCE, "-t", TARGET,
+        *TINY.get(model, model.split()), "--criterion", "dual_cross_entropy", "--save-dir", save_dir, "--cpu",
+        "--log-format", "json", "--log-interval", 1, "--max-tokens", 300, "--no-epoch-checkpoints", *args,
+        check=check, **kwargs,
+    )  # fmt: skip
+
+
+def sentence_pairs(count: int, seed: int) -> list[tuple[str, str]]:
+    """Sentences of an invented language and their translations: other words, in the opposite order."""
+    rng = random.Random(seed)
+    pairs = []
+    for _ in range(count):
+        words = [rng.randrange(20) for _ in range(rng.randint(2, 9))]
+        pairs.append((" ".join(f"s{w}" for w in words), " ".join(f"t{w}" for w in reversed(words))))
+    return pairs
+
+
+def write_pairs(directory: Path, split: str, pairs: list[tuple[str, str]]) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    for index, language in enumerate((SOURCE, TARGET)):
+        (directory / f"{split}.{language}").write_text("".join(pair[index] + "\n" for pair in pairs))
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory) -> Path:
+    """Binarized data: ``dual/`` and ``lm/<language>/``, as ``scripts/preprocess.sh`` lays them out."""
+    directory = tmp_path_factory.mktemp("corpus")
+    for split, count, seed in (("train", 120, 1), ("valid", 24, 2), ("test", 16, 3)):
+        write_pairs(directory / "text", split, sentence_pairs(count, seed))
+    text, dual = directory / "text", directory / "dual"
+    prefixes = [f"--{split}pref={text / split}" for split in ("train", "valid", "test")]
+    fairseq("preprocess", "-s", SOURCE, "-t", TARGET, *prefixes, "--destdir", dual)
+    for language in (SOURCE, TARGET):
+        monolingual = [f"{prefix}.{language}" for prefix in prefixes]
+        fairseq(
+            "preprocess", "--only-source", "--srcdict", dual / f"dict.{language}.txt", *monolingual,
+            "--destdir", directory / "lm" / language,
+        )  # fmt: skip
+    return directory
+
+
+def train_language_model(data: Path, save_dir: Path, *args: object) -> Path:
+    fairseq(
+        "train", data, "--task", "language_modeling", "--sample-break-mode", "eos", "--save-dir", save_dir, "--cpu",
+        "--max-update", 30, "--optimizer", "adam", "--lr", 0.01, "--max-tokens", 300, "--no-epoch-checkpoints",
+        *(args or LSTM_LM),
+    )  # fmt: skip
+    return save_dir / "checkpoint_best.pt"
+
+
+LSTM_LM = (
+    "--arch lstm_lm --decoder-layers 1 --decoder-embed-dim 16 --decoder-hidden-size 16 --decoder-out-embed-dim 16"
+).split()
+TRANSFORMER_LM = (
+    "--arch transformer_lm --decoder-layers 1 --decoder-embed-dim 16 --decoder-ffn-embed-dim 32 "
+    "--decoder-attention-heads 2 --share-decoder-input-output-embed"
+).split()
+
+
+@pytest.fixture(scope="session")
+def language_models(corpus, tmp_path_factory) -> dict[str, Path]:
+    """A trained language model of each language."""
+    directory = tmp_path_factory.mktemp("lm")
+    return {
+        SOURCE: train_language_model(corpus / "lm" / SOURCE, directory / SOURCE, *LSTM_LM),
+        TARGET: train_language_model(corpus / "lm" / TARGET, directory / TARGET, *TRANSFORMER_LM),
+    }
+
+
+@pytest.fixture(scope="session")
+def lm_options(language_models) -> tuple[object, ...]:
+    return ("--src-lm", language_models[SOURCE], "--tgt-lm", language_models[TARGET])
+
+
+@pytest.fixture(scope="session")
+def trained_pair(corpus, lm_options, tmp_path_factory) -> tuple[Path, Run]:
+    """A pair trained for two epochs with dual supervision and validation BLEU: its directory and its run."""
+    directory = tmp_path_factory.mktemp("pair")
+    run = train(
+        corpus / "dual", directory, *lm_options, "--dual-lambda", 0.02, "--dual-lambda-reverse", 0.01,
+        "--optimizer", "adam", "--lr", 0.01, "--label-smoothing", 0.1, "--max-epoch", 2, "--eval-bleu",
+        "--eval-bleu-detok", "moses", "--best-checkpoint-metric", "bleu", "--maximize-best-checkpoint-metric",
+    )  # fmt: skip
+    return directory, run
