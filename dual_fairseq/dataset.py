@@ -20,12 +20,16 @@ class DualLanguagePairDataset(BaseWrapperDataset):
 
     Args:
         forward: source→target pairs, as fairseq loads them.
+        keep_remainder: batch every sentence. fairseq leaves the last batch (that of the longest sentences) out when its
+            size is no multiple of ``--required-batch-size-multiple`` (8 by default); for training that is its custom,
+            but a validation or test sentence must not get lost.
     """
 
     dataset: LanguagePairDataset
 
-    def __init__(self, forward: LanguagePairDataset) -> None:
+    def __init__(self, forward: LanguagePairDataset, keep_remainder: bool = False) -> None:
         super().__init__(forward)
+        self.keep_remainder = keep_remainder
         self.reverse = LanguagePairDataset(
             forward.tgt,
             forward.tgt_sizes,
@@ -51,6 +55,13 @@ class DualLanguagePairDataset(BaseWrapperDataset):
 
     def get_batch_shapes(self):
         return self.dataset.get_batch_shapes()
+
+    def batch_by_size(self, indices, max_tokens=None, max_sentences=None, required_batch_size_multiple=1):
+        batches = self.dataset.batch_by_size(indices, max_tokens, max_sentences, required_batch_size_multiple)
+        batched = sum(len(batch) for batch in batches)
+        if self.keep_remainder and batched < len(indices):
+            batches = [*batches, indices[batched:]]  # batches are consecutive runs of the indices
+        return batches
 
     def collater(self, samples: list[dict[str, Any]], pad_to_length=None) -> dict[str, Any]:
         """Merge pairs (``id``, ``source``, ``target``) into one batch; an empty list gives an empty batch."""

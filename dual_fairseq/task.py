@@ -10,7 +10,7 @@ from typing import Any, Optional
 
 import torch
 from fairseq import utils
-from fairseq.data import data_utils
+from fairseq.data import data_utils, indexed_dataset
 from fairseq.logging import metrics
 from fairseq.models import ARCH_MODEL_REGISTRY, FairseqEncoderDecoderModel
 from fairseq.models.nat import FairseqNATModel
@@ -133,25 +133,42 @@ class DualTranslationTask(TranslationTask):
 
     def load_dataset(self, split: str, epoch: int = 1, combine: bool = False, **kwargs) -> None:
         """Load a split; with both sides present its batches carry both directions."""
-        try:
-            super().load_dataset(split, epoch, combine, **kwargs)
-        except FileNotFoundError as error:
-            directory = utils.split_paths(self.cfg.data)[0]
-            raise UserError(
-                f"{directory}: has no binarized split '{split}' of {' and '.join(self.directions)}; make it with "
-                "scripts/preprocess.sh or fairseq-preprocess"
-            ) from error
+        paths = utils.split_paths(self.cfg.data)
+        self._check_split(paths[(epoch - 1) % len(paths)] if split == self.cfg.train_subset else paths[0], split)
+        super().load_dataset(split, epoch, combine, **kwargs)
         dataset = self.datasets[split]
         if dataset.tgt is None:
             return  # a source side alone can still be translated
-        if len(dataset.src) != len(dataset.tgt):
-            raise UserError(
-                f"{self.cfg.data}: split '{split}' has {len(dataset.src)} {self.cfg.source_lang} and "
-                f"{len(dataset.tgt)} {self.cfg.target_lang} sentences; binarize both sides again"
-            )
-        if len(dataset) == 0:
-            raise UserError(f"{self.cfg.data}: split '{split}' is empty; binarize it again from a text with lines")
-        self.datasets[split] = DualLanguagePairDataset(dataset)
+        self.datasets[split] = DualLanguagePairDataset(dataset, keep_remainder=split != self.cfg.train_subset)
+
+    def _check_split(self, directory: str, split: str) -> None:
+        """Refuse a split that is not there, is empty, or has lost the correspondence of its sides.
+
+        Raises:
+            UserError: one of these.
+        """
+        mend = "make it again with scripts/preprocess.sh or fairseq-preprocess"
+        for prefix in (f"{split}.{direction}." for direction in self.directions):
+            files = {
+                lang: os.path.join(directory, prefix + lang) for lang in (self.cfg.source_lang, self.cfg.target_lang)
+            }
+            if not indexed_dataset.dataset_exists(files[self.cfg.source_lang], impl=self.cfg.dataset_impl):
+                continue
+            sizes = {}
+            for language, path in files.items():
+                try:
+                    sides = data_utils.load_indexed_dataset(path, None, self.cfg.dataset_impl)
+                except ValueError:  # an empty file cannot be mapped into memory
+                    sides = []
+                if sides is not None:
+                    sizes[language] = len(sides)
+            if 0 in sizes.values():
+                raise UserError(f"{directory}: split '{split}' is empty; {mend}")
+            if len(set(sizes.values())) > 1:
+                counts = " and ".join(f"{size} {language}" for language, size in sizes.items())
+                raise UserError(f"{directory}: split '{split}' has {counts} sentences; {mend}")
+            return
+        raise UserError(f"{directory}: has no binarized split '{split}' of {' or '.join(self.directions)}; {mend}")
 
     def max_positions(self) -> tuple[int, int]:
         """Every sentence is a source once, a target once and scored by its LM: the smallest of the limits."""

@@ -79,6 +79,16 @@ def test_align_rows(seed):
     assert other[align_rows(ids, other)].tolist() == ids.tolist()
 
 
+def test_no_sentence_of_an_evaluation_split_gets_lost_in_batching():
+    indices = pair_dataset().ordered_indices()
+    options = {"max_tokens": 100, "required_batch_size_multiple": 2}
+    batches = DualLanguagePairDataset(pair_dataset(), keep_remainder=True).batch_by_size(indices, **options)
+    assert sorted(i for batch in batches for i in batch) == list(range(len(LENGTHS)))
+    assert [len(b) for b in DualLanguagePairDataset(pair_dataset()).batch_by_size(indices, **options)] == [
+        len(b) for b in pair_dataset().batch_by_size(indices, **options)
+    ]
+
+
 def test_an_empty_list_gives_an_empty_batch():
     assert DualLanguagePairDataset(pair_dataset()).collater([]) == {}
 

@@ -157,7 +157,10 @@ def test_one_language_model_may_serve_both_languages_of_a_joint_dictionary(joine
         for suffix in ("bin", "idx"):
             shutil.copy(joined_corpus / f"{split}.{FORWARD}.{SOURCE}.{suffix}", lm_data / f"{split}.{suffix}")
     lm = train_language_model(lm_data, tmp_path / "lm", *LSTM_LM)
-    run = train(joined_corpus, tmp_path / "pair", "--src-lm", lm, "--tgt-lm", lm, "--max-update", 2, "--lr", 0.1)
+    run = train(
+        joined_corpus, tmp_path / "pair", "--src-lm", lm, "--tgt-lm", lm, "--max-update", 2, "--lr", 0.1,
+        "--optimizer", "sgd",
+    )  # fmt: skip
     assert all(record["gap_abs"] > 0 for record in run.logged("train_inner"))
 
 
