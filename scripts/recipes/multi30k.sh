@@ -1,0 +1,82 @@
+#!/usr/bin/env bash
+# Multi30k (image captions; 29,000 training pairs): from the public repository, or a copy of it, to training data.
+set -euo pipefail
+# shellcheck source=scripts/common.sh
+source "$(dirname -- "${BASH_SOURCE[0]}")/../common.sh"
+# shellcheck source=scripts/recipes/fetch.sh
+source "$ROOT/scripts/recipes/fetch.sh"
+
+URL=https://raw.githubusercontent.com/multi30k/dataset/master/data
+
+usage() {
+    cat <<HELP
+Usage: scripts/recipes/multi30k.sh DEST [options] [-- options of scripts/preprocess.sh]
+
+Fetches Multi30k (task 1) and preprocesses it into DEST: train, valid (val) and test (test_2016_flickr).
+For non-commercial research and education only; see https://github.com/multi30k/dataset for its terms.
+
+  -s, --source-lang LANG   de (default), en or fr
+  -t, --target-lang LANG   en (default), de or fr
+  --mono                   give the language models the task 2 captions too: 145,000 more lines of German and of
+                           English (there are none of French)
+  --from FOLDER            fetch nothing, take FOLDER/{train,val,test_2016_flickr}.LANG.gz and, with --mono,
+                           FOLDER/mono/train.{1..5}.LANG.gz
+  --url URL                a mirror of $URL
+  --help                   this text
+
+Settings: Moses tokenisation, joint BPE of 8000 merges, a dictionary a language. What follows -- comes last and so
+wins, as in -- --bpe-size 4000 --joined-dictionary. Downloads are kept in DEST/download.
+HELP
+}
+
+dest='' from='' source_lang=de target_lang=en mono=no
+while (($#)); do
+    case $1 in
+        -h | --help) usage && exit 0 ;;
+        -s | --source-lang) need_value "$@" && source_lang=$2 && shift ;;
+        -t | --target-lang) need_value "$@" && target_lang=$2 && shift ;;
+        --from) need_value "$@" && from=$2 && shift ;;
+        --url) need_value "$@" && URL=${2%/} && shift ;;
+        --mono) mono=yes ;;
+        --) shift && break ;;
+        -*) die "unknown option '$1' (see --help; options of preprocess.sh follow --, a path may begin with ./)" ;;
+        *)
+            [[ -z $dest ]] || die "one DEST only: '$dest' or '$1'? (see --help)"
+            dest=$1
+            ;;
+    esac
+    shift
+done
+[[ -n $dest ]] || die "DEST is missing (see --help)"
+for language in "$source_lang" "$target_lang"; do
+    [[ $language =~ ^(de|en|fr)$ ]] || die "language '$language': this recipe knows de, en and fr"
+done
+[[ $source_lang != "$target_lang" ]] || die "source and target language are both '$source_lang'; give two"
+
+if [[ -z $from ]]; then
+    from=$dest/download
+    [[ $from != -* ]] || from=./$from
+    mkdir -p -- "$from" 2>/dev/null || die "$from: cannot be written; choose another DEST"
+    for language in "$source_lang" "$target_lang"; do
+        for split in train val test_2016_flickr; do
+            fetch "$URL/task1/raw/$split.$language.gz" "$from/$split.$language.gz"
+        done
+        if [[ $mono == yes && $language != fr ]]; then
+            mkdir -p -- "$from/mono"
+            for i in 1 2 3 4 5; do
+                fetch "$URL/task2/raw/train.$i.$language.gz" "$from/mono/train.$i.$language.gz"
+            done
+        fi
+    done
+fi
+
+extra=()
+if [[ $mono == yes ]]; then
+    for i in 1 2 3 4 5; do
+        [[ $source_lang == fr ]] || extra+=(--extra-mono-source "$from/mono/train.$i.$source_lang.gz")
+        [[ $target_lang == fr ]] || extra+=(--extra-mono-target "$from/mono/train.$i.$target_lang.gz")
+    done
+fi
+
+exec "$ROOT/scripts/preprocess.sh" -s "$source_lang" -t "$target_lang" --dest "$dest" --bpe-size 8000 \
+    --train "$from/train" --valid "$from/val" --test "$from/test_2016_flickr" "${extra[@]}" "$@"

@@ -1,0 +1,597 @@
+"""scripts/preprocess.sh and the recipes, on tiny text."""
+
+import functools
+import gzip
+import http.server
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tarfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dual_fairseq import preprocess
+from dual_fairseq.errors import UserError
+
+ROOT = Path(__file__).resolve().parent.parent
+NOUNS = {"de": ["Hund", "Mann", "Ball", "Baum", "Vogel"], "en": ["dog", "man", "ball", "tree", "bird"]}
+VERBS = {"de": ["sieht", "findet", "trägt"], "en": ["sees", "finds", "carries"]}
+
+
+def sentences(language: str, count: int, seed: int) -> list[str]:
+    """Sentences of which those of the same seed translate each other."""
+    dice = random.Random(seed)
+    frame = {"de": "Der {} {} den {}, und lacht.", "en": "The {} {} the {}, and it's laughing."}[language]
+    return [
+        frame.format(NOUNS[language][dice.randrange(5)], VERBS[language][dice.randrange(3)], NOUNS[language][i % 5])
+        for i in range(count)
+    ]
+
+
+def write_corpus(folder: Path, prefix: str = "{}", ending: str = "") -> None:
+    """train, valid and test of German and English, named PREFIX.<language>."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for seed, (split, count) in enumerate((("train", 60), ("valid", 8), ("test", 6))):
+        for language in ("de", "en"):
+            text = "".join(line + "\n" for line in sentences(language, count, seed)).encode()
+            path = folder / f"{prefix.format(split)}.{language}{ending}"
+            path.write_bytes(gzip.compress(text) if ending else text)
+
+
+def script(name: str, *arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    command = [str(ROOT / "scripts" / name), *map(str, arguments)]
+    return subprocess.run(
+        command, cwd=cwd, env={**os.environ, "PATH": path}, capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+def options(folder: Path, dest: Path, *more: str) -> list[str]:
+    """Arguments for :func:`preprocess.main` on the corpus in ``folder``."""
+    prefixes = [f"--{split}={folder / split}" for split in ("train", "valid", "test")]
+    return ["--source-lang=de", "--target-lang=en", *prefixes, f"--dest={dest}", "--workers=1", "--bpe-size=40", *more]
+
+
+def content(dest: Path) -> dict[str, bytes]:
+    """Every file of the result; logs, which tell temporary names, and notes on stages left out."""
+    files = (file for file in dest.rglob("*") if file.is_file() and file.suffix != ".log")
+    return {str(file.relative_to(dest)): file.read_bytes() for file in files if ".stages" not in file.parts}
+
+
+def lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8").splitlines()
+
+
+def decoded(dest: Path, prefix: str, dictionary: str) -> list[str]:
+    """A binarized file back as text."""
+    from fairseq.data import Dictionary
+    from fairseq.data.indexed_dataset import MMapIndexedDataset
+
+    symbols = Dictionary.load(str(dest / dictionary))
+    return [symbols.string(ids) for ids in MMapIndexedDataset(str(dest / prefix))]
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("corpus")
+    write_corpus(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def done(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The corpus preprocessed in one go."""
+    dest = tmp_path_factory.mktemp("done")
+    preprocess.main(options(corpus, dest))
+    return dest
+
+
+# --- the command --------------------------------------------------------------------------------------------------
+
+
+def test_the_command_with_names_that_shells_and_fairseq_trip_over(tmp_path: Path) -> None:
+    write_corpus(tmp_path, prefix="-{} 'x' \"y\" $(touch pwned)", ending=".gz")
+    extra = tmp_path / "-mono;touch pwned.txt"
+    extra.write_text("Ein Hund lacht.\n" + sentences("de", 6, 2)[0] + "\n\nEin Vogel lacht.\n", encoding="utf-8")
+    with open(tmp_path / "random.py", "w") as trap:  # a library's name in the current directory
+        trap.write("raise SystemExit('the wrong random')\n")
+    prefixes = {split: f"-{split} 'x' \"y\" $(touch pwned)" for split in ("train", "valid", "test")}
+    dest = "-out, $(touch pwned) *"
+    arguments = [part for split, prefix in prefixes.items() for part in (f"--{split}", prefix)]
+    arguments += ["-s", "de", "-t", "en", "--extra-mono-source", extra.name, f"--dest={dest}", "--bpe-size=40"]
+    run = script("preprocess.sh", *arguments, cwd=tmp_path)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout == "" and "\r" not in run.stderr
+    assert not list(tmp_path.glob("**/pwned"))
+    made = tmp_path / dest
+    assert sorted(path.name for path in made.iterdir()) == sorted(
+        [".stages", "bpe", "dual", "lm", "preprocess.json", "raw", "segmented", "tokenized"]
+    )
+
+    # The extra sentences are in the language model's text alone, without the empty one and the test sentence.
+    record = json.loads((made / "preprocess.json").read_text(encoding="utf-8"))
+    assert record["counts"]["mono.de"]["dropped"] == {"empty": 1, "held_out": 1}
+    assert record["lm_sentences"]["de"]["train"] == 62 and record["lm_sentences"]["en"]["train"] == 60
+    assert decoded(made, "lm/de/train", "lm/de/dict.txt")[:60] == decoded(
+        made, "dual/train.de-en.de", "dual/dict.de.txt"
+    )
+    assert "Ein" not in (made / "dual" / "dict.de.txt").read_text(encoding="utf-8")
+
+    # Again: nothing is done twice.
+    before = {path: path.stat().st_mtime_ns for path in made.rglob("*") if path.name not in (".stages", "lock")}
+    again = script("preprocess.sh", *arguments, cwd=tmp_path)
+    assert again.returncode == 0 and again.stderr.count("done before") == 4
+    changed = {path.name for path, time_ in before.items() if path.stat().st_mtime_ns != time_}
+    assert changed <= {"preprocess.json"}
+
+
+def test_help_names_every_option_that_the_module_has() -> None:
+    run = script("preprocess.sh", "--help")
+    assert run.returncode == 0 and run.stderr == ""
+    inverse = {"--no-joint-bpe": "--separate-bpe"}
+    for action in preprocess.get_parser()._actions:
+        for option in action.option_strings:
+            assert inverse.get(option, option) in run.stdout
+    for recipe in ("multi30k", "wmt16-de-en"):
+        assert "--from" in script(f"recipes/{recipe}.sh", "--help").stdout
+
+
+REFUSALS = {
+    "no arguments": ([], "both languages"),
+    "no train": (["-s", "de", "-t", "en", "--valid", "valid", "--dest", "out"], "--train PREFIX is missing"),
+    "slash in language": (["-s", "d/e"], "'d/e': use letters"),
+    "space in language": (["-t", "e n"], "'e n': use letters"),
+    "dot in language": (["-t", "en.x"], "'en.x': use letters"),
+    "empty language": (["-t", ""], "-t: the value is empty"),
+    "leading dash in language": (["-t", "-en"], "'-en': use letters"),
+    "one language twice": (["-t", "de"], "both 'de'"),
+    "missing file": (["--train", "trian"], "trian.de: no such file"),
+    "missing side": (["--valid", "half"], "half.en: no such file"),
+    "a directory for a file": (["--valid", "folder"], "folder.de: not a regular file"),
+    "empty file": (["--test", "empty"], "empty.de: the file is empty"),
+    "missing extra text": (["--extra-mono-target", "none.txt"], "none.txt: no such file"),
+    "unknown option": (["--bpe-sise", "10"], "unknown option '--bpe-sise'"),
+    "stray argument": (["train.de"], "unknown option 'train.de'"),
+    "value missing": (["--bpe-size"], "--bpe-size needs a value"),
+    "no number": (["--bpe-size", "8k"], "--bpe-size 8k: give a whole number"),
+    "arithmetic": (["--workers", "a[$(touch pwned)]"], "give a whole number"),
+    "no workers": (["--workers", "0"], "of at least 1"),
+    "negative length": (["--max-length=-1"], "--max-length -1: give a whole number"),
+    "bad ratio": (["--max-ratio", "x"], "--max-ratio x: give a number"),
+    "bad tokenizer": (["--tokenizer", "spm"], "give moses or none"),
+    "bad choice": (["--on-bad-line", "ignore"], "give drop or refuse"),
+    "joined and separate": (["--joined-dictionary", "--separate-bpe"], "--joined-dictionary needs --joint-bpe"),
+    "dest is a file": (["--dest", "train.de"], "train.de: not a directory"),
+    "dest below a file": (["--dest", "train.de/out"], "cannot be written"),
+    "dest with a colon": (["--dest", "a:b"], "a colon"),
+}
+
+
+@pytest.fixture(scope="module")
+def odd_files(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("odd")
+    shutil.copytree(corpus, folder, dirs_exist_ok=True)
+    (folder / "half.de").write_text("Eins.\n")
+    (folder / "empty.de").touch()
+    (folder / "empty.en").touch()
+    (folder / "folder.de").mkdir()
+    return folder
+
+
+@pytest.mark.parametrize("case", REFUSALS)
+def test_what_can_be_known_at_once_is_refused_at_once_in_one_line(odd_files: Path, case: str) -> None:
+    more, message = REFUSALS[case]
+    good = ["-s", "de", "-t", "en", "--train", "train", "--valid", "valid", "--test", "test", "--dest", "out"]
+    begun = time.monotonic()
+    run = script("preprocess.sh", *(more if case in ("no arguments", "no train") else good + more), cwd=odd_files)
+    assert run.returncode == 1 and time.monotonic() - begun < 10
+    assert run.stderr.startswith("preprocess.sh: error: ") and run.stderr.count("\n") == 1
+    assert message in run.stderr
+    assert not (odd_files / "pwned").exists() and not list(odd_files.glob("out/*"))
+
+
+def test_no_room_on_the_disk_is_one_line(corpus: Path, tmp_path: Path) -> None:
+    # A limit on the size of a file is a full disk that needs no privileges.
+    arguments = ["-s", "de", "-t", "en", "--dest", "out"]
+    arguments += [part for split in ("train", "valid") for part in (f"--{split}", str(corpus / split))]
+    program = 'ulimit -f 1; exec "$0" "$@"'
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    run = subprocess.run(
+        ["bash", "-c", program, str(ROOT / "scripts" / "preprocess.sh"), *arguments],
+        cwd=tmp_path,
+        env={**os.environ, "PATH": path},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert run.returncode == 1 and "Traceback" not in run.stderr
+    assert run.stderr.splitlines()[-1].startswith("dual_fairseq: error: out")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [".stages"]
+
+
+# --- what it makes ------------------------------------------------------------------------------------------------
+
+
+def test_layout_and_alignment(done: Path) -> None:
+    for split, count in (("train", 60), ("valid", 8), ("test", 6)):
+        for language in ("de", "en"):
+            segmented = lines(done / "segmented" / f"{split}.{language}")
+            tokenized = lines(done / "tokenized" / f"{split}.{language}")
+            raw = lines(done / "raw" / f"{split}.{language}")
+            assert len(raw) == count and raw == sentences(language, count, ("train", "valid", "test").index(split))
+            assert [line.replace("@@ ", "") for line in segmented] == tokenized
+            assert any("@@" in line for line in segmented)
+            pair = decoded(done, f"dual/{split}.de-en.{language}", f"dual/dict.{language}.txt")
+            alone = decoded(done, f"lm/{language}/{split}", f"lm/{language}/dict.txt")
+            assert pair == alone and len(pair) == count
+            assert pair == segmented or split != "train"  # the rest may hold symbols that training text lacks
+    for language in ("de", "en"):
+        ours, theirs = done / "dual" / f"dict.{language}.txt", done / "lm" / language / "dict.txt"
+        assert ours.read_bytes() == theirs.read_bytes()
+
+
+def test_segmentation_is_that_of_fairseqs_encoders(done: Path) -> None:
+    from fairseq.data.encoders.moses_tokenizer import MosesTokenizer, MosesTokenizerConfig
+    from fairseq.data.encoders.subword_nmt_bpe import SubwordNMTBPE, SubwordNMTBPEConfig
+
+    for language in ("de", "en"):
+        tokenizer = MosesTokenizer(MosesTokenizerConfig(source_lang=language, target_lang=language))
+        bpe = SubwordNMTBPE(SubwordNMTBPEConfig(bpe_codes=str(done / "bpe" / f"codes.{language}")))
+        raw, segmented = (lines(done / folder / f"test.{language}") for folder in ("raw", "segmented"))
+        assert [bpe.encode(tokenizer.encode(line)) for line in raw] == segmented
+
+
+def test_bpe_and_dictionaries_see_the_training_text_alone(corpus: Path, done: Path, tmp_path: Path) -> None:
+    shutil.copytree(corpus, tmp_path / "in")
+    for split in ("valid", "test"):
+        for language in ("de", "en"):
+            (tmp_path / "in" / f"{split}.{language}").write_text("Quux quux quux ßß!\n" * 50, encoding="utf-8")
+    extra = tmp_path / "extra"
+    extra.write_text("Quux quux quux.\n" * 50)
+    preprocess.main(options(tmp_path / "in", tmp_path / "out", f"--extra-mono-target={extra}"))
+    for name in ("bpe/codes.de", "bpe/codes.en", "dual/dict.de.txt", "dual/dict.en.txt", "dual/train.de-en.en.bin"):
+        assert (tmp_path / "out" / name).read_bytes() == (done / name).read_bytes()
+    record = json.loads((tmp_path / "out" / "preprocess.json").read_text())
+    assert record["dictionary"]["unknown_share"]["test.de"] > 0.1
+
+
+def test_codes_are_those_of_subword_nmts_command(done: Path, tmp_path: Path) -> None:
+    both = tmp_path / "both"
+    both.write_bytes(b"".join((done / "tokenized" / f"train.{language}").read_bytes() for language in ("de", "en")))
+    command = [sys.executable, "-m", "subword_nmt.learn_bpe", "-s", "40", "-i", both]
+    codes = subprocess.run(command, capture_output=True, check=True).stdout
+    assert (done / "bpe" / "codes.de").read_bytes() == (done / "bpe" / "codes.en").read_bytes() == codes
+
+
+def test_separate_bpe_and_its_natural_end(corpus: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    preprocess.main(options(corpus, tmp_path, "--no-joint-bpe", "--bpe-size=5000"))
+    german, english = (lines(tmp_path / "bpe" / f"codes.{language}") for language in ("de", "en"))
+    assert german != english
+    record = json.loads((tmp_path / "preprocess.json").read_text())
+    assert record["bpe"]["merges"] == {"de": len(german) - 1, "en": len(english) - 1}
+    assert f"bpe: de: only {len(german) - 1} merges instead of 5,000" in capfd.readouterr().err
+
+
+def test_segmented_text_one_dictionary_and_a_threshold(corpus: Path, tmp_path: Path) -> None:
+    arguments = ["--tokenizer=none", "--bpe-size=0", "--joined-dictionary", "--vocab-threshold=30"]
+    preprocess.main(options(corpus, tmp_path, *arguments))
+    dictionary = (tmp_path / "dual" / "dict.de.txt").read_text(encoding="utf-8")
+    assert dictionary == (tmp_path / "dual" / "dict.en.txt").read_text(encoding="utf-8")
+    assert dictionary == (tmp_path / "lm" / "en" / "dict.txt").read_text(encoding="utf-8")
+    counts = {line.split(" ")[0]: int(line.split(" ")[1]) for line in dictionary.splitlines()}
+    assert {"lacht.", "laughing.", "The"} <= set(counts)
+    assert min(count for word, count in counts.items() if not word.startswith("madeupword")) >= 30
+    assert lines(tmp_path / "segmented" / "train.en") == sentences("en", 60, 0)
+    assert list((tmp_path / "bpe").iterdir()) == []
+
+
+def test_several_training_corpora_are_one_after_the_other(corpus: Path, tmp_path: Path) -> None:
+    # The first ends without a newline: its last line must not run into the next file's first.
+    for language in ("de", "en"):
+        (tmp_path / f"more.{language}").write_text("A.\nB.", encoding="utf-8")
+    arguments = [f"--train={tmp_path / 'more'}", *options(corpus, tmp_path / "out")]
+    preprocess.main(arguments)
+    for language in ("de", "en"):
+        assert lines(tmp_path / "out" / "raw" / f"train.{language}") == ["A.", "B.", *sentences(language, 60, 0)]
+
+
+def test_training_text_drops_over_long_lines_and_test_text_keeps_them(
+    corpus: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(corpus, tmp_path / "in")
+    for split in ("train", "test"):
+        for language, more in (("de", ["Hund " * 30, "", "Hund."]), ("en", ["dog", "dog", " \u2028\t"])):
+            with open(tmp_path / "in" / f"{split}.{language}", "a", encoding="utf-8") as file:
+                file.write("".join(line + "\n" for line in more))
+    preprocess.main(options(tmp_path / "in", tmp_path / "out", "--max-length=20"))
+    counts = json.loads((tmp_path / "out" / "preprocess.json").read_text())["counts"]
+    assert counts["train"]["dropped"] == {"empty": 2, "over_long": 1} and counts["train"]["kept"] == 60
+    assert counts["test"]["dropped"] == {"empty": 2} and counts["test"]["over_long_kept"] == 1
+    assert len(decoded(tmp_path / "out", "dual/test.de-en.de", "dual/dict.de.txt")) == 7
+    printed = capfd.readouterr().err
+    assert "train: 63 read, 60 kept, 3 dropped (empty: 2, more than 20 words: 1)" in printed
+    assert "warning: test: lines were dropped" in printed
+
+
+# --- refusals that need the text ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("split", ["train", "valid", "test"])
+def test_unequal_line_counts_are_refused_with_both(corpus: Path, tmp_path: Path, split: str) -> None:
+    shutil.copytree(corpus, tmp_path / "in")
+    with open(tmp_path / "in" / f"{split}.en", "ab") as file:
+        file.write(b"one more")
+    count = {"train": 60, "valid": 8, "test": 6}[split]
+    with pytest.raises(UserError, match=rf"{split}\.de has {count} lines and .*{split}\.en has {count + 1}") as caught:
+        preprocess.main(options(tmp_path / "in", tmp_path / "out"))
+    assert "\n" not in str(caught.value) and not (tmp_path / "out").exists()
+
+
+def test_nothing_to_learn_is_one_line(tmp_path: Path) -> None:
+    for split in ("train", "valid", "test"):
+        for language in ("de", "en"):
+            (tmp_path / f"{split}.{language}").write_text("a b c\nd e f\n")
+    with pytest.raises(UserError, match="no BPE to learn; give more text or pass --bpe-size 0"):
+        preprocess.main(options(tmp_path, tmp_path / "out"))
+    preprocess.main([*options(tmp_path, tmp_path / "out"), "--bpe-size=0", "--overwrite"])
+    assert decoded(tmp_path / "out", "dual/train.de-en.de", "dual/dict.de.txt") == ["a b c", "d e f"]
+
+
+def test_a_directory_of_somebody_elses_is_left_alone(corpus: Path, tmp_path: Path) -> None:
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "precious").write_text("x")
+    with pytest.raises(UserError, match="holds raw, not made by this command"):
+        preprocess.main(options(corpus, tmp_path, "--overwrite"))
+    assert content(tmp_path) == {"raw/precious": b"x"}
+
+
+# --- again, changed, interrupted ----------------------------------------------------------------------------------
+
+
+def test_other_options_or_input_are_refused_and_overwrite_redoes_only_what_depends_on_them(
+    corpus: Path, done: Path, tmp_path: Path
+) -> None:
+    dest, text = tmp_path / "out", tmp_path / "in"
+    shutil.copytree(done, dest)
+    shutil.copytree(corpus, text)  # the same content in another place is the same input
+    preprocess.main(options(text, dest))
+    before = content(dest)
+    with pytest.raises(UserError, match=r"--vocab-threshold 0 -> 25\); pass --overwrite"):
+        preprocess.main(options(text, dest, "--vocab-threshold=25"))
+    assert content(dest) == before
+
+    (dest / "segmented" / "train.de").touch()
+    kept = (dest / "segmented" / "train.de").stat().st_mtime_ns
+    preprocess.main(options(text, dest, "--vocab-threshold=25", "--overwrite"))
+    assert (dest / "segmented" / "train.de").stat().st_mtime_ns == kept
+    assert content(dest)["dual/dict.de.txt"] != before["dual/dict.de.txt"]
+    assert content(dest)["lm/de/dict.txt"] == content(dest)["dual/dict.de.txt"]
+
+    with open(text / "valid.en", "a") as file:
+        file.write("One more.\n")
+    with open(text / "valid.de", "a") as file:
+        file.write("Einer mehr.\n")
+    with pytest.raises(UserError, match=r"text of valid\.de, text of valid\.en"):
+        preprocess.main(options(text, dest, "--vocab-threshold=25"))
+    preprocess.main(options(text, dest, "--vocab-threshold=25", "--overwrite"))
+    fresh = tmp_path / "fresh"
+    preprocess.main(options(text, fresh, "--vocab-threshold=25"))
+    assert content(dest) == content(fresh)
+
+
+@pytest.mark.parametrize("stage", ["text", "bpe", "dual", "lm"])
+def test_interrupted_in_any_stage_it_reaches_the_same_end(
+    corpus: Path, done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    work = getattr(preprocess.Preprocessing, f"_{stage}")
+
+    def interrupted(self: preprocess.Preprocessing, out: Path) -> None:
+        work(self, out)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(preprocess.Preprocessing, f"_{stage}", interrupted)
+        with pytest.raises(SystemExit) as caught:
+            preprocess.main(options(corpus, tmp_path))
+    assert caught.value.code == 130
+    assert not list(tmp_path.glob(".partial.*"))
+    finished = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/*")}
+    (tmp_path / ".partial.left").mkdir()  # as a kill -9 leaves it
+    preprocess.main(options(corpus, tmp_path))
+    assert content(tmp_path) == content(done)
+    assert all(path.stat().st_mtime_ns == time_ for path, time_ in finished.items() if path.parent.name != ".stages")
+
+
+def test_killed_at_any_moment_it_reaches_the_same_end(corpus: Path, done: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "dual_fairseq.preprocess", *options(corpus, tmp_path)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    kills = 0
+    for moment in ("text", "bpe", "dual", "lm"):  # killed as soon as it says that the stage has begun, or a bit later
+        with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as run:
+            assert run.stderr is not None
+            if any(line == f"{moment}: started\n" for line in run.stderr):
+                time.sleep(0.02 * kills)
+                run.kill()
+                kills += 1
+    assert kills >= 3  # a stage may have ended before the kill came
+    preprocess.main(options(corpus, tmp_path))
+    assert content(tmp_path) == content(done)
+
+
+def test_two_runs_at_once_do_not_mix(corpus: Path, done: Path) -> None:
+    import fcntl
+
+    with open(done / ".stages" / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(UserError, match="another run is at work there"):
+            preprocess.main(options(corpus, done))
+
+
+# --- recipes ------------------------------------------------------------------------------------------------------
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def mirror(tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    """A web server: its address and the folder that it serves."""
+    folder = tmp_path / "mirror"
+    folder.mkdir()
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Quiet, directory=folder))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}", folder
+    server.shutdown()
+    server.server_close()
+
+
+def test_multi30k_downloads_or_takes_a_folder(mirror: tuple[str, Path], tmp_path: Path) -> None:
+    url, folder = mirror
+    dest = tmp_path / "m 30k"
+    command = ["recipes/multi30k.sh", dest, "--url", url, "--mono", "--", "--bpe-size", "40"]
+
+    # Nothing is there; then a file is cut off; then all of it is there.
+    run = script(*command)
+    assert run.returncode == 1 and run.stderr.splitlines()[-1].startswith("multi30k.sh: error: " + url)
+    write_corpus(folder / "task1" / "raw", ending=".gz")
+    for language in ("de", "en"):
+        for name, new in (("valid", "val"), ("test", "test_2016_flickr")):
+            source = folder / "task1" / "raw" / f"{name}.{language}.gz"
+            source.rename(source.with_name(f"{new}.{language}.gz"))
+        (folder / "task2" / "raw").mkdir(parents=True, exist_ok=True)
+        for i in range(1, 6):
+            text = "".join(line + "\n" for line in sentences(language, 3, 10 + i))
+            (folder / "task2" / "raw" / f"train.{i}.{language}.gz").write_bytes(gzip.compress(text.encode()))
+    whole = (folder / "task1" / "raw" / "val.en.gz").read_bytes()
+    (folder / "task1" / "raw" / "val.en.gz").write_bytes(whole[:-20])
+    run = script(*command)
+    assert run.returncode == 1 and "val.en.gz: what came is no whole gzip file" in run.stderr
+    assert not [path.name for path in (dest / "download").iterdir() if "val.en" in path.name]
+    (folder / "task1" / "raw" / "val.en.gz").write_bytes(whole)
+    run = script(*command)
+    assert run.returncode == 0, run.stderr
+    assert "task1/raw/train.de.gz" not in run.stderr  # came the first time
+    record = json.loads((dest / "preprocess.json").read_text())
+    assert record["options"]["bpe-size"] == 40 and record["counts"]["train"]["kept"] == 60
+    mono = record["counts"]["mono.de"]
+    assert mono["read"] == 15 and record["lm_sentences"]["de"]["train"] == 60 + mono["kept"]
+
+    # The same files given as a folder are the same input.
+    run = script("recipes/multi30k.sh", dest, "--from", dest / "download", "--mono", "--", "--bpe-size", "40")
+    assert run.returncode == 0 and run.stderr.count("done before") == 4
+
+
+def test_multi30k_refuses_what_it_does_not_know(tmp_path: Path) -> None:
+    for arguments, message in (
+        ([], "DEST is missing"),
+        (["a", "b"], "one DEST only"),
+        (["a", "-s", "cs"], "knows de, en and fr"),
+        (["a", "-s", "en"], "both 'en'"),
+        (["a", "--from", "absent"], "absent/train.de: no such file"),
+        (["a", "--bpe-size", "5"], "options of preprocess.sh follow --"),
+    ):
+        run = script("recipes/multi30k.sh", *arguments, cwd=tmp_path)
+        assert run.returncode == 1 and message in run.stderr and run.stderr.count("\n") == 1
+
+
+def sgm(kind: str, language: str, segments: list[str], documents: int = 2) -> str:
+    """A WMT file: ``kind`` is src or ref; the segments are spread over documents."""
+    parts = []
+    for document in range(documents):
+        own = segments[document::documents]
+        body = "".join(f'<seg id="{i}">{segment}</seg>\n' for i, segment in enumerate(own, start=1))
+        parts.append(f'<doc sysid="ref" docid="news/{document}" genre="news" origlang="en">\n<p>\n{body}</p>\n</doc>')
+    return f'<{kind}set setid="newstest" srclang="any" trglang="{language}">\n' + "\n".join(parts) + f"\n</{kind}set>\n"
+
+
+def write_wmt_archives(folder: Path) -> None:
+    """Small archives with the names and the layout of WMT16's."""
+    folder.mkdir(parents=True)
+    files: dict[str, dict[str, str]] = {name: {} for name in ("europarl-v7", "commoncrawl", "nc-v11")}
+    for language in ("de", "en"):
+        for seed, (name, path) in enumerate(
+            (
+                ("europarl-v7", "training/europarl-v7.de-en"),
+                ("commoncrawl", "commoncrawl.de-en"),
+                ("nc-v11", "training-parallel-nc-v11/news-commentary-v11.de-en"),
+            )
+        ):
+            files[name][f"{path}.{language}"] = "\n".join(sentences(language, 25, seed))
+            files[name][f"{path.replace('de-en', 'fr-en')}.{language}"] = "other languages\n"
+    archives = {f"training-parallel-{name}": content_ for name, content_ in files.items()}
+    valid, test = {}, {}
+    for kind, language in (("src", "de"), ("ref", "en"), ("src", "en"), ("ref", "de")):
+        segments = [f"A &amp; B: &quot;{line}&quot;" for line in sentences(language, 6, 20)]
+        valid[f"dev/newstest2013-{kind}.{language}.sgm"] = sgm(kind, language, segments)
+        pair = {"src": {"de": "deen", "en": "ende"}, "ref": {"de": "ende", "en": "deen"}}[kind][language]
+        test[f"test/newstest2016-{pair}-{kind}.{language}.sgm"] = sgm(kind, language, segments[:4]).upper()
+    for name, members in {**archives, "dev": valid, "test": test}.items():
+        base = folder.parent / f"{name}.tree"
+        for path, text in members.items():
+            (base / path).parent.mkdir(parents=True, exist_ok=True)
+            (base / path).write_text(text, encoding="utf-8")
+        with tarfile.open(folder / f"{name}.tgz", "w:gz") as archive:
+            for child in sorted(base.iterdir()):
+                archive.add(child, arcname=child.name)
+
+
+def test_wmt16_from_archives(tmp_path: Path) -> None:
+    archives = tmp_path / "my archives"
+    write_wmt_archives(archives)
+    dest = tmp_path / "wmt"
+    command = ["recipes/wmt16-de-en.sh", dest, "--from", archives, "--", "--bpe-size", "60"]
+
+    # A cut-off archive is not trusted, nor is what it held.
+    commoncrawl = archives / "training-parallel-commoncrawl.tgz"
+    whole = commoncrawl.read_bytes()
+    commoncrawl.write_bytes(whole[:-30])
+    run = script(*command)
+    assert run.returncode == 1
+    assert run.stderr.splitlines()[-1].startswith(f"wmt16-de-en.sh: error: {commoncrawl}: the archive is damaged")
+    assert list(dest.iterdir()) == []
+    commoncrawl.write_bytes(whole)
+
+    run = script(*command)
+    assert run.returncode == 0, run.stderr
+    for language in ("de", "en"):
+        expected = [line for seed in range(3) for line in sentences(language, 25, seed)]
+        assert lines(dest / "raw" / f"train.{language}") == expected
+        valid = lines(dest / "raw" / f"valid.{language}")
+        assert valid[0] == f'A & B: "{sentences(language, 6, 20)[0]}"' and len(valid) == 6
+        assert len(lines(dest / "raw" / f"test.{language}")) == 4
+    record = json.loads((dest / "preprocess.json").read_text())
+    assert record["dictionary"]["joined"] and record["options"]["max-ratio"] == 2.5
+    assert len(record["inputs"]["train.de"]) == 3
+
+
+def test_sgm_sides_that_do_not_match_are_refused(tmp_path: Path) -> None:
+    def convert(source: str, reference: str) -> subprocess.CompletedProcess[str]:
+        (tmp_path / "a.sgm").write_text(source)
+        (tmp_path / "b.sgm").write_text(reference)
+        names = [str(tmp_path / name) for name in ("a.sgm", "b.sgm", "a", "b")]
+        program = str(ROOT / "scripts" / "recipes" / "sgm_to_text.py")
+        return subprocess.run([sys.executable, program, *names], capture_output=True, text=True, check=False)
+
+    good = sgm("src", "de", ["x", "y\n z", "w"])
+    assert convert(good, good).returncode == 0
+    assert (tmp_path / "a").read_text() == "x\nw\ny z\n"
+    (tmp_path / "a").unlink()
+    for bad, message in (
+        (sgm("ref", "en", ["x", "y"]), "has 3 segments and"),
+        (sgm("ref", "en", ["x", "y", "z"], documents=1), "stands where"),
+        (good.replace("</seg>", "", 1), "2 whole segments of 3"),
+        ("", "0 whole segments of 0"),
+    ):
+        run = convert(good, bad)
+        assert run.returncode == 1 and message in run.stderr and run.stderr.count("\n") == 1
+    assert not (tmp_path / "a").exists()
