@@ -21,8 +21,8 @@ torch.serialization.add_safe_globals(
         np.dtype,
         type(np.dtype(np.int64)),
         type(np.dtype(np.float64)),
-        np.core.multiarray._reconstruct,
-        np.core.multiarray.scalar,
+        np.core.multiarray._reconstruct,  # type: ignore[attr-defined]
+        np.core.multiarray.scalar,  # type: ignore[attr-defined]
     ]
 )
 
@@ -62,9 +62,9 @@ class _DistributedDataParallel(torch.nn.parallel.DistributedDataParallel):
 distributed_fairseq_model.DistributedDataParallel = _DistributedDataParallel
 
 
-# When several processes resume, the first reads the checkpoint (with ``weights_only``) and sends it to the others, which
-# fairseq unpickles by ``torch.load`` again; there the configuration's own classes, which never come from a file, are
-# refused. PyTorch's own way of sending objects between the processes of a run serves.
+# When several processes resume, the first reads the checkpoint (with ``weights_only``) and sends it to the others,
+# where fairseq unpickles it by ``torch.load`` again; there the configuration's own classes, which never come from a
+# file, would be refused. PyTorch's own way of sending objects between the processes of a run serves.
 def _broadcast_object_slow(obj, src_rank: int, group, dist_device: torch.device):
     box = [obj]
     torch.distributed.broadcast_object_list(box, src=src_rank, group=group, device=dist_device)

@@ -155,6 +155,7 @@ class DualCrossEntropyCriterion(FairseqCriterion):
     ) -> tuple[Tensor, Tensor]:
         """Both directions' penalties added up, and the gap: two (B,), nats² and nats."""
         like = parameter_like(model)
+        assert self.language_models is not None, "λ > 0 without language models"
         source_lm, target_lm = self.language_models
         # the target of the reverse batch is the source sentence, right-padded as a language model wants it
         log_p_x = source_lm.sentence_log_prob(sample["reverse"]["target"], like)[sample["align"]]

@@ -189,17 +189,18 @@ def page(rows: Sequence[Row], image: Path, run: Path) -> str:
 PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>dual-fairseq demo</title>
 <style>
- body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; color: #222 }}
- table {{ border-collapse: collapse }} th, td {{ padding: .3rem .9rem; text-align: right; border-bottom: 1px solid #ddd }}
+ body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem }}
+ table {{ border-collapse: collapse }}
+ th, td {{ padding: .3rem .9rem; text-align: right; border-bottom: 1px solid #ddd }}
  th:nth-child(-n+2), td:nth-child(-n+2) {{ text-align: left }} img {{ max-width: 100% }}
  dl {{ display: grid; grid-template-columns: 9rem 1fr; margin: 1rem 0 }} dt {{ color: #777 }} dd {{ margin: 0 }}
  .right {{ color: #176b2c }}
 </style>
 <h1>Two translation models, trained as a pair</h1>
-<p>The corpus is drawn from a probabilistic grammar whose log P(x, y), log P(x) and log P(y) are known exactly, so there
-is a limit that no model's negative log-likelihood (NLL) can be expected to beat: the truth's own. "Dual" and "MLE
-continued" start from the same warm start and make the same number of updates; scores are of the test text, each system at
-its best validation BLEU.</p>
+<p>The corpus is drawn from a probabilistic grammar whose log P(x, y), log P(x) and log P(y) are known exactly, so
+there is a limit that no model's negative log-likelihood (NLL) can be expected to beat: the truth's own. "Dual" and "MLE
+continued" start from the same warm start and make the same number of updates; scores are of the test text, each system
+at its best validation BLEU.</p>
 <table>{table}</table>
 <p><img alt="Validation NLL and BLEU over updates, and the mean gap" src="data:image/png;base64,{picture}"></p>
 <p>The gap of a sentence pair is [log P(x) + log P(y|x)] − [log P(y) + log P(x|y)]: 0 for models that agree on P(x, y).

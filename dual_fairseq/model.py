@@ -31,7 +31,7 @@ class DualModel(BaseFairseqModel):
 
     def __init__(self, models: dict[str, FairseqEncoderDecoderModel]) -> None:
         super().__init__()
-        self.models = nn.ModuleDict(models)
+        self.models: Any = nn.ModuleDict(models)
         self.num_updates: int | None = None  # None: never told, so not in training
 
     def forward(self, net_inputs: dict[str, dict[str, Tensor]]) -> dict[str, Any]:
@@ -110,7 +110,7 @@ def token_log_probs(
 def _adaptive_token_log_probs(
     adaptive: AdaptiveSoftmax, features: Tensor, target: Tensor, smoothing: bool
 ) -> tuple[Tensor, Tensor]:
-    """log P under an adaptive softmax: frequent words in the head, the others as log P(cluster) + log P(word | cluster).
+    """log P under an adaptive softmax: of frequent words by the head, else log P(cluster) + log P(word | cluster).
 
     fairseq's own ``get_log_prob`` writes in place what autograd still needs, and with a target it leaves the clusters
     that the target is not in at 0; so the parts are put together here.

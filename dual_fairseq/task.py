@@ -81,6 +81,15 @@ class DualTranslationTask(TranslationTask):
         self._language_models: tuple[FrozenLanguageModel, FrozenLanguageModel] | None = None
 
     @classmethod
+    def add_args(cls, parser) -> None:
+        super().add_args(parser)
+        # Checked while the options are read: fairseq stumbles over the options of some other archs before any task is
+        # set up.
+        for action in parser._actions:
+            if "--arch" in action.option_strings:
+                action.type = _pair_arch
+
+    @classmethod
     def setup_task(cls, cfg: DualTranslationConfig, **kwargs):
         """Find the languages, load both dictionaries.
 
@@ -185,7 +194,7 @@ class DualTranslationTask(TranslationTask):
         Raises:
             UserError: the arch is not an autoregressive encoder–decoder, or a warm-start checkpoint does not fit.
         """
-        _check_arch(cfg)
+        _pair_arch(_arch_name(cfg))
         configs = dict(zip(self.directions, (cfg, _reversed_model_config(cfg)), strict=True))
         models = {}
         for direction, side in self.sides.items():
@@ -213,9 +222,9 @@ class DualTranslationTask(TranslationTask):
         weights = {k[len(prefix) :]: v for k, v in state["model"].items() if k.startswith(prefix)}
         if not weights:
             weights = state["model"]
-            languages = (getattr(theirs, "source_lang", None), getattr(theirs, "target_lang", None))
-            if None not in languages and direction_name(*languages) != direction:
-                raise UserError(f"{option} {path}: translates {direction_name(*languages)}, not {direction}")
+            source, target = getattr(theirs, "source_lang", None), getattr(theirs, "target_lang", None)
+            if source and target and direction_name(source, target) != direction:
+                raise UserError(f"{option} {path}: translates {direction_name(source, target)}, not {direction}")
         for language, dictionary in (
             (side.cfg.source_lang, side.source_dictionary),
             (side.cfg.target_lang, side.target_dictionary),
@@ -233,7 +242,7 @@ class DualTranslationTask(TranslationTask):
             UserError: one is not given, or does not fit its dictionary.
         """
         if self._language_models is None:
-            given = [("--src-lm", self.cfg.src_lm), ("--tgt-lm", self.cfg.tgt_lm)]
+            given = [("--src-lm", self.cfg.src_lm or ""), ("--tgt-lm", self.cfg.tgt_lm or "")]
             missing = [option for option, path in given if not path]
             if missing:
                 raise UserError(
@@ -305,18 +314,20 @@ def _arch_name(cfg) -> str:
     return getattr(cfg, "_name", None) or getattr(cfg, "arch", None) or "?"
 
 
-def _check_arch(cfg) -> None:
-    """Refuse what has no P(target | source) of its own before fairseq builds it."""
-    name = _arch_name(cfg)
+def _pair_arch(name: str) -> str:
+    """An arch name, if a pair can be made of it.
+
+    Raises:
+        UserError: the arch has no P(target | source) of its own.
+    """
     arch = ARCH_MODEL_REGISTRY.get(name)
-    if arch is None:
-        return
-    if not issubclass(arch, FairseqEncoderDecoderModel):
+    if arch is not None and not issubclass(arch, FairseqEncoderDecoderModel):
         raise UserError(f"--arch {name}: is not an encoder–decoder model, and a pair needs two; try --arch transformer")
-    if issubclass(arch, FairseqNATModel):
+    if arch is not None and issubclass(arch, FairseqNATModel):
         raise UserError(
             f"--arch {name}: is not autoregressive, so it has no log P(y|x) for the duality gap; try --arch transformer"
         )
+    return name
 
 
 def _reversed_model_config(cfg):

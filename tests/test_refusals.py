@@ -1,4 +1,4 @@
-"""Bad input ends in one line that names the file or option and the mend, before any training and without a traceback."""
+"""Bad input ends in one line that names the file or option and the mend, before any training, without a traceback."""
 
 from __future__ import annotations
 
@@ -164,7 +164,12 @@ def test_the_criterion_without_the_pair(monkeypatch, corpus, tmp_path):
 
 @pytest.mark.parametrize(
     "model, message",
-    [("--arch lstm_lm", "not an encoder–decoder"), ("--arch nonautoregressive_transformer", "not autoregressive")],
+    [
+        ("--arch lstm_lm", "not an encoder–decoder"),
+        ("--arch transformer_lm", "not an encoder–decoder"),
+        ("--arch wav2vec2", "not an encoder–decoder"),
+        ("--arch nonautoregressive_transformer", "not autoregressive"),
+    ],
 )  # fmt: skip
 def test_arch_that_has_no_conditional_probability(command, model, message):
     assert message in command("--dual-lambda", 0, model=model)
