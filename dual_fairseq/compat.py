@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 
-import fairseq.distributed.utils as distributed_utils
-import fairseq.models.distributed_fairseq_model as distributed_fairseq_model
-import numpy as np
-import torch
+# fairseq asks every user to install tensorboardX for its text-to-speech task.
+logging.getLogger("fairseq.tasks.text_to_speech").setLevel(logging.WARNING)
+
+import fairseq.distributed.utils as distributed_utils  # noqa: E402
+import fairseq.models.distributed_fairseq_model as distributed_fairseq_model  # noqa: E402
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
 
 # PyTorch >= 2.6 unpickles checkpoints with ``weights_only=True`` and refuses every class it was not told of. fairseq
 # stores the options of a run as an ``argparse.Namespace``, and its ``translation`` task (with ``--eval-bleu``) n-gram

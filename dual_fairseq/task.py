@@ -84,10 +84,10 @@ class DualTranslationTask(TranslationTask):
     def add_args(cls, parser) -> None:
         super().add_args(parser)
         # Checked while the options are read: fairseq stumbles over the options of some other archs before any task is
-        # set up.
+        # set up. (argparse converts the default as well, which in fairseq is an arch of no importance.)
         for action in parser._actions:
             if "--arch" in action.option_strings:
-                action.type = _pair_arch
+                action.type = lambda name, default=action.default: name if name == default else _pair_arch(name)
 
     @classmethod
     def setup_task(cls, cfg: DualTranslationConfig, **kwargs):
@@ -270,7 +270,7 @@ class DualTranslationTask(TranslationTask):
         Raises:
             UserError: the criterion is not one for a pair.
         """
-        name = getattr(cfg, "_name", None)
+        name = getattr(cfg, "_name", None) or getattr(cfg, "criterion", None)
         if name != "dual_cross_entropy":
             raise UserError(f"--criterion {name}: --task dual_translation trains with --criterion dual_cross_entropy")
         return super().build_criterion(cfg, from_checkpoint)

@@ -1,0 +1,138 @@
+#!/usr/bin/env bash
+# Evaluate a pair; see usage below.
+set -euo pipefail
+# shellcheck source=scripts/common.sh
+. "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
+# shellcheck source=scripts/training.sh
+. "$(dirname -- "${BASH_SOURCE[0]}")/training.sh"
+
+usage() {
+    cat <<'HELP'
+Translate a split in both directions with one checkpoint of a pair, and score the result.
+
+    scripts/evaluate.sh DEST CHECKPOINT [options] [-- more fairseq-generate options]
+
+DEST is the folder that scripts/preprocess.sh wrote; the references are DEST/raw/<split>.<language>. For each direction
+the output folder gets, all in the order of the split, detokenised:
+  <src>-<tgt>.src.txt, .hyp.txt, .ref.txt   source, translation, reference
+  <src>-<tgt>.generate.txt                  what fairseq-generate printed
+and scores.json: BLEU and chrF with their sacreBLEU signatures, length ratio, NLL in bits a target token (of the
+reference), and with both language models the mean |gap| in nats a sentence pair.
+
+The same command again does nothing; another checkpoint or other options overwrite the output.
+
+  --split NAME              test (default), valid, ...
+  --out DIR                 output folder (default: eval/<split> beside the checkpoint)
+  --beam N                  beam size (default 5)
+  --lenpen X                length penalty: above 1 favours longer output (default 1)
+  --max-tokens N            tokens in a batch (default 4096)
+  --src-lm FILE             language model of the source language ...
+  --tgt-lm FILE             ... and of the target language, to measure |gap| (both or none)
+  --sacrebleu-tokenize NAME sacreBLEU's tokenizer, in both directions (default: 13a, or the one that sacreBLEU has for
+                            the target language: zh, ja-mecab, ko-mecab)
+  --cpu                     use no GPU even if there is one
+  -h, --help                this text
+HELP
+}
+
+SPLIT=test OUT='' BEAM=5 LENPEN=1 MAX_TOKENS=4096 SRC_LM='' TGT_LM='' SACREBLEU='' CPU=0
+OPERANDS=() EXTRA=()
+stoppable "$0" "$@"
+while (($#)); do
+    case $1 in
+        -h | --help) usage && exit ;;
+        --split) need_value "$@" && SPLIT=$2 && shift ;;
+        --out) need_value "$@" && OUT=$(safe_path "$2") && shift ;;
+        --beam) need_value "$@" && number "$1" "$2" && BEAM=$2 && shift ;;
+        --lenpen) need_value "$@" && decimal "$1" "$2" && LENPEN=$2 && shift ;;
+        --max-tokens) need_value "$@" && number "$1" "$2" && MAX_TOKENS=$2 && shift ;;
+        --src-lm) need_value "$@" && SRC_LM=$2 && shift ;;
+        --tgt-lm) need_value "$@" && TGT_LM=$2 && shift ;;
+        --sacrebleu-tokenize) need_value "$@" && SACREBLEU=$2 && shift ;;
+        --cpu) CPU=1 ;;
+        --) shift && EXTRA=("$@") && break ;;
+        -?*) die "unknown option $1 (see --help; options of fairseq-generate go after --)" ;;
+        *) OPERANDS+=("$1") ;;
+    esac
+    shift
+done
+((${#OPERANDS[@]} == 2)) || die "give the folder of preprocess.sh and a checkpoint (see --help)"
+DEST=$(safe_path "${OPERANDS[0]}") CHECKPOINT=$(safe_path "${OPERANDS[1]}")
+[[ $SPLIT =~ ^[A-Za-z0-9_]+$ ]] || die "--split takes a name such as test, not '$SPLIT'"
+[[ -f $CHECKPOINT ]] || die "$CHECKPOINT: there is no such checkpoint"
+[[ -z $SRC_LM && -z $TGT_LM || -n $SRC_LM && -n $TGT_LM ]] || die "give both --src-lm and --tgt-lm, or neither"
+for file in ${SRC_LM:+"$SRC_LM" "$TGT_LM"}; do
+    [[ -f $file ]] || die "$file: there is no such language model"
+done
+
+find_environment
+read_record "$DEST"
+PAIR=$SOURCE-$TARGET
+for language in "$SOURCE" "$TARGET"; do
+    [[ -f $DEST/dual/$SPLIT.$PAIR.$language.idx ]] || die "$DEST/dual has no split '$SPLIT' of $PAIR: see --split"
+    [[ -f $DEST/raw/$SPLIT.$language ]] || die "$DEST/raw/$SPLIT.$language not found: run scripts/preprocess.sh again"
+done
+whole "$CHECKPOINT" || die "$CHECKPOINT is not a checkpoint, or was cut short: give a checkpoint_best.pt of a pair"
+[[ -n $OUT ]] || OUT=$(dirname -- "$CHECKPOINT")/eval/$SPLIT
+lock "$OUT"
+
+OPTIONS=(--beam "$BEAM" --lenpen "$LENPEN" "${EXTRA[@]}")
+IDENTITY="checkpoint $(sha256 "$CHECKPOINT")
+data $(sha256 "$DEST"/dual/dict.{"$SOURCE","$TARGET"}.txt "$DEST/raw/$SPLIT".{"$SOURCE","$TARGET"})
+language models ${SRC_LM:+$(sha256 "$SRC_LM" "$TGT_LM")}
+$(option_lines "${OPTIONS[@]}" --sacrebleu-tokenize "$SACREBLEU")"
+if [[ -s $OUT/scores.json && -f $OUT/options.txt && $(<"$OUT/options.txt") == "$IDENTITY" ]]; then
+    say "Evaluated before: $OUT/scores.json"
+    exit
+fi
+rm -f -- "$OUT/options.txt" "$OUT/scores.json"
+
+# fairseq_output NAME COMMAND...: run it, its output to OUT/NAME; says why if it fails.
+fairseq_output() {
+    local name=$1 error
+    shift
+    run_job piped "$OUT/$name.tmp" "$@" || {
+        error=$(grep -aE '^(dual_fairseq|fairseq-[a-z]+): error: ' "$OUT/$name.tmp" | head -n 1) || true
+        [[ -z $error ]] || die "${error#*: error: }"
+        tail -n 20 "$OUT/$name.tmp" >&2
+        die "$1 failed; its output is in $OUT/$name.tmp"
+    }
+    mv -f -- "$OUT/$name.tmp" "$OUT/$name"
+}
+
+piped() {
+    local file=$1
+    shift
+    "$@" 2>&1 | tee -- "$file" | "$PYTHON" "$ROOT/scripts/progress.py" --sentences "$SENTENCES"
+}
+
+find_device "$CPU" 1
+refuse_half_precision "${EXTRA[@]}"
+# Read by sed, not as a number of line-end characters: the last line may lack one.
+SENTENCES=$(sed -n '$=' "$DEST/raw/$SPLIT.$SOURCE")
+: "${SENTENCES:=0}"
+# fairseq drops the last batch when its size is not a multiple of --required-batch-size-multiple (8 unless told).
+COMMON=("$DEST/dual" --user-dir "$ROOT/dual_fairseq" --task dual_translation --path "$CHECKPOINT"
+    --max-tokens "$MAX_TOKENS" --required-batch-size-multiple 1 --skip-invalid-size-inputs-valid-test "${DEVICE[@]}")
+# The checkpoint remembers a λ and LM files, which this measurement shall not depend on, and that BLEU was wanted.
+OVERRIDES=$("$PYTHON" - "$SRC_LM" "$TGT_LM" <<'PY'
+import sys
+
+source, target = (path or None for path in sys.argv[1:])
+weight = 1.0 if source else 0.0
+print({"dual_lambda": weight, "dual_lambda_reverse": weight, "src_lm": source, "tgt_lm": target, "eval_bleu": False})
+PY
+)
+say "Measuring NLL${SRC_LM:+ and |gap|}"
+fairseq_output validate.txt fairseq-validate "${COMMON[@]}" -s "$SOURCE" -t "$TARGET" --valid-subset "$SPLIT" \
+    --log-format json --model-overrides "$OVERRIDES"
+for direction in "$SOURCE $TARGET" "$TARGET $SOURCE"; do
+    read -r from to <<<"$direction"
+    say "Translating $SPLIT, $from -> $to: $SENTENCES sentences ($WHERE)"
+    fairseq_output "$from-$to.generate.txt" fairseq-generate "${COMMON[@]}" -s "$from" -t "$to" --gen-subset "$SPLIT" \
+        --post-process subword_nmt --max-len-a 1.5 --max-len-b 20 --no-progress-bar "${OPTIONS[@]}"
+done
+
+evaluation score "$DEST" "$OUT" --split "$SPLIT" \
+    ${SACREBLEU:+--sacrebleu-tokenize "$SACREBLEU"}
+printf '%s\n' "$IDENTITY" | replace "$OUT/options.txt"

@@ -1,0 +1,277 @@
+"""The training and evaluation scripts: options, refusals, stopping, and a whole run with interruptions."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ROOT, SOURCE, TARGET, TINY, sentence_pairs
+
+SCRIPTS = ROOT / "scripts"
+TINY_LM = shlex.split("--size tiny --max-tokens 300 --lr-warmup 5 --cpu --max-epoch")
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+
+
+def script(name: str, *args: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [str(SCRIPTS / name), *map(str, args)]
+    return subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, cwd=cwd, timeout=600)
+
+
+def succeed(name: str, *args: object) -> str:
+    done = script(name, *args)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def refused(done: subprocess.CompletedProcess[str]) -> str:
+    """The one line of a refusal."""
+    assert done.returncode not in (0, None)
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1, done.stderr
+    return lines[0]
+
+
+@pytest.fixture(scope="module")
+def dest(corpus, tmp_path_factory) -> Path:
+    """What scripts/preprocess.sh leaves, under a name that asks for careful quoting."""
+    folder = tmp_path_factory.mktemp("scripts") / "a $(touch pwned) b"
+    shutil.copytree(corpus / "dual", folder / "dual")
+    shutil.copytree(corpus / "lm", folder / "lm")
+    (folder / "raw").mkdir()
+    for split, count, seed in (("train", 120, 1), ("valid", 24, 2), ("test", 16, 3)):
+        for index, language in enumerate((SOURCE, TARGET)):
+            text = "".join(pair[index] + "\n" for pair in sentence_pairs(count, seed))
+            (folder / "raw" / f"{split}.{language}").write_text(text)
+    (folder / "preprocess.json").write_text(json.dumps({"source": SOURCE, "target": TARGET, "tokenizer": "moses"}))
+    return folder
+
+
+@pytest.mark.parametrize("name", ["train_lm.sh", "train_dual.sh", "evaluate.sh"])
+def test_help_explains_every_option(name):
+    options = re.findall(r"^ {8}((?:--?[a-z0-9-]+(?: \| )?)+)\)", (SCRIPTS / name).read_text(), flags=re.MULTILINE)
+    known = {option for label in options for option in label.split(" | ") if option != "--"}
+    assert len(known) > 8
+    text = succeed(name, "--help")
+    assert known <= set(re.findall(r"(?<![\w-])--?[a-z][a-z0-9-]*", text))
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("train_lm.sh", "give the data folder and the folder for the model"),
+        ("train_lm.sh {dest} {out}", "dict.txt not found: give a language's folder"),
+        ("train_lm.sh {dest}/lm/xx {out} --size huge", "--size huge: choose tiny, small or base"),
+        ("train_lm.sh {dest}/lm/xx {out} --arch rnn", "--arch rnn: choose lstm or transformer"),
+        ("train_lm.sh {dest}/lm/xx {out} --max-epoch 0", "--max-epoch takes a whole number above 0, not '0'"),
+        ("train_lm.sh {dest}/lm/xx {out} --lr", "option --lr needs a value"),
+        ("train_lm.sh {dest}/lm/xx {out} --fp16", "unknown option --fp16"),
+        ("train_lm.sh {dest}/lm/xx {out} --cpu -- --fp16", "--fp16 needs a GPU"),
+        ("train_lm.sh {dest}/lm/xx /proc/none --cpu", "cannot write to /proc/none"),
+        ("train_dual.sh {dest}", "give the folder of preprocess.sh and the folder for the run"),
+        ("train_dual.sh /nowhere {out}", "/nowhere/preprocess.json not found"),
+        ("train_dual.sh {dest} {out} --src-lm /no/lm.pt", "/no/lm.pt: there is no such language model"),
+        ("train_dual.sh {dest} {out} --init-src2tgt {dest}/preprocess.json", "give both --init-src2tgt and"),
+        ("train_dual.sh {dest} {out} --dual-lambda nan", "--dual-lambda takes a number that is 0 or more, not 'nan'"),
+        ("train_dual.sh {dest} {out} --dual-lambda -1", "--dual-lambda takes a number that is 0 or more, not '-1'"),
+        ("train_dual.sh {dest} {out} --dual-gap-clip x", "--dual-gap-clip takes a number"),
+        ("train_dual.sh {dest} {out} --dual-start-update 0.5", "--dual-start-update takes a whole number"),
+        ("train_dual.sh {dest} {out} --arch lstm --size tiny", "--size goes with --arch transformer"),
+        ("evaluate.sh {dest} /no/pair.pt", "/no/pair.pt: there is no such checkpoint"),
+        ("evaluate.sh {dest} {dest}/preprocess.json --split ../x", "--split takes a name such as test"),
+        ("evaluate.sh {dest} {dest}/preprocess.json --split dev", "has no split 'dev' of xx-yy"),
+        ("evaluate.sh {dest} {dest}/preprocess.json", "preprocess.json is not a checkpoint, or was cut short"),
+        ("evaluate.sh {dest} {dest}/preprocess.json --src-lm x", "give both --src-lm and --tgt-lm, or neither"),
+    ],
+)
+def test_bad_options_are_refused_in_one_line(command, message, dest, tmp_path):
+    name, *args = command.split()
+    line = refused(script(name, *(arg.format(dest=dest, out=tmp_path / "out") for arg in args)))
+    assert line.startswith(f"{name}: error: ")
+    assert message in line
+    assert not list((tmp_path / "out").glob("*.pt"))
+
+
+@pytest.mark.parametrize("record", ["{", "{}", '{"source": "a/b", "target": "c", "tokenizer": "moses"}'])
+def test_a_damaged_record_is_refused(record, tmp_path):
+    (tmp_path / "preprocess.json").write_text(record)
+    assert "preprocess.json is damaged" in refused(script("train_dual.sh", tmp_path, tmp_path / "run"))
+
+
+def test_an_arch_that_fits_no_pair_is_refused_in_one_line(dest, language_models, tmp_path):
+    lms = ("--src-lm", language_models[SOURCE], "--tgt-lm", language_models[TARGET])
+    done = script("train_dual.sh", dest, tmp_path / "run", "--cpu", *lms, "--arch", "lstm_lm")
+    assert "lstm_lm: is not an encoder–decoder" in refused(done)
+
+
+def test_a_language_model_of_the_other_language_is_refused_before_the_warm_start(dest, language_models, tmp_path):
+    lms = ("--src-lm", language_models[TARGET], "--tgt-lm", language_models[SOURCE])
+    line = refused(script("train_dual.sh", dest, tmp_path / "run", "--cpu", *lms))
+    assert f"--src-lm {language_models[TARGET]}: " in line
+    assert not (tmp_path / "run" / "warmup").exists()
+
+
+def test_a_language_model_is_trained_once_and_mended_when_torn(dest, tmp_path):
+    data, save = dest / "lm" / SOURCE, tmp_path / "a model"
+    out = succeed("train_lm.sh", data, save, *TINY_LM, 2)
+    assert "epoch   2  valid: perplexity" in out
+    best = torch.load(save / "checkpoint_best.pt", weights_only=False)
+    record = json.loads((save / "perplexity.json").read_text())
+    assert record["perplexity"] == pytest.approx(2 ** best["extra_state"]["val_loss"])
+    assert 1 < record["perplexity"] < 60 and f"{record['perplexity']:.0f}"[:1] in out.splitlines()[-1]
+    assert best["cfg"]["task"]["sample_break_mode"] == "eos"
+    assert (save / "dict.txt").read_bytes() == (data / "dict.txt").read_bytes()
+    assert sorted(path.name for path in save.glob("*.pt")) == ["checkpoint_best.pt", "checkpoint_last.pt"]
+
+    log = (save / "train.log").read_bytes()
+    assert "finished before" in succeed("train_lm.sh", data, save, *TINY_LM, 2)
+    assert (save / "train.log").read_bytes() == log
+
+    assert "was: --max-epoch 2, now: --max-epoch 3" in refused(script("train_lm.sh", data, save, *TINY_LM, 3))
+    last = save / "checkpoint_last.pt"
+    last.write_bytes(last.read_bytes()[:2000])  # as a kill leaves it while fairseq copies the best over it
+    out = succeed("train_lm.sh", data, save, *TINY_LM, 3, "--continue")
+    assert f"going on after update {record['num_updates']}" in out and "epoch   3  valid" in out
+    assert not list(Path.cwd().glob("pwned"))
+
+
+SHARED = f". '{SCRIPTS}/common.sh'; . '{SCRIPTS}/training.sh';"
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_stops_what_runs_and_says_how_to_go_on(sent, tmp_path):
+    code = f"{SHARED} stoppable train 'a b' --x; run_job bash -c 'echo $$ >\"$0\"; sleep 60 | cat' \"$1\""
+    shell = subprocess.Popen(["bash", "-c", code, "x", tmp_path / "pid"], stderr=subprocess.PIPE, text=True)
+    for _ in range(100):
+        if (tmp_path / "pid").exists() and (tmp_path / "pid").read_text():
+            break
+        time.sleep(0.1)
+    shell.send_signal(sent)
+    _, err = shell.communicate(timeout=10)
+    assert shell.returncode == 128 + sent
+    assert err.splitlines()[-2:] == [
+        "x: stopped. The same command goes on from the last checkpoint:",
+        "  train a\\ b --x",
+    ]
+    with pytest.raises(ProcessLookupError):
+        os.killpg(int((tmp_path / "pid").read_text()), 0)
+
+
+@pytest.mark.skipif(shutil.which("flock") is None, reason="flock is not installed")
+def test_two_runs_in_one_folder_are_refused(tmp_path):
+    code = f'set -e; {SHARED} lock "$1"; bash -c \'{SHARED} lock "$1"\' y "$1"'
+    done = subprocess.run(["bash", "-c", code, "x", tmp_path / "run"], capture_output=True, text=True)
+    assert f"another run is at work in {tmp_path / 'run'}" in refused(done)
+
+
+def test_progress_shows_each_validation_once():
+    valid = {
+        "epoch": 3,
+        "valid_bleu": "20.5",
+        "valid_bleu_xx-yy": "21",
+        "valid_bleu_yy-xx": "20",
+        "valid_best_bleu": "22",
+    }
+    valid |= {"valid_nll_loss": "4.1", "valid_gap_abs": "7.25", "valid_num_updates": "1200"}
+    line = f"2026-01-01 00:00:00 | INFO | valid | {json.dumps(valid)}\n"
+    text = "not | a | log | line\n" + line + line + '2026 | INFO | train_inner | {"epoch": 3, "loss": "5"}\n'
+    done = subprocess.run([sys.executable, SCRIPTS / "progress.py"], input=text, capture_output=True, text=True)
+    assert done.stdout == (
+        "  epoch   3  valid: BLEU 20.50 (xx-yy 21.00, yy-xx 20.00), best 22.00; NLL 4.10 bits; mean |gap| 7.25 nats; "
+        "1,200 updates\n"
+    )
+
+
+def test_a_checkpoint_is_evaluated_once_in_both_directions(dest, trained_pair, lm_options, tmp_path):
+    checkpoint, out = trained_pair[0] / "checkpoint_best.pt", tmp_path / "out"
+    options = ("--split", "valid", "--out", out, "--beam", 2, "--cpu", *lm_options)
+    succeed("evaluate.sh", dest, checkpoint, *options)
+    scores = json.loads((out / "scores.json").read_text())
+    valid = trained_pair[1].logged("valid")
+    record = max(reversed(valid), key=lambda r: r["valid_bleu"])  # of equal ones fairseq keeps the last
+    for direction in (f"{SOURCE}-{TARGET}", f"{TARGET}-{SOURCE}"):
+        assert (scores[direction]["sentences"], scores[direction]["untranslated"]) == (24, 0)
+        assert len((out / f"{direction}.hyp.txt").read_text().splitlines()) == 24
+        assert scores[direction]["nll_bits_per_token"] == pytest.approx(
+            record[f"valid_nll_loss_{direction}"], abs=0.002
+        )
+    assert scores["gap_abs"] > 0
+    assert "Evaluated before" in succeed("evaluate.sh", dest, checkpoint, *options)
+    torn = tmp_path / "torn.pt"
+    torn.write_bytes(checkpoint.read_bytes()[:-100])
+    assert "torn.pt is not a checkpoint, or was cut short" in refused(script("evaluate.sh", dest, torn, *options))
+
+
+def run_until(command: list[str], text: str | None, sent: signal.Signals = signal.SIGTERM) -> tuple[int, str]:
+    """Run a command, and send it a signal as soon as it prints a line with ``text``."""
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=ENVIRONMENT)
+    output = ""
+    for line in process.stdout:
+        output += line
+        if text is not None and text in line:
+            process.send_signal(sent)
+            text = None
+    return process.wait(timeout=600), output
+
+
+def updates(checkpoint: Path) -> int:
+    return torch.load(checkpoint, weights_only=False)["optimizer_history"][-1]["num_updates"]
+
+
+@pytest.mark.slow
+def test_a_whole_run_stopped_in_every_stage_reaches_its_end(dest, tmp_path):
+    """Language models, warm start, dual training, control and evaluation; each stage is done once."""
+    run = tmp_path / "the run"
+    command = [
+        *(str(SCRIPTS / "train_dual.sh"), str(dest), str(run), "--cpu", "--control", "--dual-lambda", "0.02"),
+        *shlex.split("--lm-size tiny --lm-max-epoch 2 --lm-max-tokens 300 --lm-lr-warmup 5"),
+        *shlex.split("--max-tokens 300 --warmup-max-epoch 3 --dual-max-epoch 2 --lr-warmup 5 --patience 3 --"),
+        *TINY["transformer"][2:],
+    ]
+    last_line = "stopped. The same command goes on from the last checkpoint:"
+    for text in (
+        "epoch   1  train",
+        f"lm/{TARGET}",
+        "epoch   1  train",
+        "Dual training, λ",
+        "epoch   1  valid",
+        "Control",
+    ):
+        code, output = run_until(command, text)
+        assert code == 128 + signal.SIGTERM and last_line in output, output
+    code, output = run_until(command, None)
+    assert code == 0, output
+    for done in ("Warm start by maximum likelihood: finished before", "Dual training, λ = 0.02: finished before"):
+        assert done in output
+
+    for stage in ("warmup", "dual", "mle"):
+        assert (run / stage / "checkpoint_best.pt").is_file()
+        scores = json.loads((run / stage / "eval" / "test" / "scores.json").read_text())
+        for direction in (f"{SOURCE}-{TARGET}", f"{TARGET}-{SOURCE}"):
+            assert (scores[direction]["sentences"], scores[direction]["untranslated"]) == (16, 0)
+            assert 0 < scores[direction]["nll_bits_per_token"] < 8
+            language = direction.split("-")[1]
+            reference = (run / stage / "eval" / "test" / f"{direction}.ref.txt").read_text()
+            assert reference == (dest / "raw" / f"test.{language}").read_text()
+        assert math.isfinite(scores["gap_abs"])
+    assert updates(run / "mle" / "checkpoint_last.pt") == updates(run / "dual" / "checkpoint_last.pt") > 0
+    table = output[output.rindex("direction  system") :].splitlines()
+    assert [" ".join(line.split()[:2]) for line in table[1:7]] == [
+        f"{direction} {system}" for direction in ("xx-yy", "yy-xx") for system in ("warm", "MLE", "dual")
+    ]
+
+    logs = {path: path.read_bytes() for path in run.glob("*/train.log")}
+    code, output = run_until(command, None)
+    assert code == 0 and output.count("Evaluated before") == 3, output
+    assert {path: path.read_bytes() for path in run.glob("*/train.log")} == logs
+    assert not list(Path.cwd().glob("pwned"))
