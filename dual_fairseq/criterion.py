@@ -84,8 +84,8 @@ class DualCrossEntropyCriterion(FairseqCriterion):
         self._vocab = {direction: len(side.target_dictionary) for direction, side in task.sides.items()}
         # --dual-lambda belongs to the direction that the run was started with, whichever way it is looked at now
         self.lambdas = dict(zip(task.trained_directions, (dual_lambda, dual_lambda_reverse), strict=True))
-        # a plain tuple: nn.Module would not register it anyway, FrozenLanguageModel being none
-        self.language_models = task.language_models() if any(self.lambdas.values()) else None
+        if any(self.lambdas.values()):
+            task.prepare_language_models()
 
     def forward(
         self, model: DualModel, sample: dict[str, Any], reduce: bool = True
@@ -154,12 +154,7 @@ class DualCrossEntropyCriterion(FairseqCriterion):
         self, model: DualModel, sample: dict[str, Any], nll: dict[str, Tensor], lambdas: dict[str, float]
     ) -> tuple[Tensor, Tensor]:
         """Both directions' penalties added up, and the gap: two (B,), nats² and nats."""
-        like = parameter_like(model)
-        assert self.language_models is not None, "λ > 0 without language models"
-        source_lm, target_lm = self.language_models
-        # the target of the reverse batch is the source sentence, right-padded as a language model wants it
-        log_p_x = source_lm.sentence_log_prob(sample["reverse"]["target"], like)[sample["align"]]
-        log_p_y = target_lm.sentence_log_prob(sample["target"], like)
+        log_p_x, log_p_y = self._priors(model, sample)
         forward_penalty, reverse_penalty, gap = duality.dual_penalties(
             log_p_x,
             -nll[self.forward_direction],
@@ -170,6 +165,16 @@ class DualCrossEntropyCriterion(FairseqCriterion):
             self.clip,
         )
         return forward_penalty + reverse_penalty, gap
+
+    def _priors(self, model: DualModel, sample: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        """log P(x) and log P(y), two (B,) in nats: from the batch where they were cached, else from the LMs."""
+        if "log_p_source" in sample:
+            return sample["log_p_source"].float(), sample["log_p_target"].float()
+        like = parameter_like(model)
+        source_lm, target_lm = self.task.language_models()
+        # the target of the reverse batch is the source sentence, right-padded as a language model wants it
+        log_p_x = source_lm.sentence_log_prob(sample["reverse"]["target"], like)[sample["align"]]
+        return log_p_x, target_lm.sentence_log_prob(sample["target"], like)
 
     def _gap_sums(self, gap: Tensor, lambdas: dict[str, float]) -> dict[str, Any]:
         forward, reverse = lambdas[self.forward_direction], lambdas[self.reverse_direction]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from fairseq.data import BaseWrapperDataset, LanguagePairDataset
 
@@ -23,13 +24,21 @@ class DualLanguagePairDataset(BaseWrapperDataset):
         keep_remainder: batch every sentence. fairseq leaves the last batch (that of the longest sentences) out when its
             size is no multiple of ``--required-batch-size-multiple`` (8 by default); for training that is its custom,
             but a validation or test sentence must not get lost.
+        lm_scores: log P(x) and log P(y) of every pair, two (N,) arrays in nats, where they are known; a batch then
+            carries them as ``log_p_source`` and ``log_p_target``, (B,) float64 in the order of its rows.
     """
 
     dataset: LanguagePairDataset
 
-    def __init__(self, forward: LanguagePairDataset, keep_remainder: bool = False) -> None:
+    def __init__(
+        self,
+        forward: LanguagePairDataset,
+        keep_remainder: bool = False,
+        lm_scores: tuple[np.ndarray, np.ndarray] | None = None,
+    ) -> None:
         super().__init__(forward)
         self.keep_remainder = keep_remainder
+        self.lm_scores = lm_scores
         self.reverse = LanguagePairDataset(
             forward.tgt,
             forward.tgt_sizes,
@@ -73,6 +82,11 @@ class DualLanguagePairDataset(BaseWrapperDataset):
             pad_to_length = {"source": pad_to_length["target"], "target": pad_to_length["source"]}
         batch["reverse"] = self.reverse.collater(swapped, pad_to_length=pad_to_length)
         batch["align"] = align_rows(batch["id"], batch["reverse"]["id"])
+        if self.lm_scores is not None:
+            rows = batch["id"].numpy()
+            for name, scores in zip(("log_p_source", "log_p_target"), self.lm_scores, strict=True):
+                # float64: the trainer turns a batch's float32 into half precision, too coarse for hundreds of nats
+                batch[name] = torch.from_numpy(scores[rows].astype(np.float64))
         return batch
 
 

@@ -3,11 +3,13 @@
 import copy
 import json
 import logging
+import math
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional
 
+import numpy as np
 import torch
 from fairseq import utils
 from fairseq.data import data_utils, indexed_dataset
@@ -16,7 +18,7 @@ from fairseq.models import ARCH_MODEL_REGISTRY, FairseqEncoderDecoderModel
 from fairseq.models.nat import FairseqNATModel
 from fairseq.tasks import register_task
 from fairseq.tasks.translation import EVAL_BLEU_ORDER, TranslationConfig, TranslationTask
-from omegaconf import OmegaConf, open_dict
+from omegaconf import II, OmegaConf, open_dict
 from sacrebleu.metrics import BLEU
 
 from .checkpoint import check_dictionary, data_directories, load_state, load_weights
@@ -24,6 +26,7 @@ from .dataset import DualLanguagePairDataset
 from .errors import UserError
 from .language_model import FrozenLanguageModel, load_language_model
 from .model import DualModel, direction_name
+from .score_cache import ScoreCache
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +45,11 @@ class DualTranslationConfig(TranslationConfig):
     init_tgt2src: Optional[str] = field(
         default=None, metadata={"help": "plain fairseq translation checkpoint to start target→source from"}
     )
+    lm_score_cache: Optional[str] = field(
+        default=None,
+        metadata={"help": "directory that keeps the language models' scores of every sentence, computed once"},
+    )
+    cpu: bool = II("common.cpu")
     rebuild_batches: bool = field(
         default=True,
         metadata={"help": "do not rebuild the batches every epoch (a resumed run then groups sentences differently)"},
@@ -79,6 +87,8 @@ class DualTranslationTask(TranslationTask):
         self._from_checkpoint = False
         self._trained_source = cfg.source_lang
         self._language_models: tuple[FrozenLanguageModel, FrozenLanguageModel] | None = None
+        self._score_cache: ScoreCache | None = None
+        self._lm_limit = math.inf  # the longest sentence that both language models score
 
     @classmethod
     def add_args(cls, parser) -> None:
@@ -148,7 +158,9 @@ class DualTranslationTask(TranslationTask):
         dataset = self.datasets[split]
         if dataset.tgt is None:
             return  # a source side alone can still be translated
-        self.datasets[split] = DualLanguagePairDataset(dataset, keep_remainder=split != self.cfg.train_subset)
+        self.datasets[split] = DualLanguagePairDataset(
+            dataset, keep_remainder=split != self.cfg.train_subset, lm_scores=self._cached_scores(dataset, split)
+        )
 
     def _check_split(self, directory: str, split: str) -> None:
         """Refuse a split that is not there, is empty, or has lost the correspondence of its sides.
@@ -182,9 +194,8 @@ class DualTranslationTask(TranslationTask):
     def max_positions(self) -> tuple[int, int]:
         """Every sentence is a source once, a target once and scored by its LM: the smallest of the limits."""
         limits = [self.cfg.max_source_positions, self.cfg.max_target_positions]
-        if self._language_models is not None:
-            limits += [int(lm.max_positions) for lm in self._language_models]
-        return (min(limits), min(limits))
+        limit = int(min(*limits, self._lm_limit))
+        return (limit, limit)
 
     # --- models
 
@@ -242,27 +253,67 @@ class DualTranslationTask(TranslationTask):
             UserError: one is not given, or does not fit its dictionary.
         """
         if self._language_models is None:
-            given = [("--src-lm", self.cfg.src_lm or ""), ("--tgt-lm", self.cfg.tgt_lm or "")]
-            missing = [option for option, path in given if not path]
-            if missing:
-                raise UserError(
-                    f"{' and '.join(missing)} missing: λ > 0 needs a language model of each language; give both, or "
-                    "--dual-lambda 0 to train the pair without them"
+            (source_option, source_path), (target_option, target_path) = self._language_model_files()
+            source_lm = load_language_model(source_path, self.source_dictionary, self.cfg.source_lang, source_option)
+            if target_path == source_path and self.source_dictionary == self.target_dictionary:
+                target_lm = source_lm  # one file may serve both languages of a joint dictionary
+            else:
+                target_lm = load_language_model(
+                    target_path, self.target_dictionary, self.cfg.target_lang, target_option
                 )
-            if self.trained_directions != self.directions:
-                given.reverse()  # the run was started the other way round
-            loaded: dict[str, FrozenLanguageModel] = {}
-            for (option, path), language, dictionary in zip(
-                given,
-                (self.cfg.source_lang, self.cfg.target_lang),
-                (self.source_dictionary, self.target_dictionary),
-                strict=True,
-            ):
-                # with a joint dictionary one file may serve both languages
-                if path not in loaded or loaded[path].dictionary != dictionary:
-                    loaded[path] = load_language_model(path, dictionary, language, option)
-            self._language_models = (loaded[given[0][1]], loaded[given[1][1]])
+            self._language_models = (source_lm, target_lm)
+            self._lm_limit = min(source_lm.max_positions, target_lm.max_positions)
         return self._language_models
+
+    def prepare_language_models(self) -> None:
+        """See before any training that λ > 0 has what it needs. With a warm ``--lm-score-cache`` no LM is loaded.
+
+        Raises:
+            UserError: as :meth:`language_models`, or the cache directory cannot be used.
+        """
+        if self.cfg.lm_score_cache:
+            self._language_model_files()
+            self._score_cache = ScoreCache(self.cfg.lm_score_cache, self.cfg.cpu)
+        else:
+            self.language_models()
+
+    def _language_model_files(self) -> list[tuple[str, str]]:
+        """(option, file) of the source and of the target language's LM."""
+        given = [("--src-lm", self.cfg.src_lm or ""), ("--tgt-lm", self.cfg.tgt_lm or "")]
+        missing = [option for option, path in given if not path]
+        if missing:
+            raise UserError(
+                f"{' and '.join(missing)} missing: λ > 0 needs a language model of each language; give both, or "
+                "--dual-lambda 0 to train the pair without them"
+            )
+        if self.trained_directions != self.directions:
+            given.reverse()  # the run was started the other way round
+        for option, path in given:
+            if not os.path.isfile(path):
+                raise UserError(f"{option} {path}: there is no such file")
+        return given
+
+    def _cached_scores(self, dataset, split: str) -> tuple[np.ndarray, np.ndarray] | None:
+        """log P(x) and log P(y) of every pair of a split, two (N,) in nats, where a cache is in use."""
+        if self._score_cache is None:
+            return None
+        sides = (
+            (dataset.src, dataset.src_sizes, self.source_dictionary, self.cfg.source_lang),
+            (dataset.tgt, dataset.tgt_sizes, self.target_dictionary, self.cfg.target_lang),
+        )
+        scores = []
+        for i, ((_, path), (sentences, sizes, dictionary, language)) in enumerate(
+            zip(self._language_model_files(), sides, strict=True)
+        ):
+
+            def load(index: int = i) -> FrozenLanguageModel:
+                return self.language_models()[index]
+
+            name = f"{split}.{language}"
+            scores.append(self._score_cache.scores(sentences, sizes, dictionary, path, load, name))
+        self._lm_limit = min(self._lm_limit, *(side.max_positions for side in scores))
+        self._language_models = None  # what is cached needs no model in memory
+        return scores[0].log_probs, scores[1].log_probs
 
     def build_criterion(self, cfg, from_checkpoint: bool = False):
         """Build the criterion, which loads and checks the language models before any training.

@@ -120,7 +120,8 @@ import sys
 
 source, target = (path or None for path in sys.argv[1:])
 weight = 1.0 if source else 0.0
-print({"dual_lambda": weight, "dual_lambda_reverse": weight, "src_lm": source, "tgt_lm": target, "eval_bleu": False})
+lms = {"src_lm": source, "tgt_lm": target, "lm_score_cache": None}
+print({"dual_lambda": weight, "dual_lambda_reverse": weight, **lms, "eval_bleu": False})
 PY
 )
 say "Measuring NLL${SRC_LM:+ and |gap|}"

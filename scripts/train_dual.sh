@@ -18,6 +18,7 @@ DEST is the folder that scripts/preprocess.sh wrote. The stages, each with its f
                  validation text no longer improves
   dual           dual training from the best warm start, until the mean BLEU no longer improves
   mle            with --control: the same, but by maximum likelihood, for exactly as many updates
+The language models' scores of the training text are computed once and kept in RUN/lm-scores.
 Each keeps checkpoint_best.pt (best mean BLEU), checkpoint_last.pt and train.log, and is evaluated in both directions
 (<stage>/eval/test, see scripts/evaluate.sh). A table of the results ends the run.
 
@@ -272,7 +273,7 @@ BEFORE=$INPUT
 INPUT+="
 language models $LM_DIGEST"
 WARM=("${START[@]}")
-START+=(--src-lm "$SRC_LM" --tgt-lm "$TGT_LM")
+START+=(--src-lm "$SRC_LM" --tgt-lm "$TGT_LM" --lm-score-cache "$RUN/lm-scores")
 pair_stage dual "Dual training, λ = $LAMBDA" "$DUAL_MAX_UPDATE" --dual-lambda "$LAMBDA" "${DUAL_OPTIONS[@]}" \
     --lr "$DUAL_LR" --max-epoch "$DUAL_MAX_EPOCH" --patience "$PATIENCE"
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import os
 import random
+import socket
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
+
+from dual_fairseq.checkpoint import load_state
 
 ROOT = Path(__file__).resolve().parent.parent
 PLUGIN = ROOT / "dual_fairseq"
@@ -76,6 +80,27 @@ def train(data: Path, save_dir: Path, *args: object, model: str = "transformer",
         "--log-format", "json", "--log-interval", 1, "--max-tokens", 300, "--no-epoch-checkpoints", *args,
         check=check, **kwargs,
     )  # fmt: skip
+
+
+def parameters(directory: Path, name: str = "checkpoint_last.pt") -> dict[str, torch.Tensor]:
+    return load_state(str(directory / name), "--path")["model"]
+
+
+def max_difference(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
+    assert a.keys() == b.keys()
+    return max((a[key].float() - b[key].float()).abs().max().item() for key in a)
+
+
+def parameter_difference(directory: Path, other: Path) -> float:
+    """The largest difference of any parameter of two runs' last checkpoints."""
+    return max_difference(parameters(directory), parameters(other))
+
+
+def free_port() -> str:
+    """A port for torchrun's processes to meet at."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return str(sock.getsockname()[1])
 
 
 def sentence_pairs(count: int, seed: int) -> list[tuple[str, str]]:

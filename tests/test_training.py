@@ -8,21 +8,23 @@ import sys
 
 import pytest
 import torch
-from conftest import PLUGIN, SOURCE, TARGET, TINY, fairseq, train
+from conftest import (
+    PLUGIN,
+    SOURCE,
+    TARGET,
+    TINY,
+    fairseq,
+    free_port,
+    max_difference,
+    parameter_difference,
+    parameters,
+    train,
+)
 
 from dual_fairseq.checkpoint import load_state
 
 FORWARD, REVERSE = f"{SOURCE}-{TARGET}", f"{TARGET}-{SOURCE}"
 BOTH_WAYS = [(SOURCE, TARGET), (TARGET, SOURCE)]
-
-
-def parameters(directory, name="checkpoint_last.pt") -> dict[str, torch.Tensor]:
-    return load_state(str(directory / name), "--path")["model"]
-
-
-def max_difference(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
-    assert a.keys() == b.keys()
-    return max((a[key].float() - b[key].float()).abs().max().item() for key in a)
 
 
 # --- what a run logs and keeps
@@ -199,7 +201,7 @@ def test_a_run_stopped_in_the_middle_of_an_epoch_goes_on_as_if_it_had_not(corpus
     assert first["num_updates"] == stopped + 1
     expected = unbroken.logged("train_inner")[stopped]
     assert first["loss"] == pytest.approx(expected["loss"], abs=0.0011)
-    assert max_difference(parameters(tmp_path / "unbroken"), parameters(tmp_path / "broken")) < 1e-5
+    assert parameter_difference(tmp_path / "unbroken", tmp_path / "broken") < 1e-5
 
 
 def test_hyper_parameters_may_change_when_a_run_goes_on(corpus, lm_options, tmp_path):
@@ -292,15 +294,7 @@ def test_two_processes_equal_one_over_the_same_global_batches(corpus, lm_options
         corpus / "dual", tmp_path / "two", *options, "--distributed-backend", "gloo", "--ddp-backend", backend,
         launcher=(sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port", free_port()),
     )  # fmt: skip
-    assert max_difference(parameters(tmp_path / "one"), parameters(tmp_path / "two")) < 1e-5
-
-
-def free_port() -> str:
-    import socket
-
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return str(sock.getsockname()[1])
+    assert parameter_difference(tmp_path / "one", tmp_path / "two") < 1e-5
 
 
 def test_ema_validation_by_updates_and_shards(corpus, lm_options, tmp_path):
