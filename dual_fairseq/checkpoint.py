@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from fairseq import checkpoint_utils, utils
 from fairseq.data import Dictionary
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+from omegaconf import OmegaConf, open_dict
 from torch import Tensor
 
 from .errors import UserError
@@ -56,6 +58,48 @@ def load_weights(model: Any, weights: dict[str, Tensor], model_cfg: Any, path: s
             f"{option} {path}: does not fit {what} (another --arch, size or dictionary?): "
             f"{details[0] if details else error}"
         ) from error
+
+
+# Options that change what a model computes but have no weights by which a mismatch would show.
+_WEIGHTLESS_OPTIONS = (
+    "encoder_attention_heads",
+    "decoder_attention_heads",
+    "activation_fn",
+    "encoder_normalize_before",
+    "decoder_normalize_before",
+    "no_token_positional_embeddings",
+    "no_scale_embedding",
+)
+
+
+def check_weightless_options(mine: Any, theirs: Any, path: str, option: str) -> None:
+    """Refuse a checkpoint whose weights fit but whose model computes something else with them.
+
+    Args:
+        mine, theirs: model configurations.
+        path, option: the checkpoint and the option that named it, for the message.
+
+    Raises:
+        UserError: the models differ.
+    """
+    for name in _WEIGHTLESS_OPTIONS:
+        here, there = getattr(mine, name, None), getattr(theirs, name, None)
+        if here is not None and there is not None and here != there:
+            flag = "--" + name.replace("_", "-")
+            raise UserError(f"{option} {path}: was trained with {flag} {there}, not {here}; give the same options")
+
+
+def set_options(cfg: Any, values: dict[str, Any]) -> None:
+    """Set those of ``values`` that a configuration (a Namespace, a dataclass or an OmegaConf node) has."""
+    with open_dict(cfg) if OmegaConf.is_config(cfg) else nullcontext():
+        for name, value in values.items():
+            if hasattr(cfg, name):
+                setattr(cfg, name, value)
+
+
+def forget_word_vectors(model_cfg: Any) -> None:
+    """Do not read pretrained word vectors again: the weights of the checkpoint follow, and the files may be gone."""
+    set_options(model_cfg, {"encoder_embed_path": None, "decoder_embed_path": None})
 
 
 def check_dictionary(

@@ -98,6 +98,8 @@ class DualCrossEntropyCriterion(FairseqCriterion):
                each direction sees the gradient scale of a plain run
             3) sums to log
         """
+        if "reverse" not in sample:
+            raise UserError("the data have no target side, which training and validation of a pair need")
         batches = {self.forward_direction: sample, self.reverse_direction: sample["reverse"]}
         net_outputs = model({direction: batch["net_input"] for direction, batch in batches.items()})
 
@@ -137,13 +139,11 @@ class DualCrossEntropyCriterion(FairseqCriterion):
         mask = target.ne(self.padding_idx)
         log_prob, log_prob_sum = token_log_probs(model, net_output, batch, target, smoothing=self.eps > 0)
         nll = -duality.sentence_log_prob(log_prob, mask)
-        if self.eps == 0:
-            return nll, nll
         return nll, duality.label_smoothed_nll(log_prob, log_prob_sum, mask, self.eps, self._vocab[direction])
 
     def _lambdas_now(self, model: DualModel) -> dict[str, float]:
-        """λ of each direction at this update; its final value for a model that was never in training."""
-        if model.num_updates is None:
+        """λ of each direction at this update; outside training (``fairseq-validate``) its final value."""
+        if self.task.from_checkpoint or model.num_updates is None:
             return self.lambdas
         return {
             direction: duality.ramped_lambda(value, model.num_updates, self.start, self.ramp)
@@ -183,7 +183,7 @@ class DualCrossEntropyCriterion(FairseqCriterion):
             "gap_sum": gap.sum(),
             "gap_abs_sum": gap.abs().sum(),
             "gap_sq_sum": gap.square().sum(),
-            "neg_weight_sum": duality.negative_weights(gap, forward, reverse, self.clip).sum(),
+            "neg_weight_sum": duality.negative_weights(gap, forward, reverse).sum(),
             # the λ of source→target as the run was started; its reverse follows the same schedule
             "dual_lambda_sum": next(iter(lambdas.values())) * count,
             "gap_count": count,

@@ -101,6 +101,8 @@ def label_smoothed_nll(
     Returns:
         (B,) nats, summed over each sentence.
     """
+    if epsilon == 0:
+        return -sentence_log_prob(token_log_prob, mask)
     epsilon_other = epsilon / (vocab - 1)
     loss = -(1.0 - epsilon - epsilon_other) * token_log_prob - epsilon_other * log_prob_sum
     return loss.masked_fill(~mask, 0.0).sum(dim=-1)
@@ -160,22 +162,20 @@ def dual_penalties(
     return lambda_xy * bounded_square(gap_xy, clip), lambda_yx * bounded_square(gap_yx, clip), gap_xy.detach()
 
 
-def negative_weights(gap: Tensor, lambda_xy: float, lambda_yx: float, clip: float = 0.0) -> Tensor:
-    """Whether a sentence pair trains one of its directions to make the reference *less* likely.
+def negative_weights(gap: Tensor, lambda_xy: float, lambda_yx: float) -> Tensor:
+    """Where 2·λ·|gap| > 1: without a clip, the pair trains one direction to make its reference *less* likely.
 
-    A positive gap weights x→y by −1 + 2·λ_xy·gap, a negative one y→x by −1 − 2·λ_yx·gap: the sign turns where
-    2·λ·|gap| > 1, |gap| bounded by the clip.
+    A positive gap weights x→y by −1 + 2·λ_xy·gap, a negative one y→x by −1 − 2·λ_yx·gap, so the λ of that direction
+    counts. A clip does not enter here: the share shows what it is there to prevent.
 
     Args:
         gap: (B,) nats.
         lambda_xy, lambda_yx: λ of x→y and of y→x.
-        clip: bound of |gap| in the gradient, nats; 0 means none.
 
     Returns:
         (B,) bool.
     """
-    size = gap.abs().clamp(max=clip) if clip > 0 else gap.abs()
-    return torch.where(gap > 0, 2 * lambda_xy * size, 2 * lambda_yx * size) > 1
+    return torch.where(gap > 0, 2 * lambda_xy * gap, -2 * lambda_yx * gap) > 1
 
 
 def ramped_lambda(value: float, num_updates: int, start: int = 0, ramp: int = 0) -> float:

@@ -13,7 +13,7 @@ from fairseq.models import FairseqLanguageModel
 from fairseq.tasks.language_modeling import LanguageModelingTask
 from torch import Tensor
 
-from .checkpoint import check_dictionary, data_directories, load_state, load_weights
+from .checkpoint import check_dictionary, data_directories, forget_word_vectors, load_state, load_weights
 from .errors import UserError
 from .model import token_log_probs
 
@@ -29,18 +29,18 @@ class FrozenLanguageModel:
     Args:
         model: a fairseq language model.
         dictionary: the dictionary of its language.
-        start: the index fed before the first token; ``</s>`` unless the LM was trained with ``--add-bos-token``.
+        bos: whether it was trained with ``--add-bos-token``, that is with ``<s>`` before every sentence's ``</s>``.
     """
 
-    def __init__(self, model: FairseqLanguageModel, dictionary: Dictionary, start: int | None = None) -> None:
+    def __init__(self, model: FairseqLanguageModel, dictionary: Dictionary, bos: bool = False) -> None:
         self.dictionary = dictionary
-        self.start = dictionary.eos() if start is None else start
+        self.bos = bos
         self._model = model.requires_grad_(False).eval()
 
     @property
     def max_positions(self) -> float:
         """The longest sentence it can score, in tokens."""
-        return self._model.max_positions()
+        return self._model.max_positions() - self.bos
 
     @torch.no_grad()
     def token_log_probs(self, tokens: Tensor, like: Tensor) -> Tensor:
@@ -54,10 +54,14 @@ class FrozenLanguageModel:
             (B, T) nats, float32; 0 at padding.
         """
         self._model.to(device=like.device, dtype=like.dtype)
-        previous = torch.cat([tokens.new_full((tokens.size(0), 1), self.start), tokens[:, :-1]], dim=1)
+        first = tokens.new_full((tokens.size(0), 1), self.dictionary.eos())
         # </s> in the middle of a row is what precedes padding; nothing that counts follows it
-        net_output = self._model(previous)
-        log_prob, _ = token_log_probs(self._model, net_output, {"target": tokens}, tokens)
+        previous, target = torch.cat([first, tokens[:, :-1]], dim=1), tokens
+        if self.bos:  # it learnt to predict <s> from <s>, and the first token from </s>
+            bos = first.fill_(self.dictionary.bos())
+            previous, target = torch.cat([bos, previous], dim=1), torch.cat([bos, target], dim=1)
+        log_prob, _ = token_log_probs(self._model, self._model(previous), {"target": target}, target)
+        log_prob = log_prob[:, int(self.bos) :]
         return log_prob.masked_fill(tokens.eq(self.dictionary.pad()), 0.0)
 
     def sentence_log_prob(self, tokens: Tensor, like: Tensor) -> Tensor:
@@ -105,11 +109,12 @@ def load_language_model(path: str, dictionary: Dictionary, language: str, option
         )  # fmt: skip
 
     task = LanguageModelingTask(cfg.task, dictionary)
-    model = task.build_model(copy.deepcopy(cfg.model), from_checkpoint=True)
+    model_cfg = copy.deepcopy(cfg.model)
+    forget_word_vectors(model_cfg)
+    model = task.build_model(model_cfg, from_checkpoint=True)
     load_weights(model, state["model"], cfg.model, path, option, f"the data's dictionary of {language}")
-    start = dictionary.bos() if getattr(cfg.task, "add_bos_token", False) else None
     logger.info("%s: language model of %s (%s), frozen", path, language, type(model).__name__)
-    return FrozenLanguageModel(model, dictionary, start)
+    return FrozenLanguageModel(model, dictionary, bos=getattr(cfg.task, "add_bos_token", False))
 
 
 def _targets(task_cfg: Any) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
@@ -19,6 +20,12 @@ def direction_name(source: str, target: str) -> str:
     return f"{source}-{target}"
 
 
+def of_direction(state_dict: dict[str, Tensor], direction: str) -> dict[str, Tensor]:
+    """The weights of one direction of a pair under the arch's own keys; empty if the pair does not have it."""
+    prefix = f"models.{direction}."
+    return {key[len(prefix) :]: value for key, value in state_dict.items() if key.startswith(prefix)}
+
+
 class DualModel(BaseFairseqModel):
     """A pair of encoder–decoder models of any fairseq arch, one for each direction.
 
@@ -32,7 +39,7 @@ class DualModel(BaseFairseqModel):
     def __init__(self, models: dict[str, FairseqEncoderDecoderModel]) -> None:
         super().__init__()
         self.models: Any = nn.ModuleDict(models)
-        self.num_updates: int | None = None  # None: never told, so not in training
+        self.num_updates: int | None = None  # None until fairseq tells
 
     def forward(self, net_inputs: dict[str, dict[str, Tensor]]) -> dict[str, Any]:
         """Run each direction on its own batch.
@@ -58,16 +65,20 @@ class DualModel(BaseFairseqModel):
         super().set_num_updates(num_updates)
         self.num_updates = num_updates
 
-    def upgrade_state_dict(self, state_dict: dict[str, Tensor]) -> None:
-        self._check_directions(state_dict)
-        super().upgrade_state_dict(state_dict)
-
-    def _check_directions(self, state_dict: dict[str, Tensor]) -> None:
-        """A checkpoint that is no pair, or a pair of other languages, is refused by name.
+    def load_state_dict(self, state_dict: dict[str, Tensor], strict: bool = True, model_cfg=None, args=None) -> None:
+        """Load each direction as its arch loads a checkpoint of its own (upgrades and pruning go by the arch's keys).
 
         Raises:
             UserError: the checkpoint does not hold this model's directions.
         """
+        self._check_directions(state_dict)
+        for direction, model in self.models.items():
+            weights = of_direction(state_dict, direction)
+            # pruning writes into the configuration
+            model.load_state_dict(weights, strict=strict, model_cfg=copy.deepcopy(model_cfg), args=args)
+
+    def _check_directions(self, state_dict: dict[str, Tensor]) -> None:
+        """A checkpoint that is no pair, or a pair of other languages, is refused by name."""
         held = {key.split(".")[1] for key in state_dict if key.startswith("models.")}
         wanted = set(self.models)
         if not held:

@@ -5,6 +5,7 @@ import json
 import logging
 import math
 import os
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional
@@ -21,11 +22,19 @@ from fairseq.tasks.translation import EVAL_BLEU_ORDER, TranslationConfig, Transl
 from omegaconf import II, OmegaConf, open_dict
 from sacrebleu.metrics import BLEU
 
-from .checkpoint import check_dictionary, data_directories, load_state, load_weights
+from .checkpoint import (
+    check_dictionary,
+    check_weightless_options,
+    data_directories,
+    forget_word_vectors,
+    load_state,
+    load_weights,
+    set_options,
+)
 from .dataset import DualLanguagePairDataset
 from .errors import UserError
 from .language_model import FrozenLanguageModel, load_language_model
-from .model import DualModel, direction_name
+from .model import DualModel, direction_name, of_direction
 from .score_cache import ScoreCache
 
 logger = logging.getLogger(__name__)
@@ -50,10 +59,8 @@ class DualTranslationConfig(TranslationConfig):
         metadata={"help": "directory that keeps the language models' scores of every sentence, computed once"},
     )
     cpu: bool = II("common.cpu")
-    rebuild_batches: bool = field(
-        default=True,
-        metadata={"help": "do not rebuild the batches every epoch (a resumed run then groups sentences differently)"},
-    )
+    save_dir: str = II("checkpoint.save_dir")
+    restore_file: str = II("checkpoint.restore_file")
 
 
 @register_task("dual_translation", dataclass=DualTranslationConfig)
@@ -67,6 +74,10 @@ class DualTranslationTask(TranslationTask):
     cfg: DualTranslationConfig
 
     def __init__(self, cfg: DualTranslationConfig, src_dict, tgt_dict) -> None:
+        # fairseq makes the batches once, by the epoch that a process started in; made anew every epoch, they depend on
+        # seed and epoch only, and a resumed run sees those of an unbroken one
+        with open_dict(cfg) if OmegaConf.is_config(cfg) else nullcontext():
+            cfg.rebuild_batches = True
         super().__init__(cfg, src_dict, tgt_dict)
         self.directions = (
             direction_name(cfg.source_lang, cfg.target_lang),
@@ -84,8 +95,8 @@ class DualTranslationTask(TranslationTask):
                 strict=True,
             )
         )
-        self._from_checkpoint = False
-        self._trained_source = cfg.source_lang
+        self.from_checkpoint = False  # built to look at a finished checkpoint, by the checkpoint's own options
+        self._trained = self.state_dict()
         self._language_models: tuple[FrozenLanguageModel, FrozenLanguageModel] | None = None
         self._score_cache: ScoreCache | None = None
         self._lm_limit = math.inf  # the longest sentence that both language models score
@@ -126,27 +137,30 @@ class DualTranslationTask(TranslationTask):
                 )
         if cfg.num_batch_buckets > 0:
             raise UserError("--num-batch-buckets: not for a pair, whose sentences are padded once a direction")
+        if cfg.left_pad_target:
+            raise UserError("--left-pad-target: not for a pair, since language models read a target from its beginning")
+        _detokenizer_options(cfg)
         task = super().setup_task(cfg, **kwargs)
-        task._from_checkpoint = kwargs.get("from_checkpoint", False)
+        task.from_checkpoint = kwargs.get("from_checkpoint", False)
         return task
 
     # --- which way a run was trained
 
     @property
     def trained_directions(self) -> tuple[str, str]:
-        """Both directions, the one first that ``--src-lm``, ``--tgt-lm`` and the two λ were given for.
+        """Both directions, the one first that was source→target in training and that ``--dual-lambda`` belongs to.
 
-        ``fairseq-validate`` takes these options from the checkpoint but -s and -t from the command line, so a pair
-        may be looked at the other way round than it was trained.
+        ``fairseq-validate`` takes λ and the language models from the checkpoint but -s and -t from the command line, so
+        a pair may be looked at the other way round than it was trained.
         """
-        return self.directions if self._trained_source == self.cfg.source_lang else self.directions[::-1]
+        return self.directions if self._trained["source_lang"] == self.cfg.source_lang else self.directions[::-1]
 
     def state_dict(self) -> dict[str, Any]:
-        return {"source_lang": self.cfg.source_lang}
+        return {name: getattr(self.cfg, name) for name in ("source_lang", "src_lm", "tgt_lm")}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        if self._from_checkpoint:  # a resumed run goes by its own command line
-            self._trained_source = state_dict.get("source_lang", self.cfg.source_lang)
+        if self.from_checkpoint:  # a resumed run goes by its own command line
+            self._trained |= state_dict
 
     # --- data
 
@@ -176,9 +190,9 @@ class DualTranslationTask(TranslationTask):
             if not indexed_dataset.dataset_exists(files[self.cfg.source_lang], impl=self.cfg.dataset_impl):
                 continue
             sizes = {}
-            for language, path in files.items():
+            for (language, path), dictionary in zip(files.items(), (self.src_dict, self.tgt_dict), strict=True):
                 try:
-                    sides = data_utils.load_indexed_dataset(path, None, self.cfg.dataset_impl)
+                    sides = data_utils.load_indexed_dataset(path, dictionary, self.cfg.dataset_impl)
                 except ValueError:  # an empty file cannot be mapped into memory
                     sides = []
                 if sides is not None:
@@ -211,26 +225,27 @@ class DualTranslationTask(TranslationTask):
         for direction, side in self.sides.items():
             side_cfg = configs[direction]
             if from_checkpoint:
-                # the weights follow; the vectors' files may be gone
-                _set_options(side_cfg, dict.fromkeys(_EMBED_PATHS))
+                forget_word_vectors(side_cfg)
             models[direction] = side.build_model(side_cfg, from_checkpoint)
             if not isinstance(models[direction], FairseqEncoderDecoderModel):
                 raise UserError(f"--arch {_arch_name(cfg)}: is not an encoder–decoder model")
-        if not from_checkpoint:
+        restored = os.path.exists(os.path.join(self.cfg.save_dir, self.cfg.restore_file))
+        if not from_checkpoint and not restored:  # a run that goes on has its weights already
             for direction, option, path in (
                 (self.directions[0], "--init-src2tgt", self.cfg.init_src2tgt),
                 (self.directions[1], "--init-tgt2src", self.cfg.init_tgt2src),
             ):
                 if path:
-                    self._warm_start(models[direction], direction, path, option)
+                    self._warm_start(models[direction], configs[direction], direction, path, option)
         return DualModel(models)
 
-    def _warm_start(self, model: FairseqEncoderDecoderModel, direction: str, path: str, option: str) -> None:
+    def _warm_start(self, model: FairseqEncoderDecoderModel, model_cfg, direction: str, path: str, option: str) -> None:
         """Start one direction from a plain translation checkpoint, or from that direction of a pair."""
         state = load_state(path, option)
         side, theirs = self.sides[direction], state["cfg"].task
-        prefix = f"models.{direction}."
-        weights = {k[len(prefix) :]: v for k, v in state["model"].items() if k.startswith(prefix)}
+        weights = of_direction(state["model"], direction)
+        if not weights and any(key.startswith("models.") for key in state["model"]):
+            raise UserError(f"{option} {path}: holds a pair of other languages, without {direction}")
         if not weights:
             weights = state["model"]
             source, target = getattr(theirs, "source_lang", None), getattr(theirs, "target_lang", None)
@@ -243,6 +258,7 @@ class DualTranslationTask(TranslationTask):
             candidates = (d / f"dict.{language}.txt" for d in [Path(path).parent, *data_directories(theirs)])
             if check_dictionary(dictionary, language, candidates, path, option) is None:
                 logger.warning("%s %s: its dict.%s.txt was not found and not compared", option, path, language)
+        check_weightless_options(model_cfg, state["cfg"].model, path, option)
         load_weights(model, weights, state["cfg"].model, path, option, f"the model of {direction}")
         logger.info("%s: started from %s", direction, path)
 
@@ -286,8 +302,9 @@ class DualTranslationTask(TranslationTask):
                 f"{' and '.join(missing)} missing: λ > 0 needs a language model of each language; give both, or "
                 "--dual-lambda 0 to train the pair without them"
             )
-        if self.trained_directions != self.directions:
-            given.reverse()  # the run was started the other way round
+        as_trained = (self.cfg.src_lm, self.cfg.tgt_lm) == (self._trained["src_lm"], self._trained["tgt_lm"])
+        if as_trained and self.trained_directions != self.directions:
+            given.reverse()  # the checkpoint's own, seen from the other side
         for option, path in given:
             if not os.path.isfile(path):
                 raise UserError(f"{option} {path}: there is no such file")
@@ -328,8 +345,13 @@ class DualTranslationTask(TranslationTask):
 
     def build_generator(self, models, args, **kwargs):
         """A generator of source→target: of a pair, that direction's model is taken."""
-        models = [m.models[self.directions[0]] if isinstance(m, DualModel) else m for m in models]
-        return super().build_generator(models, args, **kwargs)
+        return super().build_generator(self._of_direction(models), args, **kwargs)
+
+    def inference_step(self, generator, models, sample, prefix_tokens=None, constraints=None):
+        return super().inference_step(generator, self._of_direction(models), sample, prefix_tokens, constraints)
+
+    def _of_direction(self, models) -> list:
+        return [m.models[self.directions[0]] if isinstance(m, DualModel) else m for m in models]
 
     # --- validation
 
@@ -357,8 +379,10 @@ class DualTranslationTask(TranslationTask):
 
 
 # Role-named options that follow the language, so that they change places in the reverse direction.
-_EMBED_PATHS = ("encoder_embed_path", "decoder_embed_path")
-_LANGUAGE_OPTIONS = (_EMBED_PATHS, ("encoder_freeze_embed", "decoder_freeze_embed"))
+_LANGUAGE_OPTIONS = (
+    ("encoder_embed_path", "decoder_embed_path"),
+    ("encoder_freeze_embed", "decoder_freeze_embed"),
+)
 
 
 def _arch_name(cfg) -> str:
@@ -388,25 +412,23 @@ def _reversed_model_config(cfg):
         return reverse  # one table for both roles
     for first, second in _LANGUAGE_OPTIONS:
         if hasattr(cfg, first) and hasattr(cfg, second):
-            _set_options(reverse, {first: getattr(cfg, second), second: getattr(cfg, first)})
+            set_options(reverse, {first: getattr(cfg, second), second: getattr(cfg, first)})
     return reverse
-
-
-def _set_options(cfg, values: dict[str, Any]) -> None:
-    """Set those of ``values`` that a model configuration (a Namespace or an OmegaConf node) has."""
-    present = {name: value for name, value in values.items() if hasattr(cfg, name)}
-    if OmegaConf.is_config(cfg):
-        with open_dict(cfg):
-            cfg.update(present)
-    else:
-        vars(cfg).update(present)
 
 
 def _with_detokenizer(cfg: DualTranslationConfig) -> DualTranslationConfig:
     """Detokenize validation output for its own language (fairseq's default is English for both)."""
-    args = json.loads(cfg.eval_bleu_detok_args or "{}")
+    args = _detokenizer_options(cfg)
     cfg.eval_bleu_detok_args = json.dumps({"source_lang": cfg.source_lang, "target_lang": cfg.target_lang, **args})
     return cfg
+
+
+def _detokenizer_options(cfg: DualTranslationConfig) -> dict[str, Any]:
+    """Raises: UserError: ``--eval-bleu-detok-args`` is no JSON."""
+    try:
+        return json.loads(cfg.eval_bleu_detok_args or "{}")
+    except json.JSONDecodeError as error:
+        raise UserError(f"--eval-bleu-detok-args {cfg.eval_bleu_detok_args}: is no JSON ({error})") from error
 
 
 def _bleu_keys(direction: str) -> list[str]:

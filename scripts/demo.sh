@@ -41,7 +41,7 @@ stage "2/4 Preprocessing"
 stage "3/4 Language models, warm start, dual training, control, evaluation"
 "$ROOT/scripts/train_dual.sh" "$RUN/data" "$RUN/train" --control --size tiny --max-tokens 1024 \
     --lm-size tiny --lm-max-tokens 1024 --lm-max-epoch 4 --lm-lr 0.004 --lm-lr-warmup 50 \
-    --lr 0.002 --lr-warmup 200 --warmup-max-epoch 12 --dual-max-epoch 6 --dual-lr 0.0007 --dual-lambda 0.05
+    --lr 0.002 --lr-warmup 200 --warmup-max-epoch 12 --dual-max-epoch 6 --dual-lr 0.0007 --dual-lambda 0.01
 
 stage "4/4 Report"
 "$PYTHON" -m dual_fairseq.demo "$RUN"

@@ -6,6 +6,8 @@ and the gradient is put together from ∇NLL and ∇log P with the weights of th
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from conftest import SOURCE, TARGET, train
@@ -16,7 +18,7 @@ from fairseq.tasks.translation import TranslationTask
 
 from dual_fairseq.checkpoint import load_state
 
-LAMBDA, LAMBDA_REVERSE, SMOOTHING, LEARNING_RATE = 0.03, 0.07, 0.1, 0.25
+LAMBDA, LAMBDA_REVERSE, SMOOTHING, LEARNING_RATE = 0.1, 0.3, 0.1, 0.25
 FORWARD, REVERSE = f"{SOURCE}-{TARGET}", f"{TARGET}-{SOURCE}"
 
 
@@ -43,7 +45,12 @@ def test_one_sgd_step_is_the_formula(corpus, language_models, lm_options, tmp_pa
     )  # fmt: skip
     (record,) = run.logged("train_inner")
 
-    expected, gaps = gradient_of_the_formula(data, start, language_models, clip)
+    expected, gaps, bits = gradient_of_the_formula(data, start, language_models, clip)
+    for name, value in bits.items():
+        assert record[name] == pytest.approx(value, abs=0.0011), name
+    turned = torch.where(gaps > 0, 2 * LAMBDA * gaps, -2 * LAMBDA_REVERSE * gaps) > 1
+    assert 0 < turned.double().mean() < 1, "the test sees no negative weight"
+    assert record["neg_weight"] == pytest.approx(turned.double().mean().item(), abs=1e-4)
     assert record["gap_abs"] == pytest.approx(gaps.abs().mean().item(), abs=0.001)
     assert record["gap_sq"] == pytest.approx(gaps.square().mean().item(), rel=0.001)
     assert record["gap_mean"] == pytest.approx(gaps.mean().item(), abs=0.001)
@@ -86,7 +93,7 @@ def gradient_of_the_formula(data, start, language_models, clip):
             ])  # fmt: skip
 
     state = load_state(str(start), "--path")
-    models, sums, tokens = {}, {}, 0
+    models, sums, tokens = {}, {}, {}
     for direction, source, target in ((FORWARD, SOURCE, TARGET), (REVERSE, TARGET, SOURCE)):
         task = TranslationTask(state["cfg"].task, dictionaries[source], dictionaries[target])
         task.cfg.eval_bleu = False
@@ -103,13 +110,20 @@ def gradient_of_the_formula(data, start, language_models, clip):
             q[torch.arange(len(y)), y] = 1 - SMOOTHING
             log_probs.append(token_log_prob.sum())
             smoothed_nll.append(-(q * table).sum())
-            tokens += len(y)
+        tokens[direction] = sum(map(len, sentences[target]))
         models[direction] = model
         sums[direction] = torch.stack(log_probs), torch.stack(smoothed_nll).sum()
 
     with torch.no_grad():
         gaps = priors[SOURCE] + sums[FORWARD][0] - priors[TARGET] - sums[REVERSE][0]
         bounded = gaps.clamp(-clip, clip) if clip else gaps
+        squares = torch.where(gaps.abs() > clip, 2 * clip * gaps.abs() - clip**2, gaps**2) if clip else gaps**2
+        total = sum(tokens.values())
+        loss = sum(smoothed for _, smoothed in sums.values()) + (LAMBDA + LAMBDA_REVERSE) * squares.sum()
+        nll = {direction: -log_probs.sum() for direction, (log_probs, _) in sums.items()}
+        bits = {f"nll_loss_{direction}": nll[direction] / tokens[direction] for direction in nll}
+        bits |= {"nll_loss": sum(nll.values()) / total, "loss": loss / total}
+        bits = {name: value.item() / math.log(2) for name, value in bits.items()}
     gradient = {}
     for direction, sign, lam in ((FORWARD, 1, LAMBDA), (REVERSE, -1, LAMBDA_REVERSE)):
         log_probs, smoothed_nll = sums[direction]
@@ -117,5 +131,5 @@ def gradient_of_the_formula(data, start, language_models, clip):
         named = dict(models[direction].named_parameters())
         grads = torch.autograd.grad(objective, list(named.values()))
         for name, grad in zip(named, grads, strict=True):
-            gradient[f"models.{direction}.{name}"] = grad / (tokens / 2)
-    return gradient, gaps
+            gradient[f"models.{direction}.{name}"] = grad / (total / 2)
+    return gradient, gaps, bits

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
-from conftest import PLUGIN, SOURCE, TARGET, TINY, train, train_language_model
+from conftest import PLUGIN, SOURCE, TARGET, TINY, TRANSFORMER_LM, train, train_language_model
 from fairseq.data import Dictionary
 from fairseq.tasks.language_modeling import LanguageModelingTask
 
@@ -22,13 +24,21 @@ def adaptive_lm(corpus, tmp_path_factory):
     return train_language_model(corpus / "lm" / SOURCE, tmp_path_factory.mktemp("adaptive"), *ADAPTIVE_LM)
 
 
-@pytest.fixture(params=["lstm", "transformer", "adaptive"])
-def language_model(request, corpus, language_models, adaptive_lm):
+@pytest.fixture(scope="module")
+def bos_lm(corpus, tmp_path_factory):
+    return train_language_model(
+        corpus / "lm" / SOURCE, tmp_path_factory.mktemp("bos"), *TRANSFORMER_LM, "--add-bos-token"
+    )
+
+
+@pytest.fixture(params=["lstm", "transformer", "adaptive", "bos"])
+def language_model(request, corpus, language_models, adaptive_lm, bos_lm):
     """(what we load, the plain fairseq model, dictionary) of every kind of language model."""
     path, language = {
         "lstm": (language_models[SOURCE], SOURCE),
         "transformer": (language_models[TARGET], TARGET),
         "adaptive": (adaptive_lm, SOURCE),
+        "bos": (bos_lm, SOURCE),
     }[request.param]
     dictionary = Dictionary.load(str(corpus / "dual" / f"dict.{language}.txt"))
     state = load_state(str(path), "--src-lm")
@@ -59,9 +69,10 @@ def test_log_probabilities_are_those_of_plain_fairseq_sentence_by_sentence(langu
     like = torch.zeros(1)
     got = lm.sentence_log_prob(padded(rows, dictionary.pad()), like)
     for row, log_prob in zip(rows, got, strict=True):
-        previous = torch.cat([torch.tensor([dictionary.eos()]), row[:-1]])[None]
+        start = [dictionary.bos(), dictionary.eos()] if lm.bos else [dictionary.eos()]
+        previous = torch.cat([torch.tensor(start), row[:-1]])[None]
         with torch.no_grad():
-            table = plain.get_normalized_probs(plain(previous), log_probs=True)[0]
+            table = plain.get_normalized_probs(plain(previous), log_probs=True)[0, lm.bos :]
         expected = table[torch.arange(len(row)), row].sum()
         torch.testing.assert_close(log_prob, expected, rtol=1e-5, atol=1e-5)
     more_padding = lm.sentence_log_prob(padded(rows, dictionary.pad(), extra=5), like)
@@ -77,6 +88,27 @@ def test_it_takes_the_precision_of_the_run_and_answers_in_float32(language_model
     assert half.dtype == torch.float32
     assert next(lm._model.parameters()).dtype == dtype
     torch.testing.assert_close(half, full, rtol=0.03, atol=0.3)
+
+
+def test_a_language_model_with_bos_is_scored_as_it_was_trained(corpus, bos_lm):
+    """fairseq's own validation perplexity, <s> left out of it, is that of our scores."""
+    from conftest import fairseq
+    from fairseq.data.data_utils import load_indexed_dataset
+
+    dictionary = Dictionary.load(str(corpus / "dual" / f"dict.{SOURCE}.txt"))
+    lm = load_language_model(str(bos_lm), dictionary, SOURCE, "--src-lm")
+    assert lm.bos
+    valid = load_indexed_dataset(str(corpus / "lm" / SOURCE / "valid"), dictionary)
+    nll = -sum(lm.sentence_log_prob(s[None].long(), torch.zeros(1)).item() for s in valid)
+    run = fairseq(
+        "validate", corpus / "lm" / SOURCE, "--task", "language_modeling", "--path", bos_lm, "--cpu", "--user-dir",
+        PLUGIN, "--batch-size", 8, "--required-batch-size-multiple", 1, "--log-format", "json",
+    )  # fmt: skip
+    (record,) = run.logged("valid")
+    loss = next(value for key, value in record.items() if key.endswith("loss")) * math.log(2)
+    tokens = int(valid.sizes.sum())
+    # fairseq counts the prediction of <s> from <s> as a token; a trained model is all but sure of it
+    assert loss * (tokens + len(valid)) == pytest.approx(nll, rel=0.05)
 
 
 def test_it_is_frozen_and_in_eval_mode(language_model):

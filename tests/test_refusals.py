@@ -144,10 +144,15 @@ def test_a_language_model_that_is_not_given(command, language_models, given, mis
         ("--dual-start-update", "-1"),
         ("--dual-ramp-updates", "-1"),
         ("--label-smoothing", "1.5"),
+        ("--eval-bleu-detok-args", "{moses"),
     ],
 )
 def test_option_out_of_range(command, lm_options, option, value):
     assert command(*lm_options, f"{option}={value}").startswith(f"dual_fairseq: error: {option} {value}")
+
+
+def test_left_padded_targets(command):
+    assert "--left-pad-target: not for a pair" in command("--dual-lambda", 0, "--left-pad-target")
 
 
 def test_another_criterion(command):
@@ -263,6 +268,8 @@ def test_warm_start_from_a_checkpoint_that_does_not_fit(command, plain_checkpoin
         assert "does not fit the model" in command(*no_lm, option, plain_checkpoint, model="lstm")
         wider = " ".join(TINY["transformer"]).replace("ffn-embed-dim 32", "ffn-embed-dim 64")
         assert "does not fit the model" in command(*no_lm, option, plain_checkpoint, model=wider)
+        heads = " ".join(TINY["transformer"]).replace("encoder-attention-heads 2", "encoder-attention-heads 4")
+        assert "--encoder-attention-heads 2, not 4" in command(*no_lm, option, plain_checkpoint, model=heads)
     assert option in command(*no_lm, option, language_models[SOURCE])
 
 

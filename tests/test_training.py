@@ -45,14 +45,6 @@ def test_every_name_of_the_contract_is_logged_in_training_and_validation(trained
     assert "valid_best_bleu" in run.logged("valid")[-1]
 
 
-def test_logged_losses_are_bits_a_token_over_both_directions(trained_pair):
-    _, run = trained_pair
-    record = run.logged("valid")[-1]
-    low, high = sorted(record[f"valid_nll_loss_{d}"] for d in (FORWARD, REVERSE))
-    assert low <= record["valid_nll_loss"] <= high
-    assert record["valid_ppl"] == pytest.approx(2 ** record["valid_nll_loss"], rel=0.01)
-
-
 def test_a_checkpoint_holds_both_directions_and_no_language_model(trained_pair):
     directory, _ = trained_pair
     state = load_state(str(directory / "checkpoint_best.pt"), "--path")
@@ -120,11 +112,13 @@ def test_validate_gives_the_same_figures_from_either_side(corpus, trained_pair):
         "--arch lightconv --encoder-layers 1 --decoder-layers 1 --encoder-embed-dim 16 --decoder-embed-dim 16 "
         "--encoder-ffn-embed-dim 32 --decoder-ffn-embed-dim 32 --encoder-attention-heads 2 --decoder-attention-heads 2 "
         "--encoder-conv-dim 16 --decoder-conv-dim 16 --encoder-kernel-size-list [3] --decoder-kernel-size-list [3]",
+        "--arch bart_base --encoder-layers 1 --decoder-layers 1 --encoder-embed-dim 16 --decoder-embed-dim 16 "
+        "--encoder-ffn-embed-dim 32 --decoder-ffn-embed-dim 32 --encoder-attention-heads 2 --decoder-attention-heads 2",
     ],
     ids=lambda model: "_".join(model.replace("--arch ", "").split()[::999]) + ("_adaptive" * ("adaptive" in model)),
 )
 def test_any_encoder_decoder_trains_and_generates_as_a_pair(corpus, joined_corpus, lm_options, tmp_path, model):
-    joined = "share-all" in model
+    joined = "share-all" in model or "bart" in model
     data = joined_corpus if joined else corpus / "dual"
     options = ("--dual-lambda", 0) if joined else lm_options
     run = train(data, tmp_path, *options, "--max-update", 3, "--lr", 0.1, "--optimizer", "sgd", model=model)
@@ -300,12 +294,15 @@ def test_two_processes_equal_one_over_the_same_global_batches(corpus, lm_options
 def test_ema_validation_by_updates_and_shards(corpus, lm_options, tmp_path):
     shards = f"{corpus / 'dual'}:{corpus / 'dual'}"
     run = train(
-        shards, tmp_path, *lm_options, "--store-ema", "--ema-decay", 0.5, "--validate-interval-updates", 2,
+        shards, tmp_path, *lm_options, "--store-ema", "--ema-decay", 0, "--validate-interval-updates", 2,
         "--max-epoch", 2, "--optimizer", "adam", "--lr", 0.01,
     )  # fmt: skip
     assert len(run.logged("valid")) > 2
     state = load_state(str(tmp_path / "checkpoint_last.pt"), "--path")
-    assert state["extra_state"]["ema"].keys() == state["model"].keys()
+    # with no memory of the past, the average is the present
+    ema, model = state["extra_state"]["ema"], state["model"]
+    weights = [key for key in model if not key.endswith("version")]  # fairseq's markers of a format
+    assert ema.keys() == model.keys() and all(torch.equal(ema[key], model[key]) for key in weights)
 
 
 def test_word_vectors_follow_the_language_not_the_role(corpus, tmp_path):
