@@ -9,6 +9,7 @@ import argparse
 import base64
 import html
 import json
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -215,6 +216,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m dual_fairseq.demo", description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path, help="the folder of scripts/demo.sh")
     run = parser.parse_args(arguments).run
+    for chatty in ("fairseq", "matplotlib"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     report = run / "report"
     report.mkdir(exist_ok=True)
     rows = result_rows(run)
