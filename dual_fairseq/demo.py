@@ -117,15 +117,15 @@ def picture(run: Path, rows: Sequence[Row], out: Path) -> None:
     best = max(curves["warmup"], key=lambda record: record["bleu"])
     limits = entropy_limits(run, "valid")
     figure, (nll, bleu, gap) = plt.subplots(1, 3, figsize=(15, 4.6), layout="constrained")
-    for stage, style in (("warmup", "-"), ("mle", "--"), ("dual", "-")):
+    for stage, style in (("warmup", "-"), ("dual", "-"), ("mle", "--")):  # the dashes on top, or they would not be seen
         offset = 0 if stage == "warmup" else start
         points = curves[stage] if stage == "warmup" else [{**best, "num_updates": 0}, *curves[stage]]
         updates = [offset + point["num_updates"] for point in points]
-        width = 2.4 if stage == "dual" else 1.4
+        width = 4 if stage == "dual" else 1.4
         for direction, colour in COLOURS.items():
             label = f"{STAGES[stage]} {direction.replace('-', '→')}"
             options = {"color": colour, "linestyle": style, "linewidth": width, "label": label}
-            if stage == "warmup":
+            if stage != "mle":
                 options["alpha"] = 0.45
             nll.plot(updates, [point[f"nll_loss_{direction}"] for point in points], **options)
             bleu.plot(updates, [point[f"bleu_{direction}"] for point in points], **options)
@@ -201,11 +201,13 @@ PAGE = """<!doctype html>
 <p>The corpus is drawn from a probabilistic grammar whose log P(x, y), log P(x) and log P(y) are known exactly, so
 there is a limit that no model's negative log-likelihood (NLL) can be expected to beat: the truth's own. "Dual" and "MLE
 continued" start from the same warm start and make the same number of updates; scores are of the test text, each system
-at its best validation BLEU.</p>
+at its best validation BLEU. This is one seed and a short training: small differences between the last two are
+noise.</p>
 <table>{table}</table>
 <p><img alt="Validation NLL and BLEU over updates, and the mean gap" src="data:image/png;base64,{picture}"></p>
 <p>The gap of a sentence pair is [log P(x) + log P(y|x)] − [log P(y) + log P(x|y)]: 0 for models that agree on P(x, y).
-Here P(x) and P(y) come from the two trained language models.</p>
+Here P(x) and P(y) come from the two trained language models. In the examples below a translation is green where it is
+the reference, word for word.</p>
 {examples}
 </html>
 """
@@ -226,6 +228,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     picture(run, rows, report / "demo.png")
     (report / "index.html").write_text(page(rows, report / "demo.png", run), encoding="utf-8")
     print(table)
+    print("(One seed and a short training: small differences between the last two systems are noise; see README.md.)")
     print(f"\nPicture: {report / 'demo.png'}\nPage:    {report / 'index.html'}")
 
 

@@ -252,6 +252,7 @@ $(option_lines "${OPTIONS[@]}" "$@" --max-update "${max_update:-none}" "${EXTRA[
 # evaluate STAGE: its best checkpoint, on the split.
 evaluate() {
     ((EVALUATE == 1)) || return 0
+    say "Evaluation of the best checkpoint of stage $1"
     run_or_exit "$ROOT/scripts/evaluate.sh" "$DEST" "$RUN/$1/checkpoint_best.pt" --split "$SPLIT" --src-lm "$SRC_LM" \
         --tgt-lm "$TGT_LM" "${EVAL_OPTIONS[@]}" "${MACHINE_OPTIONS[@]}"
 }
