@@ -8,7 +8,7 @@ import re
 import subprocess
 
 import pytest
-from conftest import ROOT, fairseq
+from conftest import PLUGIN, ROOT, TINY, fairseq
 
 from dual_fairseq import demo
 from dual_fairseq.errors import UserError
@@ -91,6 +91,28 @@ def test_the_report_of_a_finished_run(run_folder, capsys):
     assert "&lt;b&gt;hyp 2" in page and "<b>" not in page
 
 
+def assert_no_validation_is_below_the_limit(run, stage) -> None:
+    limits = demo.entropy_limits(run, "valid")
+    curve = demo.validation_curve(run / "train" / stage / "train.log")
+    assert curve
+    for record in curve:
+        for direction, limit in limits.items():
+            assert record[f"nll_loss_{direction}"] > limit > 0
+
+
+def test_no_model_s_validation_nll_is_below_the_limit(run_folder):
+    """A short training; the slow test below looks at the whole demo's."""
+    folder = run_folder / "train" / "short"
+    run = fairseq(
+        "train", run_folder / "data" / "dual", "--user-dir", PLUGIN, "--task", "dual_translation", "-s", "de", "-t",
+        "en", *TINY["transformer"], "--criterion", "dual_cross_entropy", "--dual-lambda", 0, "--cpu", "--optimizer",
+        "adam", "--lr", 0.01, "--max-epoch", 6, "--max-tokens", 400, "--save-dir", folder, "--no-epoch-checkpoints",
+        "--log-format", "json",
+    )  # fmt: skip
+    (folder / "train.log").write_text(run.output)
+    assert_no_validation_is_below_the_limit(run_folder, "short")
+
+
 @pytest.mark.slow
 def test_the_whole_demo_and_that_no_model_beats_the_truth(tmp_path):
     def run_demo() -> str:
@@ -105,6 +127,8 @@ def test_the_whole_demo_and_that_no_model_beats_the_truth(tmp_path):
     assert len(rows) == 6 and demo.text_table(rows) in output
     assert all(row.nll > row.limit > 0 for row in rows)
     assert all(row.bleu > 20 for row in rows), "the models learnt nothing"
+    for stage in demo.STAGES:
+        assert_no_validation_is_below_the_limit(tmp_path / "run", stage)
     assert (tmp_path / "run" / "report" / "index.html").is_file()
     stamps = {p: p.stat().st_mtime_ns for p in (tmp_path / "run" / "train").rglob("*.pt")}
     assert demo.text_table(rows) in run_demo()
