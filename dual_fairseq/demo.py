@@ -19,7 +19,7 @@ from typing import Any
 from fairseq.data.data_utils import load_indexed_dataset
 
 from .errors import UserError
-from .evaluation import STAGES, read_lines
+from .evaluation import STAGES, aligned, read_lines
 
 SOURCE, TARGET = "de", "en"
 DIRECTIONS = {f"{SOURCE}-{TARGET}": TARGET, f"{TARGET}-{SOURCE}": SOURCE}  # direction → its target language
@@ -86,12 +86,8 @@ def result_rows(run: Path, split: str = "test") -> list[Row]:
 
 
 def text_table(rows: Sequence[Row]) -> str:
-    lines = [HEAD, *(row.cells() for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join(c.ljust(w) if i < 2 else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True)))
-        for line in lines
-    )
+    """The table as plain text."""
+    return aligned([HEAD, *(row.cells() for row in rows)])
 
 
 def validation_curve(log: Path) -> list[dict[str, float]]:

@@ -245,6 +245,11 @@ def table(rows: Iterable[tuple[str, dict[str, object]]]) -> str:
                 lines.append((direction, name, *cells))
     directions = list(dict.fromkeys(line[0] for line in lines))
     lines.sort(key=lambda line: directions.index(line[0]))
+    return aligned(lines)
+
+
+def aligned(lines: Sequence[tuple[str, ...]]) -> str:
+    """Rows of cells as plain text in columns: the first two, which are names, to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join(

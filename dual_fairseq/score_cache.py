@@ -134,14 +134,8 @@ class ScoreCache:
 
 
 def cache_key(lm_path: str, dictionary: Dictionary, sentences: Any) -> str:
-    """A digest of the content that the scores follow from: language model, dictionary, sentences.
-
-    Raises:
-        UserError: the language model is not there.
-    """
+    """A digest of the content that the scores follow from: language model, dictionary, sentences."""
     digest = hashlib.sha256(_FORMAT)
-    if not os.path.isfile(lm_path):
-        raise UserError(f"{lm_path}: there is no such language model")
     parts = [_file_blocks(Path(lm_path)), ["\n".join(dictionary.symbols).encode()], *_sentence_blocks(sentences)]
     for part in parts:
         of_part = hashlib.sha256()

@@ -139,7 +139,6 @@ class DualTranslationTask(TranslationTask):
             raise UserError("--num-batch-buckets: not for a pair, whose sentences are padded once a direction")
         if cfg.left_pad_target:
             raise UserError("--left-pad-target: not for a pair, since language models read a target from its beginning")
-        _detokenizer_options(cfg)
         task = super().setup_task(cfg, **kwargs)
         task.from_checkpoint = kwargs.get("from_checkpoint", False)
         return task
@@ -167,17 +166,25 @@ class DualTranslationTask(TranslationTask):
     def load_dataset(self, split: str, epoch: int = 1, combine: bool = False, **kwargs) -> None:
         """Load a split; with both sides present its batches carry both directions."""
         paths = utils.split_paths(self.cfg.data)
-        self._check_split(paths[(epoch - 1) % len(paths)] if split == self.cfg.train_subset else paths[0], split)
-        super().load_dataset(split, epoch, combine, **kwargs)
-        dataset = self.datasets[split]
+        directory = paths[(epoch - 1) % len(paths)] if split == self.cfg.train_subset else paths[0]
+        try:
+            super().load_dataset(split, epoch, combine, **kwargs)
+            dataset = self.datasets[split]
+            if len(dataset) == 0:
+                raise ValueError(f"{directory}: split '{split}' is empty")
+        except (FileNotFoundError, AssertionError, ValueError):
+            self._explain_split(directory, split)
+            raise
         if dataset.tgt is None:
             return  # a source side alone can still be translated
         self.datasets[split] = DualLanguagePairDataset(
             dataset, keep_remainder=split != self.cfg.train_subset, lm_scores=self._cached_scores(dataset, split)
         )
 
-    def _check_split(self, directory: str, split: str) -> None:
-        """Refuse a split that is not there, is empty, or has lost the correspondence of its sides.
+    def _explain_split(self, directory: str, split: str) -> None:
+        """Say why a split could not be loaded: it is not there, is empty, or its sides do not correspond.
+
+        Only after a failure, since opening a side reads all of it.
 
         Raises:
             UserError: one of these.
@@ -310,6 +317,11 @@ class DualTranslationTask(TranslationTask):
                 raise UserError(f"{option} {path}: there is no such file")
         return given
 
+    def begin_epoch(self, epoch: int, model) -> None:
+        super().begin_epoch(epoch, model)
+        if self._score_cache is not None:
+            self._language_models = None  # every split is scored by now, so no model is needed in memory
+
     def _cached_scores(self, dataset, split: str) -> tuple[np.ndarray, np.ndarray] | None:
         """log P(x) and log P(y) of every pair of a split, two (N,) in nats, where a cache is in use."""
         if self._score_cache is None:
@@ -329,7 +341,6 @@ class DualTranslationTask(TranslationTask):
             name = f"{split}.{language}"
             scores.append(self._score_cache.scores(sentences, sizes, dictionary, path, load, name))
         self._lm_limit = min(self._lm_limit, *(side.max_positions for side in scores))
-        self._language_models = None  # what is cached needs no model in memory
         return scores[0].log_probs, scores[1].log_probs
 
     def build_criterion(self, cfg, from_checkpoint: bool = False):
