@@ -28,6 +28,7 @@ from tqdm import tqdm
 
 from .errors import UserError
 from .language_model import FrozenLanguageModel
+from .scoring import length_sorted_batches
 
 logger = logging.getLogger(__name__)
 
@@ -111,9 +112,10 @@ class ScoreCache:
         limit = int(min(lm.max_positions, np.iinfo(np.int64).max))
         rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         log_probs = np.zeros(len(sentences), dtype=np.float32)
-        log_probs[np.asarray(sizes) > limit] = np.nan if rank == 0 else 0.0
+        too_long = np.asarray(sizes) > limit
+        log_probs[too_long] = np.nan if rank == 0 else 0.0
         like = torch.zeros((), device=self.device)
-        batches = list(length_sorted_batches(np.asarray(sizes), limit, _BATCH_TOKENS))[rank::world]
+        batches = list(length_sorted_batches(np.where(too_long, 0, sizes), _BATCH_TOKENS))[rank::world]
         total = sum(len(batch) for batch in batches)
         with tqdm(total=total, desc=f"LM scores of {name}", unit=" sentences", disable=rank > 0, mininterval=2) as bar:
             for batch in batches:
@@ -143,22 +145,6 @@ def cache_key(lm_path: str, dictionary: Dictionary, sentences: Any) -> str:
             of_part.update(block)
         digest.update(of_part.digest())
     return digest.hexdigest()[:32]
-
-
-def length_sorted_batches(sizes: np.ndarray, limit: int, max_tokens: int) -> Iterator[np.ndarray]:
-    """Indices of sentences of like length, longest first, up to ``max_tokens`` padded tokens a batch.
-
-    Args:
-        sizes: (N,) lengths in tokens.
-        limit: longer sentences are left out.
-    """
-    order = np.argsort(-sizes, kind="stable")
-    order = order[np.searchsorted(-sizes[order], -limit, side="left") :]
-    start = 0
-    while start < len(order):
-        count = max(1, max_tokens // int(sizes[order[start]]))
-        yield order[start : start + count]
-        start += count
 
 
 def _file_blocks(path: Path) -> Iterator[bytes]:

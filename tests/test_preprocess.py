@@ -7,6 +7,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
@@ -410,18 +411,30 @@ def test_interrupted_in_any_stage_it_reaches_the_same_end(
     assert all(path.stat().st_mtime_ns == time_ for path, time_ in finished.items() if path.parent.name != ".stages")
 
 
-def test_killed_at_any_moment_it_reaches_the_same_end(corpus: Path, done: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "dual_fairseq.preprocess", *options(corpus, tmp_path)]
+# Dies by its own hand: somewhere in the midst of a stage's work or, were the machine ever so fast, right after it.
+KILLED = """
+import os, signal, sys, threading
+from dual_fairseq import preprocess
+
+stage, delay = sys.argv[1], float(sys.argv[2])
+die = lambda: os.kill(os.getpid(), signal.SIGKILL)
+work = getattr(preprocess.Preprocessing, "_" + stage)
+
+def killed(self, out):
+    threading.Timer(delay, die).start()
+    work(self, out)
+    die()
+
+setattr(preprocess.Preprocessing, "_" + stage, killed)
+preprocess.main(sys.argv[3:])
+"""
+
+
+def test_killed_in_every_stage_it_reaches_the_same_end(corpus: Path, done: Path, tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    kills = 0
-    for moment in ("text", "bpe", "dual", "lm"):  # killed as soon as it says that the stage has begun, or a bit later
-        with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as run:
-            assert run.stderr is not None
-            if any(line == f"{moment}: started\n" for line in run.stderr):
-                time.sleep(0.02 * kills)
-                run.kill()
-                kills += 1
-    assert kills >= 3  # a stage may have ended before the kill came
+    for stage, delay in (("text", 0.02), ("bpe", 0.1), ("dual", 0.05), ("lm", 60.0)):
+        command = [sys.executable, "-c", KILLED, stage, str(delay), *options(corpus, tmp_path)]
+        assert subprocess.run(command, env=environment, capture_output=True).returncode == -signal.SIGKILL
     preprocess.main(options(corpus, tmp_path))
     assert content(tmp_path) == content(done)
 
@@ -498,6 +511,8 @@ def test_multi30k_refuses_what_it_does_not_know(tmp_path: Path) -> None:
         (["a", "-s", "cs"], "knows de, en and fr"),
         (["a", "-s", "en"], "both 'en'"),
         (["a", "--from", "absent"], "absent/train.de: no such file"),
+        (["a", "--from", "absent", "--pairs", "2"], "absent/train.de.gz: there is no such file"),
+        (["a", "--pairs", "0"], "--pairs '0': give a whole number above 0"),
         (["a", "--bpe-size", "5"], "options of preprocess.sh follow --"),
     ):
         run = script("recipes/multi30k.sh", *arguments, cwd=tmp_path)

@@ -15,7 +15,7 @@ from fairseq.data.data_utils import load_indexed_dataset
 from dual_fairseq import score_cache
 from dual_fairseq.errors import UserError
 from dual_fairseq.language_model import load_language_model
-from dual_fairseq.score_cache import ScoreCache, cache_key, length_sorted_batches
+from dual_fairseq.score_cache import ScoreCache, cache_key
 
 OPTIONS = ("--optimizer", "adam", "--lr", 0.01, "--dual-lambda", 0.05, "--dropout", 0.1, "--num-workers", 0)
 
@@ -47,15 +47,6 @@ def test_scores_are_those_of_the_language_model_sentence_by_sentence(side, tmp_p
     )
     assert isinstance(again.log_probs, np.memmap)
     assert np.array_equal(again.log_probs, scores.log_probs) and again.max_positions == scores.max_positions
-
-
-def test_batches_hold_every_sentence_once_within_the_limits():
-    sizes = np.array([3, 9, 1, 4, 4, 12, 7, 30])
-    batches = list(length_sorted_batches(sizes, limit=12, max_tokens=16))
-    assert sorted(np.concatenate(batches)) == [0, 1, 2, 3, 4, 5, 6]
-    assert all(len(b) == 1 or len(b) * sizes[b].max() <= 16 for b in batches)
-    assert [sizes[b].max() for b in batches] == sorted((sizes[b].max() for b in batches), reverse=True)
-    assert list(length_sorted_batches(np.array([30, 31]), 12, 16)) == []
 
 
 def test_the_key_follows_language_model_dictionary_and_sentences(side, tmp_path):

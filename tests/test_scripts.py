@@ -157,7 +157,7 @@ def test_a_signal_stops_what_runs_and_says_how_to_go_on(sent, tmp_path):
             break
         time.sleep(0.1)
     shell.send_signal(sent)
-    _, err = shell.communicate(timeout=10)
+    _, err = shell.communicate(timeout=60)
     assert shell.returncode == 128 + sent
     assert err.splitlines()[-2:] == [
         "x: stopped. The same command goes on from the last checkpoint:",

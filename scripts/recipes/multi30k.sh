@@ -19,6 +19,7 @@ For non-commercial research and education only; see https://github.com/multi30k/
   -t, --target-lang LANG   en (default), de or fr
   --mono                   give the language models the task 2 captions too: 145,000 more lines of German and of
                            English (there are none of French)
+  --pairs N                take only the first N training pairs: a low-resource setting
   --from FOLDER            fetch nothing, take FOLDER/{train,val,test_2016_flickr}.LANG.gz and, with --mono,
                            FOLDER/mono/train.{1..5}.LANG.gz
   --url URL                a mirror of $URL
@@ -29,7 +30,7 @@ wins, as in -- --bpe-size 4000 --joined-dictionary. Downloads are kept in DEST/d
 HELP
 }
 
-dest='' from='' source_lang=de target_lang=en mono=no
+dest='' from='' source_lang=de target_lang=en mono=no pairs=''
 while (($#)); do
     case $1 in
         -h | --help) usage && exit 0 ;;
@@ -37,6 +38,7 @@ while (($#)); do
         -t | --target-lang) need_value "$@" && target_lang=$2 && shift ;;
         --from) need_value "$@" && from=$2 && shift ;;
         --url) need_value "$@" && URL=${2%/} && shift ;;
+        --pairs) need_value "$@" && pairs=$2 && shift ;;
         --mono) mono=yes ;;
         --) shift && break ;;
         -*) die "unknown option '$1' (see --help; options of preprocess.sh follow --, a path may begin with ./)" ;;
@@ -52,6 +54,7 @@ for language in "$source_lang" "$target_lang"; do
     [[ $language =~ ^(de|en|fr)$ ]] || die "language '$language': this recipe knows de, en and fr"
 done
 [[ $source_lang != "$target_lang" ]] || die "source and target language are both '$source_lang'; give two"
+[[ -z $pairs || $pairs =~ ^[1-9][0-9]*$ ]] || die "--pairs '$pairs': give a whole number above 0"
 
 if [[ -z $from ]]; then
     from=$dest/download
@@ -78,5 +81,18 @@ if [[ $mono == yes ]]; then
     done
 fi
 
+train=$from/train
+if [[ -n $pairs ]]; then
+    train=$dest/download/train-$pairs
+    [[ $train != -* ]] || train=./$train
+    mkdir -p -- "$dest/download" 2>/dev/null || die "$dest: cannot be written; choose another DEST"
+    for language in "$source_lang" "$target_lang"; do
+        [[ -r $from/train.$language.gz ]] || die "$from/train.$language.gz: there is no such file"
+        # sed reads to the end, so that gzip is not cut off
+        gzip -dc -- "$from/train.$language.gz" | sed -n "1,${pairs}p" >"$train.$language.partial"
+        mv -- "$train.$language.partial" "$train.$language"
+    done
+fi
+
 exec "$ROOT/scripts/preprocess.sh" -s "$source_lang" -t "$target_lang" --dest "$dest" --bpe-size 8000 \
-    --train "$from/train" --valid "$from/val" --test "$from/test_2016_flickr" "${extra[@]}" "$@"
+    --train "$train" --valid "$from/val" --test "$from/test_2016_flickr" "${extra[@]}" "$@"

@@ -1,0 +1,64 @@
+"""A trained pair, loaded for use from Python."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from fairseq import checkpoint_utils
+from fairseq.dataclass.utils import overwrite_args_by_name
+
+from .checkpoint import load_state
+from .errors import UserError
+from .model import DualModel
+from .task import DualTranslationTask
+
+
+def load_pair(
+    checkpoint: str | os.PathLike[str],
+    data: str | os.PathLike[str] | None = None,
+    source: str | None = None,
+    target: str | None = None,
+    device: str | torch.device | None = None,
+    overrides: dict[str, Any] | None = None,
+) -> tuple[DualModel, DualTranslationTask]:
+    """Load a pair's checkpoint, in evaluation mode.
+
+    Args:
+        checkpoint: of ``fairseq-train --task dual_translation``.
+        data: a folder with ``dict.<lang>.txt`` of both languages; default: the one recorded in the checkpoint.
+        source, target: which of its languages the task's source and target are to be; default: as it was trained.
+        device: where to put the models; default: a GPU if there is one.
+        overrides: of fairseq's model and task options, e.g. ``{"src_lm": "lm.de.pt"}``.
+
+    Returns:
+        (pair, task): ``pair.models["de-en"]`` is a plain fairseq model.
+
+    Raises:
+        UserError: the checkpoint is missing, unreadable, or no pair; the dictionaries or a language are not there.
+    """
+    path = os.fspath(checkpoint)
+    state = load_state(path, "checkpoint")
+    name = getattr(state["cfg"].task, "_name", None) or getattr(state["cfg"].task, "task", None)
+    if name != "dual_translation":
+        raise UserError(f"{path}: is a checkpoint of --task {name}, not of a pair (--task dual_translation)")
+    changes = dict(overrides or {})
+    recorded = (state["cfg"].task.source_lang, state["cfg"].task.target_lang)
+    for language in (source, target):
+        if language not in (None, *recorded):
+            raise UserError(f"{path}: is a pair of {recorded[0]} and {recorded[1]}, without '{language}'")
+    source = source or next(language for language in recorded if language != target)
+    target = target or next(language for language in recorded if language != source)
+    changes["source_lang"], changes["target_lang"] = source, target
+    folder = Path(os.fspath(data) if data is not None else state["cfg"].task.data.split(os.pathsep)[0])
+    if not folder.is_dir():
+        raise UserError(f"{path}: the folder of its dictionaries, {folder}, is not there; give the one that is")
+    changes["data"] = os.fspath(folder)
+    overwrite_args_by_name(state["cfg"], changes)
+    models, _, task = checkpoint_utils.load_model_ensemble_and_task([path], state=state)
+    pair = models[0].eval()
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return pair.to(device), task
