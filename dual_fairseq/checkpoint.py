@@ -98,8 +98,18 @@ def set_options(cfg: Any, values: dict[str, Any]) -> None:
 
 
 def forget_word_vectors(model_cfg: Any) -> None:
-    """Do not read pretrained word vectors again: the weights of the checkpoint follow, and the files may be gone."""
-    set_options(model_cfg, {"encoder_embed_path": None, "decoder_embed_path": None})
+    """Do not read pretrained word vectors again: the weights of the checkpoint follow, and the files may be gone.
+
+    These are also the only options of a model that name a role but mean a language, so that what remains is right for
+    either direction of a pair. (fairseq's LSTM wants the file of vectors that are frozen.)
+    """
+    set_options(
+        model_cfg,
+        {
+            "encoder_embed_path": None, "decoder_embed_path": None,
+            "encoder_freeze_embed": False, "decoder_freeze_embed": False,
+        },
+    )  # fmt: skip
 
 
 def check_dictionary(

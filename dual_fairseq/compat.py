@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 
-# fairseq asks every user to install tensorboardX for its text-to-speech task.
-logging.getLogger("fairseq.tasks.text_to_speech").setLevel(logging.WARNING)
+from .quiet import silence_known_noise
+
+# before fairseq is imported, where that has not happened yet
+silence_known_noise()
 
 import fairseq.distributed.utils as distributed_utils  # noqa: E402
 import fairseq.models.distributed_fairseq_model as distributed_fairseq_model  # noqa: E402

@@ -155,6 +155,15 @@ def decode(raw: bytes, notes: Counter[str]) -> str:
     return _SPACES.sub(" ", text).strip()
 
 
+def mend(text: str) -> str:
+    """One line of text in the form that :func:`decode` gives, whatever is in it.
+
+    Control characters become spaces too, and what has nothing to see becomes "".
+    """
+    text = _CONTROL.sub(" ", _SEPARATORS.sub(" ", text.removeprefix("\ufeff").replace("\n", " ")))
+    return _SPACES.sub(" ", text).strip() if _VISIBLE.search(text) else ""
+
+
 class Tokenizer:
     """Tokenises one language as fairseq's ``--tokenizer moses`` does, after Moses punctuation normalisation.
 

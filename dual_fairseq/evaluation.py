@@ -18,7 +18,9 @@ from fairseq.data import data_utils
 from sacrebleu.metrics import BLEU, CHRF
 from sacremoses import MosesDetokenizer
 
+from .dual_inference import Weights
 from .errors import UserError
+from .nbest import read_nbest
 
 # Where the tokenizer that sacreBLEU has for a language needs a package that is not installed.
 FALLBACK_TOKENIZERS = {"ja": "char", "ko": "13a"}
@@ -27,7 +29,11 @@ STAGES = {"warmup": "warm start", "mle": "MLE continued", "dual": "dual"}
 
 @dataclass
 class Scores:
-    """What is known of one direction on one split; ``nll_bits_per_token`` is of the reference, ``</s>`` included."""
+    """What is known of one direction on one split.
+
+    ``nll_bits_per_token`` is of the reference, ``</s>`` included. ``dual_inference`` has ``bleu``, ``chrf`` and
+    ``length_ratio`` of the same n-best lists re-scored, and the ``weights`` and ``lenpen`` that did it.
+    """
 
     bleu: float
     bleu_signature: str
@@ -37,6 +43,7 @@ class Scores:
     sentences: int
     untranslated: int
     nll_bits_per_token: float | None = None
+    dual_inference: dict[str, object] | None = None
 
 
 def read_lines(path: Path) -> list[str]:
@@ -170,7 +177,9 @@ def score(
     )
 
 
-def evaluate(dest: Path, out: Path, split: str, tokenize: str | None = None) -> dict[str, object]:
+def evaluate(
+    dest: Path, out: Path, split: str, tokenize: str | None = None, dual_inference: bool = False
+) -> dict[str, object]:
     """Score the output of fairseq-generate and fairseq-validate that lies in ``out``.
 
     Args:
@@ -179,6 +188,7 @@ def evaluate(dest: Path, out: Path, split: str, tokenize: str | None = None) -> 
             ``scores.json``, written last and whole.
         split: the split that was translated.
         tokenize: see :func:`bleu_metric`.
+        dual_inference: score the re-scored n-best lists too, by the weights in ``out``/tuning/<src>-<tgt>/weights.json.
 
     Returns:
         The content of ``scores.json``: :class:`Scores` by direction, and ``gap_abs`` (nats a sentence pair) where the
@@ -217,13 +227,27 @@ def evaluate(dest: Path, out: Path, split: str, tokenize: str | None = None) -> 
             )
         hypotheses = detokenize([by_number.get(number, "") for number in range(count)], target, record["tokenizer"])
         for name, lines in (("src", texts[source]), ("hyp", hypotheses), ("ref", texts[target])):
-            _write(out / f"{direction}.{name}.txt", "".join(f"{line}\n" for line in lines))
+            write_whole(out / f"{direction}.{name}.txt", "".join(f"{line}\n" for line in lines))
         scores = score(hypotheses, texts[target], target, tokenize, missing)
         scores.nll_bits_per_token = validation.get(f"nll_loss_{direction}")
+        tuned = out / "tuning" / direction / "weights.json"
+        if dual_inference:
+            weights = json.loads("\n".join(read_lines(tuned)))
+            weights = weights[weights["best"]]
+            best = read_nbest(read_lines(generated), count, generated).best(
+                Weights(**weights["weights"]), weights["lenpen"]
+            )
+            best = detokenize(best, target, record["tokenizer"])
+            write_whole(out / f"{direction}.dual-inference.hyp.txt", "".join(f"{line}\n" for line in best))
+            rescored = score(best, texts[target], target, tokenize)
+            scores.dual_inference = {
+                "bleu": rescored.bleu, "chrf": rescored.chrf, "length_ratio": rescored.length_ratio,
+                "weights": weights["weights"], "lenpen": weights["lenpen"],
+            }  # fmt: skip
         result[direction] = asdict(scores)
     if "gap_abs" in validation:
         result["gap_abs"] = validation["gap_abs"]
-    _write(out / "scores.json", json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+    write_whole(out / "scores.json", json.dumps(result, indent=2, ensure_ascii=False) + "\n")
     return result
 
 
@@ -233,14 +257,21 @@ def table(rows: Iterable[tuple[str, dict[str, object]]]) -> str:
     Args:
         rows: what to call the system, and its ``scores.json``.
     """
-    head = ("direction", "system", "BLEU", "chrF", "length", "NLL bits/token", "mean |gap| nats")
+    rows = list(rows)
+    head: tuple[str, ...] = ("direction", "system", "BLEU", "chrF", "length", "NLL bits/token", "mean |gap| nats")
+    rescored = any(isinstance(v, dict) and v.get("dual_inference") for _, scores in rows for v in scores.values())
+    if rescored:
+        head += ("dual inference: BLEU", "length")
     lines: list[tuple[str, ...]] = [head]
     for name, scores in rows:
         gap = scores.get("gap_abs")
         for direction, values in scores.items():
             if isinstance(values, dict):
-                numbers = (values["bleu"], values["chrf"], values["length_ratio"], values["nll_bits_per_token"], gap)
-                digits = (2, 2, 3, 3, 2)
+                numbers = [values["bleu"], values["chrf"], values["length_ratio"], values["nll_bits_per_token"], gap]
+                if rescored:
+                    of_it = values.get("dual_inference") or {}
+                    numbers += [of_it.get("bleu"), of_it.get("length_ratio")]
+                digits = (2, 2, 3, 3, 2, 2, 3)[: len(numbers)]
                 cells = ("-" if n is None else f"{n:.{d}f}" for n, d in zip(numbers, digits, strict=True))
                 lines.append((direction, name, *cells))
     directions = list(dict.fromkeys(line[0] for line in lines))
@@ -259,7 +290,7 @@ def aligned(lines: Sequence[tuple[str, ...]]) -> str:
     )
 
 
-def _write(path: Path, text: str) -> None:
+def write_whole(path: Path, text: str) -> None:
     """Write a file so that at any moment it is there whole or not at all."""
     unfinished = path.with_name(path.name + ".tmp")
     try:
@@ -279,6 +310,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     scoring.add_argument("out", type=Path, help="the folder with the output, which also gets the scores")
     scoring.add_argument("--split", default="test")
     scoring.add_argument("--sacrebleu-tokenize", metavar="NAME", help="a sacreBLEU tokenizer, in both directions")
+    scoring.add_argument("--dual-inference", action="store_true", help="by the weights in OUT/tuning")
     tabulating = commands.add_parser("table", help="print the scores of all stages of a run")
     tabulating.add_argument("run", type=Path, help="the folder of scripts/train_dual.sh")
     tabulating.add_argument("--split", default="test")
@@ -287,7 +319,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logging.getLogger("fairseq").setLevel(logging.WARNING)
     logging.getLogger("sacrebleu").setLevel(logging.ERROR)  # the tokenizer is named in the signature
     if options.command == "score":
-        result = evaluate(options.dest, options.out, options.split, options.sacrebleu_tokenize)
+        result = evaluate(options.dest, options.out, options.split, options.sacrebleu_tokenize, options.dual_inference)
         print(table([(options.split, result)]))
         return
     found = [(name, options.run / stage / "eval" / options.split / "scores.json") for stage, name in STAGES.items()]

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import torch
 from fairseq import checkpoint_utils
 from fairseq.dataclass.utils import overwrite_args_by_name
+from omegaconf import open_dict
 
-from .checkpoint import load_state
+from .checkpoint import check_dictionary, data_directories, load_state
 from .errors import UserError
 from .model import DualModel
-from .task import DualTranslationTask
+from .task import DualTranslationConfig, DualTranslationTask
 
 
 def load_pair(
@@ -37,7 +39,8 @@ def load_pair(
         (pair, task): ``pair.models["de-en"]`` is a plain fairseq model.
 
     Raises:
-        UserError: the checkpoint is missing, unreadable, or no pair; the dictionaries or a language are not there.
+        UserError: the checkpoint is missing, unreadable, or no pair; the dictionaries or a language are not there, or
+            are not those that it was trained with.
     """
     path = os.fspath(checkpoint)
     state = load_state(path, "checkpoint")
@@ -56,8 +59,22 @@ def load_pair(
     if not folder.is_dir():
         raise UserError(f"{path}: the folder of its dictionaries, {folder}, is not there; give the one that is")
     changes["data"] = os.fspath(folder)
+    stage = Path(os.path.abspath(path)).parent
+    as_trained = [stage, stage.parent / "text", *data_directories(state["cfg"].task)]
+    known = {field.name for field in fields(DualTranslationConfig)}
+    if unknown := [name for name in changes if name not in known and name not in state["cfg"].model]:
+        raise UserError(f"{path}: {', '.join(unknown)}: no option of --task dual_translation or of this model")
     overwrite_args_by_name(state["cfg"], changes)
-    models, _, task = checkpoint_utils.load_model_ensemble_and_task([path], state=state)
+    with open_dict(state["cfg"].task):  # options that are younger than the checkpoint
+        state["cfg"].task.update({name: changes[name] for name in changes.keys() & known})
+    try:
+        models, _, task = checkpoint_utils.load_model_ensemble_and_task([path], state=state)
+    except RuntimeError as error:
+        raise UserError(
+            f"{path}: does not fit the dictionaries in {folder}; give the data it was trained on"
+        ) from error
+    for language, dictionary in ((source, task.source_dictionary), (target, task.target_dictionary)):
+        check_dictionary(dictionary, language, (d / f"dict.{language}.txt" for d in as_trained), path, "checkpoint")
     pair = models[0].eval()
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -31,8 +31,8 @@ from typing import IO, Any
 
 from .corpus import Rules, Survey, clean_corpus, parallel, say, survey
 from .errors import UserError
+from .text import SEPARATOR, load_bpe
 
-SEPARATOR = "@@"
 LINES_A_PROCESS = 100_000  # fairseq's binarizer gains nothing from more processes than that
 
 
@@ -415,11 +415,8 @@ def apply_bpe(text: Path, codes: Path, output: Path, workers: int) -> None:
     """Segment a tokenised text as fairseq's ``--bpe subword_nmt`` does."""
 
     def make() -> Callable[[list[str]], list[str]]:
-        from subword_nmt.apply_bpe import BPE
-
-        with open(codes, encoding="utf-8") as file:
-            bpe = BPE(file, separator=SEPARATOR)
-        return lambda block: [bpe.process_line(line) for line in block]
+        segment = load_bpe(codes)
+        return lambda block: [segment(line) for line in block]
 
     with open(output, "w", encoding="utf-8", newline="\n") as file:
         for block in parallel(make, _blocks(text), workers):

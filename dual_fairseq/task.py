@@ -5,10 +5,11 @@ import json
 import logging
 import math
 import os
+import sys
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Optional, TextIO
 
 import numpy as np
 import torch
@@ -32,6 +33,7 @@ from .checkpoint import (
     set_options,
 )
 from .dataset import DualLanguagePairDataset
+from .dual_inference import DualInferenceGenerator, InputNumbers, Weights, component_line, weights_of_options
 from .errors import UserError
 from .language_model import FrozenLanguageModel, load_language_model
 from .model import DualModel, direction_name, of_direction
@@ -58,9 +60,26 @@ class DualTranslationConfig(TranslationConfig):
         default=None,
         metadata={"help": "directory that keeps the language models' scores of every sentence, computed once"},
     )
+    dual_inference_alpha: Optional[float] = field(
+        default=None,
+        metadata={
+            "help": "re-score translations: α log P(y|x) + (1 − α) [log P(x|y) + log P(y) − log P(x)]; 1 is plain"
+        },
+    )
+    dual_inference_reverse_weight: Optional[float] = field(
+        default=None, metadata={"help": "re-score translations by log P(y|x) + this · log P(x|y) + ..."}
+    )
+    dual_inference_lm_weight: Optional[float] = field(
+        default=None, metadata={"help": "re-score translations by log P(y|x) + this · log P(y) + ..."}
+    )
+    dual_inference_length_weight: Optional[float] = field(
+        default=None, metadata={"help": "re-score translations by log P(y|x) + this · length of y in tokens + ..."}
+    )
     cpu: bool = II("common.cpu")
     save_dir: str = II("checkpoint.save_dir")
     restore_file: str = II("checkpoint.restore_file")
+    results_path: Optional[str] = II("common_eval.results_path")
+    gen_subset: str = II("dataset.gen_subset")
 
 
 @register_task("dual_translation", dataclass=DualTranslationConfig)
@@ -95,8 +114,12 @@ class DualTranslationTask(TranslationTask):
                 strict=True,
             )
         )
+        self.dual_inference = _dual_inference_weights(cfg)
+        self._input_numbers = InputNumbers()
+        self._component_output: TextIO = sys.stdout
         self.from_checkpoint = False  # built to look at a finished checkpoint, by the checkpoint's own options
         self._trained = self.state_dict()
+        self._recorded: dict[str, Any] = {}  # what a checkpoint that was read says of itself
         self._language_models: tuple[FrozenLanguageModel, FrozenLanguageModel] | None = None
         self._score_cache: ScoreCache | None = None
         self._lm_limit = math.inf  # the longest sentence that both language models score
@@ -108,7 +131,7 @@ class DualTranslationTask(TranslationTask):
         # set up. (argparse converts the default as well, which in fairseq is an arch of no importance.)
         for action in parser._actions:
             if "--arch" in action.option_strings:
-                action.type = lambda name, default=action.default: name if name == default else _pair_arch(name)
+                action.type = lambda name, default=action.default: name if name == default else pair_arch(name)
 
     @classmethod
     def setup_task(cls, cfg: DualTranslationConfig, **kwargs):
@@ -158,6 +181,7 @@ class DualTranslationTask(TranslationTask):
         return {name: getattr(self.cfg, name) for name in ("source_lang", "src_lm", "tgt_lm")}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._recorded = state_dict
         if self.from_checkpoint:  # a resumed run goes by its own command line
             self._trained |= state_dict
 
@@ -226,7 +250,7 @@ class DualTranslationTask(TranslationTask):
         Raises:
             UserError: the arch is not an autoregressive encoder–decoder, or a warm-start checkpoint does not fit.
         """
-        _pair_arch(_arch_name(cfg))
+        pair_arch(arch_name(cfg))
         configs = dict(zip(self.directions, (cfg, _reversed_model_config(cfg)), strict=True))
         models = {}
         for direction, side in self.sides.items():
@@ -235,7 +259,7 @@ class DualTranslationTask(TranslationTask):
                 forget_word_vectors(side_cfg)
             models[direction] = side.build_model(side_cfg, from_checkpoint)
             if not isinstance(models[direction], FairseqEncoderDecoderModel):
-                raise UserError(f"--arch {_arch_name(cfg)}: is not an encoder–decoder model")
+                raise UserError(f"--arch {arch_name(cfg)}: is not an encoder–decoder model")
         restored = os.path.exists(os.path.join(self.cfg.save_dir, self.cfg.restore_file))
         if not from_checkpoint and not restored:  # a run that goes on has its weights already
             for direction, option, path in (
@@ -354,12 +378,79 @@ class DualTranslationTask(TranslationTask):
             raise UserError(f"--criterion {name}: --task dual_translation trains with --criterion dual_cross_entropy")
         return super().build_criterion(cfg, from_checkpoint)
 
+    # --- generation
+
     def build_generator(self, models, args, **kwargs):
-        """A generator of source→target: of a pair, that direction's model is taken."""
-        return super().build_generator(self._of_direction(models), args, **kwargs)
+        """A generator of source→target: of a pair, that direction's model is taken, or all of it for dual inference.
+
+        Raises:
+            UserError: dual inference asks for a language model that is not given.
+        """
+        generator = super().build_generator(self._of_direction(models), args, **kwargs)
+        if self.dual_inference is None:
+            return generator
+        self._printed = getattr(args, "nbest", 1)
+        if self.cfg.results_path and not self.from_checkpoint:
+            # fairseq tells nobody the file that it prints to
+            path = os.path.join(self.cfg.results_path, f"components-{self.cfg.gen_subset}.txt")
+            self._component_output = open(path, "w", buffering=1, encoding="utf-8")  # noqa: SIM115 (until the end)
+        return DualInferenceGenerator(
+            generator,
+            [model.models[self.directions[1]].eval() for model in models],
+            self._dual_inference_language_models(self.dual_inference),
+            self.source_dictionary,
+            self.cfg.left_pad_source,
+            self.dual_inference,
+            lenpen=0.0 if getattr(args, "unnormalized", False) else getattr(args, "lenpen", 1.0),
+        )
+
+    def _dual_inference_language_models(
+        self, weights: Weights
+    ) -> tuple[FrozenLanguageModel | None, FrozenLanguageModel | None]:
+        """The LMs of the source and of the target language: those given, else those that the pair was trained with."""
+        recorded = [self._recorded.get("src_lm"), self._recorded.get("tgt_lm")]
+        if self._recorded.get("source_lang") != self.cfg.source_lang:
+            recorded.reverse()
+        lms: list[FrozenLanguageModel | None] = []
+        for language, dictionary, option, given, known, needed in (
+            (self.cfg.source_lang, self.source_dictionary, "--src-lm", self.cfg.src_lm, recorded[0], weights.source_lm),
+            (self.cfg.target_lang, self.target_dictionary, "--tgt-lm", self.cfg.tgt_lm, recorded[1], weights.lm),
+        ):
+            path = given or (known if known and os.path.isfile(known) else None)
+            if path:
+                lms.append(load_language_model(path, dictionary, language, option))
+            elif needed:
+                raise UserError(
+                    f"{option} missing: dual inference with these weights needs a language model of {language}"
+                )
+            else:
+                lms.append(None)
+        return (lms[0], lms[1])
+
+    def build_dataset_for_inference(self, src_tokens, src_lengths, constraints=None):
+        if self.dual_inference is not None:
+            self._input_numbers.expect(src_tokens)
+        return super().build_dataset_for_inference(src_tokens, src_lengths, constraints=constraints)
 
     def inference_step(self, generator, models, sample, prefix_tokens=None, constraints=None):
-        return super().inference_step(generator, self._of_direction(models), sample, prefix_tokens, constraints)
+        hypotheses = super().inference_step(generator, self._of_direction(models), sample, prefix_tokens, constraints)
+        if isinstance(generator, DualInferenceGenerator) and not self.from_checkpoint:
+            self._print_components(sample, hypotheses)
+        return hypotheses
+
+    def _print_components(self, sample, hypotheses) -> None:
+        """Print the components of a batch's hypotheses, in the order of fairseq's H- lines, before these come.
+
+        With ``--results-path`` they go to ``components-<split>.txt`` there.
+        """
+        if "id" in sample:
+            numbers = sample["id"].tolist()
+        else:
+            pad = self.source_dictionary.pad()
+            numbers = [self._input_numbers.take(row[row.ne(pad)]) for row in sample["net_input"]["src_tokens"]]
+        for number, of_sentence in zip(numbers, hypotheses, strict=True):
+            for hypothesis in of_sentence[: self._printed]:
+                print(component_line(number, hypothesis["components"]), file=self._component_output)
 
     def _of_direction(self, models) -> list:
         return [m.models[self.directions[0]] if isinstance(m, DualModel) else m for m in models]
@@ -389,6 +480,15 @@ class DualTranslationTask(TranslationTask):
         )
 
 
+def _dual_inference_weights(cfg: DualTranslationConfig) -> Weights | None:
+    return weights_of_options(
+        cfg.dual_inference_alpha,
+        cfg.dual_inference_reverse_weight,
+        cfg.dual_inference_lm_weight,
+        cfg.dual_inference_length_weight,
+    )
+
+
 # Role-named options that follow the language, so that they change places in the reverse direction.
 _LANGUAGE_OPTIONS = (
     ("encoder_embed_path", "decoder_embed_path"),
@@ -396,11 +496,11 @@ _LANGUAGE_OPTIONS = (
 )
 
 
-def _arch_name(cfg) -> str:
+def arch_name(cfg) -> str:
     return getattr(cfg, "_name", None) or getattr(cfg, "arch", None) or "?"
 
 
-def _pair_arch(name: str) -> str:
+def pair_arch(name: str) -> str:
     """An arch name, if a pair can be made of it.
 
     Raises:

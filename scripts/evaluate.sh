@@ -28,6 +28,10 @@ The same command again does nothing; another checkpoint or other options overwri
   --max-tokens N            tokens in a batch (default 4096)
   --src-lm FILE             language model of the source language ...
   --tgt-lm FILE             ... and of the target language, to measure |gap| (both or none)
+  --dual-inference          also re-score the translations of the beam by both models and both language models: weights
+                            tuned on the validation text (<out>/tuning/<src>-<tgt>), results in scores.json and
+                            <src>-<tgt>.dual-inference.hyp.txt; needs both language models
+  --tune-split NAME         the validation text (default valid)
   --sacrebleu-tokenize NAME sacreBLEU's tokenizer, in both directions (default: 13a, or the one that sacreBLEU has for
                             the target language: zh, ja-mecab, ko-mecab)
   --cpu                     use no GPU even if there is one
@@ -35,7 +39,7 @@ The same command again does nothing; another checkpoint or other options overwri
 HELP
 }
 
-SPLIT=test OUT='' BEAM=5 LENPEN=1 MAX_TOKENS=4096 SRC_LM='' TGT_LM='' SACREBLEU='' CPU=0
+SPLIT=test OUT='' BEAM=5 LENPEN=1 MAX_TOKENS=4096 SRC_LM='' TGT_LM='' SACREBLEU='' CPU=0 DUAL_INFERENCE=0 TUNE_SPLIT=valid
 OPERANDS=() EXTRA=()
 stoppable "$0" "$@"
 while (($#)); do
@@ -48,6 +52,8 @@ while (($#)); do
         --max-tokens) need_value "$@" && number "$1" "$2" && MAX_TOKENS=$2 && shift ;;
         --src-lm) need_value "$@" && SRC_LM=$2 && shift ;;
         --tgt-lm) need_value "$@" && TGT_LM=$2 && shift ;;
+        --dual-inference) DUAL_INFERENCE=1 ;;
+        --tune-split) need_value "$@" && TUNE_SPLIT=$2 && shift ;;
         --sacrebleu-tokenize) need_value "$@" && SACREBLEU=$2 && shift ;;
         --cpu) CPU=1 ;;
         --) shift && EXTRA=("$@") && break ;;
@@ -58,7 +64,13 @@ while (($#)); do
 done
 ((${#OPERANDS[@]} == 2)) || die "give the folder of preprocess.sh and a checkpoint (see --help)"
 DEST=$(safe_path "${OPERANDS[0]}") CHECKPOINT=$(safe_path "${OPERANDS[1]}")
-[[ $SPLIT =~ ^[A-Za-z0-9_]+$ ]] || die "--split takes a name such as test, not '$SPLIT'"
+for name in "$SPLIT" "$TUNE_SPLIT"; do
+    [[ $name =~ ^[A-Za-z0-9_]+$ ]] || die "--split and --tune-split take a name such as test, not '$name'"
+done
+if ((DUAL_INFERENCE)); then
+    [[ -n $SRC_LM ]] || die "--dual-inference needs the language models: give --src-lm and --tgt-lm"
+    [[ $SPLIT != "$TUNE_SPLIT" ]] || die "--dual-inference tunes its weights on '$TUNE_SPLIT': evaluate another split"
+fi
 [[ -f $CHECKPOINT ]] || die "$CHECKPOINT: there is no such checkpoint"
 [[ -z $SRC_LM && -z $TGT_LM || -n $SRC_LM && -n $TGT_LM ]] || die "give both --src-lm and --tgt-lm, or neither"
 for file in ${SRC_LM:+"$SRC_LM" "$TGT_LM"}; do
@@ -68,9 +80,15 @@ done
 find_environment
 read_record "$DEST"
 PAIR=$SOURCE-$TARGET
-for language in "$SOURCE" "$TARGET"; do
-    [[ -f $DEST/dual/$SPLIT.$PAIR.$language.idx ]] || die "$DEST/dual has no split '$SPLIT' of $PAIR: see --split"
-    [[ -f $DEST/raw/$SPLIT.$language ]] || die "$DEST/raw/$SPLIT.$language not found: run scripts/preprocess.sh again"
+SPLITS=("$SPLIT")
+((!DUAL_INFERENCE)) || SPLITS+=("$TUNE_SPLIT")
+TEXTS=()
+for split in "${SPLITS[@]}"; do
+    for language in "$SOURCE" "$TARGET"; do
+        [[ -f $DEST/dual/$split.$PAIR.$language.idx ]] || die "$DEST/dual has no split '$split' of $PAIR: see --split"
+        [[ -f $DEST/raw/$split.$language ]] || die "$DEST/raw/$split.$language not found: run scripts/preprocess.sh again"
+        TEXTS+=("$DEST/raw/$split.$language")
+    done
 done
 whole "$CHECKPOINT" || die "$CHECKPOINT is not a checkpoint, or was cut short: give a checkpoint_best.pt of a pair"
 [[ -n $OUT ]] || OUT=$(dirname -- "$CHECKPOINT")/eval/$SPLIT
@@ -78,9 +96,9 @@ lock "$OUT"
 
 OPTIONS=(--beam "$BEAM" --lenpen "$LENPEN" "${EXTRA[@]}")
 IDENTITY="checkpoint $(sha256 "$CHECKPOINT")
-data $(sha256 "$DEST"/dual/dict.{"$SOURCE","$TARGET"}.txt "$DEST/raw/$SPLIT".{"$SOURCE","$TARGET"})
+data $(sha256 "$DEST"/dual/dict.{"$SOURCE","$TARGET"}.txt "${TEXTS[@]}")
 language models ${SRC_LM:+$(sha256 "$SRC_LM" "$TGT_LM")}
-$(option_lines "${OPTIONS[@]}" --sacrebleu-tokenize "$SACREBLEU")"
+$(option_lines "${OPTIONS[@]}" --sacrebleu-tokenize "$SACREBLEU" --dual-inference "${SPLITS[*]:1}")"
 if [[ -s $OUT/scores.json && -f $OUT/options.txt && $(<"$OUT/options.txt") == "$IDENTITY" ]]; then
     say "Evaluated before: $OUT/scores.json"
     exit
@@ -100,6 +118,13 @@ fairseq_output() {
     mv -f -- "$OUT/$name.tmp" "$OUT/$name"
 }
 
+# count SPLIT: its sentences. Read by sed, not as a number of line-end characters: the last line may lack one.
+count() {
+    local lines
+    lines=$(sed -n '$=' "$DEST/raw/$1.$SOURCE")
+    printf '%s' "${lines:-0}"
+}
+
 piped() {
     local file=$1
     shift
@@ -108,9 +133,6 @@ piped() {
 
 find_device "$CPU" 1
 refuse_half_precision "${EXTRA[@]}"
-# Read by sed, not as a number of line-end characters: the last line may lack one.
-SENTENCES=$(sed -n '$=' "$DEST/raw/$SPLIT.$SOURCE")
-: "${SENTENCES:=0}"
 # fairseq drops the last batch when its size is not a multiple of --required-batch-size-multiple (8 unless told).
 COMMON=("$DEST/dual" --user-dir "$ROOT/dual_fairseq" --task dual_translation --path "$CHECKPOINT"
     --max-tokens "$MAX_TOKENS" --required-batch-size-multiple 1 --skip-invalid-size-inputs-valid-test "${DEVICE[@]}")
@@ -124,16 +146,39 @@ lms = {"src_lm": source, "tgt_lm": target, "lm_score_cache": None}
 print({"dual_lambda": weight, "dual_lambda_reverse": weight, **lms, "eval_bleu": False})
 PY
 )
+SENTENCES=$(count "$SPLIT")
 say "Measuring NLL${SRC_LM:+ and |gap|}"
 fairseq_output validate.txt fairseq-validate "${COMMON[@]}" -s "$SOURCE" -t "$TARGET" --valid-subset "$SPLIT" \
     --log-format json --model-overrides "$OVERRIDES"
+# translate SPLIT FROM TO NAME: the translations of a split, its n-best lists with all scores for dual inference.
+translate() {
+    local split=$1 from=$2 to=$3 name=$4 options=("${OPTIONS[@]}")
+    SENTENCES=$(count "$split")
+    if ((DUAL_INFERENCE)); then
+        local lms=("$SRC_LM" "$TGT_LM")
+        [[ $from == "$SOURCE" ]] || lms=("$TGT_LM" "$SRC_LM")
+        options+=(--nbest "$BEAM" --dual-inference-alpha 1 --src-lm "${lms[0]}" --tgt-lm "${lms[1]}")
+    fi
+    say "Translating $split, $from -> $to: $SENTENCES sentences ($WHERE)"
+    fairseq_output "$name" fairseq-generate "${COMMON[@]}" -s "$from" -t "$to" --gen-subset "$split" \
+        --post-process subword_nmt --max-len-a 1.5 --max-len-b 20 --no-progress-bar "${options[@]}"
+}
+
 for direction in "$SOURCE $TARGET" "$TARGET $SOURCE"; do
     read -r from to <<<"$direction"
-    say "Translating $SPLIT, $from -> $to: $SENTENCES sentences ($WHERE)"
-    fairseq_output "$from-$to.generate.txt" fairseq-generate "${COMMON[@]}" -s "$from" -t "$to" --gen-subset "$SPLIT" \
-        --post-process subword_nmt --max-len-a 1.5 --max-len-b 20 --no-progress-bar "${OPTIONS[@]}"
+    translate "$SPLIT" "$from" "$to" "$from-$to.generate.txt"
+    if ((DUAL_INFERENCE)); then
+        mkdir -p -- "$OUT/tuning/$from-$to"
+        translate "$TUNE_SPLIT" "$from" "$to" "tuning/$from-$to/generate.txt"
+        say "Tuning the weights of dual inference, $from -> $to"
+        run_module tune "$OUT/tuning/$from-$to/generate.txt" --out "$OUT/tuning/$from-$to" -t "$to" \
+            --reference "$DEST/raw/$TUNE_SPLIT.$to" --tokenizer "$TOKENIZER" --lenpen "$LENPEN" \
+            ${SACREBLEU:+--sacrebleu-tokenize "$SACREBLEU"} >"$OUT/tuning/$from-$to/table.txt"
+    fi
 done
 
-evaluation score "$DEST" "$OUT" --split "$SPLIT" \
+DI=()
+((!DUAL_INFERENCE)) || DI=(--dual-inference)
+run_module evaluation score "$DEST" "$OUT" --split "$SPLIT" "${DI[@]}" \
     ${SACREBLEU:+--sacrebleu-tokenize "$SACREBLEU"}
 printf '%s\n' "$IDENTITY" | replace "$OUT/options.txt"

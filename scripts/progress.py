@@ -77,7 +77,7 @@ def main() -> None:
         late = time.monotonic() - shown >= INTERVAL
         text = None
         if expected is not None:
-            done += line.startswith("H-")
+            done += line.startswith("S-")  # an H- line is there for each translation of an n-best list
             if late:
                 text = f"  {done:,} of {expected:,} sentences"
         else:

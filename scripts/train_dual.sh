@@ -18,7 +18,8 @@ DEST is the folder that scripts/preprocess.sh wrote. The stages, each with its f
                  validation text no longer improves
   dual           dual training from the best warm start, until the mean BLEU no longer improves
   mle            with --control: the same, but by maximum likelihood, for exactly as many updates
-The language models' scores of the training text are computed once and kept in RUN/lm-scores.
+The language models' scores of the training text are computed once and kept in RUN/lm-scores. RUN/text holds what
+python -m dual_fairseq.translate RUN needs of DEST: dictionaries, BPE codes, how text is tokenised.
 Each keeps checkpoint_best.pt (best mean BLEU), checkpoint_last.pt and train.log, and is evaluated in both directions
 (<stage>/eval/test, see scripts/evaluate.sh). A table of the results ends the run.
 
@@ -63,6 +64,8 @@ Both stages of the pair
 Evaluation
   --split NAME              what to evaluate on (default: test, or valid if there is no test)
   --beam N, --lenpen X, --sacrebleu-tokenize NAME    see scripts/evaluate.sh
+  --no-dual-inference       do not re-score translations by both models and both language models as well (weights are
+                            tuned on the validation text; takes another translation of it)
   --no-eval                 leave it out
 
 Machine
@@ -82,7 +85,7 @@ ARCH=transformer SIZE='' DROPOUT='' LABEL_SMOOTHING=0.1 INIT_SRC2TGT='' INIT_TGT
 LAMBDA=0.01 DUAL_OPTIONS=() CONTROL=0
 MAX_TOKENS=4096 LR='' DUAL_LR='' LR_WARMUP='' WARMUP_MAX_EPOCH=100 WARMUP_MAX_UPDATE='' DUAL_MAX_EPOCH=50
 DUAL_MAX_UPDATE='' PATIENCE=10 VALID_BEAM=1 SEED=1
-SPLIT='' EVAL_OPTIONS=() EVALUATE=1
+SPLIT='' EVAL_OPTIONS=() EVALUATE=1 DUAL_INFERENCE=1
 NPROC='' CPU=0 CONTINUE=0
 OPERANDS=() EXTRA=()
 stoppable "$0" "$@"
@@ -125,6 +128,7 @@ while (($#)); do
         --beam) need_value "$@" && number "$1" "$2" && EVAL_OPTIONS+=("$1" "$2") && shift ;;
         --lenpen) need_value "$@" && decimal "$1" "$2" && EVAL_OPTIONS+=("$1" "$2") && shift ;;
         --sacrebleu-tokenize) need_value "$@" && EVAL_OPTIONS+=("$1" "$2") && shift ;;
+        --no-dual-inference) DUAL_INFERENCE=0 ;;
         --no-eval) EVALUATE=0 ;;
         --nproc) need_value "$@" && number "$1" "$2" && NPROC=$2 && shift ;;
         --cpu) CPU=1 ;;
@@ -233,6 +237,27 @@ else
     OPTIONS+=(--eval-bleu-detok space --eval-tokenized-bleu)
 fi
 
+# keep_text: RUN/text, all that translating raw text needs beside a checkpoint, so that RUN can be used without DEST. Of
+# the record only what says how text is treated: the rest names files of this machine.
+keep_text() {
+    local language record
+    mkdir -p -- "$RUN/text"
+    for language in "$SOURCE" "$TARGET"; do
+        replace "$RUN/text/dict.$language.txt" <"$DEST/dual/dict.$language.txt"
+        [[ ! -f $DEST/bpe/codes.$language ]] || replace "$RUN/text/codes.$language" <"$DEST/bpe/codes.$language"
+    done
+    record=$("$PYTHON" - "$DEST/preprocess.json" <<'PY'
+import json, sys
+
+with open(sys.argv[1], encoding="utf-8") as file:
+    record = json.load(file)
+keys = ("source", "target", "tokenizer", "lowercase", "bpe", "dictionary", "versions")
+print(json.dumps({key: record[key] for key in keys if key in record}, indent=2, ensure_ascii=True))
+PY
+    )
+    printf '%s\n' "$record" | replace "$RUN/text/preprocess.json"
+}
+
 # pair_stage STAGE TITLE MAX_UPDATE OPTION...: train a stage unless it is finished; INPUT names what it starts from.
 pair_stage() {
     local dir=$RUN/$1 title=$2 max_update=$3
@@ -240,7 +265,10 @@ pair_stage() {
     IDENTITY="data $DATA_DIGEST${INPUT:+
 $INPUT}
 $(option_lines "${OPTIONS[@]}" "$@" --max-update "${max_update:-none}" "${EXTRA[@]}")"
-    if ! begin_stage "$dir" "$CONTINUE"; then
+    local finished=0
+    begin_stage "$dir" "$CONTINUE" || finished=1
+    keep_text # not before begin_stage has seen that DEST is what RUN was made from
+    if ((finished == 1)); then
         say "$title: finished before ($dir)"
         return
     fi
@@ -252,9 +280,12 @@ $(option_lines "${OPTIONS[@]}" "$@" --max-update "${max_update:-none}" "${EXTRA[
 # evaluate STAGE: its best checkpoint, on the split.
 evaluate() {
     ((EVALUATE == 1)) || return 0
+    local re_score=()
+    # its weights are tuned on valid, so valid itself would tell nothing
+    [[ $DUAL_INFERENCE == 0 || $SPLIT == valid ]] || re_score=(--dual-inference)
     say "Evaluation of the best checkpoint of stage $1"
     run_or_exit "$ROOT/scripts/evaluate.sh" "$DEST" "$RUN/$1/checkpoint_best.pt" --split "$SPLIT" --src-lm "$SRC_LM" \
-        --tgt-lm "$TGT_LM" "${EVAL_OPTIONS[@]}" "${MACHINE_OPTIONS[@]}"
+        --tgt-lm "$TGT_LM" "${re_score[@]}" "${EVAL_OPTIONS[@]}" "${MACHINE_OPTIONS[@]}"
 }
 
 STAGES=(dual)
@@ -289,4 +320,4 @@ fi
 for stage in "${STAGES[@]}"; do
     evaluate "$stage"
 done
-evaluation table "$RUN" --split "$SPLIT"
+run_module evaluation table "$RUN" --split "$SPLIT"

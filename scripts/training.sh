@@ -55,12 +55,11 @@ run_or_exit() {
     ((status == 0)) || exit "$status"
 }
 
-# evaluation ARGUMENT...: python -m dual_fairseq.evaluation, without what fairseq logs while it is imported.
-evaluation() {
-    run_or_exit "$PYTHON" -c 'import logging
+# run_module NAME ARGUMENT...: python -m dual_fairseq.NAME, without what fairseq logs while it is imported.
+run_module() {
+    run_or_exit "$PYTHON" -c 'import importlib, logging, sys
 logging.basicConfig(level=logging.ERROR)
-from dual_fairseq.evaluation import main
-main()' "$@"
+importlib.import_module("dual_fairseq." + sys.argv.pop(1)).main()' "$@"
 }
 
 # lock DIR: make the folder, and refuse a second run in it. The children hold the lock too, so it lasts as long as one

@@ -12,6 +12,7 @@ from conftest import PLUGIN, ROOT, TINY, fairseq
 
 from dual_fairseq import demo
 from dual_fairseq.errors import UserError
+from dual_fairseq.report.runs import read_log
 from dual_fairseq.toy_grammar import ToyGrammar, write_corpus
 
 
@@ -57,23 +58,20 @@ def record(updates: int, bleu: float) -> str:
     return f"2026-01-01 | INFO | valid | {json.dumps(values)}\n"
 
 
-def test_a_resumed_run_shows_each_validation_once(tmp_path):
-    log = tmp_path / "train.log"
-    log.write_text(record(10, 1.0) + "noise\n" + record(20, 2.0) + record(20, 2.5) + record(30, 3.0))
-    curve = demo.validation_curve(log)
-    assert [(r["num_updates"], r["bleu"]) for r in curve] == [(10, 1.0), (20, 2.5), (30, 3.0)]
-
-
 def test_the_report_of_a_finished_run(run_folder, capsys):
     """Table, picture and page from the files that the scripts write, with the text escaped."""
     for number, stage in enumerate(demo.STAGES):
         folder = run_folder / "train" / stage / "eval" / "test"
         folder.mkdir(parents=True)
         (run_folder / "train" / stage / "train.log").write_text(record(10, 20.0 + number) + record(20, 21.0 + number))
-        scores = {d: {"bleu": 20.5 + number, "chrf": 40.0, "nll_bits_per_token": 2.5} for d in demo.DIRECTIONS}
+        rescored = {"bleu": 25.25, "chrf": 42.0, "length_ratio": 0.99}
+        scores = {
+            d: {"bleu": 20.5 + number, "chrf": 40.0, "nll_bits_per_token": 2.5, "dual_inference": rescored}
+            for d in demo.DIRECTIONS
+        }
         (folder / "scores.json").write_text(json.dumps({**scores, "gap_abs": 5.25 - number}))
         for direction in demo.DIRECTIONS:
-            for kind in ("src", "ref", "hyp"):
+            for kind in ("src", "ref", "hyp", "dual-inference.hyp"):
                 (folder / f"{direction}.{kind}.txt").write_text(f"<b>{kind} {number if kind == 'hyp' else ''}\n" * 9)
     demo.main([str(run_folder)])
     limits = demo.entropy_limits(run_folder, "test")
@@ -84,16 +82,23 @@ def test_the_report_of_a_finished_run(run_folder, capsys):
     assert [row[:2] for row in rows[1:]] == [
         [d.replace("-", "→"), name] for d in demo.DIRECTIONS for name in demo.STAGES.values()
     ]
-    assert rows[3][2:] == ["22.50", "40.00", "2.500", f"+{2.5 - limits['de-en']:.3f}", "3.25"]
+    assert rows[3][2:] == ["22.50", "40.00", "2.500", f"+{2.5 - limits['de-en']:.3f}", "3.25", "25.25"]
     assert (run_folder / "report" / "demo.png").read_bytes().startswith(b"\x89PNG")
     page = (run_folder / "report" / "index.html").read_text()
-    assert page.count("<tr>") == 7 and "data:image/png;base64," in page
-    assert "&lt;b&gt;hyp 2" in page and "<b>" not in page
+    assert page.count("dual + dual inference") >= len(demo.DIRECTIONS)  # a row of the score table each
+    assert "<h2>Scores</h2>" in page and page.count("data:image/png;base64,") == 4
+    assert "&lt;b&gt;<mark>hyp</mark> <ins><mark>2</mark></ins>" in page and "<b>" not in page
+    for direction, limit in limits.items():
+        cells = (direction.replace("-", "→"), "dual", "2.500", f"{limit:.3f}", f"+{2.5 - limit:.3f}")
+        names, numbers = (
+            "".join(f"<td{c}>{x}</td>" for x in part) for c, part in ((' class="name"', cells[:2]), ("", cells[2:]))
+        )
+        assert f"<tr>{names}{numbers}</tr>" in page
 
 
 def assert_no_validation_is_below_the_limit(run, stage) -> None:
     limits = demo.entropy_limits(run, "valid")
-    curve = demo.validation_curve(run / "train" / stage / "train.log")
+    curve, _ = read_log(run / "train" / stage / "train.log")
     assert curve
     for record in curve:
         for direction, limit in limits.items():

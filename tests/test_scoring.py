@@ -1,11 +1,14 @@
 """Log-probabilities of given text in batches of like length, whatever the batch they are computed in."""
 
 import copy
+import shutil
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
 import torch
 from conftest import SOURCE, TARGET
+from omegaconf import OmegaConf, open_dict
 
 from dual_fairseq.errors import UserError
 from dual_fairseq.language_model import load_language_model
@@ -55,7 +58,9 @@ def test_an_ensemble_averages_probabilities_token_by_token(pair, sides):
     with torch.no_grad():
         for parameter in second.parameters():
             parameter.mul_(1.1)
-        tokens = [torch.stack([token_log_probs(m, *s) for m in (first, second)]) for s in zip(source, target, strict=True)]
+        tokens = [
+            torch.stack([token_log_probs(m, *s) for m in (first, second)]) for s in zip(source, target, strict=True)
+        ]
         expected = torch.stack([t.exp().mean(0).log().sum() for t in tokens])
     scores = translation_log_probs([first, second], source, target, task.target_dictionary)
     torch.testing.assert_close(scores.double(), expected, rtol=0, atol=1e-3)
@@ -102,3 +107,29 @@ def test_a_pair_is_loaded_either_way_round(trained_pair, language_models, tmp_pa
     ):
         with pytest.raises(UserError, match=message):
             load_pair(*arguments)
+
+
+def test_options_may_be_younger_than_the_checkpoint_but_not_unknown(trained_pair, tmp_path):
+    path = trained_pair[0] / "checkpoint_best.pt"
+    state = torch.load(path, weights_only=False)
+    with open_dict(state["cfg"].task) if OmegaConf.is_config(state["cfg"]) else nullcontext():
+        del state["cfg"]["task"]["dual_inference_alpha"]
+    torch.save(state, tmp_path / "old.pt")
+    _, task = load_pair(tmp_path / "old.pt", device="cpu", overrides={"dual_inference_alpha": 0.5})
+    assert task.dual_inference.forward == 0.5
+    with pytest.raises(UserError, match="bean: no option of"):
+        load_pair(path, device="cpu", overrides={"bean": 4})
+
+
+def test_a_pair_over_other_dictionaries_is_refused(trained_pair, corpus, tmp_path):
+    for name in (f"dict.{SOURCE}.txt", f"dict.{TARGET}.txt"):
+        shutil.copy(corpus / "dual" / name, tmp_path)
+    dictionary = tmp_path / f"dict.{TARGET}.txt"
+    lines = dictionary.read_text().splitlines()
+    for changed, message in (
+        (lines[:-1], "does not fit the dictionaries in"),
+        ([lines[1], lines[0], *lines[2:]], "symbol 4"),
+    ):
+        dictionary.write_text("\n".join(changed) + "\n")
+        with pytest.raises(UserError, match=message):
+            load_pair(trained_pair[0] / "checkpoint_best.pt", tmp_path)

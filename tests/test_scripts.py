@@ -88,7 +88,7 @@ def test_help_explains_every_option(name):
         ("train_dual.sh {dest} {out} --dual-start-update 0.5", "--dual-start-update takes a whole number"),
         ("train_dual.sh {dest} {out} --arch lstm --size tiny", "--size goes with --arch transformer"),
         ("evaluate.sh {dest} /no/pair.pt", "/no/pair.pt: there is no such checkpoint"),
-        ("evaluate.sh {dest} {dest}/preprocess.json --split ../x", "--split takes a name such as test"),
+        ("evaluate.sh {dest} {dest}/preprocess.json --split ../x", "--split and --tune-split take a name"),
         ("evaluate.sh {dest} {dest}/preprocess.json --split dev", "has no split 'dev' of xx-yy"),
         ("evaluate.sh {dest} {dest}/preprocess.json", "preprocess.json is not a checkpoint, or was cut short"),
         ("evaluate.sh {dest} {dest}/preprocess.json --src-lm x", "give both --src-lm and --tgt-lm, or neither"),

@@ -305,7 +305,8 @@ def test_ema_validation_by_updates_and_shards(corpus, lm_options, tmp_path):
     assert ema.keys() == model.keys() and all(torch.equal(ema[key], model[key]) for key in weights)
 
 
-def test_word_vectors_follow_the_language_not_the_role(corpus, tmp_path):
+@pytest.mark.parametrize(("model", "options"), [("transformer", ()), ("lstm", ("--decoder-freeze-embed",))])
+def test_word_vectors_follow_the_language_not_the_role(corpus, tmp_path, model, options):
     for language, value in ((SOURCE, 0.25), (TARGET, -0.5)):
         words = [line.split()[0] for line in (corpus / "dual" / f"dict.{language}.txt").read_text().splitlines()]
         lines = [f"{len(words)} 16", *(" ".join([word, *[str(value)] * 16]) for word in words)]
@@ -313,6 +314,7 @@ def test_word_vectors_follow_the_language_not_the_role(corpus, tmp_path):
     train(
         corpus / "dual", tmp_path / "pair", "--dual-lambda", 0, "--max-update", 1, "--lr", 0, "--optimizer", "sgd",
         "--encoder-embed-path", tmp_path / f"{SOURCE}.vec", "--decoder-embed-path", tmp_path / f"{TARGET}.vec",
+        *options, model=model,
     )  # fmt: skip
     pair = parameters(tmp_path / "pair")
     for direction, encoder, decoder in ((FORWARD, 0.25, -0.5), (REVERSE, -0.5, 0.25)):

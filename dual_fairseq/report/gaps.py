@@ -1,0 +1,181 @@
+"""log P(x) + log P(y|x) and log P(y) + log P(x|y) of a run's sentence pairs, by each of its stages.
+
+Scores are kept in the run (``report-cache/``) under a digest of all that they follow from.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from fairseq.data import Dictionary, data_utils
+from torch import Tensor
+from tqdm import tqdm
+
+from ..checkpoint import load_state
+from ..errors import UserError
+from ..language_model import load_language_model
+from ..model import direction_name
+from ..pair import load_pair
+from ..score_cache import cache_key
+from ..scoring import language_model_log_probs, translation_log_probs
+from .runs import Run
+
+PAIRS = 1000
+Advance = Callable[[int], object]
+
+
+@dataclass
+class PairScores:
+    """Scores of N sentence pairs, without those that one of the models cannot score.
+
+    Args:
+        forward, reverse: log P(x) + log P(y|x) and log P(y) + log P(x|y), two (N,) in nats.
+    """
+
+    forward: np.ndarray
+    reverse: np.ndarray
+
+    @property
+    def gap(self) -> np.ndarray:
+        """(N,) nats."""
+        return self.forward - self.reverse
+
+
+@dataclass
+class _Side:
+    """One language of the pairs: its dictionary, its sentences, its language model's file."""
+
+    language: str
+    dictionary: Dictionary
+    sentences: list[Tensor]
+    language_model: Path
+
+
+def score_run(
+    run: Run, split: str, pairs: int = PAIRS, data: Path | None = None, cpu: bool = False
+) -> dict[str, PairScores]:
+    """Score sentence pairs of a split by every stage that has a ``checkpoint_best.pt``.
+
+    Args:
+        run: its language models are those in ``RUN/lm``, else those recorded in its checkpoints.
+        split: of the binarized data.
+        pairs: at most so many, taken at even distances.
+        data: the folder of ``scripts/preprocess.sh`` or its ``dual``; default: the one recorded in the checkpoints.
+        cpu: use no GPU even if there is one.
+
+    Returns:
+        stage → scores.
+
+    Raises:
+        UserError: checkpoints, data or language models are not there.
+    """
+    checkpoints = {key: stage.checkpoint for key, stage in run.stages.items() if stage.checkpoint.is_file()}
+    if not checkpoints:
+        raise UserError(f"{run.folder}: no stage has a checkpoint_best.pt")
+    # the last one is that of dual training, if there is one: the others need not know of language models
+    last = list(checkpoints.values())[-1]
+    folder, source, target = _sides(load_state(str(last), "checkpoint")["cfg"], last.parent, run, split, pairs, data)
+    device = torch.device("cuda" if torch.cuda.is_available() and not cpu else "cpu")
+
+    def prior(advance: Advance) -> np.ndarray:
+        scores = []
+        for option, side in (("--src-lm", source), ("--tgt-lm", target)):
+            lm = load_language_model(str(side.language_model), side.dictionary, side.language, option)
+            like = torch.zeros((), device=device)
+            scores.append(language_model_log_probs(lm, side.sentences, like, advance=advance).cpu().numpy())
+        return np.stack(scores)
+
+    def conditional(checkpoint: Path, advance: Advance) -> np.ndarray:
+        pair, task = load_pair(checkpoint, folder, source.language, target.language, device)
+        scores = []
+        for here, there in ((source, target), (target, source)):
+            model = pair.models[direction_name(here.language, there.language)]
+            scored = translation_log_probs(
+                [model], here.sentences, there.sentences, there.dictionary, task.cfg.left_pad_source, advance=advance
+            )
+            scores.append(scored.cpu().numpy())
+        return np.stack(scores)
+
+    def scored(name: str, title: str, files: list[Path], compute: Callable[[Advance], np.ndarray]) -> np.ndarray:
+        digest = hashlib.sha256()
+        for file, side in zip(files, (source, target), strict=True):
+            digest.update(cache_key(str(file), side.dictionary, side.sentences).encode())
+        path = run.folder / "report-cache" / f"{name}.{split}.{digest.hexdigest()[:32]}.npy"
+        return _cached(path, f"{run.name}: {title}", 2 * len(source.sentences), compute)
+
+    log_p = scored("lm", "language models", [source.language_model, target.language_model], prior)
+    found = {}
+    for key, checkpoint in checkpoints.items():
+        title = run.stages[key].name
+        log_q = scored(key, title, [checkpoint] * 2, partial(conditional, checkpoint))
+        forward, reverse = log_p + log_q
+        finite = np.isfinite(forward) & np.isfinite(reverse)
+        found[key] = PairScores(forward[finite], reverse[finite])
+    return found
+
+
+def _sides(
+    cfg: Any, stage_folder: Path, run: Run, split: str, pairs: int, data: Path | None
+) -> tuple[Path, _Side, _Side]:
+    """The data folder, and the languages as source and target of the run's own task."""
+    if data is None:
+        recorded = cfg.task.data.split(os.pathsep)[0]
+        data = _find(recorded, cfg.checkpoint.save_dir, stage_folder)
+        if data is None:
+            raise UserError(f"the data, {recorded}, are not there any more; give their folder (--data)")
+    if (data / "dual").is_dir():
+        data = data / "dual"
+    languages = (cfg.task.source_lang, cfg.task.target_lang)
+    names = (f"{split}.{direction_name(*order)}" for order in (languages, languages[::-1]))
+    prefix = next((data / name for name in names if (data / f"{name}.{languages[0]}.idx").is_file()), None)
+    if prefix is None:
+        raise UserError(f"{data}: has no binarized split '{split}' of {direction_name(*languages)}")
+    sides = []
+    for language, recorded in zip(languages, (cfg.task.src_lm, cfg.task.tgt_lm), strict=True):
+        own = run.folder / "lm" / language / "checkpoint_best.pt"
+        elsewhere = _find(recorded, cfg.checkpoint.save_dir, stage_folder) if recorded else None
+        lm = own if own.is_file() else elsewhere
+        if lm is None:
+            raise UserError(f"the language model of {language} ({recorded or 'none was used'}) is not there")
+        dictionary = Dictionary.load(str(data / f"dict.{language}.txt"))
+        text = data_utils.load_indexed_dataset(f"{prefix}.{language}", dictionary)
+        chosen = np.unique(np.linspace(0, len(text) - 1, min(len(text), pairs)).round().astype(int))
+        sides.append(_Side(language, dictionary, [text[int(i)] for i in chosen], lm))
+    if len(sides[0].sentences) != len(sides[1].sentences):
+        raise UserError(f"{data}: split '{split}' has not as many sentences in one language as in the other")
+    return data, sides[0], sides[1]
+
+
+def _find(recorded: str, save_dir: str, stage_folder: Path) -> Path | None:
+    """A path recorded in a checkpoint; where it lies now if it has moved together with the run; None if it is gone."""
+    moved = os.path.normpath(stage_folder.resolve() / os.path.relpath(recorded, save_dir))
+    return next((path for path in (Path(recorded), Path(moved)) if path.exists()), None)
+
+
+def _cached(path: Path, title: str, total: int, compute: Callable[[Advance], np.ndarray]) -> np.ndarray:
+    if path.is_file():
+        return np.load(path, allow_pickle=False)
+    terminal = sys.stderr.isatty()
+    if not terminal:
+        print(f"Scoring {total // 2:,} sentence pairs, {title}", file=sys.stderr, flush=True)
+    with tqdm(total=total, desc=f"Scoring, {title}", unit=" sentences", disable=not terminal, mininterval=2) as bar:
+        scores = compute(bar.update)
+    unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        path.parent.mkdir(exist_ok=True)
+        with open(unfinished, "xb") as file:
+            np.save(file, scores, allow_pickle=False)
+        os.replace(unfinished, path)
+    except OSError as error:
+        print(f"{path.parent}: cannot be written ({error.strerror}); the scores are not kept", file=sys.stderr)
+    return scores

@@ -1,0 +1,233 @@
+"""What a run left behind: logs, options, scores and translations, as far as they are there."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError
+from ..evaluation import STAGES, read_lines
+
+Record = dict[str, float]
+
+
+@dataclass
+class Evaluation:
+    """The folder ``eval/<split>`` of a stage: ``scores.json`` and the texts beside it."""
+
+    folder: Path
+    scores: dict[str, Any]
+
+    @property
+    def directions(self) -> list[str]:
+        return [name for name, values in self.scores.items() if isinstance(values, dict)]
+
+    def lines(self, direction: str, kind: str) -> list[str] | None:
+        """The ``src``, ``hyp`` or ``ref`` text of a direction, None where it is gone."""
+        path = self.folder / f"{direction}.{kind}.txt"
+        return read_lines(path) if path.is_file() else None
+
+
+@dataclass
+class Stage:
+    """A folder of a run: ``warmup``, ``mle`` or ``dual``.
+
+    Args:
+        key: its name on disk, one of :data:`~dual_fairseq.evaluation.STAGES`.
+        valid, train: records of its log by update, and of two at one update (a resumed run) the later.
+        options: those it was trained with, without the dashes.
+        finished: whether it trained to its end.
+        start: updates that had been made in the warm start it goes on from.
+        before: that warm start's own record, as the first point of a curve.
+    """
+
+    key: str
+    folder: Path
+    valid: list[Record]
+    train: list[Record]
+    options: dict[str, str]
+    finished: bool
+    evaluations: dict[str, Evaluation]
+    start: float = 0.0
+    before: Record | None = None
+
+    @property
+    def name(self) -> str:
+        return STAGES[self.key]
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.folder / "checkpoint_best.pt"
+
+    @cached_property
+    def best(self) -> Record | None:
+        """The validation that ``checkpoint_best.pt`` was written after: the last one that reached the best so far."""
+        metric = next((key.removeprefix("best_") for r in self.valid for key in r if key.startswith("best_")), None)
+        if metric is None:
+            return self.valid[-1] if self.valid else None
+        reached = [r for r in self.valid if metric in r and r[metric] == r.get(f"best_{metric}")]
+        return reached[-1] if reached else None
+
+    def curve(self, key: str, which: str = "valid") -> tuple[list[float], list[float]]:
+        """(updates since the warm start began, values) of a logged quantity; empty where it was not logged."""
+        records = [(self.start + r["num_updates"], r[key]) for r in getattr(self, which) if key in r]
+        if records and which == "valid" and self.before is not None and key in self.before:
+            records.insert(0, (self.start, self.before[key]))
+        return [update for update, _ in records], [value for _, value in records]
+
+
+@dataclass
+class Run:
+    """A folder of ``scripts/train_dual.sh``."""
+
+    name: str
+    folder: Path
+    stages: dict[str, Stage] = field(default_factory=dict)
+
+    @property
+    def directions(self) -> list[str]:
+        """As far as logs and scores tell."""
+        found: dict[str, None] = {}
+        for stage in self.stages.values():
+            for evaluation in stage.evaluations.values():
+                found.update(dict.fromkeys(evaluation.directions))
+            for record in stage.valid[:1]:
+                names = [key.removeprefix("nll_loss_") for key in record if key.startswith("nll_loss_")]
+                found.update(dict.fromkeys(names))
+        return list(found)
+
+
+@dataclass
+class System:
+    """A stage of a run as it is called in tables and pictures."""
+
+    name: str
+    run: Run
+    stage: Stage
+
+
+def read_log(path: Path) -> tuple[list[Record], list[Record]]:
+    """The validation and the training records (one an epoch) of a ``train.log``, each in the order of updates.
+
+    Lines that are no JSON records, and one that is being written right now, are passed over.
+    """
+    found: dict[str, dict[float, Record]] = {"valid": {}, "train": {}}
+    if not path.is_file():
+        return [], []
+    with open(path, encoding="utf-8", errors="replace") as log:
+        for line in log:
+            for tag, records in found.items():
+                _, separator, text = line.partition(f" | {tag} | {{")
+                if separator:
+                    record = _record(text, tag)
+                    if "num_updates" in record:
+                        records[record["num_updates"]] = record
+    valid, train = ([records[update] for update in sorted(records)] for records in found.values())
+    return valid, train
+
+
+def _record(text: str, tag: str) -> Record:
+    try:
+        logged = json.loads("{" + text)
+    except json.JSONDecodeError:
+        return {}
+    record = {}
+    for key, value in logged.items():
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            continue
+        if math.isfinite(number):  # what a diverged run logged cannot be drawn
+            record[key.removeprefix(f"{tag}_")] = number
+    return record
+
+
+def read_run(folder: Path, name: str | None = None) -> Run:
+    """Read a run, whatever there is of it.
+
+    Args:
+        folder: of ``scripts/train_dual.sh``, or of ``make demo``, which has such a folder in ``train``.
+
+    Raises:
+        UserError: it holds no stage.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder}: there is no such folder; give one that scripts/train_dual.sh wrote")
+    root = next((f for f in (folder, folder / "train") if any((f / key).is_dir() for key in STAGES)), None)
+    if root is None:
+        raise UserError(
+            f"{folder}: holds none of the stages {', '.join(STAGES)}; give a folder of scripts/train_dual.sh"
+        )
+    stages = {key: _read_stage(root / key, key) for key in STAGES if (root / key).is_dir()}
+    warm = stages.get("warmup")
+    if warm is not None and warm.best is not None:
+        for key in stages.keys() - {"warmup"}:
+            stages[key].start, stages[key].before = warm.best["num_updates"], warm.best
+    return Run(name or folder.resolve().name, root, stages)
+
+
+def _read_stage(folder: Path, key: str) -> Stage:
+    valid, train = read_log(folder / "train.log")
+    evaluations = {}
+    for path in sorted(folder.glob("eval/*/scores.json")):
+        try:
+            scores = json.loads("\n".join(read_lines(path)))
+        except json.JSONDecodeError as error:
+            raise UserError(f"{path}: is not JSON ({error}); run scripts/evaluate.sh again") from error
+        evaluations[path.parent.name] = Evaluation(path.parent, scores)
+    options = {}
+    if (folder / "options.txt").is_file():
+        for line in read_lines(folder / "options.txt"):
+            if line.startswith("--"):
+                option, _, value = line[2:].partition(" ")
+                options[option] = value
+    return Stage(key, folder, valid, train, options, (folder / "finished").is_file(), evaluations)
+
+
+def read_runs(folders: Sequence[Path]) -> list[Run]:
+    """Several runs, named by as much of their paths as tells them apart.
+
+    Raises:
+        UserError: see :func:`read_run`; or a folder is given twice.
+    """
+    paths = [folder.resolve() for folder in folders]
+    if len(set(paths)) < len(paths):
+        raise UserError("a run is given twice; give each folder once")
+    parts = 1
+    while len({path.parts[-parts:] for path in paths}) < len(paths):
+        parts += 1
+    names = ["/".join(path.parts[-parts:]) for path in paths]
+    return [read_run(folder, name) for folder, name in zip(folders, names, strict=True)]
+
+
+def systems(runs: Sequence[Run]) -> list[System]:
+    """The stages of all runs, in order; a single run's are called by the stage alone."""
+    return [
+        System(stage.name if len(runs) == 1 else f"{run.name}: {stage.name}", run, stage)
+        for run in runs
+        for stage in run.stages.values()
+    ]
+
+
+def choose_split(runs: Sequence[Run], wanted: str | None = None) -> str:
+    """The split to show: the one asked for, else ``test`` where a run was evaluated on it, else another that was.
+
+    Raises:
+        UserError: nothing was evaluated on the split asked for, though on others it was.
+    """
+    found = sorted({split for run in runs for stage in run.stages.values() for split in stage.evaluations})
+    if wanted is not None:
+        if found and wanted not in found:
+            raise UserError(f"--split {wanted}: no stage was evaluated on it; there is {', '.join(found)}")
+        return wanted
+    return "test" if "test" in found or not found else found[0]
+
+
+def arrow(direction: str) -> str:
+    """``de-en`` as a reader sees it: ``de→en``."""
+    return direction.replace("-", "→")

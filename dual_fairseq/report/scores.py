@@ -1,0 +1,143 @@
+"""The table: systems by scores, and whether a difference is more than the choice of test sentences explains."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sacrebleu.metrics import CHRF
+from sacrebleu.significance import PairedTest, Result
+
+from ..evaluation import aligned, bleu_metric
+from .runs import System, arrow
+
+SAMPLES = 1000
+RE_SCORED = " + dual inference"
+HEAD = ("direction", "system", "BLEU", "p", "chrF", "p", "length", "NLL bits/token", "mean |gap| nats")
+
+
+@dataclass
+class Row:
+    """One system in one direction.
+
+    Args:
+        direction: ``de-en``.
+        system: what it is called.
+        scores: its entry in ``scores.json``.
+        gap: mean \\|gap\\|, nats a sentence pair.
+        tests: sacreBLEU's paired bootstrap for ``BLEU`` and ``chrF2``: score, p-value against the baseline, mean and
+            half-width of the 95 % interval; without a p-value for the baseline itself.
+        baseline: whether the others of its direction are compared with it.
+    """
+
+    direction: str
+    system: str
+    scores: dict[str, Any]
+    gap: float | None
+    tests: dict[str, Result] = field(default_factory=dict)
+    baseline: bool = False
+
+    def test(self, metric: str) -> Result | None:
+        return next((result for name, result in self.tests.items() if name.startswith(metric)), None)
+
+    def p_value(self, metric: str) -> float | None:
+        result = self.test(metric)
+        return None if result is None or self.baseline else result.p_value
+
+    def cells(self) -> tuple[str, ...]:
+        """As plain text."""
+        return (
+            arrow(self.direction),
+            self.system,
+            number(self.scores.get("bleu"), 2),
+            "baseline" if self.baseline else number(self.p_value("BLEU"), 3),
+            number(self.scores.get("chrf"), 2),
+            "baseline" if self.baseline else number(self.p_value("chrF"), 3),
+            number(self.scores.get("length_ratio"), 3),
+            number(self.scores.get("nll_bits_per_token"), 3),
+            number(self.gap, 2),
+        )
+
+
+def number(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def baseline_of(systems: Sequence[System], split: str) -> System | None:
+    """ "MLE continued" of the first run that has it, else the first system that was evaluated."""
+    evaluated = [system for system in systems if split in system.stage.evaluations]
+    return next((s for s in evaluated if s.stage.key == "mle"), evaluated[0] if evaluated else None)
+
+
+def score_rows(systems: Sequence[System], split: str, samples: int = SAMPLES) -> tuple[list[Row], list[str]]:
+    """The table, direction by direction, and notes on what could not be compared.
+
+    Args:
+        systems: those without an evaluation on ``split`` are passed over.
+        samples: of the paired bootstrap; 0 leaves it out.
+    """
+    evaluated = [system for system in systems if split in system.stage.evaluations]
+    baseline = baseline_of(systems, split)
+    directions = list(dict.fromkeys(d for s in evaluated for d in s.stage.evaluations[split].directions))
+    rows: list[Row] = []
+    notes: list[str] = []
+    for direction in directions:
+        of_direction: dict[str, Row] = {}
+        for system in evaluated:
+            scores = system.stage.evaluations[split].scores
+            if direction in scores:
+                own = scores[direction]
+                of_direction[system.name] = Row(direction, system.name, own, scores.get("gap_abs"))
+                if own.get("dual_inference"):
+                    name = system.name + RE_SCORED
+                    of_direction[name] = Row(direction, name, own["dual_inference"], None)
+        if samples and baseline is not None:
+            notes += _compare(of_direction, evaluated, baseline, direction, split, samples)
+        rows += of_direction.values()
+    return rows, list(dict.fromkeys(notes))
+
+
+def _compare(
+    rows: dict[str, Row], systems: Sequence[System], baseline: System, direction: str, split: str, samples: int
+) -> list[str]:
+    """sacreBLEU's paired bootstrap of all systems against the baseline, into ``rows``."""
+    texts = {
+        s.name + suffix: [s.stage.evaluations[split].lines(direction, kind) for kind in (hypothesis, "ref")]
+        for s in [baseline, *(s for s in systems if s is not baseline)]
+        for suffix, hypothesis in (("", "hyp"), (RE_SCORED, "dual-inference.hyp"))
+        if s.name + suffix in rows
+    }
+    hypotheses, references = texts.get(baseline.name, (None, None))
+    if not hypotheses or not references or len(hypotheses) != len(references):
+        return [f"No significance: the texts of {baseline.name} are not there."]
+    named: list[tuple[str, Sequence[str]]] = []
+    notes = []
+    for name, (hypothesis, reference) in texts.items():
+        if hypothesis and reference == references and len(hypothesis) == len(references):
+            named.append((name, hypothesis))
+        else:
+            notes.append(f"{name}: other test text than that of {baseline.name}, so not compared with it.")
+    # the tokenizer that the score was computed with stands in its signature
+    signature = dict(
+        part.split(":", 1) for part in rows[baseline.name].scores.get("bleu_signature", "").split("|") if part
+    )
+    metrics = {"BLEU": bleu_metric(direction.rpartition("-")[2], signature.get("tok")), "CHRF": CHRF()}
+    print(f"Significance tests, {arrow(direction)}: {len(named)} systems", file=sys.stderr, flush=True)
+    _, results = PairedTest(named, metrics, [references], test_type="bs", n_samples=samples)()
+    for index, (name, _) in enumerate(named):
+        tests = {metric: values[index] for metric, values in results.items()}
+        rows[name].tests = {metric: test for metric, test in tests.items() if isinstance(test, Result)}
+        if name != baseline.name and texts[name][0] == hypotheses:
+            # sacreBLEU counts differences above the observed one, and above 0 there is none: it would call the same
+            # translations significantly different
+            for test in rows[name].tests.values():
+                test.p_value = 1.0
+    rows[baseline.name].baseline = True
+    return notes
+
+
+def text_table(rows: Sequence[Row]) -> str:
+    """The table as plain text."""
+    return aligned([HEAD, *(row.cells() for row in rows)])

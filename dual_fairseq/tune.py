@@ -1,0 +1,232 @@
+"""Tune the weights of dual inference on saved n-best lists of the validation text.
+
+    fairseq-generate ... --gen-subset valid --nbest 5 --dual-inference-alpha 1 > nbest.txt
+    python -m dual_fairseq.tune nbest.txt --reference valid.en --target-lang en --out tuned
+
+No model runs: the components of every translation are in the list. Prints BLEU, chrF and length ratio by α, finds the
+best α and the best weights of the general form, and writes tuned/weights.json, tuned/alpha.tsv and tuned/tuning.png.
+scripts/evaluate.sh does all of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sacrebleu.metrics import BLEU, CHRF
+
+from .dual_inference import Weights
+from .errors import UserError
+from .evaluation import aligned, bleu_metric, detokenize, read_lines, write_whole
+from .nbest import NBest, best_of, read_nbest
+
+ALPHAS = np.linspace(0, 1, 21)
+# The general form is searched on this grid; the optimum is looked for on a plateau of it, not on a spike.
+REVERSE_WEIGHTS = np.arange(0, 2.01, 0.1)
+LM_WEIGHTS = np.arange(0, 1.21, 0.1)
+LENGTH_WEIGHTS = np.arange(-1.0, 3.01, 0.2)
+FORMS = ("plain", "alpha", "general")
+
+
+def detokenize_all(texts: Sequence[Sequence[str]], language: str, tokenizer: str) -> list[list[str]]:
+    """See :func:`~dual_fairseq.evaluation.detokenize`."""
+    flat = iter(detokenize([text for of_sentence in texts for text in of_sentence], language, tokenizer))
+    return [[next(flat) for _ in of_sentence] for of_sentence in texts]
+
+
+class CorpusBleu:
+    """Corpus BLEU of any choice of one translation a sentence, from counts made once.
+
+    Args:
+        texts, references: of N sentences: up to K translations, and the reference.
+        metric: sacreBLEU's.
+    """
+
+    def __init__(self, texts: Sequence[Sequence[str]], references: Sequence[str], metric: BLEU) -> None:
+        order = metric.max_ngram_order
+        width = max(map(len, texts), default=0) or 1
+        self.order = order
+        self.counts = np.zeros((len(texts), width, 2 * order + 2), dtype=np.int64)
+        for row, of_sentence, reference in zip(self.counts, texts, references, strict=True):
+            for k, text in enumerate(of_sentence or [""]):
+                bleu = metric.corpus_score([text], [[reference]])
+                row[k] = [*bleu.counts, *bleu.totals, bleu.sys_len, bleu.ref_len]
+
+    def score(self, chosen: np.ndarray) -> float:
+        """(N,) which translation of each sentence is chosen → BLEU, 0 to 100."""
+        *counts, sys_len, ref_len = self.counts[np.arange(len(chosen)), chosen].sum(axis=0).tolist()
+        return BLEU.compute_bleu(
+            correct=counts[: self.order], total=counts[self.order :], sys_len=sys_len, ref_len=ref_len,
+            smooth_method="exp",
+        ).score  # fmt: skip
+
+
+def grid_search(nbest: NBest, bleu: CorpusBleu) -> Weights:
+    """The weights of the general form (lenpen 0) in the middle of the best plateau of BLEU.
+
+    Every point of a grid is scored and replaced by the mean of itself and its neighbours: a single peak among lower
+    points is the validation text's own and would not be met again.
+    """
+    axes = (REVERSE_WEIGHTS, LM_WEIGHTS, LENGTH_WEIGHTS)
+    surface = np.empty([len(axis) for axis in axes])
+    for index in np.ndindex(*surface.shape):
+        weights = Weights(1.0, reverse=axes[0][index[0]], lm=axes[1][index[1]], length=axes[2][index[2]])
+        surface[index] = bleu.score(best_of(nbest.components, weights, 0.0))
+    best = np.unravel_index(_smooth(surface).argmax(), surface.shape)
+    reverse, lm, length = (round(float(axis[i]), 4) for axis, i in zip(axes, best, strict=True))
+    return Weights(1.0, reverse=reverse, lm=lm, length=length)
+
+
+def _smooth(surface: np.ndarray) -> np.ndarray:
+    """The mean of every point and its neighbours in all directions; beyond the edge there are none."""
+    total, count = np.pad(surface, 1), np.pad(np.ones_like(surface), 1)
+    for axis in range(surface.ndim):
+        total, count = (a + np.roll(a, 1, axis) + np.roll(a, -1, axis) for a in (total, count))
+    inner = (slice(1, -1),) * surface.ndim
+    return (total / np.maximum(count, 1))[inner]
+
+
+def tune(nbest: NBest, references: Sequence[str], language: str, lenpen: float, tokenize: str | None) -> dict[str, Any]:
+    """Scores by α and by the general form's best weights.
+
+    Args:
+        nbest, references: of the validation text.
+        language: the target language.
+        lenpen: length penalty of plain generation and of the α form; that of the general form is 0, for it has a
+            weight of the length.
+        tokenize: a sacreBLEU tokenizer; see :func:`~dual_fairseq.evaluation.bleu_metric`.
+
+    Returns:
+        What weights.json holds: of each of :data:`FORMS` its weights, lenpen, BLEU, chrF and length ratio, what is
+        best, and ``by_alpha``, the same for every α. The α form is missing where no LM of the source was at hand.
+
+    Raises:
+        UserError: no component but log P(y|x) is there.
+    """
+    metric = bleu_metric(language, tokenize)
+    bleu = CorpusBleu(nbest.texts, references, metric)
+    chrf = CHRF()
+
+    def row(weights: Weights, lenpen: float) -> dict[str, Any]:
+        hypotheses = nbest.best(weights, lenpen)
+        score = metric.corpus_score(hypotheses, [references])
+        return {
+            "weights": asdict(weights), "lenpen": lenpen, "bleu": score.score,
+            "chrf": chrf.corpus_score(hypotheses, [references]).score,
+            "length_ratio": score.sys_len / max(score.ref_len, 1),
+        }  # fmt: skip
+
+    known = ~np.isnan(nbest.components).all(axis=(0, 1))
+    result: dict[str, Any] = {"plain": row(Weights(), lenpen)}
+    if known[1:4].all():
+        result["by_alpha"] = [{"alpha": round(float(a), 4), **row(Weights.of_alpha(float(a)), lenpen)} for a in ALPHAS]
+        result["alpha"] = max(result["by_alpha"], key=lambda r: (r["bleu"], r["alpha"]))
+    if known[1] and known[2]:
+        result["general"] = row(grid_search(nbest, bleu), 0.0)
+    if len(result) == 1:
+        raise UserError("the n-best list has no language model scores; give fairseq-generate --src-lm and --tgt-lm")
+    result["best"] = max((form for form in FORMS if form in result), key=lambda form: result[form]["bleu"])
+    return result
+
+
+def options_of(row: dict[str, Any], alpha: float | None = None) -> str:
+    """What to give fairseq-generate for a row of :func:`tune`."""
+    if alpha is not None:
+        return f"--dual-inference-alpha {alpha:g} --lenpen {row['lenpen']:g}"
+    weights = row["weights"]
+    names = ("reverse", "lm", "length")
+    return " ".join([*(f"--dual-inference-{n}-weight {weights[n]:g}" for n in names), f"--lenpen {row['lenpen']:g}"])
+
+
+def table(result: dict[str, Any]) -> str:
+    """The result as plain text: by α, by form, and the options that stand for the forms."""
+    rows = [("", "", "BLEU", "chrF", "length ratio")]
+
+    def line(name: str, row: dict[str, Any]) -> None:
+        rows.append((name, "", f"{row['bleu']:.2f}", f"{row['chrf']:.2f}", f"{row['length_ratio']:.3f}"))
+
+    for row in result.get("by_alpha", []):
+        line(f"α = {row['alpha']:.2f}", row)
+    line("plain", result["plain"])
+    options = []
+    if "alpha" in result:
+        line("best α", result["alpha"])
+        options.append("best α:       " + options_of(result["alpha"], result["alpha"]["alpha"]))
+    if "general" in result:
+        line("general form", result["general"])
+        options.append("general form: " + options_of(result["general"]))
+    return "\n".join([aligned(rows), "", "as options of fairseq-generate:", *options])
+
+
+def picture(result: dict[str, Any], out: Path, title: str) -> None:
+    """BLEU, chrF and length ratio over α, with the other forms as lines."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, panels = plt.subplots(1, 3, figsize=(13, 3.8), layout="constrained")
+    for axes, key, name in zip(panels, ("bleu", "chrf", "length_ratio"), ("BLEU", "chrF", "length ratio"), strict=True):
+        if "by_alpha" in result:
+            axes.plot([r["alpha"] for r in result["by_alpha"]], [r[key] for r in result["by_alpha"]], marker=".")
+        for form, colour in (("plain", "0.5"), ("general", "tab:green")):
+            if form in result:
+                axes.axhline(result[form][key], color=colour, linestyle="--", label=f"{form} ({result[form][key]:.2f})")
+        axes.set_xlabel("α (1: plain generation)")
+        axes.set_title(name)
+        axes.grid(alpha=0.25)
+        axes.legend(fontsize=8)
+    figure.suptitle(title)
+    figure.savefig(out, dpi=110)
+    plt.close(figure)
+
+
+def write(result: dict[str, Any], out: Path, title: str) -> None:
+    """Write alpha.tsv, tuning.png and, last, weights.json."""
+    out.mkdir(parents=True, exist_ok=True)
+    lines = ["alpha\tbleu\tchrf\tlength_ratio"]
+    for row in result.get("by_alpha", []):
+        lines.append(f"{row['alpha']:g}\t{row['bleu']:.4f}\t{row['chrf']:.4f}\t{row['length_ratio']:.4f}")
+    write_whole(out / "alpha.tsv", "\n".join(lines) + "\n")
+    picture(result, out / "tuning.png", title)
+    write_whole(out / "weights.json", json.dumps(result, indent=1) + "\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line; see the first lines of this file."""
+    parser = argparse.ArgumentParser(
+        prog="python -m dual_fairseq.tune", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "nbest", type=Path, nargs="+", help="what fairseq-generate printed (with --results-path, both files)"
+    )
+    parser.add_argument("--reference", type=Path, required=True, help="the references, raw text, a sentence a line")
+    parser.add_argument("--target-lang", "-t", required=True, metavar="LANG")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="gets weights.json, alpha.tsv, tuning.png"
+    )
+    parser.add_argument("--tokenizer", choices=("moses", "none"), default="moses", help="what to undo in the list")
+    parser.add_argument("--lenpen", type=float, default=1.0, help="of plain generation and of the α form (default 1)")
+    parser.add_argument("--sacrebleu-tokenize", metavar="NAME")
+    options = parser.parse_args(arguments)
+
+    for chatty in ("fairseq", "matplotlib"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    logging.getLogger("sacrebleu").setLevel(logging.ERROR)
+    references = read_lines(options.reference)
+    lines = [line for path in options.nbest for line in read_lines(path)]
+    nbest = read_nbest(lines, len(references), options.nbest[0])
+    nbest.texts = detokenize_all(nbest.texts, options.target_lang, options.tokenizer)
+    result = tune(nbest, references, options.target_lang, options.lenpen, options.sacrebleu_tokenize)
+    write(result, options.out, f"{options.nbest[0].name}, {len(references)} sentences")
+    print(table(result))
+
+
+if __name__ == "__main__":
+    main()
