@@ -13,10 +13,12 @@ Either is divided by |y|^lenpen, as fairseq divides the log P(y|x) of its beam s
 
 from __future__ import annotations
 
+import json
 import math
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,7 +29,7 @@ from torch import Tensor, nn
 from .errors import UserError
 from .language_model import FrozenLanguageModel
 from .model import parameter_like
-from .scoring import language_model_log_probs, translation_log_probs
+from .scoring import BATCH_TOKENS, language_model_log_probs, translation_log_probs
 
 # log P(y|x), log P(x|y), log P(y), log P(x), |y|: the columns of every array of components
 COMPONENTS = ("forward", "reverse", "lm", "source_lm", "length")
@@ -86,6 +88,29 @@ def weights_of_options(
     if not 0 <= alpha <= 1:
         raise UserError(f"--dual-inference-alpha {alpha}: give a number from 0 to 1 (1 is plain generation)")
     return Weights.of_alpha(alpha)
+
+
+def options_of_weights(given: str) -> tuple[dict[str, float], float | None]:
+    """Task options, and the lenpen that goes with them, of an α or of the weights.json of ``dual_fairseq.tune``.
+
+    Raises:
+        UserError: it is neither.
+    """
+    try:
+        return {"dual_inference_alpha": float(given)}, None
+    except ValueError:
+        pass
+    try:
+        tuned = json.loads(Path(given).read_text(encoding="utf-8"))
+        form, row = tuned["best"], tuned[tuned["best"]]
+        names = ("alpha",) if form == "alpha" else ("reverse", "lm", "length")
+        values = row if form == "alpha" else row["weights"]
+        options = {f"dual_inference_{n}" + ("_weight" if n != "alpha" else ""): float(values[n]) for n in names}
+        return ({} if form == "plain" else options), float(row["lenpen"])
+    except FileNotFoundError as error:
+        raise UserError(f"--dual-inference {given}: is no number, and there is no such file") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"--dual-inference {given}: is not the weights.json of dual_fairseq.tune ({error})") from error
 
 
 class DualInferenceGenerator(nn.Module):
@@ -152,20 +177,22 @@ class DualInferenceGenerator(nn.Module):
             return [np.zeros((0, len(COMPONENTS))) for _ in finalized]
         hypotheses = [hypothesis for of_sentence in finalized for hypothesis in of_sentence]
         targets = [hypothesis["tokens"].cpu() for hypothesis in hypotheses]
+        # on a CPU, what counts is that a batch's logits stay near it
+        size = 1024 if like.device.type == "cpu" else BATCH_TOKENS
         nan = torch.full((len(hypotheses),), float("nan"), device=like.device)
         source_lm, lm = self.lms
         of_source = nan
         if source_lm is not None:
-            of_source = language_model_log_probs(source_lm, sources, like)[
+            of_source = language_model_log_probs(source_lm, sources, like, size)[
                 torch.as_tensor(sentence, device=like.device)
             ]
         columns = [
             torch.stack([h["positional_scores"].float().sum() for h in hypotheses]).to(like.device),
             translation_log_probs(
                 self.reverse_models, targets, [sources[i] for i in sentence], self.source_dictionary,
-                self.left_pad_source,
+                self.left_pad_source, size,
             ),
-            nan if lm is None else language_model_log_probs(lm, targets, like),
+            nan if lm is None else language_model_log_probs(lm, targets, like, size),
             of_source,
         ]  # fmt: skip
         # one transfer from the device for all of them

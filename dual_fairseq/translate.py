@@ -59,9 +59,12 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", metavar="FILE", help="default: standard output; FILE appears when it is complete")
     parser.add_argument("--beam", type=int, default=5, metavar="N", help="beam size (default 5)")
     parser.add_argument("--nbest", type=int, default=1, metavar="N", help="translations of each line (default 1)")
+    parser.add_argument("--lenpen", type=float, metavar="X", help="above 1 favours longer output (default 1)")
     parser.add_argument(
-        "--lenpen", type=float, default=1.0, metavar="X", help="above 1 favours longer output (default 1)"
-    )
+        "--dual-inference", metavar="WEIGHTS",
+        help="let both models and both language models choose among the beam's translations: α from 0 to 1, or the "
+        "weights.json that scripts/evaluate.sh left in RUN/dual/eval/test/tuning/<src>-<tgt>",
+    )  # fmt: skip
     parser.add_argument("--scores", action="store_true", help="print the score before each translation")
     parser.add_argument(
         "--max-tokens", type=int, default=4096, metavar="N", help="source tokens a batch (default 4096)"
@@ -199,6 +202,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         overrides = {str(name): value for name, value in overrides.items()}
     except (ValueError, SyntaxError, AttributeError):
         parser.error(f"--model-overrides {options.model_overrides}: give a dictionary, as \"{{'dropout': 0.1}}\"")
+
+    lenpen = None
+    if options.dual_inference is not None:
+        from .dual_inference import options_of_weights  # not before --help has had its chance
+
+        tuned, lenpen = options_of_weights(options.dual_inference)
+        overrides |= tuned
+    if options.lenpen is None:
+        options.lenpen = 1.0 if lenpen is None else lenpen
 
     # in place of what fairseq set up while it was imported
     logging.basicConfig(level=logging.WARNING, format="dual_fairseq: warning: %(message)s", force=True)

@@ -27,10 +27,10 @@ from .evaluation import aligned, bleu_metric, detokenize, read_lines, write_whol
 from .nbest import NBest, best_of, read_nbest
 
 ALPHAS = np.linspace(0, 1, 21)
-# The general form is searched on this grid; the optimum is looked for on a plateau of it, not on a spike.
-REVERSE_WEIGHTS = np.arange(0, 2.01, 0.1)
-LM_WEIGHTS = np.arange(0, 1.21, 0.1)
-LENGTH_WEIGHTS = np.arange(-1.0, 3.01, 0.2)
+# The general form is searched on a coarse grid, then on a finer one around its best point; the optimum is looked for
+# on a plateau, not on a spike. (from, to, step) of the weights of log P(x|y), log P(y) and |y| in nats a token:
+GRID = {"reverse": (0.0, 3.0, 0.2), "lm": (0.0, 2.4, 0.2), "length": (-1.0, 6.0, 0.5)}
+FINER = 4
 FORMS = ("plain", "alpha", "general")
 
 
@@ -73,14 +73,22 @@ def grid_search(nbest: NBest, bleu: CorpusBleu) -> Weights:
     Every point of a grid is scored and replaced by the mean of itself and its neighbours: a single peak among lower
     points is the validation text's own and would not be met again.
     """
-    axes = (REVERSE_WEIGHTS, LM_WEIGHTS, LENGTH_WEIGHTS)
+    best = _best_point(nbest, bleu, [np.arange(low, high + step / 2, step) for low, high, step in GRID.values()])
+    axes = []
+    for centre, (low, high, step) in zip(best, GRID.values(), strict=True):
+        axis = centre + np.linspace(-step, step, 2 * FINER + 1)
+        axes.append(axis[(axis > low - step / 2) & (axis < high + step / 2)])
+    reverse, lm, length = (round(float(value), 4) for value in _best_point(nbest, bleu, axes))
+    return Weights(1.0, reverse=reverse, lm=lm, length=length)
+
+
+def _best_point(nbest: NBest, bleu: CorpusBleu, axes: Sequence[np.ndarray]) -> list[float]:
     surface = np.empty([len(axis) for axis in axes])
     for index in np.ndindex(*surface.shape):
-        weights = Weights(1.0, reverse=axes[0][index[0]], lm=axes[1][index[1]], length=axes[2][index[2]])
+        weights = Weights(1.0, **{name: axis[i] for name, axis, i in zip(GRID, axes, index, strict=True)})
         surface[index] = bleu.score(best_of(nbest.components, weights, 0.0))
     best = np.unravel_index(_smooth(surface).argmax(), surface.shape)
-    reverse, lm, length = (round(float(axis[i]), 4) for axis, i in zip(axes, best, strict=True))
-    return Weights(1.0, reverse=reverse, lm=lm, length=length)
+    return [float(axis[i]) for axis, i in zip(axes, best, strict=True)]
 
 
 def _smooth(surface: np.ndarray) -> np.ndarray:

@@ -422,6 +422,29 @@ def test_lines_in_are_lines_out(command, pair):
     assert command(b"", "-t", TARGET) == ""
 
 
+def test_dual_inference_by_tuned_weights(command, run, pair, tmp_path):
+    weights = {"forward": 1.0, "reverse": 0.5, "lm": 0.0, "source_lm": 0.0, "length": 0.25}
+    path = tmp_path / "weights.json"
+    path.write_text(json.dumps({"best": "general", "general": {"weights": weights, "lenpen": 0.5}}))
+    options = {"dual_inference_reverse_weight": 0.5, "dual_inference_length_weight": 0.25}
+    tuned = DualTranslator.from_pretrained(run, device="cpu", **options)
+    texts = TEXT.decode().splitlines()
+    best = tuned.translate_nbest(texts, target=TARGET, beam=4, lenpen=0.5)
+    assert command(TEXT, "-t", TARGET, "--beam", 4, "--scores", "--dual-inference", path) == "".join(
+        f"{h[0].score:.4f}\t{h[0].text}\n" for h in best
+    )
+    plain = command(TEXT, "-t", TARGET, "--scores")
+    assert command(TEXT, "-t", TARGET, "--scores", "--dual-inference", 1) == plain
+    refusals = {
+        tmp_path / "none": "is no number, and there is no such file",
+        run / "text" / "preprocess.json": "is not the weights.json",
+        2: "give a number from 0 to 1",
+    }
+    for given, message in refusals.items():
+        with pytest.raises(UserError, match=message):
+            command(TEXT, "-t", TARGET, "--dual-inference", given)
+
+
 def test_a_file_is_written_whole_and_gzip_is_read(command, tmp_path):
     expected = command(TEXT, "-t", TARGET)
     out, packed = tmp_path / "out", tmp_path / "in.gz"
