@@ -21,11 +21,11 @@ from typing import Any
 import torch
 from omegaconf import OmegaConf
 from torch import Tensor
-from tqdm import tqdm
 
 from .checkpoint import check_weightless_options, load_state
 from .errors import UserError
 from .export import write_checkpoint
+from .progress import Progress
 
 
 def average(inputs: Sequence[str | os.PathLike[str]]) -> dict[str, Any]:
@@ -39,21 +39,23 @@ def average(inputs: Sequence[str | os.PathLike[str]]) -> dict[str, Any]:
     result: dict[str, Any] = {}
     sums: OrderedDict[str, Tensor] = OrderedDict()
     dtypes: dict[str, torch.dtype] = {}
-    for path in tqdm([os.fspath(p) for p in inputs], desc="average", unit=" files", mininterval=2, disable=None):
-        state = load_state(path, "--inputs")
-        weights = state["model"]
-        if not result:
-            result = state
-            dtypes = {key: tensor.dtype for key, tensor in weights.items()}
-            sums = OrderedDict((key, _widened(tensor)) for key, tensor in weights.items())
-            continue
-        for key in (*weights, *sums):
-            if key not in weights or key not in sums or weights[key].shape != sums[key].shape:
-                what = "have another shape" if key in weights and key in sums else "are in only one of them"
-                raise UserError(f"--inputs {path}: is another model than {inputs[0]}: the weights {key} {what}")
-        check_weightless_options(result["cfg"].model, state["cfg"].model, path, "--inputs")
-        for key in sums:
-            sums[key] += weights[key]  # in place, in the wide type
+    with Progress("average", len(inputs), "files") as progress:
+        for path in [os.fspath(p) for p in inputs]:
+            state = load_state(path, "--inputs")
+            progress.update(1)
+            weights = state["model"]
+            if not result:
+                result = state
+                dtypes = {key: tensor.dtype for key, tensor in weights.items()}
+                sums = OrderedDict((key, _widened(tensor)) for key, tensor in weights.items())
+                continue
+            for key in (*weights, *sums):
+                if key not in weights or key not in sums or weights[key].shape != sums[key].shape:
+                    what = "have another shape" if key in weights and key in sums else "are in only one of them"
+                    raise UserError(f"--inputs {path}: is another model than {inputs[0]}: the weights {key} {what}")
+            check_weightless_options(result["cfg"].model, state["cfg"].model, path, "--inputs")
+            for key in sums:
+                sums[key] += weights[key]  # in place, in the wide type
     count = len(inputs)
     result["model"] = OrderedDict((key, _narrowed(total, count, dtypes[key])) for key, total in sums.items())
     return _as_saved(result)

@@ -14,7 +14,6 @@ import logging
 import math
 import os
 import sys
-import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,7 +25,6 @@ from typing import IO, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from .corpus import REASONS, BadLine, decode, read_rows, say, survey
 from .duality import duality_gap
@@ -34,6 +32,7 @@ from .errors import UserError
 from .language_model import FrozenLanguageModel, load_language_model
 from .model import DualModel, direction_name, parameter_like
 from .pair import load_pair
+from .progress import Progress
 from .scoring import BATCH_TOKENS, language_model_log_probs, translation_log_probs
 from .task import DualTranslationTask
 from .text import TextPipeline
@@ -343,7 +342,8 @@ def score_command(arguments: Sequence[str]) -> None:
         say(f"scoring {total:,} pairs of {name} on the {'GPU' if device.type == 'cuda' else 'CPU'}")
         first, noted = 1, 0
         file.write("\t".join(COLUMNS).encode() + b"\n")
-        with _Progress(total, passes=4 if lms else 2) as progress:
+        with Progress("score", total, "pairs", tell=say) as bar:
+            progress = _Passes(bar, passes=4 if lms else 2)
             for block in blocks:
                 text = (block.sources, block.targets)
                 scores = score_pairs(pair, task, *text, lms, options.max_tokens, progress.advance)
@@ -402,35 +402,22 @@ def _language_models(options: argparse.Namespace, task: DualTranslationTask) -> 
     return None
 
 
-class _Progress:
-    """A bar on a terminal; elsewhere a line every half a minute."""
+class _Passes:
+    """Pairs done, where each block takes several passes over its sentences."""
 
-    def __init__(self, total: int, passes: int) -> None:
-        self._passes, self._finished, self._sentences = passes, 0, 0
-        self._total, self._said = total, time.monotonic()
-        self._bar = tqdm(total=total, unit=" pairs", desc="score", mininterval=2, disable=None)
-
-    def __enter__(self) -> _Progress:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._bar.close()
+    def __init__(self, progress: Progress, passes: int) -> None:
+        self._progress, self._passes = progress, passes
+        self._finished, self._sentences = 0, 0
 
     def advance(self, count: int) -> None:
         """``count`` more sentences were scored in one of the passes over a block."""
         self._sentences += count
-        self._show(self._finished + self._sentences // self._passes)
+        self._progress.update(self._finished + self._sentences // self._passes - self._progress.done)
 
     def finish(self, count: int) -> None:
         """A block of ``count`` pairs is finished, whatever could not be scored in it."""
         self._finished, self._sentences = self._finished + count, 0
-        self._show(self._finished)
-
-    def _show(self, done: int) -> None:
-        self._bar.update(done - self._bar.n)
-        if self._bar.disable and time.monotonic() - self._said > 30:
-            say(f"{done:,} of {self._total:,} pairs")
-            self._said = time.monotonic()
+        self._progress.update(self._finished - self._progress.done)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

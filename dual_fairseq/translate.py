@@ -19,10 +19,9 @@ from contextlib import ExitStack, contextmanager, redirect_stdout
 from pathlib import Path
 from typing import IO, Any, cast
 
-from tqdm import tqdm
-
 from .corpus import open_text, say
 from .errors import UserError
+from .progress import Progress
 
 _BUFFER_BYTES = 1 << 22  # lines of any length are read, but not thousands of very long ones at once
 
@@ -164,9 +163,9 @@ def translate_stream(options: argparse.Namespace, overrides: dict[str, Any]) -> 
             stream, name, typed = stack.enter_context(open_text(Path(options.input))), options.input, False
         output = stack.enter_context(written(options.output))
         on_screen = options.output is None and os.isatty(1)  # translations, among which no bar shall stand
-        shown = sys.stderr.isatty() and not typed and not on_screen
+        shown = not typed and not (on_screen and sys.stderr.isatty())
         total = _count_lines(options.input) if shown and options.input is not None else None
-        bar = stack.enter_context(tqdm(total=total, unit=" lines", mininterval=2, disable=not shown))
+        bar = stack.enter_context(Progress("translate", total, "lines", shown))
         for first, lines in read_lines(stream, name, 1 if typed else options.buffer):
             translations = pair.translate_nbest(
                 lines,

@@ -19,13 +19,13 @@ import numpy as np
 import torch
 from fairseq.data import Dictionary, data_utils
 from torch import Tensor
-from tqdm import tqdm
 
 from ..checkpoint import load_state
 from ..errors import UserError
 from ..language_model import load_language_model
 from ..model import direction_name
 from ..pair import load_pair
+from ..progress import Progress
 from ..score_cache import cache_key
 from ..scoring import language_model_log_probs, translation_log_probs
 from .runs import Run
@@ -165,11 +165,10 @@ def _find(recorded: str, save_dir: str, stage_folder: Path) -> Path | None:
 def _cached(path: Path, title: str, total: int, compute: Callable[[Advance], np.ndarray]) -> np.ndarray:
     if path.is_file():
         return np.load(path, allow_pickle=False)
-    terminal = sys.stderr.isatty()
-    if not terminal:
+    if not sys.stderr.isatty():
         print(f"Scoring {total // 2:,} sentence pairs, {title}", file=sys.stderr, flush=True)
-    with tqdm(total=total, desc=f"Scoring, {title}", unit=" sentences", disable=not terminal, mininterval=2) as bar:
-        scores = compute(bar.update)
+    with Progress(f"Scoring, {title}", total) as progress:
+        scores = compute(progress.update)
     unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         path.parent.mkdir(exist_ok=True)

@@ -1,0 +1,58 @@
+"""Progress of what takes longer than a few seconds: a bar on a terminal, a line now and then elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+
+from tqdm import tqdm
+
+SECONDS = 30.0  # between two lines
+
+
+def to_stderr(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+class Progress:
+    """A context manager that counts.
+
+    Args:
+        title: what is done.
+        total: of how many; None if that is not known.
+        unit: what is counted.
+        shown: False for silence (processes of a run other than the first, a bar that would stand in the output).
+        tell: what a line goes to where standard error is no terminal.
+    """
+
+    def __init__(
+        self,
+        title: str,
+        total: int | None = None,
+        unit: str = "sentences",
+        shown: bool = True,
+        tell: Callable[[str], None] = to_stderr,
+    ) -> None:
+        self.title, self.total, self.unit = title, total, unit
+        self.done = 0
+        self._tell = tell if shown and not sys.stderr.isatty() else None
+        self._told = time.monotonic()
+        self._bar = tqdm(
+            total=total, desc=title, unit=f" {unit}", mininterval=2, disable=not shown or self._tell is not None
+        )
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def update(self, count: int) -> None:
+        """``count`` more are done."""
+        self.done += count
+        self._bar.update(count)
+        if self._tell is not None and time.monotonic() - self._told >= SECONDS:
+            self._told = time.monotonic()
+            of = f" of {self.total:,}" if self.total is not None else ""
+            self._tell(f"{self.title}: {self.done:,}{of} {self.unit}")
