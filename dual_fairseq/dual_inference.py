@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -90,27 +91,35 @@ def weights_of_options(
     return Weights.of_alpha(alpha)
 
 
-def options_of_weights(given: str) -> tuple[dict[str, float], float | None]:
-    """Task options, and the lenpen that goes with them, of an α or of the weights.json of ``dual_fairseq.tune``.
+@dataclass(frozen=True)
+class Choice:
+    """How to choose among translations: weights, the lenpen that goes with them, and the target language, if known."""
+
+    weights: Weights
+    lenpen: float | None = None
+    language: str | None = None
+
+
+def read_choice(given: str | float | os.PathLike[str]) -> Choice:
+    """An α, or the best that is in a weights.json of ``dual_fairseq.tune``.
 
     Raises:
         UserError: it is neither.
     """
     try:
-        return {"dual_inference_alpha": float(given)}, None
+        weights = weights_of_options(float(str(given)), None, None, None)
+        assert weights is not None
+        return Choice(weights)
     except ValueError:
         pass
     try:
-        tuned = json.loads(Path(given).read_text(encoding="utf-8"))
-        form, row = tuned["best"], tuned[tuned["best"]]
-        names = ("alpha",) if form == "alpha" else ("reverse", "lm", "length")
-        values = row if form == "alpha" else row["weights"]
-        options = {f"dual_inference_{n}" + ("_weight" if n != "alpha" else ""): float(values[n]) for n in names}
-        return ({} if form == "plain" else options), float(row["lenpen"])
+        tuned = json.loads(Path(str(given)).read_text(encoding="utf-8"))
+        row = tuned[tuned["best"]]
+        return Choice(Weights(**row["weights"]), float(row["lenpen"]), tuned.get("target_lang"))
     except FileNotFoundError as error:
-        raise UserError(f"--dual-inference {given}: is no number, and there is no such file") from error
+        raise UserError(f"{given}: is no number, and there is no such file; see scripts/evaluate.sh") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"--dual-inference {given}: is not the weights.json of dual_fairseq.tune ({error})") from error
+        raise UserError(f"{given}: is not the weights.json of dual_fairseq.tune ({error})") from error
 
 
 class DualInferenceGenerator(nn.Module):

@@ -18,7 +18,7 @@ from fairseq.data import data_utils
 from sacrebleu.metrics import BLEU, CHRF
 from sacremoses import MosesDetokenizer
 
-from .dual_inference import Weights
+from .dual_inference import read_choice
 from .errors import UserError
 from .nbest import read_nbest
 
@@ -232,17 +232,15 @@ def evaluate(
         scores.nll_bits_per_token = validation.get(f"nll_loss_{direction}")
         tuned = out / "tuning" / direction / "weights.json"
         if dual_inference:
-            weights = json.loads("\n".join(read_lines(tuned)))
-            weights = weights[weights["best"]]
-            best = read_nbest(read_lines(generated), count, generated).best(
-                Weights(**weights["weights"]), weights["lenpen"]
-            )
+            choice = read_choice(tuned)
+            lenpen = choice.lenpen or 0.0
+            best = read_nbest(read_lines(generated), count, generated).best(choice.weights, lenpen)
             best = detokenize(best, target, record["tokenizer"])
             write_whole(out / f"{direction}.dual-inference.hyp.txt", "".join(f"{line}\n" for line in best))
             rescored = score(best, texts[target], target, tokenize)
             scores.dual_inference = {
                 "bleu": rescored.bleu, "chrf": rescored.chrf, "length_ratio": rescored.length_ratio,
-                "weights": weights["weights"], "lenpen": weights["lenpen"],
+                "weights": asdict(choice.weights), "lenpen": lenpen,
             }  # fmt: skip
         result[direction] = asdict(scores)
     if "gap_abs" in validation:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,24 @@ class FrozenLanguageModel:
     def sentence_log_prob(self, tokens: Tensor, like: Tensor) -> Tensor:
         """log P(sentence), ``</s>`` included: (B, T) tokens → (B,) nats, float32."""
         return self.token_log_probs(tokens, like).sum(dim=-1)
+
+
+def find_language_model(language: str, recorded: str | None, checkpoint: str | None) -> str | None:
+    """The language model of a language that belongs to a pair's checkpoint.
+
+    Args:
+        language: language code.
+        recorded: what the checkpoint says it was trained with, if anything.
+        checkpoint: its file, beside whose folder a run of ``scripts/train_dual.sh`` has ``lm/<language>``.
+
+    Returns:
+        The first of these that is there, or None.
+    """
+    candidates = [Path(recorded)] if recorded else []
+    if checkpoint:
+        run = Path(os.path.abspath(checkpoint)).parent.parent
+        candidates.append(run / "lm" / language / "checkpoint_best.pt")
+    return next((str(path) for path in candidates if path.is_file()), None)
 
 
 def load_language_model(path: str, dictionary: Dictionary, language: str, option: str) -> FrozenLanguageModel:

@@ -26,7 +26,10 @@ class NBest:
 
     def best(self, weights: Weights, lenpen: float) -> list[str]:
         """The best translation of each sentence under some weights; '' where there is none."""
-        chosen = best_of(self.components, weights, lenpen)
+        return self.take(best_of(self.components, weights, lenpen))
+
+    def take(self, chosen: np.ndarray) -> list[str]:
+        """(N,) which translation of each sentence → the translations; '' where there is none."""
         return [texts[i] if texts else "" for texts, i in zip(self.texts, chosen, strict=True)]
 
 

@@ -14,8 +14,35 @@ from omegaconf import open_dict
 
 from .checkpoint import check_dictionary, data_directories, load_state
 from .errors import UserError
+from .evaluation import STAGES
+from .language_model import find_language_model
 from .model import DualModel
 from .task import DualTranslationConfig, DualTranslationTask
+
+
+def find_checkpoint(run: str | os.PathLike[str]) -> Path:
+    """The checkpoint to use a pair by.
+
+    Args:
+        run: a checkpoint file; or a folder of ``scripts/train_dual.sh``, of which the best checkpoint of the stage
+            ``dual`` is taken, else of ``mle``, else of ``warmup``; or the folder of one stage (any folder of
+            checkpoints), of which the best is taken, else the last.
+
+    Raises:
+        UserError: there is none.
+    """
+    path = Path(run)
+    if path.is_file():
+        return path
+    if not path.is_dir():
+        raise UserError(f"{path}: there is no such folder or checkpoint")
+    if (path / "train").is_dir() and not any((path / stage).is_dir() for stage in STAGES):
+        path /= "train"  # scripts/demo.sh keeps its run beside its text
+    names = [f"{stage}/checkpoint_best.pt" for stage in reversed(STAGES)] + ["checkpoint_best.pt", "checkpoint_last.pt"]
+    for name in names:
+        if (path / name).is_file():
+            return path / name
+    raise UserError(f"{path}: holds no checkpoint of a pair ({', '.join(names)}); has scripts/train_dual.sh run?")
 
 
 def load_pair(
@@ -29,11 +56,14 @@ def load_pair(
     """Load a pair's checkpoint, in evaluation mode.
 
     Args:
-        checkpoint: of ``fairseq-train --task dual_translation``.
+        checkpoint: of ``fairseq-train --task dual_translation``, or a folder: see :func:`find_checkpoint`.
         data: a folder with ``dict.<lang>.txt`` of both languages; default: the one recorded in the checkpoint.
         source, target: which of its languages the task's source and target are to be; default: as it was trained.
         device: where to put the models; default: a GPU if there is one.
         overrides: of fairseq's model and task options, e.g. ``{"src_lm": "lm.de.pt"}``.
+
+    The language models that it was trained with, or those in its run's folder, become ``task.cfg.src_lm`` and
+    ``tgt_lm`` where they are still there; None where they are not.
 
     Returns:
         (pair, task): ``pair.models["de-en"]`` is a plain fairseq model.
@@ -43,6 +73,8 @@ def load_pair(
             are not those that it was trained with.
     """
     path = os.fspath(checkpoint)
+    if os.path.isdir(path):
+        path = str(find_checkpoint(path))
     state = load_state(path, "checkpoint")
     name = getattr(state["cfg"].task, "_name", None) or getattr(state["cfg"].task, "task", None)
     if name != "dual_translation":
@@ -55,6 +87,9 @@ def load_pair(
     source = source or next(language for language in recorded if language != target)
     target = target or next(language for language in recorded if language != source)
     changes["source_lang"], changes["target_lang"] = source, target
+    lms = dict(zip(recorded, (getattr(state["cfg"].task, n, None) for n in ("src_lm", "tgt_lm")), strict=True))
+    for option, language in (("src_lm", source), ("tgt_lm", target)):
+        changes.setdefault(option, find_language_model(language, lms[language], path))
     folder = Path(os.fspath(data) if data is not None else state["cfg"].task.data.split(os.pathsep)[0])
     if not folder.is_dir():
         raise UserError(f"{path}: the folder of its dictionaries, {folder}, is not there; give the one that is")
@@ -75,6 +110,7 @@ def load_pair(
         ) from error
     for language, dictionary in ((source, task.source_dictionary), (target, task.target_dictionary)):
         check_dictionary(dictionary, language, (d / f"dict.{language}.txt" for d in as_trained), path, "checkpoint")
+    task.gone_language_models = [lm for lm in lms.values() if lm and lm not in (task.cfg.src_lm, task.cfg.tgt_lm)]
     pair = models[0].eval()
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -1,8 +1,8 @@
 """Keeps known warnings of fairseq 0.12, which only its own code could heed, out of a run's output, and nothing else.
 
-Each is named by its text, and by the module that is blamed for it where that is certain. A warning of anybody else, of
-another text, or of the code that uses this package, is shown as ever; ``python -W default`` (or ``PYTHONWARNINGS``)
-shows these too.
+Each is named by its text, and by the module that is blamed for it where that is certain: one of another text is shown
+as ever. (Some are blamed on PyTorch whoever caused them, so a user's own arch that causes exactly these is not told.)
+``python -W default`` (or ``PYTHONWARNINGS``) shows them all.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ from .duality import duality_gap
 from .errors import UserError
 from .language_model import FrozenLanguageModel, load_language_model
 from .model import DualModel, direction_name, parameter_like
-from .pair import load_pair
+from .pair import find_checkpoint, load_pair
 from .progress import Progress
 from .scoring import BATCH_TOKENS, language_model_log_probs, translation_log_probs
 from .task import DualTranslationTask
@@ -323,6 +323,7 @@ def score_command(arguments: Sequence[str]) -> None:
         raise UserError("--fp16: needs a GPU; leave it out")
     inputs = [path for path in (options.source, options.target, Path(options.checkpoint)) if path]
     with whole_file(options.output, inputs) if options.output else nullcontext(sys.stdout.buffer) as file:
+        options.checkpoint = str(find_checkpoint(options.checkpoint))
         pipeline = TextPipeline(options.dest) if options.dest else None
         data = options.data or (pipeline.dictionaries if pipeline else None)
         languages = (options.source_lang, options.target_lang)
@@ -389,16 +390,11 @@ def _language_models(options: argparse.Namespace, task: DualTranslationTask) -> 
             load_language_model(options.src_lm, task.source_dictionary, task.cfg.source_lang, "--src-lm"),
             load_language_model(options.tgt_lm, task.target_dictionary, task.cfg.target_lang, "--tgt-lm"),
         )
-    recorded = [path for path in (task.cfg.src_lm, task.cfg.tgt_lm) if path]
-    gone = [path for path in recorded if not os.path.isfile(path)]
-    if len(recorded) == 2 and not gone:
+    if task.cfg.src_lm and task.cfg.tgt_lm:
         return task.language_models()
-    reason = (
-        f"the language model {gone[0]} that {options.checkpoint} was trained with is gone"
-        if gone
-        else f"{options.checkpoint} was trained without language models"
-    )
-    say(f"note: {reason}: log P(x), log P(y) and the gap stay empty; --src-lm and --tgt-lm fill them")
+    gone = task.gone_language_models
+    reason = f"the language model {gone[0]} that it was trained with is gone" if gone else "has no language models"
+    say(f"note: {options.checkpoint}: {reason}: the cells that need one stay empty; --src-lm and --tgt-lm fill them")
     return None
 
 

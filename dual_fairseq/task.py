@@ -35,7 +35,7 @@ from .checkpoint import (
 from .dataset import DualLanguagePairDataset
 from .dual_inference import DualInferenceGenerator, InputNumbers, Weights, component_line, weights_of_options
 from .errors import UserError
-from .language_model import FrozenLanguageModel, load_language_model
+from .language_model import FrozenLanguageModel, find_language_model, load_language_model
 from .model import DualModel, direction_name, of_direction
 from .score_cache import ScoreCache
 
@@ -80,6 +80,8 @@ class DualTranslationConfig(TranslationConfig):
     restore_file: str = II("checkpoint.restore_file")
     results_path: Optional[str] = II("common_eval.results_path")
     gen_subset: str = II("dataset.gen_subset")
+    path: Optional[str] = II("common_eval.path")
+    quiet: bool = II("common_eval.quiet")
 
 
 @register_task("dual_translation", dataclass=DualTranslationConfig)
@@ -117,6 +119,8 @@ class DualTranslationTask(TranslationTask):
         self.dual_inference = _dual_inference_weights(cfg)
         self._input_numbers = InputNumbers()
         self._component_output: TextIO = sys.stdout
+        self.gone_language_models: list[str] = []  # recorded in the checkpoint, but not there
+        self.dual_inference_lms: dict[str, FrozenLanguageModel] = {}  # by file
         self.from_checkpoint = False  # built to look at a finished checkpoint, by the checkpoint's own options
         self._trained = self.state_dict()
         self._recorded: dict[str, Any] = {}  # what a checkpoint that was read says of itself
@@ -411,30 +415,33 @@ class DualTranslationTask(TranslationTask):
         recorded = [self._recorded.get("src_lm"), self._recorded.get("tgt_lm")]
         if self._recorded.get("source_lang") != self.cfg.source_lang:
             recorded.reverse()
+        checkpoint = utils.split_paths(self.cfg.path)[0] if self.cfg.path else None
         lms: list[FrozenLanguageModel | None] = []
-        for language, dictionary, option, given, known, needed in (
+        for language, dictionary, option, given, known, weight in (
             (self.cfg.source_lang, self.source_dictionary, "--src-lm", self.cfg.src_lm, recorded[0], weights.source_lm),
             (self.cfg.target_lang, self.target_dictionary, "--tgt-lm", self.cfg.tgt_lm, recorded[1], weights.lm),
         ):
-            path = given or (known if known and os.path.isfile(known) else None)
-            if path:
-                lms.append(load_language_model(path, dictionary, language, option))
-            elif needed:
+            # with plain weights all components are wanted, to tune on; else those that count
+            path = given or find_language_model(language, known, checkpoint) if weight or weights.plain else None
+            if not path and weight:
                 raise UserError(
                     f"{option} missing: dual inference with these weights needs a language model of {language}"
                 )
-            else:
-                lms.append(None)
+            lm = self.dual_inference_lms.get(path) if path else None
+            if path and (lm is None or lm.dictionary != dictionary):
+                lm = self.dual_inference_lms[path] = load_language_model(path, dictionary, language, option)
+            lms.append(lm)
         return (lms[0], lms[1])
 
     def build_dataset_for_inference(self, src_tokens, src_lengths, constraints=None):
         if self.dual_inference is not None:
-            self._input_numbers.expect(src_tokens)
+            pad = self.source_dictionary.pad()
+            self._input_numbers.expect(row[row.ne(pad)] for row in src_tokens)
         return super().build_dataset_for_inference(src_tokens, src_lengths, constraints=constraints)
 
     def inference_step(self, generator, models, sample, prefix_tokens=None, constraints=None):
         hypotheses = super().inference_step(generator, self._of_direction(models), sample, prefix_tokens, constraints)
-        if isinstance(generator, DualInferenceGenerator) and not self.from_checkpoint:
+        if isinstance(generator, DualInferenceGenerator) and not self.from_checkpoint and not self.cfg.quiet:
             self._print_components(sample, hypotheses)
         return hypotheses
 

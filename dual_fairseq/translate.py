@@ -34,10 +34,11 @@ RUN is a folder of scripts/train_dual.sh (the best checkpoint of its stage dual 
 a folder of one stage, or a checkpoint. Several translate together, as an ensemble.
 
 Output: a line for each line of the input, and an empty one for an empty one. With --scores the score and a tab before
-the translation: its log-probability in nats, divided by length ** lenpen (0 for an empty line). With --nbest above 1 up
-to as many lines, best first, each with the number of the input's line and a tab before it (and before the score).
+the translation: its log-probability in nats, or what --dual-inference chose it by, divided by length ** lenpen (0 for
+an empty line). With --nbest above 1 up to as many lines, best first, each with the number of the input's line and a tab
+before it (and before the score).
 
-A line of more tokens than the model takes (1,024 unless it was trained otherwise) is cut into its sentences, which
+A line of more tokens than the model takes (1,023 unless it was trained otherwise) is cut into its sentences, which
 are translated one by one; a warning names the line. A line that is not UTF-8 ends the work after the lines before it
 are translated. Windows line ends and byte order marks are understood."""
 
@@ -52,7 +53,7 @@ def get_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("run", nargs="+", metavar="RUN", help="folder of a run or a stage, or a checkpoint (see below)")
-    parser.add_argument("-t", "--target-lang", required=True, metavar="LANG", help="language to translate into")
+    parser.add_argument("-t", "--target-lang", metavar="LANG", help="language to translate into (or give -s)")
     parser.add_argument("-s", "--source-lang", metavar="LANG", help="language of the text (default: the pair's other)")
     parser.add_argument("--input", metavar="FILE", help="text, plain or .gz (default: standard input)")
     parser.add_argument("--output", metavar="FILE", help="default: standard output; FILE appears when it is complete")
@@ -64,6 +65,14 @@ def get_parser() -> argparse.ArgumentParser:
         help="let both models and both language models choose among the beam's translations: α from 0 to 1, or the "
         "weights.json that scripts/evaluate.sh left in RUN/dual/eval/test/tuning/<src>-<tgt>",
     )  # fmt: skip
+    parser.add_argument(
+        "--src-lm", metavar="FILE", help="language model of the source language, for --dual-inference ..."
+    )
+    parser.add_argument(
+        "--tgt-lm",
+        metavar="FILE",
+        help="... and of the target language (default: those that the pair was trained with)",
+    )
     parser.add_argument("--scores", action="store_true", help="print the score before each translation")
     parser.add_argument(
         "--max-tokens", type=int, default=4096, metavar="N", help="source tokens a batch (default 4096)"
@@ -152,8 +161,13 @@ def translate_stream(options: argparse.Namespace, overrides: dict[str, Any]) -> 
     if options.input is not None and not os.path.exists(options.input):
         raise UserError(f"--input {options.input}: there is no such file")
     device = "cpu" if options.cpu else None
-    pair = DualTranslator.from_pretrained(options.run, options.dest, device, options.fp16, **overrides)
+    pair = DualTranslator.from_pretrained(
+        options.run, options.dest, device, options.fp16, dual_inference=options.dual_inference, **overrides
+    )
     source, target = pair.direction(options.source_lang, options.target_lang)
+    if options.dual_inference is not None and not pair.chooses(target):
+        raise UserError(f"--dual-inference {options.dual_inference}: was not tuned for translations into {target}")
+    pair.use_language_models({source: options.src_lm, target: options.tgt_lm})
     if sys.stderr.isatty():
         say(f"{source} -> {target} with {', '.join(str(find_checkpoint(run)) for run in options.run)}")
     with ExitStack() as stack:
@@ -201,15 +215,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         overrides = {str(name): value for name, value in overrides.items()}
     except (ValueError, SyntaxError, AttributeError):
         parser.error(f"--model-overrides {options.model_overrides}: give a dictionary, as \"{{'dropout': 0.1}}\"")
-
-    lenpen = None
-    if options.dual_inference is not None:
-        from .dual_inference import options_of_weights  # not before --help has had its chance
-
-        tuned, lenpen = options_of_weights(options.dual_inference)
-        overrides |= tuned
-    if options.lenpen is None:
-        options.lenpen = 1.0 if lenpen is None else lenpen
 
     # in place of what fairseq set up while it was imported
     logging.basicConfig(level=logging.WARNING, format="dual_fairseq: warning: %(message)s", force=True)

@@ -12,9 +12,8 @@ from __future__ import annotations
 import copy
 import logging
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -25,10 +24,10 @@ from fairseq.data import Dictionary, LanguagePairDataset
 from fairseq.dataclass.configs import GenerationConfig
 from torch import Tensor
 
+from .dual_inference import read_choice
 from .errors import UserError
-from .evaluation import STAGES
 from .model import DualModel, parameter_like
-from .pair import load_pair
+from .pair import find_checkpoint, load_pair
 from .scoring import length_sorted_batches
 from .task import DualTranslationTask
 from .text import SEPARATOR, TextPipeline
@@ -37,6 +36,7 @@ logger = logging.getLogger(__name__)
 
 # As scripts/evaluate.sh sets them: the longest translation is a·(source tokens) + b tokens.
 MAX_LEN_A, MAX_LEN_B = 1.5, 20
+Weighting = float | str | os.PathLike[str]
 _SENTENCE_ENDS = set(".!?…。！？؟।")
 
 
@@ -47,7 +47,8 @@ class Hypothesis:
     Attributes:
         text: raw text, detokenised.
         score: fairseq's: log P(translation | source), ``</s>`` included, in nats, divided by length ** lenpen (so with
-            lenpen 1 nats a token). Of a line translated in pieces the mean over its pieces, by their lengths.
+            lenpen 1 nats a token); with dual inference, the score that it was chosen by. Of a line translated in pieces
+            the mean over its pieces, by their lengths.
         tokens: the BPE tokens of the model, joined by spaces.
     """
 
@@ -78,7 +79,9 @@ class DualTranslator:
                 f"{' and '.join(self.languages)}; give the folder that the pair was trained on"
             )
         self._tasks = {self.languages: task, self.languages[::-1]: _reversed(task)}
-        self._generator: tuple[Any, Any] = (None, None)  # what the last one was made for, and it
+        self._tasks[self.languages[::-1]].dual_inference_lms = task.dual_inference_lms  # loaded once
+        self._generators: dict[str, tuple[Any, Any]] = {}  # target language → what its last one was made for, and it
+        self._lenpen: dict[tuple[str, str], float] = {}  # of tuned weights
         for pair in self.pairs:
             # without BeamableMM (of fconv), which binds a model to one beam size
             pair.prepare_for_inference_(SimpleNamespace(generation=GenerationConfig(no_beamable_mm=True)))
@@ -90,6 +93,7 @@ class DualTranslator:
         dest: str | os.PathLike[str] | None = None,
         device: str | torch.device | None = None,
         fp16: bool = False,
+        dual_inference: Weighting | Mapping[str, Weighting] | None = None,
         **overrides: Any,
     ) -> DualTranslator:
         """Load a trained pair.
@@ -101,6 +105,9 @@ class DualTranslator:
                 see :meth:`TextPipeline.of_checkpoint`.
             device: where to put the models; default: a GPU if there is one.
             fp16: half precision, on a GPU.
+            dual_inference: let both models and both language models choose among the translations of the beam: an α, or
+                the ``weights.json`` of ``dual_fairseq.tune``, which counts for the language that it was tuned for; or
+                one for each target language.
             overrides: of fairseq's model and task options, e.g. ``src_lm="lm.de.pt"``.
 
         Raises:
@@ -124,7 +131,33 @@ class DualTranslator:
             logger.info("%s: %s", checkpoint, " and ".join(task.directions))
             if pairs[0].models.keys() != pair.models.keys():
                 raise UserError(f"{checkpoint}: is not a pair of the same languages as {checkpoints[0]}")
-        return cls(pairs, task, text)
+        translator = cls(pairs, task, text)
+        if dual_inference is not None:
+            translator._use_dual_inference(dual_inference)
+        return translator
+
+    def _use_dual_inference(self, given: Weighting | Mapping[str, Weighting]) -> None:
+        for direction, task in self._tasks.items():
+            own = given.get(direction[1]) if isinstance(given, Mapping) else given
+            if own is None:
+                continue
+            choice = read_choice(own)
+            if choice.language in (None, direction[1]):
+                task.dual_inference = choice.weights
+                self._lenpen[direction] = 1.0 if choice.lenpen is None else choice.lenpen
+            elif isinstance(given, Mapping):
+                raise UserError(f"{own}: was tuned for translations into {choice.language}, not {direction[1]}")
+
+    def chooses(self, target: str) -> bool:
+        """Whether translations into a language are chosen by dual inference."""
+        return any(task.dual_inference is not None for (_, into), task in self._tasks.items() if into == target)
+
+    def use_language_models(self, files: Mapping[str, str | None]) -> None:
+        """Language → the file of its language model, for dual inference; None leaves that of the pair's training."""
+        for (source, target), task in self._tasks.items():
+            task.cfg.src_lm = files.get(source) or task.cfg.src_lm
+            task.cfg.tgt_lm = files.get(target) or task.cfg.tgt_lm
+        self._generators.clear()
 
     def direction(self, source: str | None = None, target: str | None = None) -> tuple[str, str]:
         """(source, target), of which one may be left out.
@@ -166,7 +199,7 @@ class DualTranslator:
         *,
         nbest: int = 1,
         beam: int = 5,
-        lenpen: float = 1.0,
+        lenpen: float | None = None,
         max_tokens: int = 4096,
         first: int = 1,
         advance: Callable[[int], object] = lambda count: None,
@@ -183,7 +216,7 @@ class DualTranslator:
             source, target: the languages; one of them may be left out.
             nbest: how many, at most ``beam``.
             beam: beam size.
-            lenpen: length penalty; above 1 favours longer translations.
+            lenpen: length penalty; above 1 favours longer translations. Default: 1, or the one of tuned weights.
             max_tokens: padded source tokens in a batch.
             first: the number of the first text, in warnings.
             advance: called after each batch with the number of texts that are done.
@@ -208,6 +241,8 @@ class DualTranslator:
             raise UserError(f"nbest {nbest}: needs a beam of that size, not {beam}")
         source, target = self.direction(source, target)
         task = self._tasks[source, target]
+        if lenpen is None:
+            lenpen = self._lenpen.get((source, target), 1.0)
         generator = self._build_generator(
             task, {"max_len_a": MAX_LEN_A, "max_len_b": MAX_LEN_B, **generation, "beam": beam, "lenpen": lenpen}
         )
@@ -241,10 +276,11 @@ class DualTranslator:
         return [self._joined(parts, target) for parts in results]
 
     def _build_generator(self, task: DualTranslationTask, options: dict[str, Any]) -> Any:
-        wanted = (task, options)
-        if self._generator[0] != wanted:
-            self._generator = (wanted, task.build_generator(self.pairs, GenerationConfig(**options)))
-        return self._generator[1]
+        made_for, generator = self._generators.get(task.cfg.target_lang, (None, None))
+        if made_for != options:
+            generator = task.build_generator(self.pairs, GenerationConfig(**options))
+            self._generators[task.cfg.target_lang] = (options, generator)
+        return generator
 
     def _search(
         self, task: DualTranslationTask, generator: Any, pieces: list[Tensor], max_tokens: int, nbest: int
@@ -281,29 +317,6 @@ class DualTranslator:
             score = sum(score * n for (_, score), n in zip(ranked, lengths, strict=True)) / sum(lengths)
             hypotheses.append(Hypothesis(self.text.decode(tokens, target), score, tokens))
         return hypotheses
-
-
-def find_checkpoint(run: str | os.PathLike[str]) -> Path:
-    """The checkpoint to translate with.
-
-    Args:
-        run: a checkpoint file; or a folder of ``scripts/train_dual.sh``, of which the best checkpoint of the stage
-            ``dual`` is taken, else of ``mle``, else of ``warmup``; or the folder of one stage (any folder of
-            checkpoints), of which the best is taken, else the last.
-
-    Raises:
-        UserError: there is none.
-    """
-    path = Path(run)
-    if path.is_file():
-        return path
-    if not path.is_dir():
-        raise UserError(f"{path}: there is no such folder or checkpoint")
-    names = [f"{stage}/checkpoint_best.pt" for stage in reversed(STAGES)] + ["checkpoint_best.pt", "checkpoint_last.pt"]
-    for name in names:
-        if (path / name).is_file():
-            return path / name
-    raise UserError(f"{path}: holds no checkpoint of a pair ({', '.join(names)}); has scripts/train_dual.sh run?")
 
 
 def _reversed(task: DualTranslationTask) -> DualTranslationTask:

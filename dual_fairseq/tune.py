@@ -25,13 +25,15 @@ from .dual_inference import Weights
 from .errors import UserError
 from .evaluation import aligned, bleu_metric, detokenize, read_lines, write_whole
 from .nbest import NBest, best_of, read_nbest
+from .progress import Progress
 
 ALPHAS = np.linspace(0, 1, 21)
 # The general form is searched on a coarse grid, then on a finer one around its best point; the optimum is looked for
-# on a plateau, not on a spike. (from, to, step) of the weights of log P(x|y), log P(y) and |y| in nats a token:
+# on a plateau, not on a spike. (from, to, step) of the weights of log P(x|y), log P(y) and |y| (nats a token):
 GRID = {"reverse": (0.0, 3.0, 0.2), "lm": (0.0, 2.4, 0.2), "length": (-1.0, 6.0, 0.5)}
 FINER = 4
 FORMS = ("plain", "alpha", "general")
+LENPENS = np.arange(0, 3.01, 0.1)
 
 
 def detokenize_all(texts: Sequence[Sequence[str]], language: str, tokenizer: str) -> list[list[str]]:
@@ -84,9 +86,11 @@ def grid_search(nbest: NBest, bleu: CorpusBleu) -> Weights:
 
 def _best_point(nbest: NBest, bleu: CorpusBleu, axes: Sequence[np.ndarray]) -> list[float]:
     surface = np.empty([len(axis) for axis in axes])
-    for index in np.ndindex(*surface.shape):
-        weights = Weights(1.0, **{name: axis[i] for name, axis, i in zip(GRID, axes, index, strict=True)})
-        surface[index] = bleu.score(best_of(nbest.components, weights, 0.0))
+    with Progress("tune", surface.size, "points of the grid") as progress:
+        for index in np.ndindex(*surface.shape):
+            weights = Weights(1.0, **{name: axis[i] for name, axis, i in zip(GRID, axes, index, strict=True)})
+            surface[index] = bleu.score(best_of(nbest.components, weights, 0.0))
+            progress.update(1)
     best = np.unravel_index(_smooth(surface).argmax(), surface.shape)
     return [float(axis[i]) for axis, i in zip(axes, best, strict=True)]
 
@@ -111,8 +115,9 @@ def tune(nbest: NBest, references: Sequence[str], language: str, lenpen: float, 
         tokenize: a sacreBLEU tokenizer; see :func:`~dual_fairseq.evaluation.bleu_metric`.
 
     Returns:
-        What weights.json holds: of each of :data:`FORMS` its weights, lenpen, BLEU, chrF and length ratio, what is
-        best, and ``by_alpha``, the same for every α. The α form is missing where no LM of the source was at hand.
+        What weights.json holds: of each of :data:`FORMS` its weights, lenpen, BLEU, chrF and length ratio; ``lenpen``,
+        plain generation with the length penalty that does best; which form is best; the target language; and
+        ``by_alpha``, the same for every α. The α form is missing where no LM of the source was at hand.
 
     Raises:
         UserError: no component but log P(y|x) is there.
@@ -121,8 +126,8 @@ def tune(nbest: NBest, references: Sequence[str], language: str, lenpen: float, 
     bleu = CorpusBleu(nbest.texts, references, metric)
     chrf = CHRF()
 
-    def row(weights: Weights, lenpen: float) -> dict[str, Any]:
-        hypotheses = nbest.best(weights, lenpen)
+    def row(weights: Weights, lenpen: float, chosen: np.ndarray | None = None) -> dict[str, Any]:
+        hypotheses = nbest.take(best_of(nbest.components, weights, lenpen) if chosen is None else chosen)
         score = metric.corpus_score(hypotheses, [references])
         return {
             "weights": asdict(weights), "lenpen": lenpen, "bleu": score.score,
@@ -130,14 +135,20 @@ def tune(nbest: NBest, references: Sequence[str], language: str, lenpen: float, 
             "length_ratio": score.sys_len / max(score.ref_len, 1),
         }  # fmt: skip
 
+    def by_lenpen(lenpen: float) -> np.ndarray:
+        return Weights().score(nbest.components, lenpen).argmax(axis=1)
+
     known = ~np.isnan(nbest.components).all(axis=(0, 1))
-    result: dict[str, Any] = {"plain": row(Weights(), lenpen)}
+    result: dict[str, Any] = {"target_lang": language, "plain": row(Weights(), lenpen)}
+    # a fair baseline has a length penalty of its own, for the general form has a weight of the length
+    best = max(LENPENS, key=lambda x: bleu.score(by_lenpen(x)))
+    result["lenpen"] = row(Weights(), float(best), by_lenpen(best))
     if known[1:4].all():
         result["by_alpha"] = [{"alpha": round(float(a), 4), **row(Weights.of_alpha(float(a)), lenpen)} for a in ALPHAS]
         result["alpha"] = max(result["by_alpha"], key=lambda r: (r["bleu"], r["alpha"]))
     if known[1] and known[2]:
         result["general"] = row(grid_search(nbest, bleu), 0.0)
-    if len(result) == 1:
+    if not {"alpha", "general"} & result.keys():
         raise UserError("the n-best list has no language model scores; give fairseq-generate --src-lm and --tgt-lm")
     result["best"] = max((form for form in FORMS if form in result), key=lambda form: result[form]["bleu"])
     return result
@@ -162,6 +173,7 @@ def table(result: dict[str, Any]) -> str:
     for row in result.get("by_alpha", []):
         line(f"α = {row['alpha']:.2f}", row)
     line("plain", result["plain"])
+    line(f"plain, lenpen {result['lenpen']['lenpen']:.1f}", result["lenpen"])
     options = []
     if "alpha" in result:
         line("best α", result["alpha"])

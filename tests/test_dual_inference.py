@@ -216,14 +216,14 @@ def test_interactive_numbers_its_lines_as_fairseq_does(corpus, trained_pair, lm_
         "dual_translation", "-s", SOURCE, "-t", TARGET, "--path", trained_pair[0] / "checkpoint_best.pt", "--cpu",
         "--beam", "3", "--buffer-size", "2", "--batch-size", "2", *lm_options, "--dual-inference-alpha", "0.5",
     ]  # fmt: skip
-    text = "s1 s2 s3\ns4\ns1 s2 s3\ns5 s6\ns7\n"
+    text = "s1 s2 s3\ns4\ns1 s2 s3\ns5 <pad> s6\ns7\n"  # <pad> is a symbol of the dictionary
     done = subprocess.run(
         [str(part) for part in command], input=text, capture_output=True, text=True, timeout=300, cwd=PLUGIN.parent
     )
     assert done.returncode == 0, done.stderr[-2000:]
     printed = [line.split("\t") for line in done.stdout.splitlines() if line.startswith(("R-", "S-", "H-"))]
     sources = {fields[0]: fields[1] for fields in printed if fields[0].startswith("S-")}
-    assert [sources[f"S-{i}"] for i in range(5)] == text.splitlines()
+    assert [sources[f"S-{i}"] for i in (0, 1, 2, 4)] == [text.splitlines()[i] for i in (0, 1, 2, 4)]
     components = dict(read_component_line("\t".join(fields)) for fields in printed if fields[0].startswith("R-"))
     assert sorted(components) == list(range(5))
     for fields in printed:

@@ -347,7 +347,7 @@ def test_the_page_of_a_run(run, capsys):
 def test_text_is_escaped(run):
     for path in run.glob("*/eval/test/*.txt"):
         path.write_text(path.read_text().replace("cat", "<b onclick='x'>&cat</b>"))
-    main([str(run), "--no-scatter"])
+    main(["--no-scatter", "--html", str(run)])
     structure = assert_whole_page((run / "report.html").read_text())
     assert "b" not in {tag for tag, _ in structure.opened}
     assert "&lt;b onclick=" in (run / "report.html").read_text()

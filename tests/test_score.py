@@ -249,7 +249,7 @@ def test_the_table_can_be_read_from_stdout(checkpoint, tmp_path, text, capfd):
         (["--split", "valid", "--max-tokens", "0"], "--max-tokens 0"),
         (["--split", "valid", "--fp16", "--cpu"], "--fp16: needs a GPU"),
         (["--split", "valid", "--output", "/nowhere/scores.tsv"], "/nowhere/scores.tsv: cannot be written"),
-        (["--split", "valid"], "nothing.pt: there is no such file"),
+        (["--split", "valid"], "nothing.pt: there is no such folder or checkpoint"),
     ],
 )
 def test_contradictions_are_refused_before_anything_is_loaded(arguments, reason):

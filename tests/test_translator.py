@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, SOURCE, TARGET, train
+from conftest import ROOT, SOURCE, TARGET, train, train_language_model
 from fairseq import options as fairseq_options
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq_cli import generate
@@ -25,9 +25,10 @@ from dual_fairseq import preprocess, translate
 from dual_fairseq.corpus import LONGEST_WORD, mend
 from dual_fairseq.errors import UserError
 from dual_fairseq.evaluation import detokenize, read_hypotheses
+from dual_fairseq.pair import find_checkpoint
 from dual_fairseq.scoring import translation_log_probs
 from dual_fairseq.text import TextPipeline
-from dual_fairseq.translator import DualTranslator, Hypothesis, _indices, _pieces, find_checkpoint
+from dual_fairseq.translator import DualTranslator, Hypothesis, _indices, _pieces
 
 DIRECTIONS = [(SOURCE, TARGET), (TARGET, SOURCE)]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
@@ -100,6 +101,13 @@ def run(dest, tmp_path_factory) -> Path:
         "--num-workers", 0,
     )  # fmt: skip
     return folder
+
+
+@pytest.fixture(scope="module")
+def lm_files(dest, tmp_path_factory) -> dict[str, Path]:
+    """A language model of each language, that no checkpoint knows of."""
+    folder = tmp_path_factory.mktemp("language models")
+    return {lang: train_language_model(dest / "lm" / lang, folder / lang) for lang in (SOURCE, TARGET)}
 
 
 @pytest.fixture(scope="module")
@@ -422,19 +430,54 @@ def test_lines_in_are_lines_out(command, pair):
     assert command(b"", "-t", TARGET) == ""
 
 
+def test_the_translator_is_found_where_one_looks_for_it():
+    import dual_fairseq
+
+    assert dual_fairseq.DualTranslator is DualTranslator
+    with pytest.raises(AttributeError, match="DualInterpreter"):
+        _ = dual_fairseq.DualInterpreter
+
+
+def test_language_models_of_the_run_are_found(command, run, tmp_path, lm_files):
+    shutil.copytree(run, tmp_path / "run")
+    with pytest.raises(UserError, match="--src-lm missing: dual inference"):
+        DualTranslator.from_pretrained(tmp_path / "run", device="cpu", dual_inference=0.5).translate(["bak1"], SOURCE)
+    for language, file in lm_files.items():
+        (tmp_path / "run" / "lm" / language).mkdir(parents=True)
+        shutil.copy(file, tmp_path / "run" / "lm" / language / "checkpoint_best.pt")
+    found = DualTranslator.from_pretrained(tmp_path / "run", device="cpu", dual_inference=0.5)
+    texts = TEXT.decode().splitlines()
+    for source, target in ((SOURCE, TARGET), (TARGET, SOURCE)):
+        best = found.translate_nbest(texts, source, target, beam=3)
+        options = ("-t", target, "--beam", 3, "--scores", "--dual-inference", 0.5)
+        lms = ("--src-lm", lm_files[source], "--tgt-lm", lm_files[target])
+        assert command(TEXT, *options, *lms) == "".join(f"{h[0].score:.4f}\t{h[0].text}\n" for h in best)
+    assert len(found._tasks[SOURCE, TARGET].dual_inference_lms) == 2  # loaded once, for both directions
+
+
 def test_dual_inference_by_tuned_weights(command, run, pair, tmp_path):
     weights = {"forward": 1.0, "reverse": 0.5, "lm": 0.0, "source_lm": 0.0, "length": 0.25}
     path = tmp_path / "weights.json"
     path.write_text(json.dumps({"best": "general", "general": {"weights": weights, "lenpen": 0.5}}))
-    options = {"dual_inference_reverse_weight": 0.5, "dual_inference_length_weight": 0.25}
-    tuned = DualTranslator.from_pretrained(run, device="cpu", **options)
+    tuned = DualTranslator.from_pretrained(run, device="cpu", dual_inference={TARGET: path})
     texts = TEXT.decode().splitlines()
-    best = tuned.translate_nbest(texts, target=TARGET, beam=4, lenpen=0.5)
+    best = tuned.translate_nbest(texts, target=TARGET, beam=4)
     assert command(TEXT, "-t", TARGET, "--beam", 4, "--scores", "--dual-inference", path) == "".join(
         f"{h[0].score:.4f}\t{h[0].text}\n" for h in best
     )
+    options = {"dual_inference_reverse_weight": 0.5, "dual_inference_length_weight": 0.25}
+    by_hand = DualTranslator.from_pretrained(run, device="cpu", **options)
+    assert by_hand.translate_nbest(texts, target=TARGET, beam=4, lenpen=0.5) == best
+    # the other direction has no weights
+    assert not tuned.chooses(SOURCE)
+    assert tuned.translate(["Mak1 met2."], TARGET, SOURCE) == pair.translate(["Mak1 met2."], TARGET, SOURCE)
     plain = command(TEXT, "-t", TARGET, "--scores")
-    assert command(TEXT, "-t", TARGET, "--scores", "--dual-inference", 1) == plain
+    assert command(TEXT, "-s", SOURCE, "--scores", "--dual-inference", 1) == plain
+    path.write_text(
+        json.dumps({"best": "general", "target_lang": SOURCE, "general": {"weights": weights, "lenpen": 0.5}})
+    )
+    with pytest.raises(UserError, match=f"was not tuned for translations into {TARGET}"):
+        command(TEXT, "-t", TARGET, "--dual-inference", path)
     refusals = {
         tmp_path / "none": "is no number, and there is no such file",
         run / "text" / "preprocess.json": "is not the weights.json",

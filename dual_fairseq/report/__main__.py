@@ -35,8 +35,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("runs", metavar="RUN", nargs="+", type=Path, help="a folder of scripts/train_dual.sh")
-    parser.add_argument("--html", metavar="FILE", type=Path, help="the page (default: report.html in the first RUN)")
+    parser.add_argument("runs", metavar="RUN", nargs="*", type=Path, help="a folder of scripts/train_dual.sh")
+    parser.add_argument(
+        "--html", metavar="FILE", type=Path, nargs="?", help="the page (default: report.html in the first RUN)"
+    )
     parser.add_argument("--split", metavar="NAME", help="what to show the scores of (default: test if there is one)")
     parser.add_argument(
         "--examples", metavar="N", type=whole_number, default=6, help="sentences a direction (default 6)"
@@ -48,6 +50,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
                         help="the folder of scripts/preprocess.sh, where it is not where the run found it")  # fmt: skip
     parser.add_argument("--cpu", action="store_true", help="use no GPU even if there is one")
     given = parser.parse_args(arguments)
+    if given.html is not None and given.html.is_dir():  # --html RUN
+        given.runs, given.html = [given.html, *given.runs], None
+    if not given.runs:
+        parser.error("give the folder of a run")
     quieten_libraries()
 
     out = given.html or given.runs[0] / "report.html"
