@@ -1,6 +1,6 @@
 # Every target does all the set-up it needs, once, into .venv.
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-slow lint demo clean
+.PHONY: help setup test test-slow lint demo bench clean
 # What setup.sh may be told on make's command line (make setup PYTHON=python3.12); names unset here stay unset there.
 export PYTHON CXX TORCH_INDEX_URL
 
@@ -40,6 +40,9 @@ lint: setup ## check style, types and shell scripts
 
 demo: setup ## train and compare on the embedded corpus
 	@PATH="$(VENV):$$PATH" scripts/demo.sh
+
+bench: setup ## measure what training a pair costs (tables to runs/bench; BENCH_ARGS="--parts step", --help lists them)
+	OMP_NUM_THREADS=1 "$(VENV)/python" benchmarks/training.py $(BENCH_ARGS)
 
 clean: ## remove build artefacts and caches; keeps .venv and runs/
 	rm -rf build dist ./*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -5,7 +5,7 @@
 
 from typing import Any
 
-from . import compat, criterion, task  # noqa: F401  (registers dual_translation and dual_cross_entropy)
+from . import compat, criterion, optim, task  # noqa: F401  (registers the task, the criterion and the optimizer)
 
 __version__ = "0.1.0"
 

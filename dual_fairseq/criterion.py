@@ -1,10 +1,12 @@
 """``dual_cross_entropy``: each direction's NLL plus the squared duality gap, the other direction held constant."""
 
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
+import torch
 from fairseq import utils
 from fairseq.criterions import FairseqCriterion, register_criterion
 from fairseq.dataclass import FairseqDataclass
@@ -14,7 +16,11 @@ from torch import Tensor
 
 from . import duality
 from .errors import UserError
-from .model import DualModel, parameter_like, token_log_probs
+from .model import DualModel, TokenLogProbs, parameter_like
+
+logger = logging.getLogger(__name__)
+
+_NAMED_SENTENCES = 20  # how many sentences of a bad batch a message names
 
 
 @dataclass
@@ -101,11 +107,11 @@ class DualCrossEntropyCriterion(FairseqCriterion):
         if "reverse" not in sample:
             raise UserError("the data have no target side, which training and validation of a pair need")
         batches = {self.forward_direction: sample, self.reverse_direction: sample["reverse"]}
-        net_outputs = model({direction: batch["net_input"] for direction, batch in batches.items()})
+        tokens = model(batches, self.padding_idx, smoothing=self.eps > 0)
 
         nll, smoothed_nll = {}, {}
-        for direction, batch in batches.items():
-            nll[direction], smoothed_nll[direction] = self._nll(model, direction, net_outputs[direction], batch)
+        for direction in batches:
+            nll[direction], smoothed_nll[direction] = self._nll(tokens[direction], self._vocab[direction])
         # from here on row i is the sentence pair in row i of the source→target batch, in both directions
         align = sample["align"]
         nll[self.reverse_direction] = nll[self.reverse_direction][align]
@@ -121,25 +127,25 @@ class DualCrossEntropyCriterion(FairseqCriterion):
             logging_output[f"nll_loss_{direction}"] = nll[direction].detach().sum()
             logging_output[f"ntokens_{direction}"] = ntokens[direction]
 
+        parts = {f"NLL of {direction}": of_sentence for direction, of_sentence in nll.items()}
         lambdas = self._lambdas_now(model)
         if any(lambdas.values()):
             penalty, gap = self._duality(model, sample, nll, lambdas)
             loss = loss + penalty
             logging_output.update(self._gap_sums(gap, lambdas))
+            parts["duality gap"] = gap
 
         logging_output["loss"] = loss.detach().sum()
+        self._name_bad_sentences(model, sample, {**parts, "loss": loss})
         sample_size = sample["nsentences"] if self.sentence_avg else sum(ntokens.values()) / 2
         logging_output["sample_size"] = sample_size
         return (loss.sum() if reduce else loss), sample_size, logging_output
 
-    def _nll(self, pair: DualModel, direction: str, net_output, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    def _nll(self, tokens: TokenLogProbs, vocab: int) -> tuple[Tensor, Tensor]:
         """True and label-smoothed NLL of each sentence: two (B,) in nats, in the order of the batch."""
-        model = pair.models[direction]
-        target = model.get_targets(batch, net_output)
-        mask = target.ne(self.padding_idx)
-        log_prob, log_prob_sum = token_log_probs(model, net_output, batch, target, smoothing=self.eps > 0)
-        nll = -duality.sentence_log_prob(log_prob, mask)
-        return nll, duality.label_smoothed_nll(log_prob, log_prob_sum, mask, self.eps, self._vocab[direction])
+        mask = tokens.target.ne(self.padding_idx)
+        nll = -duality.sentence_log_prob(tokens.log_prob, mask)
+        return nll, duality.label_smoothed_nll(tokens.log_prob, tokens.log_prob_sum, mask, self.eps, vocab)
 
     def _lambdas_now(self, model: DualModel) -> dict[str, float]:
         """λ of each direction at this update; outside training (``fairseq-validate``) its final value."""
@@ -175,6 +181,30 @@ class DualCrossEntropyCriterion(FairseqCriterion):
         # the target of the reverse batch is the source sentence, right-padded as a language model wants it
         log_p_x = source_lm.sentence_log_prob(sample["reverse"]["target"], like)[sample["align"]]
         return log_p_x, target_lm.sentence_log_prob(sample["target"], like)
+
+    def _name_bad_sentences(self, model: DualModel, sample: dict[str, Any], parts: dict[str, Tensor]) -> None:
+        """Name the sentences whose loss is NaN or infinite, in validation and when training has broken down.
+
+        A look at every training batch would make a GPU wait. Where gradients are not finite (or fp16 can scale them no
+        lower), fairseq runs the update's batches once more, with hooks on all modules that look for the place, before
+        it gives up: those hooks tell that this is such a run. The next message is fairseq's own.
+
+        Args:
+            parts: what the loss is made of, each (B,) in the order of the batch, and the loss itself.
+        """
+        hunting = any(side._forward_hooks for side in model.models.values())
+        if model.training and not hunting:
+            return
+        ids, split = sample["id"], self.task.cfg.train_subset if model.training else "validation"
+        update = (model.num_updates or 0) + int(model.training)
+        finite = True
+        for name, values in parts.items():
+            bad = ~torch.isfinite(values.detach())
+            if bad.any():
+                finite = False
+                logger.error("update %d: %s: NaN or infinite in %s", update, name, _listed(ids[bad], split))
+        if hunting and finite:
+            logger.error("update %d: losses finite, but not a gradient, in %s", update, _listed(ids, split))
 
     def _gap_sums(self, gap: Tensor, lambdas: dict[str, float]) -> dict[str, Any]:
         forward, reverse = lambdas[self.forward_direction], lambdas[self.reverse_direction]
@@ -218,6 +248,13 @@ class DualCrossEntropyCriterion(FairseqCriterion):
     def logging_outputs_can_be_summed() -> bool:
         """Every entry is a sum, so fairseq may add them up across processes before :meth:`reduce_metrics`."""
         return True
+
+
+def _listed(ids: Tensor, split: str) -> str:
+    """Sentence ids as text; an id is a sentence pair's place in the binarized split, from 0."""
+    shown = ", ".join(map(str, ids[:_NAMED_SENTENCES].tolist()))
+    more = ", ..." if len(ids) > _NAMED_SENTENCES else ""
+    return f"{len(ids)} sentence pair(s) of the {split} data, ids (from 0): {shown}{more}"
 
 
 def _require_non_negative(option: str, value: float) -> None:

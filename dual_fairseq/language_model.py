@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .checkpoint import check_dictionary, data_directories, forget_word_vectors, load_state, load_weights
 from .errors import UserError
-from .model import token_log_probs
+from .model import batch_log_probs
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +61,8 @@ class FrozenLanguageModel:
         if self.bos:  # it learnt to predict <s> from <s>, and the first token from </s>
             bos = first.fill_(self.dictionary.bos())
             previous, target = torch.cat([bos, previous], dim=1), torch.cat([bos, target], dim=1)
-        log_prob, _ = token_log_probs(self._model, self._model(previous), {"target": target}, target)
+        sample = {"net_input": {"src_tokens": previous}, "target": target}
+        log_prob = batch_log_probs(self._model, sample, self.dictionary.pad()).log_prob
         log_prob = log_prob[:, int(self.bos) :]
         return log_prob.masked_fill(tokens.eq(self.dictionary.pad()), 0.0)
 

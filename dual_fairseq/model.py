@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
-from fairseq.models import BaseFairseqModel, FairseqDecoder, FairseqEncoderDecoderModel
-from fairseq.models.transformer import TransformerModelBase
+from fairseq.models import BaseFairseqModel, FairseqDecoder, FairseqEncoderDecoderModel, FairseqLanguageModel
+from fairseq.models.fconv import FConvDecoder
+from fairseq.models.lightconv import LightConvDecoder, LightConvModel
+from fairseq.models.lstm import LSTMDecoder, LSTMModel
+from fairseq.models.transformer import TransformerDecoderBase, TransformerModelBase
 from fairseq.modules import AdaptiveSoftmax
 from torch import Tensor, nn
+from torch.nn.utils.weight_norm import WeightNorm
 
 from . import duality
 from .errors import UserError
@@ -41,16 +48,24 @@ class DualModel(BaseFairseqModel):
         self.models: Any = nn.ModuleDict(models)
         self.num_updates: int | None = None  # None until fairseq tells
 
-    def forward(self, net_inputs: dict[str, dict[str, Tensor]]) -> dict[str, Any]:
-        """Run each direction on its own batch.
+    def forward(
+        self, batches: dict[str, dict[str, Any]], padding_idx: int, smoothing: bool = False
+    ) -> dict[str, TokenLogProbs]:
+        """Run each direction on its own batch, as far as the log-probabilities of its target tokens.
 
         Args:
-            net_inputs: direction → ``src_tokens`` (B, S), ``src_lengths`` (B,), ``prev_output_tokens`` (B, T).
+            batches: direction → ``net_input`` (``src_tokens`` (B, S), ``src_lengths`` (B,), ``prev_output_tokens``
+                (B, T)), ``target`` (B, T), and what else the arch asks of a batch.
+            padding_idx: the index of padding in targets.
+            smoothing: whether sums over the vocabulary are wanted.
 
         Returns:
-            direction → the arch's own output; its first element is (B, T, V) logits for most archs.
+            direction → what :func:`batch_log_probs` gives.
         """
-        return {direction: self.models[direction](**net_input) for direction, net_input in net_inputs.items()}
+        return {
+            direction: batch_log_probs(self.models[direction], batch, padding_idx, smoothing)
+            for direction, batch in batches.items()
+        }
 
     def max_positions(self) -> tuple[float, float]:
         """Every sentence is a source once and a target once, so both limits are the smallest of all."""
@@ -91,6 +106,137 @@ class DualModel(BaseFairseqModel):
                 f"the checkpoint holds the directions {', '.join(sorted(held))}, not {', '.join(sorted(wanted))}: "
                 "give its languages with -s and -t"
             )
+
+
+class TokenLogProbs(NamedTuple):
+    """Log-probabilities of a batch's target tokens, all (B, T).
+
+    Args:
+        target: token indices.
+        log_prob: log P of the target tokens, nats, float32.
+        log_prob_sum: Σ_v log P(v) at the same positions (for label smoothing; meaningless if it was not asked for).
+    """
+
+    target: Tensor
+    log_prob: Tensor
+    log_prob_sum: Tensor
+
+
+def batch_log_probs(
+    model: BaseFairseqModel, sample: dict[str, Any], padding_idx: int, smoothing: bool = False
+) -> TokenLogProbs:
+    """log P of every target token of a batch by any fairseq encoder–decoder.
+
+    Where the arch's output layer is one matrix product at the end, it is computed together with the softmax, block by
+    block and for real tokens only, so that no (B, T, V) tensor exists; any other arch runs as it is.
+
+    Args:
+        model: an encoder–decoder.
+        sample: a batch, with ``net_input`` and ``target``.
+        padding_idx: the index of padding in the target.
+        smoothing: whether sums over the vocabulary are wanted.
+
+    Returns:
+        log-probabilities; at padding 0, or whatever the arch gives there.
+    """
+    head = _output_head(model)
+    if head is None:
+        net_output = model(**sample["net_input"])
+        target = model.get_targets(sample, net_output)
+        return TokenLogProbs(target, *token_log_probs(model, net_output, sample, target, smoothing))
+    target = sample["target"]
+    # before the model runs: on a GPU the host waits here
+    rows = target.reshape(-1).ne(padding_idx).nonzero().squeeze(-1)
+    with head.left_out():
+        features = model(**sample["net_input"])[0]
+    features = features.reshape(-1, features.size(-1)).index_select(0, rows)
+    weight, bias = head.parameters()
+    of_rows = duality.projected_token_log_probs(features, weight, bias, target.reshape(-1)[rows])
+    log_prob, log_prob_sum = (
+        value.new_zeros(target.numel()).index_copy(0, rows, value).view(target.shape) for value in of_rows
+    )
+    return TokenLogProbs(target, log_prob, log_prob_sum)
+
+
+@dataclass(frozen=True)
+class _OutputHead:
+    """The matrix product that a decoder ends with.
+
+    Args:
+        decoder: the decoder.
+        name: the decoder's method or module that does it.
+        layer: the layer that holds the weights: a linear layer, or the embedding that it shares.
+    """
+
+    decoder: FairseqDecoder
+    name: str
+    layer: nn.Module
+
+    def parameters(self) -> tuple[Tensor, Tensor | None]:
+        """Weight (V, D) and bias (V,), if there is one."""
+        layer: Any = self.layer
+        for hook in layer._forward_pre_hooks.values():
+            if isinstance(hook, WeightNorm):
+                return hook.compute_weight(layer), layer.bias
+        return layer.weight, getattr(layer, "bias", None)
+
+    @contextmanager
+    def left_out(self) -> Iterator[None]:
+        """In this context the decoder returns its features in place of scores."""
+        modules, identity = self.decoder._modules, nn.Identity()
+        if self.name in modules:
+            layer, modules[self.name] = modules[self.name], identity
+            try:
+                yield
+            finally:
+                modules[self.name] = layer
+        else:  # a method, which an attribute of the same name hides
+            self.decoder.__dict__[self.name] = identity
+            try:
+                yield
+            finally:
+                del self.decoder.__dict__[self.name]
+
+
+# Archs are told by the methods that they have not overridden. A model's forward that ends with its decoder's output:
+_PLAIN_FORWARDS = {
+    FairseqEncoderDecoderModel.forward,
+    FairseqLanguageModel.forward,
+    TransformerModelBase.forward,
+    LSTMModel.forward,
+    LightConvModel.forward,
+}
+
+
+def _output_head(model: BaseFairseqModel) -> _OutputHead | None:
+    """The last matrix product of the model, if that is how it ends and nobody watches or changes what comes of it."""
+    if not (
+        _is_plain_softmax(model)
+        and type(model).forward in _PLAIN_FORWARDS
+        and type(model).get_targets is BaseFairseqModel.get_targets
+    ):
+        return None
+    decoder = model.decoder
+    forward, output_layer = type(decoder).forward, getattr(type(decoder), "output_layer", None)
+    layer: nn.Module | None
+    if forward is TransformerDecoderBase.forward and output_layer is TransformerDecoderBase.output_layer:
+        name, layer = "output_layer", decoder.output_projection
+    elif forward is LSTMDecoder.forward and output_layer is LSTMDecoder.output_layer:
+        name, layer = "output_layer", decoder.embed_tokens if decoder.share_input_output_embed else decoder.fc_out
+    elif forward is LightConvDecoder.forward:
+        name, layer = "output_projection", decoder.output_projection
+    elif forward is FConvDecoder.forward:
+        name, layer = "fc3", decoder.fc3
+    else:
+        return None
+    changed = name in decoder.__dict__ or type(layer) not in (nn.Linear, nn.Embedding)
+    watched = any(
+        module._forward_hooks or module._backward_hooks or module._backward_pre_hooks for module in (decoder, layer)
+    )
+    hooks = [*decoder._forward_pre_hooks.values(), *layer._forward_pre_hooks.values()]
+    if changed or watched or not all(isinstance(hook, WeightNorm) for hook in hooks):
+        return None
+    return _OutputHead(decoder, name, layer)
 
 
 def token_log_probs(

@@ -12,7 +12,9 @@ import hashlib
 import json
 import logging
 import os
+import sys
 import tempfile
+import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -35,6 +37,7 @@ logger = logging.getLogger(__name__)
 _FORMAT = b"dual_fairseq language model scores 1"
 _BATCH_TOKENS = 16_384
 _BLOCK = 1 << 20
+_REPORT_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -117,11 +120,18 @@ class ScoreCache:
         like = torch.zeros((), device=self.device)
         batches = list(length_sorted_batches(np.where(too_long, 0, sizes), _BATCH_TOKENS))[rank::world]
         total = sum(len(batch) for batch in batches)
-        with tqdm(total=total, desc=f"LM scores of {name}", unit=" sentences", disable=rank > 0, mininterval=2) as bar:
+        title, quiet = f"LM scores of {name}", rank > 0 or not sys.stderr.isatty()
+        done, reported = 0, time.monotonic()
+        with tqdm(total=total, desc=title, unit=" sentences", disable=quiet, mininterval=2) as bar:
             for batch in batches:
                 tokens = data_utils.collate_tokens([sentences[i] for i in batch], dictionary.pad())
                 log_probs[batch] = lm.sentence_log_prob(tokens.long().to(self.device), like).cpu().numpy()
                 bar.update(len(batch))
+                done += len(batch)
+                if quiet and rank == 0 and time.monotonic() - reported >= _REPORT_SECONDS:
+                    share = f" (this process's share; there are {world})" if world > 1 else ""
+                    logger.info("%s: %s of %s%s", title, f"{done:,}", f"{total:,}", share)
+                    reported = time.monotonic()
         if world > 1:
             _sum_over_processes(log_probs, self.device)
         if rank == 0:

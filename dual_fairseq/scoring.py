@@ -11,7 +11,7 @@ from fairseq.models import FairseqEncoderDecoderModel
 from torch import Tensor
 
 from .language_model import FrozenLanguageModel
-from .model import parameter_like, token_log_probs
+from .model import batch_log_probs, parameter_like
 
 # Padded tokens a batch. What counts is the memory of its logits: half a GB for a vocabulary of 32,000.
 BATCH_TOKENS = 4096
@@ -61,7 +61,7 @@ def translation_log_probs(
         lengths = torch.as_tensor(source_sizes[batch], device=like.device)
         net_input = {"src_tokens": source, "src_lengths": lengths, "prev_output_tokens": previous}
         sample = {"net_input": net_input, "target": reference}
-        tokens = torch.stack([token_log_probs(m, m(**net_input), sample, reference)[0] for m in models])
+        tokens = torch.stack([batch_log_probs(m, sample, pad).log_prob for m in models])
         log_prob = tokens.logsumexp(dim=0) - np.log(len(models))
         scores[torch.as_tensor(batch, device=like.device)] = log_prob.masked_fill(reference.eq(pad), 0.0).sum(dim=-1)
         advance(len(batch))

@@ -15,7 +15,13 @@ import sys
 import time
 
 INTERVAL = 30.0
-NOTABLE = ("early stop since", "Stopping training due to", "loading pretrained model", "Loaded checkpoint")
+NOTABLE = (
+    "early stop since",
+    "Stopping training due to",
+    "loading pretrained model",
+    "Loaded checkpoint",
+    "LM scores of ",
+)
 
 
 def number(stats: dict[str, object], key: str, digits: int = 2) -> str:

@@ -217,7 +217,8 @@ train() {
     local dir=$1 max_update=$2 log=$1/train.log begin status=0 error made
     shift 2
     if [[ -f $dir/checkpoint_last.pt ]]; then
-        read -r made _ <<<"$(checkpoint_updates "$dir/checkpoint_last.pt")"
+        read -r made _ <<<"$(checkpoint_updates "$dir/checkpoint_last.pt" 2>/dev/null)"
+        [[ -n $made ]] || die "$dir/checkpoint_last.pt cannot be read: remove it, or copy checkpoint_best.pt over it"
         # fairseq looks at --max-update after an update only, and so would make one too many.
         if [[ -n $max_update ]] && ((made >= max_update)); then
             : >"$dir/finished"

@@ -70,7 +70,7 @@ def test_block_size_changes_nothing(monkeypatch, block):
     expected = (log_prob.gather(-1, target[..., None]).squeeze(-1), log_prob.sum(-1))
     (expected[0] * mask + 0.1 * expected[1]).sum().backward()
 
-    monkeypatch.setattr(duality, "_BLOCK_ELEMENTS", block)
+    monkeypatch.setattr(duality, "_BLOCK_ELEMENTS", {"cpu": block})
     scores = logits.clone().requires_grad_()
     got = duality.token_log_probs(scores, target)
     (got[0] * mask + 0.1 * got[1]).sum().backward()
@@ -266,3 +266,101 @@ def test_half_precision_scores_give_float32_terms_even_for_huge_gaps(dtype):
     assert gap.abs().max() > 1e4 and torch.isfinite(penalty).all()
     penalty.sum().backward()
     assert scores.grad.dtype == dtype and torch.isfinite(scores.grad).all()
+
+
+# --- output layer and loss in one
+
+
+ROWS, FEATURES = 7, 5
+
+
+def output_layer(bias: bool = True, dtype=torch.float64, seed: int = 9):
+    """Features (N, D), weight (V, D), bias (V,) or None, targets (N,)."""
+    generator = torch.Generator().manual_seed(seed)
+    features, weight, offset = (
+        (torch.randn(*shape, generator=generator, dtype=torch.float64) * 2).to(dtype).requires_grad_()
+        for shape in ((ROWS, FEATURES), (VOCAB, FEATURES), (VOCAB,))
+    )
+    return features, weight, offset if bias else None, torch.randint(VOCAB, (ROWS,), generator=generator)
+
+
+def gradients_of_a_loss(log_prob, log_prob_sum, leaves):
+    """Of a loss in which every token weighs something else, as the gap makes it."""
+    weights = torch.linspace(-1, 1.5, ROWS, dtype=log_prob.dtype)
+    loss = (weights * log_prob - 0.01 * log_prob_sum * weights.flip(0)).sum()
+    return torch.autograd.grad(loss, leaves)
+
+
+@pytest.mark.parametrize("kept", [0, 10**9], ids=["computed again", "kept"])
+@pytest.mark.parametrize("bias", [True, False], ids=["bias", "no bias"])
+@pytest.mark.parametrize("block", [1, 3 * VOCAB + 1, 10**6])
+def test_output_layer_and_loss_in_one_are_the_two_apart(monkeypatch, block, bias, kept):
+    monkeypatch.setattr(duality, "_BLOCK_ELEMENTS", {"cpu": block})
+    monkeypatch.setattr(duality, "_KEPT_ELEMENTS", kept)
+    features, weight, offset, target = output_layer(bias)
+    leaves = [leaf for leaf in (features, weight, offset) if leaf is not None]
+    table = torch.nn.functional.linear(features, weight, offset).log_softmax(-1)
+    expected = table.gather(-1, target[:, None]).squeeze(-1), table.sum(-1)
+    got = duality.projected_token_log_probs(features, weight, offset, target)
+    for mine, other in zip(got, expected, strict=True):
+        torch.testing.assert_close(mine, other)
+    for mine, other in zip(
+        gradients_of_a_loss(*got, leaves), gradients_of_a_loss(*expected, leaves), strict=True
+    ):  # fmt: skip
+        torch.testing.assert_close(mine, other)
+    assert torch.autograd.gradcheck(
+        lambda *leaves: duality.projected_token_log_probs(*leaves[:2], leaves[2] if bias else None, target), leaves
+    )
+
+
+@pytest.mark.parametrize("trained", [(True, False, False), (False, True, False), (False, False, True)])
+def test_frozen_parts_of_an_output_layer_get_no_gradient_and_change_no_other(trained):
+    features, weight, offset, target = output_layer()
+    leaves = (features, weight, offset)
+    expected = gradients_of_a_loss(*duality.projected_token_log_probs(*leaves, target), leaves)
+    for leaf, wanted in zip(leaves, trained, strict=True):
+        leaf.requires_grad_(wanted)
+    log_prob, _ = duality.projected_token_log_probs(*leaves, target)
+    _, log_prob_sum = duality.projected_token_log_probs(*leaves, target)  # each used without the other
+    (got,) = gradients_of_a_loss(log_prob, log_prob_sum, [leaf for leaf in leaves if leaf.requires_grad])
+    torch.testing.assert_close(got, expected[trained.index(True)])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_output_layer_and_loss_in_one_are_as_exact_as_apart_in_every_precision(dtype):
+    """Errors against float64, of one and of the other: 1.5 is slack for roundings that fall otherwise."""
+    *rounded, target = output_layer(dtype=dtype)
+    exact_leaves = [leaf.detach().double().requires_grad_() for leaf in rounded]
+    exact = duality.projected_token_log_probs(*exact_leaves, target)
+    exact_gradients = gradients_of_a_loss(*exact, exact_leaves)
+    errors = []
+    for fused in (True, False):
+        leaves = output_layer(dtype=dtype)[:3]
+        if fused:
+            got = duality.projected_token_log_probs(*leaves, target)
+        else:
+            got = duality.token_log_probs(torch.nn.functional.linear(*leaves), target)
+        assert got[0].dtype == got[1].dtype == torch.float32
+        gradients = gradients_of_a_loss(*got, leaves)
+        assert all(g.dtype == dtype for g in gradients)
+        errors.append([
+            (mine.double() - other).norm() / other.norm()
+            for mine, other in zip((*got, *gradients), (*exact, *exact_gradients), strict=True)
+        ])  # fmt: skip
+    rounding = torch.finfo(dtype).eps
+    for mine, apart in zip(*errors, strict=True):
+        assert mine <= 1.5 * apart + rounding
+
+
+def test_under_autocast_the_output_layer_runs_in_its_precision():
+    features, weight, offset, target = output_layer(dtype=torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        expected = duality.token_log_probs(torch.nn.functional.linear(features, weight, offset), target)
+        got = duality.projected_token_log_probs(features, weight, offset, target)
+    torch.testing.assert_close(got[0], expected[0])
+    full = duality.projected_token_log_probs(features, weight, offset, target)
+    assert (got[0] - full[0]).abs().max() > 1e-4, "nothing was rounded: autocast was not felt"
+    leaves = (features, weight, offset)
+    for mine, other in zip(gradients_of_a_loss(*got, leaves), gradients_of_a_loss(*full, leaves), strict=True):
+        assert mine.dtype == torch.float32
+        torch.testing.assert_close(mine, other, rtol=0.05, atol=0.05)

@@ -7,13 +7,17 @@ import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import PLUGIN, SOURCE, TARGET, TINY, fairseq, train
+from fairseq.data import Dictionary
+from fairseq.data.data_utils import load_indexed_dataset
 from fairseq_cli import generate as fairseq_generate
 from fairseq_cli import train as fairseq_train
 
 from dual_fairseq.errors import UserError
+from dual_fairseq.score_cache import cache_key
 
 
 @pytest.fixture
@@ -281,6 +285,166 @@ def test_warm_start_from_another_dictionary(command, corpus, plain_checkpoint, t
     (elsewhere / f"dict.{TARGET}.txt").write_text("\n".join([lines[1], lines[0], *lines[2:]]) + "\n")
     refused = command("--dual-lambda", 0, "--init-src2tgt", elsewhere / "model.pt")
     assert f"is not the data's dict.{TARGET}.txt" in refused
+
+
+# --- checkpoints to go on from, and to translate with
+
+
+@pytest.fixture
+def bad_checkpoint(trained_pair, plain_checkpoint, language_models, tmp_path):
+    pair = trained_pair[0] / "checkpoint_last.pt"
+
+    def make(kind: str) -> Path:
+        path = tmp_path / f"{kind}.pt"
+        if kind == "truncated":
+            path.write_bytes(pair.read_bytes()[:-4000])
+        elif kind == "text":
+            path.write_text("this is no checkpoint\n")
+        elif kind == "empty":
+            path.touch()
+        elif kind == "language-model":
+            shutil.copy(language_models[SOURCE], path)
+        elif kind == "single":
+            shutil.copy(plain_checkpoint, path)
+        elif kind == "pair":
+            shutil.copy(pair, path)
+        return path
+
+    return make
+
+
+UNREADABLE = "cannot be read as a fairseq checkpoint"
+WIDER = " ".join(TINY["transformer"]).replace("ffn-embed-dim 32", "ffn-embed-dim 64")
+
+
+@pytest.mark.parametrize("how", ["restore", "finetune", "resume"])
+@pytest.mark.parametrize(
+    ("kind", "model", "message"),
+    [
+        ("missing", "transformer", "there is no such file"),
+        ("truncated", "transformer", UNREADABLE),
+        ("text", "transformer", UNREADABLE),
+        ("empty", "transformer", UNREADABLE),
+        ("language-model", "transformer", "holds a single model, not a pair"),
+        ("single", "transformer", "holds a single model, not a pair"),
+        ("pair", WIDER, "does not fit this model (another --arch, size or dictionary?)"),
+        ("pair", "lstm", "does not fit this model (another --arch, size or dictionary?)"),
+    ],
+    ids=["missing", "truncated", "text", "empty", "lm", "single", "another-size", "another-arch"],
+)
+def test_a_checkpoint_to_go_on_from(command, bad_checkpoint, tmp_path, how, kind, model, message):
+    path = bad_checkpoint(kind)
+    if how == "resume":
+        (tmp_path / "run").mkdir()
+        if kind == "missing":
+            pytest.skip("a run that has no last checkpoint begins with none")
+        path = shutil.copy(path, tmp_path / "run" / "checkpoint_last.pt")
+        options = ("--save-dir", tmp_path / "run")
+    else:
+        options = ({"restore": "--restore-file", "finetune": "--finetune-from-model"}[how], path)
+    refused = command("--dual-lambda", 0, *options, model=model)
+    assert message in refused
+    assert str(path) in refused or "holds a single model" in refused
+
+
+@pytest.mark.slow
+def test_a_restore_file_in_the_run_s_own_folder_may_still_have_to_be_made(corpus, tmp_path):
+    last = tmp_path / "checkpoint_last.pt"
+    for updates in (1, 2):
+        run = train(
+            corpus / "dual", tmp_path, "--dual-lambda", 0, "--restore-file", last, "--optimizer", "sgd", "--lr", 0.1,
+            "--max-update", updates,
+        )  # fmt: skip
+        assert [record["num_updates"] for record in run.logged("train_inner")] == [updates]
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("missing", "there is no such file"),
+        ("truncated", UNREADABLE),
+        ("text", UNREADABLE),
+        ("empty", UNREADABLE),
+        ("language-model", "is not an encoder–decoder"),
+        ("single", "holds a single model, not a pair"),
+    ],
+)
+def test_a_checkpoint_to_translate_with(monkeypatch, corpus, bad_checkpoint, kind, message):
+    path = bad_checkpoint(kind)
+    refused = generate_refusal(monkeypatch, corpus / "dual", path, (SOURCE, TARGET))
+    assert message in refused
+    assert f"--path {path}: " in refused or kind in ("language-model", "single")
+
+
+def test_a_pair_given_to_the_task_of_single_models(monkeypatch, corpus, bad_checkpoint, tmp_path):
+    path = bad_checkpoint("pair")
+    common = [corpus / "dual", "--user-dir", PLUGIN, "--task", "translation", "-s", SOURCE, "-t", TARGET, "--cpu"]
+    message = f"{path}: holds a pair of models, not a single one: use it with --task dual_translation"
+    assert message in refusal(monkeypatch, fairseq_generate, ["fairseq-generate", *common, "--path", path])
+    more = [*TINY["transformer"], "--max-tokens", 300, "--save-dir", tmp_path / "save", "--finetune-from-model", path]
+    assert message in refusal(monkeypatch, fairseq_train, ["fairseq-train", *common, *more])
+
+
+def test_a_pair_over_other_dictionaries(monkeypatch, corpus, bad_checkpoint, tmp_path):
+    data = shutil.copytree(corpus / "dual", tmp_path / "data")
+    lines = (data / f"dict.{TARGET}.txt").read_text().splitlines()
+    (data / f"dict.{TARGET}.txt").write_text("\n".join(lines[:-8]) + "\n")
+    refused = generate_refusal(monkeypatch, data, bad_checkpoint("pair"), (SOURCE, TARGET))
+    assert "pair.pt: does not fit the data's dictionaries: size mismatch for " in refused
+
+
+# --- places to write to
+
+
+@pytest.mark.parametrize("option", ["--save-dir", "--lm-score-cache"])
+def test_a_folder_that_cannot_be_made(command, lm_options, tmp_path, option):
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file" / "below", Path("/proc/none")):
+        refused = command(*lm_options, option, folder)
+        assert refused.startswith(f"dual_fairseq: error: {option} {folder}: cannot be ")
+
+
+# A limit on the size of a file is a full disk that needs no privileges; semaphores are small files too.
+FULL = """
+import os, resource, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
+def test_a_score_cache_without_room(corpus, lm_options, tmp_path):
+    cache, full = tmp_path / "cache", (sys.executable, "-c", FULL, sys.executable)
+    options = (*lm_options, "--lm-score-cache", cache, "--lr", 0.1)
+    run = train(corpus / "dual", tmp_path / "run", *options, check=False, launcher=full)
+    assert run.returncode == 1 and "Traceback" not in run.output
+    assert run.error.startswith(f"dual_fairseq: error: --lm-score-cache {cache}: cannot be used (File too large)")
+    assert not list(cache.glob("*.npy"))
+
+
+@pytest.mark.parametrize("kind", ["other-data", "garbage", "torn", "pickle", "without-limits"])
+def test_a_file_of_scores_that_is_not_what_its_name_says(command, corpus, language_models, lm_options, tmp_path, kind):
+    dictionary = Dictionary.load(str(corpus / "dual" / f"dict.{SOURCE}.txt"))
+    sentences = load_indexed_dataset(str(corpus / "dual" / f"valid.{SOURCE}-{TARGET}.{SOURCE}"), dictionary)
+    key = cache_key(str(language_models[SOURCE]), dictionary, sentences)
+    path = tmp_path / f"valid.{SOURCE}.{key}.npy"
+    np.save(path, np.zeros(3 if kind == "other-data" else len(sentences), dtype=np.float32))
+    path.with_suffix(".json").write_text('{"max_positions": 100}')
+    if kind == "garbage":
+        path.write_bytes(b"garbage")
+    elif kind == "torn":
+        path.write_bytes(path.read_bytes()[:-10])
+    elif kind == "pickle":
+        np.save(path, np.array([Hostile(tmp_path / "ran")], dtype=object), allow_pickle=True)
+    elif kind == "without-limits":
+        path.with_suffix(".json").unlink()
+    refused = command(*lm_options, "--lm-score-cache", tmp_path)
+    assert str(path) in refused and "remove it" in refused
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("language", ["x/y", "x y", "-"])
+def test_a_language_code_that_names_no_file(command, language):
+    assert f"has no dict.{language}.txt" in command("--dual-lambda", 0, languages=(language, TARGET))
 
 
 # --- as a user sees it

@@ -49,6 +49,20 @@ def test_scores_are_those_of_the_language_model_sentence_by_sentence(side, tmp_p
     assert np.array_equal(again.log_probs, scores.log_probs) and again.max_positions == scores.max_positions
 
 
+def test_progress_is_a_line_now_and_then_where_there_is_no_terminal(side, tmp_path, monkeypatch, caplog, capsys):
+    dictionary, sentences, lm_path = side
+    monkeypatch.setattr(score_cache, "_BATCH_TOKENS", 200)
+    monkeypatch.setattr(score_cache, "_REPORT_SECONDS", 0.0)
+    lm = load_language_model(lm_path, dictionary, SOURCE, "--src-lm")
+    with caplog.at_level("INFO", logger=score_cache.__name__):
+        ScoreCache(str(tmp_path), cpu=True).scores(
+            sentences, sentences.sizes, dictionary, lm_path, lambda: lm, "train.xx"
+        )
+    lines = [r.getMessage() for r in caplog.records if r.getMessage().startswith("LM scores of train.xx: ")]
+    assert len(lines) > 2 and lines[-1] == f"LM scores of train.xx: {len(sentences)} of {len(sentences)}"
+    assert "\r" not in capsys.readouterr().err
+
+
 def test_the_key_follows_language_model_dictionary_and_sentences(side, tmp_path):
     dictionary, sentences, lm_path = side
     key = cache_key(lm_path, dictionary, sentences)
