@@ -32,6 +32,7 @@ from torch import Tensor
 from .checkpoint import check_dictionary, data_directories, forget_word_vectors, load_state
 from .errors import UserError
 from .model import direction_name, of_direction
+from .pair import find_checkpoint
 from .task import arch_name
 
 # --- what other modules that make checkpoints share
@@ -205,13 +206,13 @@ def _find_dictionaries(data: str | None, recorded: list[Path], languages: Sequen
     """The dictionaries' files: in the folder that was given, else in the one that the pair was trained on.
 
     Returns:
-        The files; none where nothing was given and the recorded folder is gone.
+        The files; none where nothing was given and the recorded folders are gone.
 
     Raises:
         UserError: a file is not in the folder that was given, or not the dictionary that the pair was trained with.
     """
     if data is None:
-        for folder in recorded[:1]:
+        for folder in recorded:
             files = [folder / f"dict.{language}.txt" for language in languages]
             if all(file.is_file() for file in files):
                 return files
@@ -294,6 +295,8 @@ def export(
             beside the output lies another model's dictionary; or the output cannot be written.
     """
     path, output = os.fspath(checkpoint), Path(output)
+    if os.path.isdir(path):
+        path = str(find_checkpoint(path))
     if output.is_dir():
         raise UserError(f"-o {output}: is a folder; name the file to write, as in {output / (direction + '.pt')}")
     if output.exists() and os.path.exists(path) and output.samefile(path):
@@ -301,7 +304,7 @@ def export(
     pair = load_state(path, "checkpoint")
     state = export_state(pair, direction, path, half)
     languages = (state["args"]["source_lang"], state["args"]["target_lang"])
-    recorded = data_directories(pair["cfg"].task)
+    recorded = [*data_directories(pair["cfg"].task), Path(os.path.abspath(path)).parent.parent / "text"]
     files = _find_dictionaries(None if data is None else os.fspath(data), recorded, languages, path)
     if files:
         _check_fit(state, files, path)
@@ -319,7 +322,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("checkpoint", help="a pair's checkpoint")
+    parser.add_argument("checkpoint", help="a pair's checkpoint, or the folder of a run or a stage")
     parser.add_argument("--direction", required=True, metavar="de-en", help="the direction to write: source-target")
     parser.add_argument("-o", "--output", required=True, metavar="FILE", help="the file to write")
     parser.add_argument(

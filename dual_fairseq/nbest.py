@@ -70,6 +70,15 @@ def read_nbest(lines: Sequence[str], count: int, path: Path) -> NBest:
             f"{path}: has not the component scores of every translation; make it with fairseq-generate "
             "--task dual_translation --dual-inference-alpha 1 --nbest N"
         )
+    if pieces := sum("@@ " in f"{text} " for of_sentence in texts for text in of_sentence):
+        raise UserError(
+            f"{path}: {pieces:,} translations hold BPE marks (@@); make it with fairseq-generate --remove-bpe"
+        )
+    missing = texts.count([])
+    if missing > count // 10:
+        raise UserError(
+            f"{path}: has no translation of {missing:,} of the reference's {count:,} sentences; give the same split"
+        )
     table = np.full((count, max(map(len, texts), default=0) or 1, len(COMPONENTS)), np.nan)
     for row, of_sentence in zip(table, components, strict=True):
         if of_sentence:

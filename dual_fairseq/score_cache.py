@@ -122,6 +122,8 @@ class ScoreCache:
         total = sum(len(batch) for batch in batches)
         title, quiet = f"LM scores of {name}", rank > 0 or not sys.stderr.isatty()
         done, reported = 0, time.monotonic()
+        if rank == 0:
+            logger.info("%s: %s sentences to score", title, f"{len(sentences):,}")
         with tqdm(total=total, desc=title, unit=" sentences", disable=quiet, mininterval=2) as bar:
             for batch in batches:
                 tokens = data_utils.collate_tokens([sentences[i] for i in batch], dictionary.pad())

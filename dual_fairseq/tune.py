@@ -1,6 +1,6 @@
 """Tune the weights of dual inference on saved n-best lists of the validation text.
 
-    fairseq-generate ... --gen-subset valid --nbest 5 --dual-inference-alpha 1 > nbest.txt
+    fairseq-generate ... --gen-subset valid --remove-bpe --nbest 5 --dual-inference-alpha 1 > nbest.txt
     python -m dual_fairseq.tune nbest.txt --reference valid.en --target-lang en --out tuned
 
 No model runs: the components of every translation are in the list. Prints BLEU, chrF and length ratio by α, finds the

@@ -11,6 +11,7 @@ from conftest import SOURCE, TARGET
 from omegaconf import OmegaConf, open_dict
 
 from dual_fairseq.errors import UserError
+from dual_fairseq.export import export
 from dual_fairseq.language_model import load_language_model
 from dual_fairseq.model import parameter_like
 from dual_fairseq.pair import load_pair
@@ -119,6 +120,21 @@ def test_options_may_be_younger_than_the_checkpoint_but_not_unknown(trained_pair
     assert task.dual_inference.forward == 0.5
     with pytest.raises(UserError, match="bean: no option of"):
         load_pair(path, device="cpu", overrides={"bean": 4})
+
+
+def test_a_run_that_was_moved_has_its_dictionaries_with_it(trained_pair, corpus, tmp_path):
+    state = torch.load(trained_pair[0] / "checkpoint_best.pt", weights_only=False)
+    state["cfg"]["task"]["data"] = str(tmp_path / "gone")
+    (tmp_path / "run" / "dual").mkdir(parents=True)
+    torch.save(state, tmp_path / "run" / "dual" / "checkpoint_best.pt")
+    with pytest.raises(UserError, match=r"the folder of its dictionaries, .*gone, is not there"):
+        load_pair(tmp_path / "run")
+    (tmp_path / "run" / "text").mkdir()
+    for language in (SOURCE, TARGET):
+        shutil.copy(corpus / "dual" / f"dict.{language}.txt", tmp_path / "run" / "text")
+    assert load_pair(tmp_path / "run")[1].directions == (f"{SOURCE}-{TARGET}", f"{TARGET}-{SOURCE}")
+    written, missing = export(tmp_path / "run", f"{SOURCE}-{TARGET}", tmp_path / "out" / "one.pt")
+    assert len(written) == 3 and not missing
 
 
 def test_a_pair_over_other_dictionaries_is_refused(trained_pair, corpus, tmp_path):
