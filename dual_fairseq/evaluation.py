@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from sacremoses import MosesDetokenizer
 
 from .dual_inference import read_choice
 from .errors import UserError
+from .files import whole_file
 from .nbest import read_nbest
 
 # Where the tokenizer that sacreBLEU has for a language needs a package that is not installed.
@@ -290,11 +290,9 @@ def aligned(lines: Sequence[tuple[str, ...]]) -> str:
 
 def write_whole(path: Path, text: str) -> None:
     """Write a file so that at any moment it is there whole or not at all."""
-    unfinished = path.with_name(path.name + ".tmp")
     try:
-        with open(unfinished, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-        os.replace(unfinished, path)
+        with whole_file(path) as file:
+            file.write(text.encode())
     except OSError as error:
         raise UserError(f"{path}: cannot be written: {error.strerror}") from error
 

@@ -14,8 +14,6 @@ import copy
 import enum
 import logging
 import os
-import shutil
-import tempfile
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,6 +29,7 @@ from torch import Tensor
 
 from .checkpoint import check_dictionary, data_directories, forget_word_vectors, load_state
 from .errors import UserError
+from .files import whole_file
 from .model import direction_name, of_direction
 from .pair import find_checkpoint
 from .task import arch_name
@@ -94,21 +93,12 @@ def write_checkpoint(state: dict[str, Any], path: str | os.PathLike[str]) -> Non
         UserError: it cannot be written there.
     """
     path = Path(path)
-    unfinished = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".partial.", delete=False) as file:
-            unfinished = file.name
+        with whole_file(path) as file:
             torch.save(state, file)
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(unfinished, 0o666 & ~umask)  # a temporary file is its owner's alone
-        os.replace(unfinished, path)
     except OSError as error:
         raise UserError(f"{path}: cannot be written: {error.strerror or error}") from error
-    finally:
-        if unfinished is not None and os.path.exists(unfinished):
-            os.unlink(unfinished)
 
 
 # --- export
@@ -256,14 +246,11 @@ def _copy(file: Path, folder: Path) -> bool:
     there = folder / file.name
     if there.exists():
         return False
-    unfinished = there.with_name(f"{there.name}.{os.getpid()}.tmp")
     try:
-        shutil.copyfile(file, unfinished)
-        os.replace(unfinished, there)
+        with whole_file(there) as copy_:
+            copy_.write(file.read_bytes())
     except OSError as error:
         raise UserError(f"{there}: cannot be written: {error.strerror or error}") from error
-    finally:
-        unfinished.unlink(missing_ok=True)
     return True
 
 

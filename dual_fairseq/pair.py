@@ -91,7 +91,8 @@ def load_pair(
     for option, language in (("src_lm", source), ("tgt_lm", target)):
         changes.setdefault(option, find_language_model(language, lms[language], path))
     folder = Path(os.fspath(data) if data is not None else state["cfg"].task.data.split(os.pathsep)[0])
-    own = Path(os.path.abspath(path)).parent.parent / "text"  # what a run keeps of its data
+    stage = Path(os.path.abspath(path)).parent
+    own = stage.parent / "text"  # what a run keeps of its data
     if data is None and not folder.is_dir() and own.is_dir():
         folder = own
     if not folder.is_dir():
@@ -99,8 +100,7 @@ def load_pair(
             f"{path}: the folder of its dictionaries, {folder}, is not there; give the one that is (--data)"
         )
     changes["data"] = os.fspath(folder)
-    stage = Path(os.path.abspath(path)).parent
-    as_trained = [stage, stage.parent / "text", *data_directories(state["cfg"].task)]
+    as_trained = [stage, own, *data_directories(state["cfg"].task)]
     known = {field.name for field in fields(DualTranslationConfig)}
     if unknown := [name for name in changes if name not in known and name not in state["cfg"].model]:
         raise UserError(f"{path}: {', '.join(unknown)}: no option of --task dual_translation or of this model")

@@ -11,11 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
-import sys
 import tempfile
-import time
-import uuid
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,10 +22,11 @@ import torch
 import torch.distributed as dist
 from fairseq.data import Dictionary, data_utils
 from fairseq.data.indexed_dataset import MMapIndexedDataset
-from tqdm import tqdm
 
 from .errors import UserError
+from .files import whole_file
 from .language_model import FrozenLanguageModel
+from .progress import Progress
 from .scoring import length_sorted_batches
 
 logger = logging.getLogger(__name__)
@@ -37,7 +34,6 @@ logger = logging.getLogger(__name__)
 _FORMAT = b"dual_fairseq language model scores 1"
 _BATCH_TOKENS = 16_384
 _BLOCK = 1 << 20
-_REPORT_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -120,27 +116,28 @@ class ScoreCache:
         like = torch.zeros((), device=self.device)
         batches = list(length_sorted_batches(np.where(too_long, 0, sizes), _BATCH_TOKENS))[rank::world]
         total = sum(len(batch) for batch in batches)
-        title, quiet = f"LM scores of {name}", rank > 0 or not sys.stderr.isatty()
-        done, reported = 0, time.monotonic()
+        title = f"LM scores of {name}"
+        share = f" (this process's share; there are {world})" if world > 1 else ""
+
+        def tell(_: str) -> None:
+            logger.info("%s: %s of %s%s", title, f"{progress.done:,}", f"{total:,}", share)
+
         if rank == 0:
             logger.info("%s: %s sentences to score", title, f"{len(sentences):,}")
-        with tqdm(total=total, desc=title, unit=" sentences", disable=quiet, mininterval=2) as bar:
+        with Progress(title, total, shown=rank == 0, tell=tell) as progress:
             for batch in batches:
                 tokens = data_utils.collate_tokens([sentences[i] for i in batch], dictionary.pad())
                 log_probs[batch] = lm.sentence_log_prob(tokens.long().to(self.device), like).cpu().numpy()
-                bar.update(len(batch))
-                done += len(batch)
-                if quiet and rank == 0 and time.monotonic() - reported >= _REPORT_SECONDS:
-                    share = f" (this process's share; there are {world})" if world > 1 else ""
-                    logger.info("%s: %s of %s%s", title, f"{done:,}", f"{total:,}", share)
-                    reported = time.monotonic()
+                progress.update(len(batch))
         if world > 1:
             _sum_over_processes(log_probs, self.device)
         if rank == 0:
             try:
                 limits = json.dumps({"max_positions": limit}).encode()
-                _write(path.with_suffix(".json"), lambda file: file.write(limits))
-                _write(path, lambda file: np.save(file, log_probs, allow_pickle=False))
+                with whole_file(path.with_suffix(".json"), sync=True) as file:
+                    file.write(limits)
+                with whole_file(path, sync=True) as file:
+                    np.save(file, log_probs, allow_pickle=False)
             except OSError as error:
                 raise _cannot_use(self.directory, error) from error
         if world > 1:
@@ -187,19 +184,6 @@ def _sum_over_processes(values: np.ndarray, device: torch.device) -> None:
         block = torch.from_numpy(values[start : start + _BLOCK]).to(device)
         dist.all_reduce(block)
         values[start : start + _BLOCK] = block.cpu().numpy()
-
-
-def _write(path: Path, write: Callable[[Any], Any]) -> None:
-    """Write a file that is there whole or not at all."""
-    unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        with open(unfinished, "xb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def _cannot_use(directory: Path, error: OSError) -> UserError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import socket
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from dual_fairseq.checkpoint import load_state
 ROOT = Path(__file__).resolve().parent.parent
 PLUGIN = ROOT / "dual_fairseq"
 SOURCE, TARGET = "xx", "yy"
+SPLITS = {"train": (120, 1), "valid": (24, 2), "test": (16, 3)}  # pairs, seed
 
 # Models so small that start-up is what a run costs.
 TINY = {
@@ -123,7 +125,7 @@ def write_pairs(directory: Path, split: str, pairs: list[tuple[str, str]]) -> No
 def corpus(tmp_path_factory) -> Path:
     """Binarized data: ``dual/`` and ``lm/<language>/``, as ``scripts/preprocess.sh`` lays them out."""
     directory = tmp_path_factory.mktemp("corpus")
-    for split, count, seed in (("train", 120, 1), ("valid", 24, 2), ("test", 16, 3)):
+    for split, (count, seed) in SPLITS.items():
         write_pairs(directory / "text", split, sentence_pairs(count, seed))
     text, dual = directory / "text", directory / "dual"
     prefixes = [f"--{split}pref={text / split}" for split in ("train", "valid", "test")]
@@ -135,6 +137,19 @@ def corpus(tmp_path_factory) -> Path:
             "--destdir", directory / "lm" / language,
         )  # fmt: skip
     return directory
+
+
+def preprocessed(corpus: Path, folder: Path, tokenizer: str) -> Path:
+    """What scripts/preprocess.sh leaves."""
+    shutil.copytree(corpus / "dual", folder / "dual")
+    shutil.copytree(corpus / "lm", folder / "lm")
+    (folder / "raw").mkdir()
+    for split, (count, seed) in SPLITS.items():
+        for index, language in enumerate((SOURCE, TARGET)):
+            text = "".join(pair[index] + "\n" for pair in sentence_pairs(count, seed))
+            (folder / "raw" / f"{split}.{language}").write_text(text)
+    (folder / "preprocess.json").write_text(json.dumps({"source": SOURCE, "target": TARGET, "tokenizer": tokenizer}))
+    return folder
 
 
 def train_language_model(data: Path, save_dir: Path, *args: object) -> Path:

@@ -10,7 +10,6 @@ import random
 import re
 import resource
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +18,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import PLUGIN, ROOT, SOURCE, TARGET, TINY, parameter_difference, sentence_pairs, train
+from conftest import PLUGIN, ROOT, SOURCE, TARGET, TINY, parameter_difference, preprocessed, train
 
 from dual_fairseq import compat
 from dual_fairseq.checkpoint import load_state
@@ -338,23 +337,10 @@ def kill_all_of_it(process: subprocess.Popen[str], lock: Path) -> None:
             fcntl.flock(file, fcntl.LOCK_EX)
 
 
-def preprocessed(corpus: Path, folder: Path) -> Path:
-    """What scripts/preprocess.sh leaves."""
-    shutil.copytree(corpus / "dual", folder / "dual")
-    shutil.copytree(corpus / "lm", folder / "lm")
-    (folder / "raw").mkdir()
-    for split, count, seed in (("train", 120, 1), ("valid", 24, 2), ("test", 16, 3)):
-        for index, language in enumerate((SOURCE, TARGET)):
-            text = "".join(pair[index] + "\n" for pair in sentence_pairs(count, seed))
-            (folder / "raw" / f"{split}.{language}").write_text(text)
-    (folder / "preprocess.json").write_text(json.dumps({"source": SOURCE, "target": TARGET, "tokenizer": "none"}))
-    return folder
-
-
 @pytest.mark.slow
 def test_a_script_killed_in_every_stage_reaches_the_same_end(corpus, tmp_path):
     """kill -9 of train_dual.sh and of everything it started; what was finished is not done again."""
-    dest = preprocessed(corpus, tmp_path / "data")
+    dest = preprocessed(corpus, tmp_path / "data", "none")
 
     def command(run: Path) -> list[str]:
         return [

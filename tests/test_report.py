@@ -341,7 +341,7 @@ def test_the_page_of_a_run(run, capsys):
     assert tags.count("table") == 2 and tags.count("dl") == 4 and "ins" in tags and "mark" in tags
     rows, _ = scores.score_rows(runs.systems([runs.read_run(run)]), "test")
     assert scores.text_table(rows) in capsys.readouterr().out
-    assert not list(run.glob("*.tmp"))
+    assert not list(run.glob("*.tmp")) and not list(run.glob(".report.html.*"))
 
 
 def test_text_is_escaped(run):

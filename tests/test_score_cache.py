@@ -12,7 +12,7 @@ from conftest import SOURCE, TARGET, free_port, parameter_difference, train
 from fairseq.data import Dictionary
 from fairseq.data.data_utils import load_indexed_dataset
 
-from dual_fairseq import score_cache
+from dual_fairseq import progress, score_cache
 from dual_fairseq.errors import UserError
 from dual_fairseq.language_model import load_language_model
 from dual_fairseq.score_cache import ScoreCache, cache_key
@@ -52,7 +52,7 @@ def test_scores_are_those_of_the_language_model_sentence_by_sentence(side, tmp_p
 def test_progress_is_a_line_now_and_then_where_there_is_no_terminal(side, tmp_path, monkeypatch, caplog, capsys):
     dictionary, sentences, lm_path = side
     monkeypatch.setattr(score_cache, "_BATCH_TOKENS", 200)
-    monkeypatch.setattr(score_cache, "_REPORT_SECONDS", 0.0)
+    monkeypatch.setattr(progress, "SECONDS", 0.0)
     lm = load_language_model(lm_path, dictionary, SOURCE, "--src-lm")
     with caplog.at_level("INFO", logger=score_cache.__name__):
         ScoreCache(str(tmp_path), cpu=True).scores(

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, SOURCE, TARGET, TINY, sentence_pairs
+from conftest import ROOT, SOURCE, TARGET, TINY, preprocessed
 
 SCRIPTS = ROOT / "scripts"
 TINY_LM = shlex.split("--size tiny --max-tokens 300 --lr-warmup 5 --cpu --max-epoch")
@@ -46,15 +46,7 @@ def refused(done: subprocess.CompletedProcess[str]) -> str:
 def dest(corpus, tmp_path_factory) -> Path:
     """What scripts/preprocess.sh leaves, under a name that asks for careful quoting."""
     folder = tmp_path_factory.mktemp("scripts") / "a $(touch pwned) b"
-    shutil.copytree(corpus / "dual", folder / "dual")
-    shutil.copytree(corpus / "lm", folder / "lm")
-    (folder / "raw").mkdir()
-    for split, count, seed in (("train", 120, 1), ("valid", 24, 2), ("test", 16, 3)):
-        for index, language in enumerate((SOURCE, TARGET)):
-            text = "".join(pair[index] + "\n" for pair in sentence_pairs(count, seed))
-            (folder / "raw" / f"{split}.{language}").write_text(text)
-    (folder / "preprocess.json").write_text(json.dumps({"source": SOURCE, "target": TARGET, "tokenizer": "moses"}))
-    return folder
+    return preprocessed(corpus, folder, "moses")
 
 
 @pytest.mark.parametrize("name", ["train_lm.sh", "train_dual.sh", "evaluate.sh"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import json
 import os
 import pickle
 import re
@@ -15,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import PLUGIN, ROOT, SOURCE, TARGET, TINY, sentence_pairs
+from conftest import PLUGIN, ROOT, SOURCE, TARGET, TINY, preprocessed
 from fairseq_cli import generate, interactive, train, validate
 
 from dual_fairseq.errors import UserError
@@ -148,18 +147,9 @@ def test_scripts_evaluate_no_text_and_make_no_names_that_can_be_guessed():
         assert not re.search(r"/tmp\b|\$\$", code), path
 
 
-def preprocessed(corpus: Path, data: Path) -> None:
-    """What evaluate.sh needs of the folder that preprocess.sh leaves."""
-    shutil.copytree(corpus / "dual", data / "dual")
-    (data / "raw").mkdir()
-    for index, language in enumerate((SOURCE, TARGET)):
-        (data / "raw" / f"test.{language}").write_text("".join(p[index] + "\n" for p in sentence_pairs(16, 3)))
-    (data / "preprocess.json").write_text(json.dumps({"source": SOURCE, "target": TARGET, "tokenizer": "none"}))
-
-
 @pytest.mark.slow
 def test_evaluate_sh_refuses_a_hostile_checkpoint_in_one_line(corpus, trained_pair, tmp_path):
-    preprocessed(corpus, tmp_path / "data")
+    preprocessed(corpus, tmp_path / "data", "none")
     bad = tmp_path / "bad.pt"
     checkpoint_of("in_a_good_one", bad, tmp_path / "ran", trained_pair[0] / "checkpoint_best.pt")
     command = [str(SCRIPTS / "evaluate.sh"), str(tmp_path / "data"), str(bad), "--cpu", "--out", str(tmp_path / "out")]
@@ -176,7 +166,7 @@ ODD_NAMES = ["-a 'quote', \"two\"; touch pwned; * ? [a] $(touch pwned)", "`touch
 @pytest.mark.parametrize("name", [ODD_NAMES[0], pytest.param(ODD_NAMES[1], marks=pytest.mark.slow)], ids=["one", "two"])
 def test_any_name_of_a_file_is_a_name(corpus, trained_pair, tmp_path, name):
     """As the data's folder, the checkpoint and the folder of results of one script that hands them all on."""
-    preprocessed(corpus, tmp_path / name)
+    preprocessed(corpus, tmp_path / name, "none")
     folder = tmp_path / f"{name} models"
     folder.mkdir()
     shutil.copy(trained_pair[0] / "checkpoint_best.pt", folder / f"{name}.pt")

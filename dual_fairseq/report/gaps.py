@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +21,7 @@ from torch import Tensor
 
 from ..checkpoint import load_state
 from ..errors import UserError
+from ..files import whole_file
 from ..language_model import load_language_model
 from ..model import direction_name
 from ..pair import load_pair
@@ -169,12 +169,10 @@ def _cached(path: Path, title: str, total: int, compute: Callable[[Advance], np.
         print(f"Scoring {total // 2:,} sentence pairs, {title}", file=sys.stderr, flush=True)
     with Progress(f"Scoring, {title}", total) as progress:
         scores = compute(progress.update)
-    unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         path.parent.mkdir(exist_ok=True)
-        with open(unfinished, "xb") as file:
+        with whole_file(path) as file:
             np.save(file, scores, allow_pickle=False)
-        os.replace(unfinished, path)
     except OSError as error:
         print(f"{path.parent}: cannot be written ({error.strerror}); the scores are not kept", file=sys.stderr)
     return scores
