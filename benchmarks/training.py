@@ -28,7 +28,6 @@ import logging
 import os
 import platform
 import re
-import resource
 import statistics
 import subprocess
 import sys
@@ -255,9 +254,9 @@ def measured_peak(setting: Setting, kind: str) -> dict[str, float]:
 
 def resident_mb(peak: bool = False) -> float:
     """Resident memory of this process, or its peak so far, in MB."""
-    if peak:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
-    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1e6
+    # not getrusage's peak, which begins with the size of the process that started this one
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(status["VmHWM" if peak else "VmRSS"].split()[0]) * 1024 / 1e6
 
 
 def part_growth(setting: Setting, name: str, plans: dict[int, Plan]) -> Table:
