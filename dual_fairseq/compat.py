@@ -87,6 +87,16 @@ class _DistributedDataParallel(torch.nn.parallel.DistributedDataParallel):
 distributed_fairseq_model.DistributedDataParallel = _DistributedDataParallel
 
 
+# A process that waits in vain for a hung one is ended by ``--heartbeat-timeout``. fairseq sends it SIGINT for that, but
+# Python handles a signal when the collective that it waits in has returned.
+class _DistributedTimeoutWrapper(distributed_fairseq_model.DistributedTimeoutWrapper):
+    def __init__(self, module: torch.nn.Module, timeout: int, signal: int = signal.SIGKILL) -> None:
+        super().__init__(module, timeout, signal)
+
+
+distributed_fairseq_model.DistributedTimeoutWrapper = _DistributedTimeoutWrapper
+
+
 # When several processes resume, the first reads the checkpoint (with ``weights_only``) and sends it to the others,
 # where fairseq unpickles it by ``torch.load`` again; there the configuration's own classes, which never come from a
 # file, would be refused. PyTorch's own way of sending objects between the processes of a run serves.

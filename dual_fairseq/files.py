@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import glob
 import os
+import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
+
+_A_DAY = 24 * 60 * 60
 
 
 @contextmanager
@@ -31,3 +35,7 @@ def whole_file(path: Path, sync: bool = False) -> Iterator[IO[bytes]]:
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
+    for left in path.parent.glob(f".{glob.escape(path.name)}.{'[0-9a-f]' * 32}"):
+        with suppress(OSError):  # by a process that was killed; a younger one may still be written
+            if time.time() - left.stat().st_mtime > _A_DAY:
+                left.unlink()

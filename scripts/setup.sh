@@ -36,6 +36,7 @@ venv="$root/.venv"
 log="$venv/setup.log"
 stamp="$venv/.setup-done"
 min_torch="2.6"
+safe_torch="2.10"
 
 say() { printf '%s\n' "$*"; }
 die() {
@@ -234,6 +235,10 @@ read -r torch suitable <<<"$(torch_of "$python")" || true
 pinned="$(sed -n 's/^torch==//p' constraints.txt)"
 if [ "${suitable:-no}" = yes ]; then
     say "[2/4] torch $torch is here; installing what fairseq is built with"
+    if [ "$(printf '%s\n' "$safe_torch" "${torch%%+*}" | sort -V | head -n 1)" != "$safe_torch" ]; then
+        say "      note: a crafted checkpoint can corrupt memory in torch before $safe_torch (CVE-2026-24747)," \
+            "so load none from a stranger, or upgrade torch"
+    fi
     if [ "${torch%%+*}" != "$pinned" ]; then
         constraints="$venv/constraints.txt"
         constraints_beside "$python" >"$constraints"

@@ -225,13 +225,15 @@ def test_several_processes_lose_what_one_loses_over_the_same_global_batches(corp
 
 
 @pytest.mark.slow
-def test_when_one_process_is_killed_the_others_end_with_an_error(corpus, tmp_path):
+@pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "hung"])
+def test_when_one_process_is_killed_or_hangs_the_others_end_with_an_error(corpus, tmp_path, blow):
     command = [
         sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port", free_port(),
         "-m", "fairseq_cli.train", corpus / "dual", "--user-dir", PLUGIN, "--task", "dual_translation", "-s", SOURCE,
         "-t", TARGET, *TINY["transformer"], "--criterion", "dual_cross_entropy", "--dual-lambda", 0, "--save-dir",
         tmp_path, "--cpu", "--distributed-backend", "gloo", "--max-tokens", 300, "--optimizer", "sgd", "--lr", 0.1,
         "--disable-validation", "--no-save", "--log-format", "json", "--log-interval", 1, "--max-update", 100_000,
+        "--heartbeat-timeout", 10,
     ]  # fmt: skip
     env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(
@@ -244,13 +246,13 @@ def test_when_one_process_is_killed_the_others_end_with_an_error(corpus, tmp_pat
             workers = [
                 int(pid) for pid in children if b"fairseq_cli.train" in Path(f"/proc/{pid}/cmdline").read_bytes()
             ]
-            os.kill(workers[-1], signal.SIGKILL)
+            os.kill(workers[-1], blow)
             break
     assert len(workers) == 2
     begun = time.monotonic()
     process.stdout.read()
     assert process.wait(timeout=120) != 0
-    print(f"the launcher ended {time.monotonic() - begun:.1f} s after a process was killed")
+    print(f"the launcher ended {time.monotonic() - begun:.1f} s after {blow.name}")
     for pid in workers:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, 0)

@@ -200,6 +200,7 @@ def test_suitable_torch_is_kept(checkout: Checkout) -> None:
     run = checkout.setup(FAKE_TORCH="2.9.1+cu128 yes", TORCH_INDEX_URL="some-index")
     assert run.returncode == 0, run.stderr
     assert "torch 2.9.1+cu128: keeping it" in run.stdout
+    assert "torch before 2.10 (CVE-2026-24747)" in run.stdout
     assert "--system-site-packages" in checkout.calls.read_text()
     assert "some-index" not in checkout.calls.read_text()
     assert all(f"--constraint {checkout.root}/.venv/constraints.txt" in call for call in checkout.pip_calls())
