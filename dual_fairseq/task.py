@@ -38,6 +38,7 @@ from .errors import UserError
 from .language_model import FrozenLanguageModel, find_language_model, load_language_model
 from .model import DualModel, direction_name, of_direction
 from .score_cache import ScoreCache
+from .word_vectors import VectorFile, check_options, start_from_vectors
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +56,13 @@ class DualTranslationConfig(TranslationConfig):
     )
     init_tgt2src: Optional[str] = field(
         default=None, metadata={"help": "plain fairseq translation checkpoint to start target→source from"}
+    )
+    src_embed_path: Optional[str] = field(
+        default=None,
+        metadata={"help": "word vectors of the source language (text: word2vec, fastText, GloVe), for both directions"},
+    )
+    tgt_embed_path: Optional[str] = field(
+        default=None, metadata={"help": "word vectors of the target language, for both directions"}
     )
     lm_score_cache: Optional[str] = field(
         default=None,
@@ -78,6 +86,7 @@ class DualTranslationConfig(TranslationConfig):
     cpu: bool = II("common.cpu")
     save_dir: str = II("checkpoint.save_dir")
     restore_file: str = II("checkpoint.restore_file")
+    finetune_from_model: Optional[str] = II("checkpoint.finetune_from_model")
     results_path: Optional[str] = II("common_eval.results_path")
     gen_subset: str = II("dataset.gen_subset")
     path: Optional[str] = II("common_eval.path")
@@ -249,12 +258,15 @@ class DualTranslationTask(TranslationTask):
     # --- models
 
     def build_model(self, cfg, from_checkpoint: bool = False) -> DualModel:
-        """Build one model of ``--arch`` a direction, warm-started where a checkpoint is given.
+        """Build one model of ``--arch`` a direction, warm-started where a checkpoint is given, else with word vectors.
 
         Raises:
-            UserError: the arch is not an autoregressive encoder–decoder, or a warm-start checkpoint does not fit.
+            UserError: the arch is not an autoregressive encoder–decoder, or a warm-start checkpoint or a file of word
+                vectors does not fit.
         """
         pair_arch(arch_name(cfg))
+        vectors = [] if from_checkpoint else self._vector_files()
+        check_options(vectors, cfg, ARCH_MODEL_REGISTRY.get(arch_name(cfg)))
         configs = dict(zip(self.directions, (cfg, _reversed_model_config(cfg)), strict=True))
         models = {}
         for direction, side in self.sides.items():
@@ -266,13 +278,25 @@ class DualTranslationTask(TranslationTask):
                 raise UserError(f"--arch {arch_name(cfg)}: is not an encoder–decoder model")
         restored = os.path.exists(os.path.join(self.cfg.save_dir, self.cfg.restore_file))
         if not from_checkpoint and not restored:  # a run that goes on has its weights already
+            afresh = {} if self.cfg.finetune_from_model else dict(models)
             for direction, option, path in (
                 (self.directions[0], "--init-src2tgt", self.cfg.init_src2tgt),
                 (self.directions[1], "--init-tgt2src", self.cfg.init_tgt2src),
             ):
                 if path:
                     self._warm_start(models[direction], configs[direction], direction, path, option)
+                    afresh.pop(direction, None)
+            languages = {d: (side.cfg.source_lang, side.cfg.target_lang) for d, side in self.sides.items()}
+            start_from_vectors(afresh, languages, vectors)
         return DualModel(models)
+
+    def _vector_files(self) -> list[VectorFile]:
+        """The files of word vectors that are given."""
+        given = (
+            ("--src-embed-path", self.cfg.src_embed_path, self.cfg.source_lang, self.source_dictionary),
+            ("--tgt-embed-path", self.cfg.tgt_embed_path, self.cfg.target_lang, self.target_dictionary),
+        )
+        return [VectorFile(option, path, lang, dictionary) for option, path, lang, dictionary in given if path]
 
     def _warm_start(self, model: FairseqEncoderDecoderModel, model_cfg, direction: str, path: str, option: str) -> None:
         """Start one direction from a plain translation checkpoint, or from that direction of a pair."""
