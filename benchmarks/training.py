@@ -409,8 +409,6 @@ def part_lm(setting: Setting) -> Table:
     import subjects
     import torch
 
-    from dual_fairseq.model import batch_log_probs
-
     data = setting.data()
     subject = setting.subject("on the fly", data)
     task, dataset = subject.tasks[0], subject.datasets[0]
@@ -423,13 +421,9 @@ def part_lm(setting: Setting) -> Table:
     def previous(tokens: torch.Tensor) -> torch.Tensor:
         return torch.cat([tokens.new_full((len(tokens), 1), lm.dictionary.eos()), tokens[:, :-1]], dim=1)
 
-    def fused(tokens: torch.Tensor) -> None:
-        batch_log_probs(lm._model, {"net_input": {"src_tokens": previous(tokens)}, "target": tokens}, pad)
-
     ways: dict[str, Callable[[torch.Tensor], Any]] = {
         "bare forward pass": lambda tokens: lm._model(previous(tokens)),
         "scoring": lambda tokens: lm.sentence_log_prob(tokens, like),
-        "scoring, output layer and softmax in one": fused,
     }
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     with torch.no_grad():

@@ -99,7 +99,10 @@ def newest(folder: str, count: int, by_update: bool, upper_bound: int | None = N
     found = [entry for entry in found if upper_bound is None or entry[0] <= upper_bound]
     if count < 1 or len(found) < count:
         kind = "checkpoint_EPOCH_UPDATE.pt" if by_update else "checkpointEPOCH.pt"
-        raise UserError(f"--inputs {folder}: has {len(found)} checkpoints {kind} to take {count} from")
+        raise UserError(
+            f"--inputs {folder}: has {len(found)} checkpoints {kind} to take {count} from; fairseq-train keeps some "
+            "with --save-interval-updates 500 --keep-interval-updates N, or without --no-epoch-checkpoints"
+        )
     return [os.path.join(folder, name) for _, name in sorted(found, reverse=True)[:count]]
 
 

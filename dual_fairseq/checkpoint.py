@@ -69,6 +69,7 @@ _WEIGHTLESS_OPTIONS = (
     "decoder_normalize_before",
     "no_token_positional_embeddings",
     "no_scale_embedding",
+    "readout",
 )
 
 

@@ -107,7 +107,7 @@ def load_language_model(path: str, dictionary: Dictionary, language: str, option
     state = load_state(path, option)
     cfg = state["cfg"]
     name = getattr(cfg.task, "_name", None) or getattr(cfg.task, "task", None)
-    if name != "language_modeling":
+    if name not in ("language_modeling", "language_modeling_running_text"):
         raise UserError(
             f"{option} {path}: is a checkpoint of --task {name}, not a language model; train one with "
             "scripts/train_lm.sh or fairseq-train --task language_modeling"

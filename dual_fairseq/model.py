@@ -20,6 +20,8 @@ from torch.nn.utils.weight_norm import WeightNorm
 
 from . import duality
 from .errors import UserError
+from .recurrent.decoder import RecurrentDecoder
+from .recurrent.language_model import RecurrentLanguageModelDecoder
 
 
 def direction_name(source: str, target: str) -> str:
@@ -208,6 +210,11 @@ _PLAIN_FORWARDS = {
 }
 
 
+_RECURRENT_DECODERS = {
+    (decoder.forward, decoder.output_layer) for decoder in (RecurrentDecoder, RecurrentLanguageModelDecoder)
+}
+
+
 def _output_head(model: BaseFairseqModel) -> _OutputHead | None:
     """The last matrix product of the model, if that is how it ends and nobody watches or changes what comes of it."""
     if not (
@@ -223,6 +230,8 @@ def _output_head(model: BaseFairseqModel) -> _OutputHead | None:
         name, layer = "output_layer", decoder.output_projection
     elif forward is LSTMDecoder.forward and output_layer is LSTMDecoder.output_layer:
         name, layer = "output_layer", decoder.embed_tokens if decoder.share_input_output_embed else decoder.fc_out
+    elif (forward, output_layer) in _RECURRENT_DECODERS:
+        name, layer = "output_layer", decoder.vocabulary_layer
     elif forward is LightConvDecoder.forward:
         name, layer = "output_projection", decoder.output_projection
     elif forward is FConvDecoder.forward:

@@ -3,7 +3,8 @@
 Four stages, each in a directory of its own that appears only when it is complete:
 
 - text: clean and tokenise (``raw/``, ``tokenized/``)
-- bpe: learn byte pair encoding on the training text, apply it to all (``bpe/``, ``segmented/``)
+- bpe: cut all text into subwords: by byte pair encoding learned on the training text, into characters, or not at all
+  (``bpe/``, ``segmented/``)
 - dual: dictionaries of the training text and the binarized pair (``dual/``)
 - lm: monolingual text, binarized with the same dictionaries (``lm/<language>/``)
 
@@ -24,6 +25,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from itertools import islice
 from pathlib import Path
@@ -31,9 +33,12 @@ from typing import IO, Any
 
 from .corpus import Rules, Survey, clean_corpus, parallel, say, survey
 from .errors import UserError
-from .text import SEPARATOR, load_bpe
+from .text import SEPARATOR, SUBWORDS, VISIBLE_SPACE, characters, load_bpe
 
 LINES_A_PROCESS = 100_000  # fairseq's binarizer gains nothing from more processes than that
+BPE_SIZE = 8000
+WORDS, WORD_THRESHOLD = 30_000, 2  # of --subword word; words seen once become <unk>, or <unk> would not be trained
+UNNOTED = {"subword": "bpe", "vocab-size": 0}  # settings that notes of earlier versions leave out
 
 
 @dataclass(frozen=True)
@@ -117,8 +122,14 @@ class Preprocessing:
         for split, sides in surveys.items():
             for language, files in sides.items():
                 text[f"text of {split}.{language}"] = [file.sha256 for file in files]
-        bpe = {"bpe-size": options.bpe_size, "joint-bpe": options.joint_bpe}
-        dual = {"joined-dictionary": options.joined_dictionary, "vocab-threshold": options.vocab_threshold}
+        bpe = {"subword": options.subword}
+        if options.subword == "bpe":
+            bpe |= {"bpe-size": options.bpe_size, "joint-bpe": options.joint_bpe}
+        dual = {
+            "joined-dictionary": options.joined_dictionary,
+            "vocab-threshold": options.vocab_threshold,
+            "vocab-size": options.vocab_size,
+        }
         return [
             Stage("text", ("raw", "tokenized"), text, self._text),
             Stage("bpe", ("bpe", "segmented"), bpe, self._bpe),
@@ -219,10 +230,16 @@ class Preprocessing:
     def _bpe(self, out: Path) -> dict[str, Any]:
         size, tokenized = self.options.bpe_size, self.dest / "tokenized"
         names = sorted(path.name for path in tokenized.iterdir())
-        if not size:
+        if self.options.subword == "char":
+            for name in names:
+                signs = sum(line.count(VISIBLE_SPACE) for line in _lines(tokenized / name))
+                segment_file(tokenized / name, lambda: characters, out / "segmented" / name, self.options.workers)
+                say(f"char: {name} segmented" + (f"; {VISIBLE_SPACE} made _ in {signs:,} places" if signs else ""))
+            return {"type": "char", "space": VISIBLE_SPACE}
+        if self.options.subword == "word" or not size:
             for name in names:
                 shutil.copyfile(tokenized / name, out / "segmented" / name)
-            return {"type": None}
+            return {"type": "word" if self.options.subword == "word" else None}
         train = [tokenized / f"train.{language}" for language in self.languages]
         codes = [out / "bpe" / f"codes.{language}" for language in self.languages]
         if self.options.joint_bpe:
@@ -233,7 +250,7 @@ class Preprocessing:
             merges = [learn_bpe([text], size, code, language) for text, code, language in sides]
         for name in names:
             code = out / "bpe" / f"codes.{name.rpartition('.')[2]}"
-            apply_bpe(tokenized / name, code, out / "segmented" / name, self.options.workers)
+            segment_file(tokenized / name, partial(load_bpe, code), out / "segmented" / name, self.options.workers)
             say(f"bpe: {name} segmented")
         return {
             "type": "subword-nmt",
@@ -244,12 +261,17 @@ class Preprocessing:
         }
 
     def _dual(self, out: Path) -> dict[str, Any]:
+        from fairseq.data import Dictionary
+
         source, target = self.languages
         arguments = ["--source-lang", source, "--target-lang", target]
         arguments += ["--thresholdsrc", str(self.options.vocab_threshold)]
         arguments += ["--thresholdtgt", str(self.options.vocab_threshold)]
         for split in self.parts:
             arguments += [f"--{split}pref", f"segmented/{split}"]
+        if size := self.options.vocab_size:
+            size += Dictionary().nspecial  # fairseq counts its own symbols too
+            arguments += ["--nwordssrc", str(size), "--nwordstgt", str(size)]
         if self.options.joined_dictionary:
             arguments.append("--joined-dictionary")
         self._fairseq_preprocess(out / "dual", arguments, self.dest / "segmented" / f"train.{source}")
@@ -336,6 +358,7 @@ class Preprocessing:
                 "target": self.languages[1],
                 "tokenizer": options.tokenizer,
                 "lowercase": options.lowercase,
+                "subword": options.subword,
                 "bpe": results["bpe"],
                 "dictionary": results["dual"],
                 "counts": results["text"],
@@ -353,7 +376,7 @@ class Preprocessing:
                 },
             },
         )
-        if (bpe := results["bpe"])["type"]:
+        if (bpe := results["bpe"])["type"] == "subword-nmt":
             merges = f"{bpe['merges'][self.languages[0]]:,}"
             merges += " for both languages" if bpe["joint"] else f" and {bpe['merges'][self.languages[1]]:,}"
             say(f"BPE merges: {merges}")
@@ -411,15 +434,22 @@ class _MergeCounter:
                 say(f"bpe: {self._label}: {self.merges:,} merges learned")
 
 
-def apply_bpe(text: Path, codes: Path, output: Path, workers: int) -> None:
-    """Segment a tokenised text as fairseq's ``--bpe subword_nmt`` does."""
+def segment_file(text: Path, make: Callable[[], Callable[[str], str]], output: Path, workers: int) -> None:
+    """Segment a tokenised text line by line.
 
-    def make() -> Callable[[list[str]], list[str]]:
-        segment = load_bpe(codes)
+    Args:
+        text: the tokenised text.
+        make: makes what segments a line, once in each process.
+        output: the file to write.
+        workers: processes.
+    """
+
+    def of_block() -> Callable[[list[str]], list[str]]:
+        segment = make()
         return lambda block: [segment(line) for line in block]
 
     with open(output, "w", encoding="utf-8", newline="\n") as file:
-        for block in parallel(make, _blocks(text), workers):
+        for block in parallel(of_block, _blocks(text), workers):
             file.writelines(line + "\n" for line in block)
 
 
@@ -472,6 +502,7 @@ def _check_size(prefix: Path, text: Path) -> int:
 
 
 def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    old = {**{key: value for key, value in UNNOTED.items() if key in new}, **old}
     changed = [key for key in {**old, **new} if old.get(key) != new.get(key)]
     return [key if key.startswith("text of") else f"--{key} {old.get(key)} -> {new.get(key)}" for key in changed]
 
@@ -498,12 +529,14 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--valid", required=True)
     parser.add_argument("--test")
     parser.add_argument("--dest", required=True)
-    parser.add_argument("--tokenizer", choices=("moses", "none"), default="moses")
+    parser.add_argument("--tokenizer", choices=("moses", "none"))
     parser.add_argument("--lowercase", action="store_true")
-    parser.add_argument("--bpe-size", type=int, default=8000)
-    parser.add_argument("--joint-bpe", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--subword", choices=tuple(SUBWORDS), default="bpe")
+    parser.add_argument("--bpe-size", type=int)
+    parser.add_argument("--joint-bpe", action=argparse.BooleanOptionalAction)
     parser.add_argument("--joined-dictionary", action="store_true")
-    parser.add_argument("--vocab-threshold", type=int, default=0)
+    parser.add_argument("--vocab-threshold", type=int)
+    parser.add_argument("--vocab-size", type=int)
     parser.add_argument("--extra-mono-source", action="append", default=[])
     parser.add_argument("--extra-mono-target", action="append", default=[])
     parser.add_argument("--max-length", type=int, default=250)
@@ -512,6 +545,26 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--overwrite", action="store_true")
     return parser
+
+
+def _complete(options: argparse.Namespace) -> None:
+    """Give the options that were left out the values that ``--subword`` implies.
+
+    Raises:
+        UserError: an option of BPE goes with another kind.
+    """
+    words = options.subword == "word"
+    if options.subword != "bpe" and (options.bpe_size is not None or options.joint_bpe is not None):
+        raise UserError(f"--bpe-size, --joint-bpe and --separate-bpe: not with --subword {options.subword}")
+    implied = {
+        "tokenizer": "none" if options.subword == "char" else "moses",
+        "vocab_threshold": WORD_THRESHOLD if words else 0,
+        "vocab_size": WORDS if words else 0,
+        **({"bpe_size": BPE_SIZE, "joint_bpe": True} if options.subword == "bpe" else {}),
+    }
+    for name, value in implied.items():
+        if getattr(options, name) is None:
+            setattr(options, name, value)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -526,6 +579,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise UserError(f"language code {language!r}: use letters, digits and _ only, as in de or zh_CN")
     if options.source_lang == options.target_lang:
         raise UserError(f"source and target language are both {options.source_lang}; give two, as in -s de -t en")
+    _complete(options)
     if options.joined_dictionary and options.bpe_size and not options.joint_bpe:
         raise UserError("--joined-dictionary needs --joint-bpe: separate BPE makes no common symbols")
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr)  # before fairseq_cli sends its log to stdout

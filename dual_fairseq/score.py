@@ -271,7 +271,7 @@ def get_parser() -> argparse.ArgumentParser:
         epilog="""\
 The table has a header line and one line for each pair, in the order of the input; x is the -s and y the -t language:
   line                            number of the pair, from 1
-  tokens_x, tokens_y              BPE tokens, </s> included
+  tokens_x, tokens_y              tokens of the models (BPE pieces, characters or words), </s> included
   unknown_x, unknown_y            of these, not in the dictionary
   log_p_y_given_x ... log_p_y     log P(y|x), log P(x|y), log P(x), log P(y), in nats, </s> included
   gap                             [log P(x) + log P(y|x)] - [log P(y) + log P(x|y)], in nats

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+
+from fairseq.data.data_utils import post_process
+from fairseq.data.encoders.characters import SPACE_ESCAPE, Characters
 
 from .checkpoint import data_directories, load_state
 from .corpus import LONGEST_WORD, Tokenizer, mend
@@ -13,15 +17,34 @@ from .errors import UserError
 from .evaluation import detokenize
 
 SEPARATOR = "@@"
+VISIBLE_SPACE: str = SPACE_ESCAPE  # ▁, as SentencePiece has it
 _CACHED_WORDS = 500_000  # subword-nmt keeps every word it has seen; a stream of text has no end of them
 
 
+@dataclass(frozen=True)
+class Subword:
+    """What ``--subword`` makes of tokenised words.
+
+    Attributes:
+        post_process: fairseq's name for what undoes it (``--post-process``, ``--eval-bleu-remove-bpe``), if anything.
+        space: the token that stands between two words; "" where words follow each other.
+    """
+
+    post_process: str | None
+    space: str = ""
+
+
+SUBWORDS = {"bpe": Subword("subword_nmt"), "char": Subword("sentencepiece", VISIBLE_SPACE), "word": Subword(None)}
+
+
 class TextPipeline:
-    """Tokenisation and BPE of a pair's languages, applied and undone.
+    """Tokenisation and segmentation of a pair's languages, applied and undone.
 
     Attributes:
         languages: codes of the source and of the target language, as ``scripts/preprocess.sh`` was given them.
         dictionaries: the folder with ``dict.<lang>.txt`` of both, which is what a fairseq task takes for its data.
+        kind: ``bpe``, ``char`` or ``word``.
+        subword: what that means for its tokens.
 
     Args:
         folder: what ``scripts/preprocess.sh`` wrote (DEST), or the folder ``text`` that ``scripts/train_dual.sh`` keeps
@@ -41,15 +64,20 @@ class TextPipeline:
             self.languages = (record["source"], record["target"])
             self.tokenizer: str = record["tokenizer"]
             self.lowercase: bool = record.get("lowercase", False)
-            bpe = (record.get("bpe") or {}).get("type")
+            self.kind: str = record.get("subword", "bpe")  # earlier versions knew nothing else
+            codes_of = (record.get("bpe") or {}).get("type")
         except OSError as error:
             raise UserError(f"{path}: {error.strerror}; give the folder that scripts/preprocess.sh wrote") from error
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{path}: is damaged; run scripts/preprocess.sh again") from error
-        if self.tokenizer not in ("moses", "none") or bpe not in (None, "subword-nmt"):
+        fitting = (None, "subword-nmt" if self.kind == "bpe" else self.kind)
+        if self.tokenizer not in ("moses", "none") or self.kind not in list(SUBWORDS) or codes_of not in fitting:
             raise UserError(
-                f"{path}: names a tokenizer or BPE unknown here ({self.tokenizer}, {bpe}); update dual-fairseq"
+                f"{path}: names a tokenizer or segmentation unknown here ({self.tokenizer}, {self.kind}, {codes_of}); "
+                "update dual-fairseq"
             )
+        self.subword = SUBWORDS[self.kind]
+        bpe = codes_of == "subword-nmt"
         self.dictionaries = self.folder / "dual" if (self.folder / "dual").is_dir() else self.folder
         codes = self.folder / "bpe" if (self.folder / "bpe").is_dir() else self.folder
         needed = [self.dictionaries / f"dict.{language}.txt" for language in self.languages]
@@ -61,7 +89,12 @@ class TextPipeline:
                     f"{file}: there is no such file, though {path} speaks of it; run scripts/preprocess.sh again"
                 )
         self._tokenize = {language: Tokenizer(self.tokenizer, language) for language in self.languages}
-        self._segment = {language: load_bpe(codes / f"codes.{language}") for language in self.languages if bpe}
+        self._segment: dict[str, Callable[[str], str]] = {}  # nothing for words, nor for text that is in pieces already
+        for language in self.languages:
+            if bpe:
+                self._segment[language] = load_bpe(codes / f"codes.{language}")
+            elif self.kind == "char":
+                self._segment[language] = characters
 
     @classmethod
     def of_checkpoint(
@@ -99,7 +132,7 @@ class TextPipeline:
 
         What ``scripts/preprocess.sh`` mends is mended; what it drops a line for is taken as well as can be, since a
         line to translate cannot be dropped: control characters become spaces, and a word of more than
-        ``LONGEST_WORD`` characters (BPE takes quadratic time on it) is taken apart.
+        ``LONGEST_WORD`` characters (BPE takes quadratic time on it) is taken apart, unless all words are.
 
         Returns:
             Tokens joined by single spaces; "" if there is nothing to see in the line.
@@ -107,7 +140,7 @@ class TextPipeline:
         text = mend(text)
         if self.lowercase:
             text = text.lower()
-        if len(text) > LONGEST_WORD:
+        if len(text) > LONGEST_WORD and self.kind != "char":
             text = " ".join(
                 word[i : i + LONGEST_WORD] for word in text.split() for i in range(0, len(word), LONGEST_WORD)
             )
@@ -115,10 +148,23 @@ class TextPipeline:
         return self._segment[language](tokens) if self._segment and tokens else tokens
 
     def decode(self, tokens: str, language: str) -> str:
-        """Undo BPE and tokenisation, as ``scripts/evaluate.sh`` does: tokens joined by spaces → raw text."""
+        """Undo segmentation and tokenisation, as ``scripts/evaluate.sh`` does: tokens joined by spaces → raw text."""
         if self._segment:
-            tokens = f"{tokens} ".replace(f"{SEPARATOR} ", "").rstrip()
+            tokens = post_process(tokens, self.subword.post_process)
         return detokenize([tokens], language, self.tokenizer)[0]
+
+    def join(self, parts: Sequence[str]) -> str:
+        """Several texts as one, each given as its tokens joined by spaces; empty ones are left out."""
+        between = f" {self.subword.space} " if self.subword.space else " "
+        return between.join(part for part in parts if part)
+
+
+def characters(line: str) -> str:
+    """Each character of a line as a token, a space as ``▁``: what fairseq's ``--bpe characters`` makes of it.
+
+    A ``▁`` that the line has already becomes ``_``, or it would turn into a space when characters are joined again.
+    """
+    return Characters.encode(line.replace(VISIBLE_SPACE, "_"))
 
 
 def load_bpe(codes: str | os.PathLike[str]) -> Callable[[str], str]:

@@ -160,6 +160,8 @@ def translate_stream(options: argparse.Namespace, overrides: dict[str, Any]) -> 
 
     if options.input is not None and not os.path.exists(options.input):
         raise UserError(f"--input {options.input}: there is no such file")
+    if options.output is not None and not Path(options.output).absolute().parent.is_dir():
+        raise UserError(f"--output {options.output}: there is no folder {Path(options.output).parent}; make it first")
     device = "cpu" if options.cpu else None
     pair = DualTranslator.from_pretrained(
         options.run, options.dest, device, options.fp16, dual_inference=options.dual_inference, **overrides
@@ -207,7 +209,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         UserError: the user has something to mend.
     """
     parser = get_parser()
-    options = parser.parse_args(arguments)
+    options, rest = parser.parse_known_args(arguments)
+    if rest:
+        hint = "; text to translate is given with --input FILE or '< FILE'" if os.path.isfile(rest[0]) else ""
+        parser.error(f"unrecognized arguments: {' '.join(rest)}{hint}")
     if options.buffer < 1:
         parser.error(f"--buffer {options.buffer}: give a whole number above 0")
     try:

@@ -38,6 +38,7 @@ logger = logging.getLogger(__name__)
 MAX_LEN_A, MAX_LEN_B = 1.5, 20
 Weighting = float | str | os.PathLike[str]
 _SENTENCE_ENDS = set(".!?…。！？؟।")
+_WIDE_ENDS = set("。！？")  # no space follows them
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Hypothesis:
         score: fairseq's: log P(translation | source), ``</s>`` included, in nats, divided by length ** lenpen (so with
             lenpen 1 nats a token); with dual inference, the score that it was chosen by. Of a line translated in pieces
             the mean over its pieces, by their lengths.
-        tokens: the BPE tokens of the model, joined by spaces.
+        tokens: the tokens of the model (BPE pieces, characters or words), joined by spaces.
     """
 
     text: str
@@ -63,7 +64,7 @@ class DualTranslator:
     Args:
         pairs: one pair, or several of the same languages and dictionaries as an ensemble.
         task: the task of one direction.
-        text: tokenisation and BPE.
+        text: tokenisation and segmentation.
 
     Attributes:
         languages: the two languages, the source language of training first.
@@ -253,7 +254,7 @@ class DualTranslator:
         left: list[int] = []  # pieces of each text that are not translated yet
         for number, text in enumerate(texts):
             tokens = self.text.encode(text, source).split()
-            parts = _pieces(tokens, limit) if tokens else []
+            parts = _pieces(tokens, limit, self.text.subword.space) if tokens else []
             if len(parts) > 1:
                 logger.warning(
                     "line %d: %s tokens, over the %s that this model takes; translated in %d pieces",
@@ -312,7 +313,7 @@ class DualTranslator:
             return [Hypothesis("", 0.0, "")]
         hypotheses = []
         for ranked in zip(*parts, strict=False):
-            tokens = " ".join(tokens for tokens, _ in ranked if tokens)
+            tokens = self.text.join([tokens for tokens, _ in ranked])
             lengths = [len(tokens.split()) + 1 for tokens, _ in ranked]  # with </s>
             score = sum(score * n for (_, score), n in zip(ranked, lengths, strict=True)) / sum(lengths)
             hypotheses.append(Hypothesis(self.text.decode(tokens, target), score, tokens))
@@ -334,20 +335,36 @@ def _indices(tokens: list[str], dictionary: Dictionary) -> Tensor:
     return torch.tensor([*indices, dictionary.eos()])
 
 
-def _pieces(tokens: list[str], limit: int) -> list[list[str]]:
+def _pieces(tokens: list[str], limit: int, space: str = "") -> list[list[str]]:
     """Tokens in pieces of at most ``limit``.
 
     What has to be cut at all is cut into its sentences, since models trained on sentences lose most of a long text; a
     sentence over the limit ends with a word, or where it must.
+
+    Args:
+        tokens: of a line.
+        limit: most tokens of a piece.
+        space: the token between two words, where tokens are characters; a piece neither begins nor ends with it.
     """
     if len(tokens) <= limit:
         return [tokens]
     pieces: list[list[str]] = [[]]
     for token, following in zip(tokens, [*tokens[1:], ""], strict=True):
+        if space and token == space and not pieces[-1]:
+            continue
         pieces[-1].append(token)
-        if token in _SENTENCE_ENDS and following not in _SENTENCE_ENDS:
+        if token in _SENTENCE_ENDS and following not in _SENTENCE_ENDS and _ends_word(token, following, space):
             pieces.append([])
         elif len(pieces[-1]) == limit:
-            end = next((i for i in range(limit, 0, -1) if not pieces[-1][i - 1].endswith(SEPARATOR)), limit)
-            pieces[-1:] = [pieces[-1][:end], pieces[-1][end:]]
+            last = [*zip(pieces[-1], [*pieces[-1][1:], following], strict=True)]
+            end = next((i for i in range(limit, 0, -1) if _ends_word(*last[i - 1], space)), limit)
+            rest = pieces[-1][end:]
+            pieces[-1:] = [pieces[-1][:end], rest[1:] if space and rest[:1] == [space] else rest]
     return [piece for piece in pieces if piece]
+
+
+def _ends_word(token: str, following: str, space: str) -> bool:
+    """Whether a word ends between two tokens; after the last one there is ""."""
+    if not space:
+        return not token.endswith(SEPARATOR)
+    return following in (space, "") or token in _WIDE_ENDS

@@ -79,6 +79,11 @@ done
 
 find_environment
 read_record "$DEST"
+case $SUBWORD in # fairseq's name of what makes words of tokens again
+    bpe) WORDS=(--post-process subword_nmt) ;;
+    char) WORDS=(--post-process sentencepiece) ;;
+    *) WORDS=() ;;
+esac
 PAIR=$SOURCE-$TARGET
 SPLITS=("$SPLIT")
 ((!DUAL_INFERENCE)) || SPLITS+=("$TUNE_SPLIT")
@@ -161,7 +166,7 @@ translate() {
     fi
     say "Translating $split, $from -> $to: $SENTENCES sentences ($WHERE)"
     fairseq_output "$name" fairseq-generate "${COMMON[@]}" -s "$from" -t "$to" --gen-subset "$split" \
-        --post-process subword_nmt --max-len-a 1.5 --max-len-b 20 --no-progress-bar "${options[@]}"
+        "${WORDS[@]}" --max-len-a 1.5 --max-len-b 20 --no-progress-bar "${options[@]}"
 }
 
 for direction in "$SOURCE $TARGET" "$TARGET $SOURCE"; do

@@ -20,19 +20,27 @@ PREFIX.<target>, plain or with .gz at the end, whose lines are translations of e
 
 Tokenisation
   --tokenizer moses|none     moses (default): Moses punctuation normalisation and tokenisation, by sacremoses;
-                             none: the text is segmented already, words are what white space separates
+                             none: the text is segmented already, words are what white space separates (default with
+                             --subword char, where it means the characters of the text as it is)
   --lowercase                lower-case everything, the references too
 
-Byte pair encoding, learned on the training text only
+The models' tokens
+  --subword bpe|char|word    bpe (default): byte pair encoding; char: each character is a token, a space is ▁;
+                             word: the words themselves, rare ones as <unk>
+
+Byte pair encoding, learned on the training text only; with --subword bpe
   --bpe-size N               merges to learn (default 8000); fewer, and it says so, when no pair of symbols occurs
-                             twice any more; 0: no BPE
+                             twice any more; 0: no BPE, for text that is in pieces already
   --joint-bpe                learn both languages' BPE together (default)
   --separate-bpe             learn it for each language apart
 
 Dictionaries, made from the training text only
   --separate-dictionaries    one a language (default)
   --joined-dictionary        one for both, as --share-all-embeddings needs it; not with --separate-bpe
-  --vocab-threshold N        symbols seen fewer than N times in the training text become <unk> (default 0)
+  --vocab-threshold N        symbols seen fewer than N times in the training text become <unk> (default 0; 2 with
+                             --subword word, so that <unk> is met in training)
+  --vocab-size N             keep the N most frequent symbols, the others become <unk> (default 0: all; 30000 with
+                             --subword word)
 
 Text for the language models
   --extra-mono-source FILE   more text of the source language, plain or .gz, for its language model alone; may be
@@ -59,7 +67,7 @@ DEST gets:
   bpe/codes.<lang>           BPE codes, for fairseq-interactive --bpe subword_nmt --bpe-codes
   raw/<split>.<lang>         the text cleaned but not tokenised, line by line that of dual/: references for sacreBLEU;
                              raw/<split>.dropped.tsv lists what was dropped
-  tokenized/, segmented/     the text after tokenisation, after BPE
+  tokenized/, segmented/     the text after tokenisation, as the models' tokens
   preprocess.json            a record: options, input files, counts, versions
 
 Started again, it goes on after the last finished stage; what is finished is not done twice. If options or the content
@@ -71,7 +79,9 @@ whole_number() { # OPTION VALUE SMALLEST
     [[ $2 =~ ^(0|[1-9][0-9]{0,8})$ && $2 -ge $3 ]] || die "$1 $2: give a whole number of at least $3"
 }
 
-source_lang='' target_lang='' valid='' test='' dest='' joint=yes joined=no
+source_lang='' target_lang='' valid='' test='' dest='' subword=bpe joined=no
+joint='' # yes or no, where it is said
+of_bpe='' # an option of BPE that was given
 train=() mono_source=() mono_target=() pass=()
 
 while (($#)); do
@@ -81,15 +91,15 @@ while (($#)); do
     case $1 in
         -h | --help) usage && exit 0 ;;
         --lowercase | --overwrite) pass+=("$1") && shift && continue ;;
-        --joint-bpe) joint=yes && shift && continue ;;
-        --separate-bpe) joint=no && shift && continue ;;
+        --joint-bpe) joint=yes of_bpe=$1 && shift && continue ;;
+        --separate-bpe) joint=no of_bpe=$1 && shift && continue ;;
         --joined-dictionary) joined=yes && shift && continue ;;
         --separate-dictionaries) joined=no && shift && continue ;;
     esac
     case $1 in
-        -s | --source-lang | -t | --target-lang | --train | --valid | --test | --dest | --tokenizer | --bpe-size | \
-            --vocab-threshold | --extra-mono-source | --extra-mono-target | --max-length | --max-ratio | \
-            --on-bad-line | --workers) need_value "$@" ;;
+        -s | --source-lang | -t | --target-lang | --train | --valid | --test | --dest | --tokenizer | --subword | \
+            --bpe-size | --vocab-threshold | --vocab-size | --extra-mono-source | --extra-mono-target | --max-length | \
+            --max-ratio | --on-bad-line | --workers) need_value "$@" ;;
         *) die "unknown option '$1' (see --help)" ;;
     esac
     [[ -n $2 ]] || die "$1: the value is empty (see --help)"
@@ -103,13 +113,19 @@ while (($#)); do
         --extra-mono-source) mono_source+=("$2") ;;
         --extra-mono-target) mono_target+=("$2") ;;
         --tokenizer) [[ $2 == moses || $2 == none ]] || die "--tokenizer $2: give moses or none" ;;
+        --subword)
+            [[ $2 == bpe || $2 == char || $2 == word ]] || die "--subword $2: give bpe, char or word"
+            subword=$2
+            ;;
+        --bpe-size) whole_number "$1" "$2" 0 && of_bpe=$1 ;;
         --on-bad-line) [[ $2 == drop || $2 == refuse ]] || die "--on-bad-line $2: give drop or refuse" ;;
         --max-ratio) [[ $2 =~ ^[0-9]+(\.[0-9]+)?$ ]] || die "--max-ratio $2: give a number, as 2.5, or 0 for any" ;;
         --workers) whole_number "$1" "$2" 1 ;;
         *) whole_number "$1" "$2" 0 ;;
     esac
     case $1 in
-        --tokenizer | --on-bad-line | --max-ratio | --workers | --bpe-size | --vocab-threshold | --max-length)
+        --tokenizer | --subword | --on-bad-line | --max-ratio | --workers | --bpe-size | --vocab-threshold | \
+            --vocab-size | --max-length)
             pass+=("$1=$2")
             ;;
     esac
@@ -127,7 +143,8 @@ done
 ((${#train[@]})) || die "--train PREFIX is missing (see --help)"
 [[ -n $valid ]] || die "--valid PREFIX is missing (see --help)"
 [[ -n $dest ]] || die "--dest DEST is missing (see --help)"
-[[ $joined == no || $joint == yes ]] || die "--joined-dictionary needs --joint-bpe; separate BPE makes no common symbols"
+[[ $subword == bpe || -z $of_bpe ]] || die "$of_bpe is for --subword bpe, not $subword; leave it out"
+[[ $joined == no || $joint != no ]] || die "--joined-dictionary needs --joint-bpe; separate BPE makes no common symbols"
 
 check_file() {
     [[ -e $1 ]] || die "$1: no such file"
@@ -157,7 +174,7 @@ for prefix in "${train[@]}"; do pass+=("--train=$prefix"); done
 for file in "${mono_source[@]}"; do pass+=("--extra-mono-source=$file"); done
 for file in "${mono_target[@]}"; do pass+=("--extra-mono-target=$file"); done
 [[ -z $test ]] || pass+=("--test=$test")
-[[ $joint == yes ]] || pass+=(--no-joint-bpe)
+[[ $joint != no ]] || pass+=(--no-joint-bpe)
 [[ $joined == no ]] || pass+=(--joined-dictionary)
 
 find_environment

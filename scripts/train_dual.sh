@@ -27,8 +27,8 @@ The same command again goes on where it was stopped; finished stages are not don
 
 Language models
   --src-lm FILE, --tgt-lm FILE    trained language models of the source and the target language (default: train them)
-  --lm-arch lstm|transformer, --lm-size tiny|small|base, --lm-max-tokens N, --lm-lr RATE, --lm-lr-warmup N,
-  --lm-max-epoch N, --lm-patience N    for the training of those not given: see scripts/train_lm.sh
+  --lm-arch lstm|transformer|rnn, --lm-cell rnn|gru|lstm, --lm-size tiny|small|base, --lm-max-tokens N, --lm-lr RATE,
+  --lm-lr-warmup N, --lm-max-epoch N, --lm-patience N    for the training of those not given: see scripts/train_lm.sh
 
 The pair
   --arch NAME               any encoder-decoder of fairseq (default transformer)
@@ -57,6 +57,7 @@ Both stages of the pair
   --warmup-max-update N     at most so many updates of warm start (default: no limit)
   --dual-max-epoch N        at most so many epochs of dual training (default 50)
   --dual-max-update N       at most so many updates of dual training (default: no limit)
+  --warmup-only             train the warm start and no more; takes no language models
   --patience N              stop after N validations without a better mean BLEU (default 10)
   --valid-beam N            beam size of validation (default 1)
   --seed N                  default 1
@@ -82,7 +83,7 @@ HELP
 
 SRC_LM='' TGT_LM='' LM_OPTIONS=()
 ARCH=transformer SIZE='' DROPOUT='' LABEL_SMOOTHING=0.1 INIT_SRC2TGT='' INIT_TGT2SRC=''
-LAMBDA=0.01 DUAL_OPTIONS=() CONTROL=0
+LAMBDA=0.01 DUAL_OPTIONS=() CONTROL=0 WARMUP_ONLY=0
 MAX_TOKENS=4096 LR='' DUAL_LR='' LR_WARMUP='' WARMUP_MAX_EPOCH=100 WARMUP_MAX_UPDATE='' DUAL_MAX_EPOCH=50
 DUAL_MAX_UPDATE='' PATIENCE=10 VALID_BEAM=1 SEED=1
 SPLIT='' EVAL_OPTIONS=() EVALUATE=1 DUAL_INFERENCE=1
@@ -94,7 +95,7 @@ while (($#)); do
         -h | --help) usage && exit ;;
         --src-lm) need_value "$@" && SRC_LM=$2 && shift ;;
         --tgt-lm) need_value "$@" && TGT_LM=$2 && shift ;;
-        --lm-arch | --lm-size) need_value "$@" && LM_OPTIONS+=("--${1#--lm-}" "$2") && shift ;;
+        --lm-arch | --lm-cell | --lm-size) need_value "$@" && LM_OPTIONS+=("--${1#--lm-}" "$2") && shift ;;
         --lm-lr) need_value "$@" && decimal "$1" "$2" && LM_OPTIONS+=(--lr "$2") && shift ;;
         --lm-max-tokens | --lm-lr-warmup | --lm-max-epoch | --lm-patience)
             need_value "$@" && number "$1" "$2" && LM_OPTIONS+=("--${1#--lm-}" "$2") && shift
@@ -113,6 +114,7 @@ while (($#)); do
             need_value "$@" && decimal "$1" "$2" && DUAL_OPTIONS+=("$1" "$2") && shift
             ;;
         --control) CONTROL=1 ;;
+        --warmup-only) WARMUP_ONLY=1 ;;
         --max-tokens) need_value "$@" && number "$1" "$2" && MAX_TOKENS=$2 && shift ;;
         --lr) need_value "$@" && decimal "$1" "$2" && LR=$2 && shift ;;
         --dual-lr) need_value "$@" && decimal "$1" "$2" && DUAL_LR=$2 && shift ;;
@@ -150,6 +152,8 @@ for file in ${INIT_SRC2TGT:+"$INIT_SRC2TGT"} ${INIT_TGT2SRC:+"$INIT_TGT2SRC"}; d
 done
 [[ -z $INIT_SRC2TGT && -z $INIT_TGT2SRC || -n $INIT_SRC2TGT && -n $INIT_TGT2SRC ]] ||
     die "give both --init-src2tgt and --init-tgt2src, or neither"
+((WARMUP_ONLY == 0)) || [[ -z $INIT_SRC2TGT && $CONTROL == 0 ]] ||
+    die "--warmup-only: leave out --init-src2tgt, --init-tgt2src and --control, which are about what comes after it"
 [[ -z $SIZE || $ARCH == transformer ]] || die "--size goes with --arch transformer; set the dimensions of $ARCH after --"
 
 MODEL_OPTIONS=(--arch "$ARCH")
@@ -202,10 +206,12 @@ language_model() {
         "${MACHINE_OPTIONS[@]}" ${NPROC:+--nproc "$NPROC"}
 }
 GIVEN=$SRC_LM$TGT_LM
-language_model "$SOURCE" "$SRC_LM" && SRC_LM=$LM
-language_model "$TARGET" "$TGT_LM" && TGT_LM=$LM
-LM_DIGEST=$(sha256 "$SRC_LM" "$TGT_LM")
-if [[ ! -f $RUN/warmup/finished && -z $INIT_SRC2TGT && -n $GIVEN ]]; then
+if ((WARMUP_ONLY == 0)); then
+    language_model "$SOURCE" "$SRC_LM" && SRC_LM=$LM
+    language_model "$TARGET" "$TGT_LM" && TGT_LM=$LM
+    LM_DIGEST=$(sha256 "$SRC_LM" "$TGT_LM")
+fi
+if [[ ! -f $RUN/warmup/finished && -z $INIT_SRC2TGT && -n $GIVEN && -n $SRC_LM && -n $TGT_LM ]]; then
     # The warm start does not look at the language models: better to know now than after it.
     run_or_exit "$PYTHON" -c '
 import logging, sys
@@ -219,6 +225,11 @@ for option, language, path in zip(("--src-lm", "--tgt-lm"), languages[::2], lang
 ' "$DEST" "$SOURCE" "$SRC_LM" "$TARGET" "$TGT_LM"
 fi
 
+case $SUBWORD in # what makes words of tokens again
+    bpe) WORDS=(--eval-bleu-remove-bpe) ;;
+    char) WORDS=(--eval-bleu-remove-bpe sentencepiece) ;;
+    *) WORDS=() ;;
+esac
 # What the stages have in common. fairseq drops the last batch, that of the longest sentences, in training and
 # validation, when the number of its sentences is not a multiple of --required-batch-size-multiple (8 unless told).
 OPTIONS=(
@@ -227,14 +238,15 @@ OPTIONS=(
     --optimizer adam --adam-betas '(0.9, 0.98)' --clip-norm 1.0 --weight-decay 0.0001
     --lr-scheduler inverse_sqrt --warmup-updates "$LR_WARMUP" --warmup-init-lr 1e-7
     --max-tokens "$MAX_TOKENS" --required-batch-size-multiple 1 --seed "$SEED"
-    --eval-bleu --eval-bleu-remove-bpe --eval-bleu-args "{\"beam\": $VALID_BEAM, \"max_len_a\": 1.2, \"max_len_b\": 10}"
+    --eval-bleu "${WORDS[@]}" --eval-bleu-args "{\"beam\": $VALID_BEAM, \"max_len_a\": 1.2, \"max_len_b\": 10}"
     --best-checkpoint-metric bleu --maximize-best-checkpoint-metric
 )
 if [[ $TOKENIZER == moses ]]; then
     OPTIONS+=(--eval-bleu-detok moses)
 else
-    # Text that was segmented by someone else is scored as it is.
-    OPTIONS+=(--eval-bleu-detok space --eval-tokenized-bleu)
+    OPTIONS+=(--eval-bleu-detok space)
+    # Text that was segmented by someone else is scored as it is; that of characters was not segmented by anybody.
+    [[ $SUBWORD == char ]] || OPTIONS+=(--eval-tokenized-bleu)
 fi
 
 # keep_text: RUN/text, all that translating raw text needs beside a checkpoint, so that RUN can be used without DEST. Of
@@ -251,7 +263,7 @@ import json, sys
 
 with open(sys.argv[1], encoding="utf-8") as file:
     record = json.load(file)
-keys = ("source", "target", "tokenizer", "lowercase", "bpe", "dictionary", "versions")
+keys = ("source", "target", "tokenizer", "lowercase", "subword", "bpe", "dictionary", "versions")
 print(json.dumps({key: record[key] for key in keys if key in record}, indent=2, ensure_ascii=True))
 PY
     )
@@ -280,12 +292,17 @@ $(option_lines "${OPTIONS[@]}" "$@" --max-update "${max_update:-none}" "${EXTRA[
 # evaluate STAGE: its best checkpoint, on the split.
 evaluate() {
     ((EVALUATE == 1)) || return 0
-    local re_score=()
+    local re_score=() lms=()
+    if [[ -n $SRC_LM && -n $TGT_LM ]]; then
+        lms=(--src-lm "$SRC_LM" --tgt-lm "$TGT_LM")
+    else
+        DUAL_INFERENCE=0
+    fi
     # its weights are tuned on valid, so valid itself would tell nothing
     [[ $DUAL_INFERENCE == 0 || $SPLIT == valid ]] || re_score=(--dual-inference)
     say "Evaluation of the best checkpoint of stage $1"
-    run_or_exit "$ROOT/scripts/evaluate.sh" "$DEST" "$RUN/$1/checkpoint_best.pt" --split "$SPLIT" --src-lm "$SRC_LM" \
-        --tgt-lm "$TGT_LM" "${re_score[@]}" "${EVAL_OPTIONS[@]}" "${MACHINE_OPTIONS[@]}"
+    run_or_exit "$ROOT/scripts/evaluate.sh" "$DEST" "$RUN/$1/checkpoint_best.pt" --split "$SPLIT" "${lms[@]}" \
+        "${re_score[@]}" "${EVAL_OPTIONS[@]}" "${MACHINE_OPTIONS[@]}"
 }
 
 STAGES=(dual)
@@ -301,19 +318,23 @@ else
     START=(--finetune-from-model "$RUN/warmup/checkpoint_best.pt")
 fi
 
-BEFORE=$INPUT
-INPUT+="
+if ((WARMUP_ONLY == 1)); then
+    STAGES=(warmup)
+else
+    BEFORE=$INPUT
+    INPUT+="
 language models $LM_DIGEST"
-WARM=("${START[@]}")
-START+=(--src-lm "$SRC_LM" --tgt-lm "$TGT_LM" --lm-score-cache "$RUN/lm-scores")
-pair_stage dual "Dual training, λ = $LAMBDA" "$DUAL_MAX_UPDATE" --dual-lambda "$LAMBDA" "${DUAL_OPTIONS[@]}" \
-    --lr "$DUAL_LR" --max-epoch "$DUAL_MAX_EPOCH" --patience "$PATIENCE"
+    WARM=("${START[@]}")
+    START+=(--src-lm "$SRC_LM" --tgt-lm "$TGT_LM" --lm-score-cache "$RUN/lm-scores")
+    pair_stage dual "Dual training, λ = $LAMBDA" "$DUAL_MAX_UPDATE" --dual-lambda "$LAMBDA" "${DUAL_OPTIONS[@]}" \
+        --lr "$DUAL_LR" --max-epoch "$DUAL_MAX_EPOCH" --patience "$PATIENCE"
 
-if ((CONTROL == 1)); then
-    STAGES+=(mle)
-    read -r UPDATES _ <<<"$(checkpoint_updates "$RUN/dual/checkpoint_last.pt")"
-    INPUT=$BEFORE START=("${WARM[@]}")
-    pair_stage mle "Control: maximum likelihood continued for $UPDATES updates" "$UPDATES" --dual-lambda 0 --lr "$DUAL_LR"
+    if ((CONTROL == 1)); then
+        STAGES+=(mle)
+        read -r UPDATES _ <<<"$(checkpoint_updates "$RUN/dual/checkpoint_last.pt")"
+        INPUT=$BEFORE START=("${WARM[@]}")
+        pair_stage mle "Control: maximum likelihood continued for $UPDATES updates" "$UPDATES" --dual-lambda 0 --lr "$DUAL_LR"
+    fi
 fi
 
 ((EVALUATE == 1)) || exit 0

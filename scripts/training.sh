@@ -124,7 +124,7 @@ decimal() {
     [[ $2 =~ ^([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?$ ]] || die "$1 takes a number that is 0 or more, not '$2'"
 }
 
-# read_record DEST: sets SOURCE, TARGET and TOKENIZER from DEST/preprocess.json.
+# read_record DEST: sets SOURCE, TARGET, TOKENIZER and SUBWORD (bpe, char, word) from DEST/preprocess.json.
 read_record() {
     [[ -f $1/preprocess.json ]] || die "$1/preprocess.json not found: give the folder that scripts/preprocess.sh wrote"
     [[ $1 != *:* ]] || die "fairseq takes ':' in a data path for a separator: rename $1"
@@ -136,11 +136,12 @@ with open(sys.argv[1], encoding="utf-8") as file:
     record = json.load(file)
 for key in ("source", "target"):
     assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_]*", record[key])
-assert record["tokenizer"] in ("moses", "none")
-print(record["source"], record["target"], record["tokenizer"])
+subword = record.get("subword", "bpe")  # earlier versions knew nothing else
+assert record["tokenizer"] in ("moses", "none") and subword in ("bpe", "char", "word")
+print(record["source"], record["target"], record["tokenizer"], subword)
 PY
     ) || die "$1/preprocess.json is damaged: run scripts/preprocess.sh again"
-    read -r SOURCE TARGET TOKENIZER <<<"$record"
+    read -r SOURCE TARGET TOKENIZER SUBWORD <<<"$record"
 }
 
 # checkpoint_updates FILE: the number of updates made, then the score at its last validation.

@@ -100,6 +100,8 @@ SIZES = {
         "--decoder-ffn-embed-dim 16 --encoder-attention-heads 2 --decoder-attention-heads 2 --dropout 0.1"
     ),
     "lstm": "--encoder-embed-dim 8 --decoder-embed-dim 8 --encoder-hidden-size 8 --decoder-hidden-size 8",
+    "rnnsearch": "--encoder-embed-dim 8 --decoder-embed-dim 8 --encoder-hidden-size 8 --decoder-hidden-size 8",
+    "rnn_luong": "--encoder-embed-dim 8 --decoder-embed-dim 8 --encoder-hidden-size 8 --decoder-hidden-size 8",
     "fconv": (
         "--encoder-embed-dim 8 --decoder-embed-dim 8 --encoder-layers [(8,3)] --decoder-layers [(8,3)] "
         "--decoder-attention [True]"
@@ -117,6 +119,8 @@ ARCHS = {
     "lstm": "lstm --decoder-out-embed-dim 8",
     "lstm, additional layer": "lstm --decoder-out-embed-dim 4",
     "lstm, tied embeddings": "lstm --decoder-out-embed-dim 8 --share-decoder-input-output-embed",
+    "rnnsearch": "rnnsearch --readout-size 6",
+    "rnn_luong, tied embeddings": "rnn_luong --readout-size 8 --share-decoder-input-output-embed",
     "fconv": "fconv --decoder-out-embed-dim 4",
     "fconv, tied embeddings": "fconv --decoder-out-embed-dim 8 --share-input-output-embed",
     "lightconv": "lightconv",

@@ -169,6 +169,13 @@ REFUSALS = {
     "bad tokenizer": (["--tokenizer", "spm"], "give moses or none"),
     "bad choice": (["--on-bad-line", "ignore"], "give drop or refuse"),
     "joined and separate": (["--joined-dictionary", "--separate-bpe"], "--joined-dictionary needs --joint-bpe"),
+    "unknown kind of token": (["--subword", "syllable"], "--subword syllable: give bpe, char or word"),
+    "BPE's size with characters": (
+        ["--subword", "char", "--bpe-size", "90"],
+        "--bpe-size is for --subword bpe, not char",
+    ),
+    "separate BPE with words": (["--separate-bpe", "--subword=word"], "--separate-bpe is for --subword bpe, not word"),
+    "no size": (["--vocab-size", "many"], "--vocab-size many: give a whole number"),
     "dest is a file": (["--dest", "train.de"], "train.de: not a directory"),
     "dest below a file": (["--dest", "train.de/out"], "cannot be written"),
     "dest with a colon": (["--dest", "a:b"], "a colon"),

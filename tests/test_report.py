@@ -132,9 +132,12 @@ def test_runs_are_named_by_as_much_of_their_paths_as_tells_them_apart(tmp_path):
 
 def test_refusals(run, tmp_path):
     (tmp_path / "empty").mkdir()
+    (tmp_path / "data" / "dual").mkdir(parents=True)
+    (tmp_path / "data" / "preprocess.json").write_text("{}")
     for arguments, message in (
         ([tmp_path / "absent"], "there is no such folder"),
         ([tmp_path / "empty"], "holds none of the stages warmup, mle, dual"),
+        ([tmp_path / "data"], "is the data of scripts/preprocess.sh; give the run"),
         ([run, run], "given twice"),
         ([run, "--split", "dev"], "no stage was evaluated on it; there is test"),
         ([run, "--html", tmp_path / "absent" / "x.html"], "there is no folder"),

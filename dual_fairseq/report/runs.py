@@ -158,6 +158,8 @@ def read_run(folder: Path, name: str | None = None) -> Run:
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: there is no such folder; give one that scripts/train_dual.sh wrote")
+    if (folder / "preprocess.json").is_file():
+        raise UserError(f"{folder}: is the data of scripts/preprocess.sh; give the run of scripts/train_dual.sh")
     root = next((f for f in (folder, folder / "train") if any((f / key).is_dir() for key in STAGES)), None)
     if root is None:
         raise UserError(

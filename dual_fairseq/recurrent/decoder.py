@@ -1,0 +1,299 @@
+"""A recurrent decoder, with or without attention."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from fairseq.data import Dictionary
+from fairseq.models import FairseqIncrementalDecoder
+from fairseq.modules import FairseqDropout
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .attention import AdditiveAttention, Attention, Memory
+from .encoder import EncoderOut, top_state
+from .layers import State, StepCells, reorder_state, run_stack
+
+BRIDGES = ("copy", "tanh")
+READOUTS = ("linear", "tanh", "maxout")
+
+
+class Bridge(nn.Module):
+    """The decoder's first state, from the encoder's last.
+
+    - ``copy``: layer by layer as it is, a bidirectional encoder's two directions side by side;
+    - ``tanh``: tanh(W h) for each layer, h the top layer's last state, or ←h₁ of a bidirectional encoder (Bahdanau et
+      al. 2015, appendix A.2.2); an LSTM's c likewise, by weights of its own and without tanh, as cells have no bound.
+
+    Args:
+        kind: one of :data:`BRIDGES`; ``copy`` wants equal layers and sizes.
+        encoder, decoder: the two stacks.
+    """
+
+    def __init__(self, kind: str, encoder: nn.RNNBase, decoder: nn.RNNBase) -> None:
+        super().__init__()
+        self.directions = 2 if encoder.bidirectional else 1
+        self.layers = decoder.num_layers
+        self.projections: nn.ModuleList | None = None
+        if kind == "tanh":
+            parts = 2 if isinstance(decoder, nn.LSTM) else 1
+            self.projections = nn.ModuleList(
+                nn.Linear(encoder.hidden_size, self.layers * decoder.hidden_size) for _ in range(parts)
+            )
+
+    def forward(self, last: State) -> State:
+        """(encoder's layers · directions, B, H) → (layers, B, H'), each part."""
+        if self.projections is not None:
+            h, *c = (
+                torch.stack(project(part[-1]).chunk(self.layers, dim=-1))
+                for project, part in zip(self.projections, last, strict=True)
+            )
+            return (torch.tanh(h), *c)
+        if self.directions == 1:
+            return last
+        return tuple(torch.cat((part[0::2], part[1::2]), dim=-1) for part in last)
+
+
+class Readout(nn.Module):
+    """What the output layer sees of a step: state h, context c and, with maxout, the word before, y.
+
+    - ``linear``: W[h; c];
+    - ``tanh``: tanh(W[h; c]) (Luong et al. 2015, eq. 5);
+    - ``maxout``: the larger of each two units of W[h; c; y] (Bahdanau et al. 2015, appendix A.2.2, with the step's own
+      state, as their eq. 4 has it; Cho et al. 2014, appendix A.1.2).
+
+    Args:
+        kind: one of :data:`READOUTS`.
+        state_size, context_size, embed_size: of h, c and y.
+        size: R, of the result.
+    """
+
+    def __init__(self, kind: str, state_size: int, context_size: int, embed_size: int, size: int) -> None:
+        super().__init__()
+        self.kind = kind
+        maxout = kind == "maxout"
+        self.projection = nn.Linear(state_size + context_size + embed_size * maxout, size * (2 if maxout else 1))
+
+    def forward(self, state: Tensor, context: Tensor, embedded: Tensor) -> Tensor:
+        """(..., H), (..., O), (..., E) → (..., R)."""
+        if self.kind == "maxout":
+            x = self.projection(torch.cat((state, context, embedded), dim=-1))
+            return x.unflatten(-1, (-1, 2)).amax(-1)
+        x = self.projection(torch.cat((state, context), dim=-1))
+        return torch.tanh(x) if self.kind == "tanh" else x
+
+
+class Cached(NamedTuple):
+    """What incremental decoding keeps from step to step.
+
+    Args:
+        state: of the stack.
+        fed: (B, R) the last readout, with input feeding.
+        summary: (B, H) without attention.
+        keys: (B, S, K) what attention compares with, and
+        sentences: (B,) of which sentences: beams of one sentence share its keys, whatever their places.
+    """
+
+    state: State
+    fed: Tensor | None
+    summary: Tensor | None
+    keys: Tensor | None = None
+    sentences: Tensor | None = None
+
+    def reorder(self, order: Tensor) -> Cached:
+        """The states of other rows of the batch."""
+        return self._replace(
+            state=reorder_state(self.state, order),
+            fed=None if self.fed is None else self.fed.index_select(0, order),
+            summary=None if self.summary is None else self.summary.index_select(0, order),
+        )
+
+
+class RecurrentDecoder(FairseqIncrementalDecoder):
+    """Write a target sentence with a stack of recurrent layers.
+
+    Where the state does not depend on what was attended to (no attention, dot or general, without input feeding), the
+    stack runs over the whole target in one call, and so does attention. Otherwise there is a step a token.
+
+    - no attention: a summary of the source, tanh(W h) of the encoder's last states, is part of every input and readout
+      (Cho et al. 2014, §2.2);
+    - dot, general: the state looks back at the source after each step (Luong et al. 2015);
+    - additive: the state before a step looks, and what it sees is part of the step's input (Bahdanau et al. 2015).
+
+    Args:
+        dictionary: of the target language.
+        embed_tokens: its embeddings (V, E).
+        stack: E, with context or summary and fed readout as far as there are such, → H.
+        bridge: the first state.
+        attention: None is no attention.
+        summary: the encoder's last states (O) → H; only without attention.
+        readout: → R.
+        output_projection: R → V; None is the embeddings themselves.
+        input_feeding: whether the last readout is part of a step's input (Luong et al. 2015, §3.3).
+        dropout_in: on embeddings.
+        dropout_out: between layers and on readouts.
+        max_positions: the longest target.
+    """
+
+    def __init__(
+        self,
+        dictionary: Dictionary,
+        embed_tokens: nn.Embedding,
+        stack: nn.RNNBase,
+        bridge: Bridge,
+        attention: Attention | None,
+        summary: nn.Linear | None,
+        readout: Readout,
+        output_projection: nn.Linear | None,
+        input_feeding: bool,
+        dropout_in: float,
+        dropout_out: float,
+        max_positions: float,
+    ) -> None:
+        super().__init__(dictionary)
+        self.embed_tokens = embed_tokens
+        self.stack = stack
+        self.bridge = bridge
+        self.attention = attention
+        self.summary = summary
+        self.readout = readout
+        self.output_projection = output_projection
+        self.input_feeding = input_feeding
+        self.dropout_in = FairseqDropout(dropout_in, module_name=type(self).__name__)
+        self.dropout_out = FairseqDropout(dropout_out, module_name=type(self).__name__)
+        self.max_target_positions = max_positions
+
+    @property
+    def vocabulary_layer(self) -> nn.Linear | nn.Embedding:
+        """The layer that holds the output weights (V, R)."""
+        return self.embed_tokens if self.output_projection is None else self.output_projection
+
+    @property
+    def readout_size(self) -> int:
+        """R."""
+        size = self.readout.projection.out_features
+        return size // 2 if self.readout.kind == "maxout" else size
+
+    def forward(
+        self,
+        prev_output_tokens: Tensor,
+        encoder_out: EncoderOut,
+        incremental_state: dict[str, Any] | None = None,
+        features_only: bool = False,
+    ) -> tuple[Tensor, dict[str, list[Tensor | None]]]:
+        """Scores of every target token.
+
+        Args:
+            prev_output_tokens: (B, T) the tokens before; of these only the last counts once there is a state.
+            encoder_out: the encoder's.
+            incremental_state: where fairseq's generator has states kept.
+            features_only: as :meth:`extract_features`.
+
+        Returns:
+            (B, T, V) and {"attn": [weights (B, T, S), or None]}.
+        """
+        x, extra = self.extract_features(prev_output_tokens, encoder_out, incremental_state)
+        return (x if features_only else self.output_layer(x)), extra
+
+    def extract_features(
+        self, prev_output_tokens: Tensor, encoder_out: EncoderOut, incremental_state: dict[str, Any] | None = None
+    ) -> tuple[Tensor, dict[str, list[Tensor | None]]]:
+        """As :meth:`forward`, as far as the readouts (B, T, R)."""
+        cached: Cached | None = self.get_incremental_state(incremental_state, "cached")
+        if cached is None:
+            cached = self._begin(encoder_out)
+        else:
+            prev_output_tokens = prev_output_tokens[:, -1:]
+        cached, memory = self._remember(encoder_out, cached)
+        embedded = self.dropout_in(self.embed_tokens(prev_output_tokens))
+        if self.input_feeding or isinstance(self.attention, AdditiveAttention):
+            features, weights, cached = self._step_by_step(embedded, cached, memory)
+        else:
+            features, weights, cached = self._at_once(embedded, cached, memory)
+        if incremental_state is not None:
+            self.set_incremental_state(incremental_state, "cached", cached)
+        return features, {"attn": [weights]}
+
+    def output_layer(self, features: Tensor) -> Tensor:
+        """(B, T, R) → (B, T, V)."""
+        if self.output_projection is None:
+            return F.linear(features, self.embed_tokens.weight)
+        return self.output_projection(features)
+
+    def _begin(self, encoder_out: EncoderOut) -> Cached:
+        state = self.bridge(encoder_out.last)
+        fed = encoder_out.outputs.new_zeros(state[0].size(1), self.readout_size) if self.input_feeding else None
+        summary = None
+        if self.summary is not None:
+            summary = torch.tanh(self.summary(top_state(encoder_out.last, self.bridge.directions)))
+        return Cached(state, fed, summary)
+
+    def _remember(self, encoder_out: EncoderOut, cached: Cached) -> tuple[Cached, Memory | None]:
+        """What is attended to; keys are made anew only when a sentence has left the batch."""
+        if self.attention is None:
+            return cached, None
+        keys = cached.keys
+        if cached.sentences is None or not torch.equal(cached.sentences, encoder_out.sentences):
+            keys = self.attention.keys(encoder_out.outputs)
+        memory = self.attention.memory(encoder_out.outputs, encoder_out.padding_mask, keys)
+        return cached._replace(keys=memory.keys, sentences=encoder_out.sentences), memory
+
+    def _at_once(self, embedded: Tensor, cached: Cached, memory: Memory | None) -> tuple[Tensor, Tensor | None, Cached]:
+        weights: Tensor | None = None
+        if self.attention is None or memory is None:
+            assert cached.summary is not None
+            context = cached.summary.unsqueeze(1).expand(-1, embedded.size(1), -1)
+            outputs, state = run_stack(self.stack, torch.cat((embedded, context), dim=-1), cached.state)
+        else:
+            outputs, state = run_stack(self.stack, embedded, cached.state)
+            context, weights = self.attention(outputs, memory)
+        features = self.dropout_out(self.readout(outputs, context, embedded))
+        return features, weights, cached._replace(state=state)
+
+    def _step_by_step(
+        self, embedded: Tensor, cached: Cached, memory: Memory | None
+    ) -> tuple[Tensor, Tensor | None, Cached]:
+        step, top, fed = StepCells(self.stack, cached.state), cached.state[0][-1], cached.fed
+        looks_before = self.attention is None or isinstance(self.attention, AdditiveAttention)
+        tops, contexts, weights, features = [], [], [], []
+        for word in embedded.unbind(1):  # the backward of a slice a step would fill a tensor of the whole's size
+            inputs = [word]
+            if looks_before:
+                context, weight = self._look(top, cached.summary, memory)
+                inputs.append(context)
+            if fed is not None:
+                inputs.append(fed)
+            top = step(torch.cat(inputs, dim=-1))
+            if not looks_before:
+                context, weight = self._look(top, cached.summary, memory)
+            if weight is not None:
+                weights.append(weight)
+            if fed is None:
+                tops.append(top)
+                contexts.append(context)
+            else:
+                fed = self.dropout_out(self.readout(top, context, word))
+                features.append(fed)
+        if fed is None:
+            x = self.dropout_out(self.readout(torch.stack(tops, 1), torch.stack(contexts, 1), embedded))
+        else:
+            x = torch.stack(features, 1)
+        return x, torch.stack(weights, 1) if weights else None, cached._replace(state=step.state(), fed=fed)
+
+    def _look(self, state: Tensor, summary: Tensor | None, memory: Memory | None) -> tuple[Tensor, Tensor | None]:
+        """What one state (B, H) sees of the source: context (B, O) and weights (B, S), if there is attention."""
+        if self.attention is None or memory is None:
+            assert summary is not None
+            return summary, None
+        context, weights = self.attention(state.unsqueeze(1), memory)
+        return context.squeeze(1), weights.squeeze(1)
+
+    def reorder_incremental_state(self, incremental_state: dict[str, Any], new_order: Tensor) -> None:
+        """fairseq's generator calls this when beams change their places."""
+        cached: Cached | None = self.get_incremental_state(incremental_state, "cached")
+        if cached is not None:
+            self.set_incremental_state(incremental_state, "cached", cached.reorder(new_order))
+
+    def max_positions(self) -> float:
+        return self.max_target_positions

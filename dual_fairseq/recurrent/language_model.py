@@ -1,0 +1,229 @@
+"""The arch ``rnn_lm``: a recurrent language model.
+
+fairseq-train DATA --user-dir dual_fairseq --task language_modeling --sample-break-mode eos --arch rnn_lm --cell gru ...
+"""
+
+from argparse import Namespace
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Optional
+
+from fairseq.data import Dictionary
+from fairseq.dataclass import FairseqDataclass
+from fairseq.models import (
+    FairseqIncrementalDecoder,
+    FairseqLanguageModel,
+    register_model,
+    register_model_architecture,
+)
+from fairseq.modules import FairseqDropout
+from omegaconf import II
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..errors import UserError
+from .layers import CELLS, SCHEMES, State, detach_state, initialise, recurrent_stack, reorder_state, run_stack
+
+LONGEST = 100_000  # tokens; a recurrent model has no limit of its own, fairseq wants one
+_CHOICES = {"cell": CELLS, "init_scheme": SCHEMES}
+
+
+class Carried:
+    """The state of B rows of text that is read block by block, each block going on where the last one ended.
+
+    No container: DistributedDataParallel copies those, and what the model leaves here is to be found again.
+
+    Attributes:
+        state: after the last block, without its history; None before the first.
+        block: the number of the last block; -1 before the first.
+    """
+
+    def __init__(self) -> None:
+        self.state: State | None = None
+        self.block = -1
+
+
+class RecurrentLanguageModelDecoder(FairseqIncrementalDecoder):
+    """Predict each token of a text from those before it; the whole text runs through torch's own kernel in one call.
+
+    Args:
+        dictionary: of the language.
+        embed_tokens: embeddings (V, E).
+        stack: E → H.
+        projection: H → E, before the output layer; None where H is E.
+        output_projection: E → V; None is the embeddings themselves.
+        dropout_in: on embeddings.
+        dropout_out: on what the stack gives (between its layers it has its own).
+        max_positions: the longest text.
+    """
+
+    def __init__(
+        self,
+        dictionary: Dictionary,
+        embed_tokens: nn.Embedding,
+        stack: nn.RNNBase,
+        projection: nn.Linear | None,
+        output_projection: nn.Linear | None,
+        dropout_in: float,
+        dropout_out: float,
+        max_positions: int,
+    ) -> None:
+        super().__init__(dictionary)
+        self.embed_tokens = embed_tokens
+        self.stack = stack
+        self.projection = projection
+        self.output_projection = output_projection
+        self.dropout_in = FairseqDropout(dropout_in, module_name=type(self).__name__)
+        self.dropout_out = FairseqDropout(dropout_out, module_name=type(self).__name__)
+        self.max_target_positions = max_positions
+
+    @property
+    def vocabulary_layer(self) -> nn.Module:
+        """What holds the weights of the output layer."""
+        return self.embed_tokens if self.output_projection is None else self.output_projection
+
+    def forward(
+        self,
+        prev_output_tokens: Tensor,
+        encoder_out: None = None,
+        incremental_state: dict[str, Any] | None = None,
+        src_lengths: Tensor | None = None,
+        carried: Carried | None = None,
+        features_only: bool = False,
+    ) -> tuple[Tensor, dict[str, Any]]:
+        """Scores of every token that may follow.
+
+        Args:
+            prev_output_tokens: (B, T) the tokens before; of these only the last counts once there is a state in
+                ``incremental_state``.
+            encoder_out: nothing, as fairseq's generator gives it to a language model.
+            incremental_state: where fairseq's generator has states kept.
+            src_lengths: part of fairseq's batches; of no use here, as what follows a sentence cannot change its scores.
+            carried: the state to begin with, which is replaced by the one to go on with.
+            features_only: as :meth:`extract_features`.
+
+        Returns:
+            (B, T, V) and {"attn": [None]}, where fairseq's generator looks for attention.
+        """
+        x, extra = self.extract_features(prev_output_tokens, incremental_state, carried)
+        return (x if features_only else self.output_layer(x)), extra
+
+    def extract_features(
+        self,
+        prev_output_tokens: Tensor,
+        incremental_state: dict[str, Any] | None = None,
+        carried: Carried | None = None,
+    ) -> tuple[Tensor, dict[str, Any]]:
+        """As :meth:`forward`, as far as the features (B, T, E)."""
+        state: State | None = None if carried is None else carried.state
+        if incremental_state is not None:
+            state = self.get_incremental_state(incremental_state, "state")
+            if state is not None:
+                prev_output_tokens = prev_output_tokens[:, -1:]
+        x = self.dropout_in(self.embed_tokens(prev_output_tokens))
+        x, state = run_stack(self.stack, x, state)
+        if carried is not None:
+            carried.state = detach_state(state)
+        if incremental_state is not None:
+            self.set_incremental_state(incremental_state, "state", state)
+        x = self.dropout_out(x)
+        return (x if self.projection is None else self.projection(x)), {"attn": [None]}
+
+    def output_layer(self, features: Tensor) -> Tensor:
+        """(B, T, E) → (B, T, V)."""
+        if self.output_projection is None:
+            return F.linear(features, self.embed_tokens.weight)
+        return self.output_projection(features)
+
+    def reorder_incremental_state(self, incremental_state: dict[str, Any], new_order: Tensor) -> None:
+        """fairseq's generator calls this when beams change their places."""
+        state: State | None = self.get_incremental_state(incremental_state, "state")
+        if state is not None:
+            self.set_incremental_state(incremental_state, "state", reorder_state(state, new_order))
+
+    def max_positions(self) -> int:
+        return self.max_target_positions
+
+
+@dataclass
+class RecurrentLanguageModelConfig(FairseqDataclass):
+    cell: str = field(default="lstm", metadata={"help": f"recurrent cell: {', '.join(CELLS)} (rnn: tanh)"})
+    decoder_layers: int = field(default=2, metadata={"help": "number of layers"})
+    decoder_embed_dim: int = field(default=512, metadata={"help": "size of embeddings and of the output layer's input"})
+    decoder_hidden_size: int = field(default=1024, metadata={"help": "size of states"})
+    share_decoder_input_output_embed: bool = field(
+        default=False, metadata={"help": "the output layer is the embeddings"}
+    )
+    dropout: float = field(default=0.3, metadata={"help": "dropout probability, between layers"})
+    decoder_dropout_in: Optional[float] = field(
+        default=None, metadata={"help": "dropout on embeddings (default: --dropout)"}
+    )
+    decoder_dropout_out: Optional[float] = field(
+        default=None, metadata={"help": "dropout before the output layer (default: --dropout)"}
+    )
+    init_scheme: str = field(default="default", metadata={"help": f"how weights begin: {', '.join(SCHEMES)}"})
+    init_bound: float = field(default=0.1, metadata={"help": "--init-scheme uniform: within ± this"})
+    max_target_positions: Optional[int] = II("task.max_target_positions")
+
+
+@register_model("rnn_lm", dataclass=RecurrentLanguageModelConfig)
+class RecurrentLanguageModel(FairseqLanguageModel):
+    """A recurrent language model."""
+
+    @classmethod
+    def build_model(cls, cfg: Any, task: Any) -> "RecurrentLanguageModel":
+        """Build a model for a language modeling task.
+
+        Raises:
+            UserError: an option's value makes no sense.
+        """
+        _check(cfg, task)
+        dictionary: Dictionary = task.source_dictionary
+        size, hidden = cfg.decoder_embed_dim, cfg.decoder_hidden_size
+        tied = cfg.share_decoder_input_output_embed
+        decoder = RecurrentLanguageModelDecoder(
+            dictionary,
+            nn.Embedding(len(dictionary), size, padding_idx=dictionary.pad()),
+            recurrent_stack(cfg.cell, size, hidden, cfg.decoder_layers, cfg.dropout),
+            None if hidden == size else nn.Linear(hidden, size),
+            None if tied else nn.Linear(size, len(task.target_dictionary)),
+            cfg.dropout if cfg.decoder_dropout_in is None else cfg.decoder_dropout_in,
+            cfg.dropout if cfg.decoder_dropout_out is None else cfg.decoder_dropout_out,
+            cfg.max_target_positions or LONGEST,
+        )
+        initialise(decoder, cfg.init_scheme, cfg.init_bound)
+        return cls(decoder)
+
+
+def _check(cfg: Any, task: Any) -> None:
+    """Raises: UserError: an option's value makes no sense."""
+    for name, choices in _CHOICES.items():
+        if getattr(cfg, name) not in choices:
+            raise UserError(f"--{name.replace('_', '-')} {getattr(cfg, name)}: is not one of {', '.join(choices)}")
+    for name in ("decoder_layers", "decoder_embed_dim", "decoder_hidden_size"):
+        if getattr(cfg, name) < 1:
+            raise UserError(f"--{name.replace('_', '-')} {getattr(cfg, name)}: must be at least 1")
+    for name in ("dropout", "decoder_dropout_in", "decoder_dropout_out"):
+        probability = getattr(cfg, name)
+        if probability is not None and not 0 <= probability < 1:
+            raise UserError(f"--{name.replace('_', '-')} {probability}: must be at least 0 and less than 1")
+    if cfg.share_decoder_input_output_embed and len(task.source_dictionary) != len(task.target_dictionary):
+        raise UserError("--share-decoder-input-output-embed: not with --output-dictionary-size; leave one of them out")
+
+
+# --- named forms
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "rnn_lm_small": {"decoder_embed_dim": 256, "decoder_hidden_size": 512},
+    "rnn_lm_large": {"decoder_embed_dim": 1024, "decoder_hidden_size": 2048, "dropout": 0.5},
+}
+
+
+def _apply(preset: dict[str, Any], args: Namespace) -> None:
+    """Set what the command line has not set."""
+    for name, value in preset.items():
+        setattr(args, name, getattr(args, name, value))
+
+
+for _name, _preset in PRESETS.items():
+    register_model_architecture("rnn_lm", _name)(partial(_apply, _preset))

@@ -1,0 +1,274 @@
+"""What recurrent models are made of: cells, stacks of them, their states, and how weights begin."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import UserError
+
+CELLS: dict[str, type[nn.RNNBase]] = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}  # nn.RNN: tanh
+
+SCHEMES = ("default", "uniform", "xavier", "kaiming", "orthogonal")
+
+# What a stack remembers, whatever its cell: (h,), or an LSTM's (h, c), each (layers · directions, B, H).
+State = tuple[Tensor, ...]
+
+
+def recurrent_stack(
+    cell: str, input_size: int, hidden_size: int, layers: int = 1, dropout: float = 0.0, bidirectional: bool = False
+) -> nn.RNNBase:
+    """Several recurrent layers, one above the other, that torch runs over a whole sequence in one call.
+
+    Args:
+        cell: one of :data:`CELLS`.
+        input_size: size of an input vector.
+        hidden_size: size H of a state (of each direction).
+        layers: how many.
+        dropout: between layers, never within one over time; nothing after the last.
+        bidirectional: whether each layer also reads from right to left; its output is then 2·H.
+
+    Returns:
+        (B, T, input_size) → (B, T, H · directions).
+
+    Raises:
+        UserError: no such cell, or a size that is no size.
+    """
+    if cell not in CELLS:
+        raise UserError(f"there is no recurrent cell {cell!r}: take one of {', '.join(CELLS)}")
+    if layers < 1 or hidden_size < 1 or input_size < 1:
+        raise UserError(
+            f"a recurrent layer cannot have {layers} layers of {hidden_size} units over {input_size} inputs: "
+            "each must be at least 1"
+        )
+    make: Any = CELLS[cell]
+    return make(
+        input_size,
+        hidden_size,
+        num_layers=layers,
+        batch_first=True,
+        dropout=dropout if layers > 1 else 0.0,  # torch warns of a dropout that has no place
+        bidirectional=bidirectional,
+    )
+
+
+def run_stack(stack: nn.RNNBase, inputs: Any, state: State | None = None) -> tuple[Any, State]:
+    """Run a stack and keep its state as a tuple, whatever the cell.
+
+    Args:
+        stack: what :func:`recurrent_stack` made.
+        inputs: (B, T, input_size), or a packed sequence.
+        state: where to begin; None is zeros.
+
+    Returns:
+        (B, T, H · directions) outputs, packed if the inputs were, and the last state.
+    """
+    given: Any = state
+    if state is not None:
+        given = tuple(part.contiguous() for part in state)  # cuDNN demands it
+        if not isinstance(stack, nn.LSTM):
+            (given,) = given
+    outputs, last = stack(inputs, given)
+    return outputs, last if isinstance(last, tuple) else (last,)
+
+
+def run_padded(stack: nn.RNNBase, inputs: Tensor, padding_mask: Tensor) -> tuple[Tensor, State]:
+    """Run a stack over sentences of different lengths, as if each were alone.
+
+    Args:
+        stack: what :func:`recurrent_stack` made.
+        inputs: (B, S, input_size), padded on either side.
+        padding_mask: (B, S), true at padding; no row is all padding.
+
+    Returns:
+        (B, S, H · directions) outputs where the inputs stand, 0 at padding, and the state after each sentence's last
+        token (of the backward direction: after its first).
+    """
+    lengths = padding_mask.size(1) - padding_mask.sum(1).cpu()  # on a GPU the host waits here
+    if int(lengths.min()) == padding_mask.size(1):
+        return run_stack(stack, inputs)
+    if isinstance(stack, nn.LSTM) and inputs.device.type == "cpu" and inputs.dtype == torch.float32:
+        return _run_muted(stack, inputs, padding_mask)
+    order = padding_mask.long().argsort(dim=1, stable=True)  # tokens first
+    packed = nn.utils.rnn.pack_padded_sequence(_at(inputs, order), lengths, batch_first=True, enforce_sorted=False)
+    outputs, last = run_stack(stack, packed)
+    outputs, _ = nn.utils.rnn.pad_packed_sequence(outputs, batch_first=True, total_length=padding_mask.size(1))
+    return _at(outputs, order.argsort(dim=1)), last
+
+
+# What an LSTM's input gate gets at padding: its sigmoid is 0 there, to the last bit.
+_MUTE = -1e4
+# Inputs are widened by so many flags, of which one is used: oneDNN is slow on odd widths.
+_FLAGS = 16
+
+
+def _run_muted(stack: nn.LSTM, inputs: Tensor, padding_mask: Tensor) -> tuple[Tensor, State]:
+    """:func:`run_padded` of an LSTM by the kernel that knows no padding, for on a CPU torch runs packed sequences
+    without oneDNN, two to three times slower.
+
+    Padding goes first, and a flag in the input closes the input gate there, so that c and h are still 0 when a sentence
+    begins, and no gradient comes from before it.
+    """
+    batch, length = padding_mask.shape
+    order = (~padding_mask).long().argsort(dim=1, stable=True)
+    padding = padding_mask.gather(1, order)
+    position, start = torch.arange(length, device=order.device), padding.sum(1, keepdim=True)
+    reverse = torch.where(position < start, position, length - 1 + start - position)
+    flags = nn.functional.pad(padding.unsqueeze(-1).to(inputs.dtype), (0, _FLAGS - 1))
+    mute = inputs.new_zeros(4 * stack.hidden_size, _FLAGS)
+    mute[: stack.hidden_size, 0] = _MUTE  # gates: input, forget, cell, output
+    zeros = inputs.new_zeros(1, batch, stack.hidden_size)
+    directions = 2 if stack.bidirectional else 1
+    x, hs, cs = _at(inputs, order), [], []
+    for layer in range(stack.num_layers):
+        if layer and stack.training:
+            x = nn.functional.dropout(x, stack.dropout)
+        x, outputs = torch.cat((x, flags), dim=-1), []
+        for direction in range(directions):
+            weight, *others = stack.all_weights[layer * directions + direction]
+            weights = [torch.cat((weight, mute), dim=1), *others]
+            y, h, c = torch.lstm(
+                _at(x, reverse) if direction else x, (zeros, zeros), weights, True, 1, 0.0, stack.training, False, True
+            )
+            outputs.append(_at(y, reverse) if direction else y)
+            hs.append(h)
+            cs.append(c)
+        x = torch.cat(outputs, dim=-1)
+    return _at(x, order.argsort(dim=1)), (torch.cat(hs), torch.cat(cs))
+
+
+def _at(x: Tensor, positions: Tensor) -> Tensor:
+    """(B, S, D), (B, S) → in each row, what stands at these positions."""
+    return x.gather(1, positions.unsqueeze(-1).expand_as(x))
+
+
+def zero_state(stack: nn.RNNBase, batch_size: int, like: Tensor) -> State:
+    """The state before anything was read, on the device and in the precision of ``like``."""
+    shape = (stack.num_layers * (2 if stack.bidirectional else 1), batch_size, stack.hidden_size)
+    return tuple(like.new_zeros(shape) for _ in range(2 if isinstance(stack, nn.LSTM) else 1))
+
+
+def reorder_state(state: State, order: Tensor) -> State:
+    """The states of other rows of the batch: row i of the result is row ``order[i]`` (beam search)."""
+    return tuple(part.index_select(1, order) for part in state)
+
+
+class StepCells:
+    """A stack of one direction run step by step, for where an input depends on the state before it.
+
+    The weights are the stack's own, so that either way of running it computes the same.
+
+    Args:
+        stack: what :func:`recurrent_stack` made.
+        state: where to begin.
+    """
+
+    def __init__(self, stack: nn.RNNBase, state: State) -> None:
+        self._dropout = stack.dropout if stack.training else 0.0
+        self._weights = [layer[:4] for layer in stack.all_weights]
+        self._states = [tuple(part[i] for part in state) for i in range(stack.num_layers)]
+        function: Any = torch.gru_cell if isinstance(stack, nn.GRU) else torch.rnn_tanh_cell
+        self._cell = _lstm_step if isinstance(stack, nn.LSTM) else lambda x, state, *w: (function(x, *state, *w),)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """One step: (B, input_size) → (B, H), the top layer's new h."""
+        for i, (weights, state) in enumerate(zip(self._weights, self._states, strict=True)):
+            if i and self._dropout:
+                x = nn.functional.dropout(x, self._dropout)
+            self._states[i] = self._cell(x, state, *weights)
+            x = self._states[i][0]
+        return x
+
+    def state(self) -> State:
+        """The state after the last step."""
+        return tuple(torch.stack(parts) for parts in zip(*self._states, strict=True))
+
+
+def _lstm_step(x: Tensor, state: State, *weights: Tensor) -> State:
+    return torch.lstm_cell(x, state, *weights)
+
+
+def detach_state(state: State) -> State:
+    """The same state, through which no gradient flows back."""
+    return tuple(part.detach() for part in state)
+
+
+def initialise(module: nn.Module, scheme: str, bound: float = 0.1) -> None:
+    """Draw the weights of a module and of all within it anew, in place.
+
+    Gates that torch keeps in one matrix are drawn one by one, so that fans and orthogonality are those of one gate.
+
+    - ``default``: linear and recurrent layers stay as PyTorch made them: uniform within ±1/√fan;
+    - ``uniform``: everything, biases and embeddings too, uniform within ±``bound`` (Luong et al. 2015, §4.1);
+    - ``xavier``: uniform with variance 2 / (fan in + fan out) (Glorot & Bengio 2010);
+    - ``kaiming``: uniform with variance 1 / fan in (He et al. 2015, with the gain of a linear unit, as nothing here
+      rectifies);
+    - ``orthogonal``: recurrent matrices orthogonal (Saxe et al. 2014), the rest as ``xavier``.
+
+    Under the last three biases are 0, but for an LSTM's forget gate, where they add up to 1 (Jozefowicz et al. 2015).
+    Under all but ``uniform`` embeddings are normal with standard deviation 1/√dimension, so that tied ones give
+    logits of a sensible size. Padding's embedding is 0.
+
+    Args:
+        module: a model or a part of one.
+        scheme: one of :data:`SCHEMES`.
+        bound: of ``uniform``.
+
+    Raises:
+        UserError: no such scheme.
+    """
+    if scheme not in SCHEMES:
+        raise UserError(f"there is no initialisation {scheme!r}: take one of {', '.join(SCHEMES)}")
+    with torch.no_grad():
+        embeddings = [part for part in module.modules() if isinstance(part, nn.Embedding)]
+        tied = {id(part.weight) for part in embeddings}
+        for part in module.modules():
+            if isinstance(part, nn.RNNBase | nn.RNNCellBase):
+                _initialise_recurrent(part, scheme, bound)
+            elif isinstance(part, nn.Linear) and scheme != "default":
+                for name, parameter in part.named_parameters(recurse=False):
+                    if id(parameter) not in tied:
+                        _draw(parameter, scheme, bound, recurrent=False, bias=name == "bias")
+        for embedding in embeddings:
+            if scheme == "uniform":
+                nn.init.uniform_(embedding.weight, -bound, bound)
+            else:
+                nn.init.normal_(embedding.weight, std=1 / math.sqrt(embedding.embedding_dim))
+            if embedding.padding_idx is not None:
+                embedding.weight[embedding.padding_idx].zero_()
+
+
+def _initialise_recurrent(layer: nn.RNNBase | nn.RNNCellBase, scheme: str, bound: float) -> None:
+    if scheme == "default":
+        return
+    size = layer.hidden_size
+    for name, parameter in layer.named_parameters():
+        for gate in parameter.split(size):
+            _draw(gate, scheme, bound, recurrent="weight_hh" in name, bias="bias" in name)
+        if scheme != "uniform" and "bias_ih" in name and isinstance(layer, nn.LSTM | nn.LSTMCell):
+            parameter[size : 2 * size] = 1  # gates: input, forget, cell, output
+
+
+def _draw(parameter: Tensor, scheme: str, bound: float, recurrent: bool, bias: bool) -> None:
+    if scheme == "uniform":
+        nn.init.uniform_(parameter, -bound, bound)
+    elif bias:
+        nn.init.zeros_(parameter)
+    elif scheme == "orthogonal" and recurrent:
+        nn.init.orthogonal_(parameter)
+    elif scheme == "kaiming":
+        nn.init.kaiming_uniform_(parameter, nonlinearity="linear")
+    else:
+        nn.init.xavier_uniform_(parameter)
+
+
+def gate_matrices(layer: nn.RNNBase | nn.RNNCellBase) -> Iterator[tuple[str, Tensor]]:
+    """(parameter's name, matrix of one gate) of each matrix of a recurrent layer."""
+    for name, parameter in layer.named_parameters():
+        if parameter.dim() == 2:
+            for gate in parameter.split(layer.hidden_size):
+                yield name, gate

@@ -1,0 +1,268 @@
+"""The arch ``rnn`` and its named forms: recurrent encoder–decoders as the literature has them.
+
+fairseq-train DATA --user-dir dual_fairseq --task translation --arch rnnsearch ...         one direction
+fairseq-train DATA --user-dir dual_fairseq --task dual_translation --arch rnnsearch ...    a pair
+"""
+
+from argparse import ArgumentParser, Namespace
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Optional
+
+from fairseq.data import Dictionary
+from fairseq.dataclass import FairseqDataclass
+from fairseq.models import FairseqEncoderDecoderModel, register_model, register_model_architecture
+from omegaconf import II
+from torch import nn
+
+from ..errors import UserError
+from ..word_vectors import VectorFile, read_word_vectors
+from .attention import ATTENTIONS, build_attention
+from .decoder import BRIDGES, READOUTS, Bridge, Readout, RecurrentDecoder
+from .encoder import RecurrentEncoder
+from .layers import CELLS, SCHEMES, initialise, recurrent_stack
+
+_CHOICES = {"cell": CELLS, "attention": ATTENTIONS, "bridge": BRIDGES, "readout": READOUTS, "init_scheme": SCHEMES}
+_SWITCHES = ("encoder_bidirectional", "input_feeding", "share_decoder_input_output_embed")
+
+
+@dataclass
+class RecurrentConfig(FairseqDataclass):
+    cell: str = field(default="gru", metadata={"help": f"recurrent cell: {', '.join(CELLS)} (rnn: tanh)"})
+    dropout: float = field(default=0.1, metadata={"help": "dropout probability"})
+    encoder_embed_dim: int = field(default=512, metadata={"help": "size of source embeddings"})
+    encoder_embed_path: Optional[str] = field(default=None, metadata={"help": "pretrained source embeddings"})
+    encoder_freeze_embed: bool = field(default=False, metadata={"help": "do not train source embeddings"})
+    encoder_hidden_size: int = field(default=512, metadata={"help": "size of the encoder's states, of each direction"})
+    encoder_layers: int = field(default=1, metadata={"help": "number of encoder layers"})
+    encoder_bidirectional: bool = field(default=False, metadata={"help": "read the source in both directions"})
+    decoder_embed_dim: int = field(default=512, metadata={"help": "size of target embeddings"})
+    decoder_embed_path: Optional[str] = field(default=None, metadata={"help": "pretrained target embeddings"})
+    decoder_freeze_embed: bool = field(default=False, metadata={"help": "do not train target embeddings"})
+    decoder_hidden_size: int = field(default=512, metadata={"help": "size of the decoder's states"})
+    decoder_layers: int = field(default=1, metadata={"help": "number of decoder layers"})
+    attention: str = field(
+        default="general", metadata={"help": f"how the decoder looks at the source: {', '.join(ATTENTIONS)}"}
+    )
+    attention_size: Optional[int] = field(
+        default=None, metadata={"help": "hidden layer of additive attention (default: --decoder-hidden-size)"}
+    )
+    bridge: str = field(
+        default="tanh",
+        metadata={"help": f"how the decoder's first state is made of the encoder's last: {', '.join(BRIDGES)}"},
+    )
+    input_feeding: bool = field(default=False, metadata={"help": "make the last readout part of the next input"})
+    readout: str = field(
+        default="tanh", metadata={"help": f"what stands before the output layer: {', '.join(READOUTS)}"}
+    )
+    readout_size: Optional[int] = field(
+        default=None, metadata={"help": "size of the readout (default: --decoder-embed-dim)"}
+    )
+    share_decoder_input_output_embed: bool = field(
+        default=False, metadata={"help": "the output layer is the target embeddings"}
+    )
+    share_all_embeddings: bool = field(
+        default=False, metadata={"help": "one table for source, target and output (needs a joint dictionary)"}
+    )
+    encoder_dropout_in: Optional[float] = field(
+        default=None, metadata={"help": "dropout on source embeddings (default: --dropout)"}
+    )
+    encoder_dropout_out: Optional[float] = field(
+        default=None, metadata={"help": "dropout between encoder layers and on its output (default: --dropout)"}
+    )
+    decoder_dropout_in: Optional[float] = field(
+        default=None, metadata={"help": "dropout on target embeddings (default: --dropout)"}
+    )
+    decoder_dropout_out: Optional[float] = field(
+        default=None, metadata={"help": "dropout between decoder layers and on readouts (default: --dropout)"}
+    )
+    init_scheme: str = field(default="default", metadata={"help": f"how weights begin: {', '.join(SCHEMES)}"})
+    init_bound: float = field(default=0.1, metadata={"help": "--init-scheme uniform: within ± this"})
+    max_source_positions: int = II("task.max_source_positions")
+    max_target_positions: int = II("task.max_target_positions")
+
+
+@register_model("rnn", dataclass=RecurrentConfig)
+class RecurrentModel(FairseqEncoderDecoderModel):
+    """A recurrent encoder and a recurrent decoder."""
+
+    @classmethod
+    def add_args(cls, parser: ArgumentParser) -> None:
+        """The options of :class:`RecurrentConfig`; what a named arch switches on can be switched off."""
+        super().add_args(parser)
+        for name in _SWITCHES:
+            option = "--no-" + name.replace("_", "-")
+            parser.add_argument(option, dest=name, action="store_false", help=f"not --{option[5:]}")
+
+    @classmethod
+    def build_model(cls, cfg: Any, task: Any) -> "RecurrentModel":
+        """Build a model for a translation task.
+
+        Raises:
+            UserError: options that do not go together, or word vectors that cannot be used.
+        """
+        source, target = task.source_dictionary, task.target_dictionary
+        _check(cfg, source, target)
+        encoder_table = _embedding(source, cfg.encoder_embed_dim)
+        decoder_table = encoder_table if cfg.share_all_embeddings else _embedding(target, cfg.decoder_embed_dim)
+        model = cls(
+            encoder := _encoder(cfg, source, encoder_table),
+            _decoder(cfg, target, decoder_table, encoder),
+        )
+        initialise(model, cfg.init_scheme, cfg.init_bound)
+        for role, dictionary, language, table in (
+            ("encoder", source, task.cfg.source_lang, encoder_table),
+            ("decoder", target, task.cfg.target_lang, decoder_table),
+        ):
+            path = getattr(cfg, f"{role}_embed_path")
+            if path:
+                file = VectorFile(f"--{role}-embed-path", path, language, dictionary)
+                read_word_vectors(file, table.embedding_dim).copy_into(table)
+            if getattr(cfg, f"{role}_freeze_embed"):
+                table.weight.requires_grad = False
+        return model
+
+
+def _embedding(dictionary: Dictionary, size: int) -> nn.Embedding:
+    return nn.Embedding(len(dictionary), size, padding_idx=dictionary.pad())
+
+
+def _encoder(cfg: Any, dictionary: Dictionary, table: nn.Embedding) -> RecurrentEncoder:
+    dropout_out = _dropout(cfg, "encoder_dropout_out")
+    stack = recurrent_stack(
+        cfg.cell, table.embedding_dim, cfg.encoder_hidden_size, cfg.encoder_layers, dropout_out,
+        cfg.encoder_bidirectional,
+    )  # fmt: skip
+    return RecurrentEncoder(
+        dictionary, table, stack, _dropout(cfg, "encoder_dropout_in"), dropout_out, cfg.max_source_positions
+    )
+
+
+def _decoder(cfg: Any, dictionary: Dictionary, table: nn.Embedding, encoder: RecurrentEncoder) -> RecurrentDecoder:
+    hidden, size = cfg.decoder_hidden_size, _readout_size(cfg)
+    attention = build_attention(cfg.attention, hidden, encoder.output_size, cfg.attention_size or hidden)
+    context = hidden if attention is None else encoder.output_size
+    read = size if cfg.input_feeding else 0
+    seen = context if cfg.attention in ("none", "additive") else 0
+    dropout_out = _dropout(cfg, "decoder_dropout_out")
+    stack = recurrent_stack(cfg.cell, table.embedding_dim + seen + read, hidden, cfg.decoder_layers, dropout_out)
+    tied = cfg.share_decoder_input_output_embed or cfg.share_all_embeddings
+    return RecurrentDecoder(
+        dictionary,
+        table,
+        stack,
+        Bridge(cfg.bridge, encoder.stack, stack),
+        attention,
+        nn.Linear(encoder.output_size, hidden) if attention is None else None,
+        Readout(cfg.readout, hidden, context, table.embedding_dim, size),
+        None if tied else nn.Linear(size, len(dictionary)),
+        cfg.input_feeding,
+        _dropout(cfg, "decoder_dropout_in"),
+        dropout_out,
+        cfg.max_target_positions,
+    )
+
+
+def _readout_size(cfg: Any) -> int:
+    return cfg.readout_size or cfg.decoder_embed_dim
+
+
+def _dropout(cfg: Any, name: str) -> float:
+    value = getattr(cfg, name)
+    return cfg.dropout if value is None else value
+
+
+def _check(cfg: Any, source: Dictionary, target: Dictionary) -> None:
+    """Refuse options that do not go together, each in one line.
+
+    Raises:
+        UserError: there are such.
+    """
+    for name, choices in _CHOICES.items():
+        if getattr(cfg, name) not in choices:
+            option = "--" + name.replace("_", "-")
+            raise UserError(f"{option} {getattr(cfg, name)}: is not one of {', '.join(choices)}")
+    directions = 2 if cfg.encoder_bidirectional else 1
+    written = cfg.encoder_hidden_size * directions
+    of_encoder = f"--encoder-hidden-size {cfg.encoder_hidden_size}" + (" of each direction" if directions == 2 else "")
+    if cfg.attention == "dot" and written != cfg.decoder_hidden_size:
+        raise UserError(
+            f"--attention dot: needs states of one size, not --decoder-hidden-size {cfg.decoder_hidden_size} and "
+            f"{of_encoder}; make them equal or take --attention general"
+        )
+    if cfg.bridge == "copy" and (written, cfg.encoder_layers) != (cfg.decoder_hidden_size, cfg.decoder_layers):
+        raise UserError(
+            f"--bridge copy: needs a decoder like the encoder, not {cfg.decoder_layers} layers of "
+            f"--decoder-hidden-size {cfg.decoder_hidden_size} beside {cfg.encoder_layers} of {of_encoder}; make them "
+            "equal or take --bridge tanh"
+        )
+    if cfg.share_all_embeddings:
+        if source != target:
+            raise UserError(
+                "--share-all-embeddings: needs a joint dictionary (fairseq-preprocess --joined-dictionary); leave it "
+                "out, or take --share-decoder-input-output-embed"
+            )
+        if cfg.encoder_embed_dim != cfg.decoder_embed_dim:
+            raise UserError(
+                f"--share-all-embeddings: one table has one size, not --encoder-embed-dim {cfg.encoder_embed_dim} and "
+                f"--decoder-embed-dim {cfg.decoder_embed_dim}"
+            )
+        if cfg.decoder_embed_path and cfg.decoder_embed_path != cfg.encoder_embed_path:
+            raise UserError("--share-all-embeddings: one table takes one file; give it with --encoder-embed-path alone")
+    if (cfg.share_decoder_input_output_embed or cfg.share_all_embeddings) and (
+        _readout_size(cfg) != cfg.decoder_embed_dim
+    ):
+        option = "--share-all-embeddings" if cfg.share_all_embeddings else "--share-decoder-input-output-embed"
+        raise UserError(
+            f"{option}: the output layer is the embeddings, so --readout-size {_readout_size(cfg)} must be "
+            f"--decoder-embed-dim {cfg.decoder_embed_dim}"
+        )
+    for name in ("encoder_embed_dim", "decoder_embed_dim", "attention_size", "readout_size"):
+        size = getattr(cfg, name)
+        if size is not None and size < 1:
+            raise UserError(f"--{name.replace('_', '-')} {size}: must be at least 1")
+    for name in ("dropout", *(f"{role}_dropout_{end}" for role in ("encoder", "decoder") for end in ("in", "out"))):
+        probability = getattr(cfg, name)
+        if probability is not None and not 0 <= probability < 1:
+            raise UserError(f"--{name.replace('_', '-')} {probability}: must be at least 0 and less than 1")
+
+
+# --- named forms
+
+_GRU = {"cell": "gru", "bridge": "tanh", "readout": "maxout", "init_scheme": "orthogonal"}
+_SEARCH = {**_GRU, "encoder_bidirectional": True, "attention": "additive"}
+_LUONG = {
+    "cell": "lstm", "attention": "general", "bridge": "copy", "readout": "tanh", "init_scheme": "uniform",
+    "dropout": 0.2,
+}  # fmt: skip
+
+
+def _sizes(embedding: int, encoder: int, decoder: int, readout: int) -> dict[str, int]:
+    return {
+        "encoder_embed_dim": embedding, "decoder_embed_dim": embedding, "encoder_hidden_size": encoder,
+        "decoder_hidden_size": decoder, "readout_size": readout,
+    }  # fmt: skip
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    # Cho et al. 2014, arXiv:1406.1078
+    "rnn_encoder_decoder": {**_GRU, "attention": "none", **_sizes(512, 512, 512, 512)},
+    "rnn_encoder_decoder_small": {**_GRU, "attention": "none", **_sizes(128, 256, 256, 128)},
+    # Bahdanau et al. 2015, arXiv:1409.0473; rnnsearch_50 with the paper's sizes
+    "rnnsearch": {**_SEARCH, **_sizes(512, 512, 512, 512)},
+    "rnnsearch_small": {**_SEARCH, **_sizes(128, 128, 256, 128), "attention_size": 128},
+    "rnnsearch_50": {**_SEARCH, **_sizes(620, 1000, 1000, 500)},
+    # Luong et al. 2015, arXiv:1508.04025
+    "rnn_luong": {**_LUONG, **_sizes(512, 512, 512, 512), "encoder_layers": 2, "decoder_layers": 2},
+    "rnn_luong_small": {**_LUONG, **_sizes(256, 256, 256, 256)},
+}
+
+
+def _apply(preset: dict[str, Any], args: Namespace) -> None:
+    """Set what the command line has not set."""
+    for name, value in preset.items():
+        setattr(args, name, getattr(args, name, value))
+
+
+for _name, _preset in PRESETS.items():
+    register_model_architecture("rnn", _name)(partial(_apply, _preset))

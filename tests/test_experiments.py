@@ -1,0 +1,155 @@
+"""Experiments: recipes are read or refused, every job waits for what it needs, and a small one gives a whole table."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+sys.path.insert(0, str(ROOT / "experiments"))
+try:
+    import run as experiment
+finally:
+    sys.path.pop(0)
+
+RECIPE = '''
+title = "small"
+corpus = [
+    "python -m dual_fairseq.toy_grammar {text} --train 300 --valid 40 --test 60 --mono 300 --seed 1",
+    """scripts/preprocess.sh -s de -t en --train {text}/train --valid {text}/valid --test {text}/test --bpe-size 300
+       --dest {data}""",
+]
+pair_options = "--size tiny --max-tokens 1024 --lr-warmup 20 -- --weight-decay 0.001"
+warmup_options = "--lr 0.002 --warmup-max-epoch 2"
+continued_options = "--dual-lr 0.0007 --dual-max-update 4 --dual-max-epoch 1000 --patience 1000"
+
+[language_models.all]
+options = "--size tiny --max-tokens 1024 --max-epoch 1"
+
+[language_models.parallel]
+text = "parallel"
+options = "--size tiny --max-tokens 1024 --max-epoch 1"
+
+[[row]]
+id = "mle"
+name = "MLE continued"
+options = "--dual-lambda 0"
+baseline = true
+
+[[row]]
+id = "dual"
+name = "dual"
+options = "--dual-lambda 0.01 -- --clip-norm 0.5"
+language_models = "parallel"
+'''
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    path = tmp_path / "small.toml"
+    path.write_text(RECIPE)
+    return path
+
+
+def commands(recipe, tmp_path, **settings) -> dict[str, experiment.Job]:
+    runner = experiment.Runner(tmp_path / "work", settings.get("machine", []))
+    jobs = experiment.jobs_of(experiment.Recipe.read(recipe), tmp_path / "work", [1, 2], runner, [])
+    return {job.name: job for job in jobs}
+
+
+def test_the_recipes_of_the_repository_can_be_read():
+    paths = sorted((ROOT / "experiments").glob("*.toml"))
+    assert paths
+    for path in paths:
+        assert experiment.Recipe.read(path).rows[0].id == "warmup"
+
+
+@pytest.mark.parametrize(
+    "change, complaint",
+    [
+        (("baseline = true", ""), "one row has to be the baseline"),
+        (('language_models = "parallel"', 'language_models = "none"'), "there are no language models 'none'"),
+        (('name = "dual"', 'nam = "dual"'), "nam"),
+        (("title", "titel"), "titel"),
+        (("[[row]]", "[[row"), "is not a recipe"),
+    ],
+)
+def test_a_recipe_that_is_none_is_refused_in_a_line(recipe, change, complaint):
+    recipe.write_text(recipe.read_text().replace(*change, 1 if change[0] != "[[row]]" else -1))
+    with pytest.raises(SystemExit) as refusal:
+        experiment.Recipe.read(recipe)
+    assert str(recipe) in str(refusal.value) and complaint in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_every_job_waits_for_jobs_that_come_before_it(recipe, tmp_path):
+    seen: set[str] = set()
+    for name, job in commands(recipe, tmp_path).items():
+        assert seen.issuperset(job.after), name
+        seen.add(name)
+    assert {"seed-1/warmup/test", "seed-2/mle", "seed-2/dual/test", "lm/parallel/en", "parallel/de"} <= seen
+    assert set(commands(recipe, tmp_path)["seed-2/dual"].after) == {
+        "seed-2/warmup", "lm/parallel/de", "lm/parallel/en",
+    }  # fmt: skip
+
+
+def test_what_is_meant_for_fairseq_stays_behind_the_dashes(recipe, tmp_path, monkeypatch):
+    ran: list[list[str]] = []
+    monkeypatch.setattr(experiment.Runner, "__call__", lambda self, name, command: ran.append(list(command)))
+    jobs = commands(recipe, tmp_path, machine=["--cpu"])
+    jobs["seed-2/dual"].run()
+    (command,) = ran
+    dashes = command.index("--")
+    assert command[dashes + 1 :] == ["--weight-decay", "0.001", "--clip-norm", "0.5"]
+    front = command[:dashes]
+    assert (
+        "--cpu" in front
+        and front[front.index("--seed") + 1] == "2"
+        and front[front.index("--dual-lambda") + 1] == "0.01"
+    )
+    assert str(tmp_path / "work/lm/parallel/de/checkpoint_best.pt") in front
+
+
+def test_a_failing_command_ends_all_with_a_line_that_names_its_log(tmp_path):
+    runner = experiment.Runner(tmp_path, [])
+    jobs = [
+        experiment.Job("bad", lambda: runner("bad", [sys.executable, "-c", "raise SystemExit(3)"])),
+        experiment.Job("next", lambda: pytest.fail("must not run"), ["bad"]),
+    ]
+    with pytest.raises(SystemExit, match=r"bad ended with status 3; see .*bad\.log"):
+        experiment.run_all(jobs, 2, runner)
+
+
+def test_equal_translations_are_not_significantly_different():
+    texts = ["a cat sat on the mat", "dogs run"] * 20
+    assert experiment.p_value(texts, texts, texts, "en") == 1.0
+    worse = [text.replace("cat", "bat").replace("run", "sit") for text in texts]
+    assert experiment.p_value(worse, texts, texts, "en") < 0.05
+
+
+@pytest.mark.slow
+def test_a_small_experiment_gives_a_table_and_goes_on_where_it_was_stopped(recipe, tmp_path):
+    work = tmp_path / "work"
+    command = [sys.executable, ROOT / "experiments/run.py", recipe, work, "--seeds", "1", "2", "--cpu", "--jobs", "2"]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(list(map(str, command)), env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    record = json.loads((work / "table.json").read_text())
+    assert record["seeds"] == [1, 2] and set(record["rows"]) == {"warmup", "mle", "dual"}
+    for row in record["rows"].values():
+        for direction in ("de-en", "en-de"):
+            results = row[direction]["results"]
+            assert len(results) == len(row[direction]["p"]) == 2
+            # no model is better than the truth
+            assert all(r["nll_bits"] > r["limit_bits"] > 0 and 0 <= r["tuned_bleu"] <= 100 for r in results)
+    assert {r["updates"] for id in ("mle", "dual") for r in record["rows"][id]["de-en"]["results"]} == {4}
+    assert record["rows"]["mle"]["de-en"]["gains"] == [0, 0]
+    assert "| MLE continued |" in (work / "table.md").read_text()
+    assert (work / "table.png").read_bytes().startswith(b"\x89PNG")
+    made = (work / "seed-1/dual/dual/checkpoint_best.pt").stat().st_mtime_ns
+    assert subprocess.run(list(map(str, command)), env=env, capture_output=True).returncode == 0
+    assert (work / "seed-1/dual/dual/checkpoint_best.pt").stat().st_mtime_ns == made
