@@ -37,6 +37,8 @@ from .text import SEPARATOR, SUBWORDS, VISIBLE_SPACE, characters, load_bpe
 
 LINES_A_PROCESS = 100_000  # fairseq's binarizer gains nothing from more processes than that
 BPE_SIZE = 8000
+SYNTHETIC = "synthetic"
+TRAINING = ("train", SYNTHETIC)  # text that may lose lines; the rest is what scores are computed on
 WORDS, WORD_THRESHOLD = 30_000, 2  # of --subword word; words seen once become <unk>, or <unk> would not be trained
 UNNOTED = {"subword": "bpe", "vocab-size": 0}  # settings that notes of earlier versions leave out
 
@@ -70,9 +72,15 @@ class Preprocessing:
         # Per split its pieces, each with a file a side.
         self.parts = {
             split: [[find_side(prefix, language) for language in self.languages] for prefix in prefixes]
-            for split, prefixes in (("train", options.train), ("valid", [options.valid]), ("test", [options.test]))
-            if prefixes != [None]
+            for split, prefixes in (
+                ("train", options.train),
+                (SYNTHETIC, options.synthetic),
+                ("valid", [options.valid]),
+                ("test", [options.test]),
+            )
+            if prefixes and prefixes != [None]
         }
+        self.splits = [split for split in self.parts if split != SYNTHETIC]
         extra = dict(zip(self.languages, (options.extra_mono_source, options.extra_mono_target), strict=True))
         self.mono = {language: [[Path(file)] for file in files] for language, files in extra.items() if files}
 
@@ -130,6 +138,8 @@ class Preprocessing:
             "vocab-threshold": options.vocab_threshold,
             "vocab-size": options.vocab_size,
         }
+        if SYNTHETIC in self.parts:
+            dual["upsample"] = options.upsample
         return [
             Stage("text", ("raw", "tokenized"), text, self._text),
             Stage("bpe", ("bpe", "segmented"), bpe, self._bpe),
@@ -216,12 +226,12 @@ class Preprocessing:
                 say(f"warning: {name}: lines were dropped, so scores do not compare with those on the whole set")
 
         for split, parts in self.parts.items():
-            clean(split, parts, self.languages, self.rules if split == "train" else self.held_out_rules)
+            clean(split, parts, self.languages, self.rules if split in TRAINING else self.held_out_rules)
         for language, parts in self.mono.items():
             held_out = frozenset(
                 line
                 for split in self.parts
-                if split != "train"
+                if split not in TRAINING
                 for line in _lines(out / "tokenized" / f"{split}.{language}")
             )
             clean(f"mono.{language}", parts, [language], self.rules, held_out=held_out)
@@ -267,17 +277,30 @@ class Preprocessing:
         arguments = ["--source-lang", source, "--target-lang", target]
         arguments += ["--thresholdsrc", str(self.options.vocab_threshold)]
         arguments += ["--thresholdtgt", str(self.options.vocab_threshold)]
-        for split in self.parts:
-            arguments += [f"--{split}pref", f"segmented/{split}"]
+        texts = {split: self.dest / "segmented" / split for split in self.splits}
         if size := self.options.vocab_size:
             size += Dictionary().nspecial  # fairseq counts its own symbols too
             arguments += ["--nwordssrc", str(size), "--nwordstgt", str(size)]
         if self.options.joined_dictionary:
             arguments.append("--joined-dictionary")
-        self._fairseq_preprocess(out / "dual", arguments, self.dest / "segmented" / f"train.{source}")
-        for split in self.parts:
+        largest = self.dest / "segmented" / f"train.{source}"
+        if SYNTHETIC in self.parts:
+            # dictionaries are those of the real text alone, so that models trained on it fit
+            train = ["--trainpref", str(texts["train"].relative_to(self.dest)), "--dict-only"]
+            self._fairseq_preprocess(out / "dual", [*arguments, *train], largest)
+            texts["train"] = self._with_synthetic(out)
+            largest = texts["train"].with_suffix(f".{source}")
+            arguments = ["--source-lang", source, "--target-lang", target]
+            for option, language in (("--srcdict", source), ("--tgtdict", target)):
+                dictionary = out / f"dict.{language}.txt"
+                (out / "dual" / dictionary.name).rename(dictionary)
+                arguments += [option, str(dictionary.relative_to(self.dest))]
+        for split, prefix in texts.items():
+            arguments += [f"--{split}pref", str(prefix.relative_to(self.dest))]
+        self._fairseq_preprocess(out / "dual", arguments, largest)
+        for split, prefix in texts.items():
             for language in self.languages:
-                text = self.dest / "segmented" / f"{split}.{language}"
+                text = prefix.with_name(f"{prefix.name}.{language}")
                 _check_size(out / "dual" / f"{split}.{source}-{target}.{language}", text)
         symbols, unknown = {}, {}
         for language in self.languages:
@@ -293,10 +316,20 @@ class Preprocessing:
             "unknown_share": dict(sorted(unknown.items())),
         }
 
+    def _with_synthetic(self, out: Path) -> Path:
+        """The training text: real pairs, as often as asked for, and synthetic ones; gives its prefix."""
+        for language in self.languages:
+            real, synthetic = (self.dest / "segmented" / f"{part}.{language}" for part in ("train", SYNTHETIC))
+            with open(out / f"train.{language}", "wb") as both:
+                for text in [real] * self.options.upsample + [synthetic]:
+                    with open(text, "rb") as file:
+                        shutil.copyfileobj(file, both)
+        return out / "train"
+
     def _lm(self, out: Path) -> dict[str, Any]:
         sentences: dict[str, Any] = {}
         for language in self.languages:
-            texts = {split: self.dest / "segmented" / f"{split}.{language}" for split in self.parts}
+            texts = {split: self.dest / "segmented" / f"{split}.{language}" for split in self.splits}
             if language in self.mono:
                 with open(out / f"train.{language}", "wb") as both:
                     for text in (texts["train"], self.dest / "segmented" / f"mono.{language}"):
@@ -526,6 +559,8 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--source-lang", required=True)
     parser.add_argument("--target-lang", required=True)
     parser.add_argument("--train", required=True, action="append")
+    parser.add_argument("--synthetic", action="append", default=[])
+    parser.add_argument("--upsample", type=int, default=1)
     parser.add_argument("--valid", required=True)
     parser.add_argument("--test")
     parser.add_argument("--dest", required=True)
@@ -580,6 +615,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.source_lang == options.target_lang:
         raise UserError(f"source and target language are both {options.source_lang}; give two, as in -s de -t en")
     _complete(options)
+    if options.upsample != 1 and not options.synthetic:
+        raise UserError(
+            f"--upsample {options.upsample}: is for real text beside synthetic; give --synthetic PREFIX too"
+        )
     if options.joined_dictionary and options.bpe_size and not options.joint_bpe:
         raise UserError("--joined-dictionary needs --joint-bpe: separate BPE makes no common symbols")
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr)  # before fairseq_cli sends its log to stdout

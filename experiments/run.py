@@ -43,6 +43,7 @@ class Row:
         name: in the table.
         options: of scripts/train_dual.sh.
         language_models: which of the recipe's.
+        synthetic: which of the recipe's synthetic text is in its training data.
         baseline: whether the others are compared with it.
         stage: of train_dual.sh, which is evaluated.
     """
@@ -51,6 +52,7 @@ class Row:
     name: str
     options: str = ""
     language_models: str = ""
+    synthetic: str = ""
     baseline: bool = False
     stage: str = "dual"
 
@@ -69,6 +71,8 @@ class Recipe:
         pair_options: of scripts/train_dual.sh, for the warm start and all rows.
         warmup_options, continued_options: for the one and for the others.
         rows: the first is the warm start itself.
+        synthetic: name → options of scripts/synthesize.sh, by which each warm start makes some, and ``upsample``, of
+            scripts/preprocess.sh.
     """
 
     title: str
@@ -78,6 +82,7 @@ class Recipe:
     warmup_options: str
     continued_options: str
     rows: list[Row]
+    synthetic: dict[str, dict[str, Any]] = field(default_factory=dict)
     beam: int = 10
     source: str = "de"
     target: str = "en"
@@ -99,6 +104,8 @@ class Recipe:
             row.language_models = row.language_models or next(iter(recipe.language_models))
             if row.language_models not in recipe.language_models:
                 sys.exit(f"{path}: row {row.id}: there are no language models '{row.language_models}'")
+            if row.synthetic and row.synthetic not in recipe.synthetic:
+                sys.exit(f"{path}: row {row.id}: there is no synthetic text '{row.synthetic}'")
         return recipe
 
 
@@ -152,15 +159,20 @@ def jobs_of(
         command = [str(ROOT / "scripts" / script), *runner.machine, *map(str, arguments)]
         return Job(name, lambda: runner(name, command), list(after))
 
-    def make_corpus() -> None:
-        for command in recipe.corpus:
+    def corpus(name: str, commands: Sequence[str], data: Path, *more: object) -> None:
+        for command in commands:
             words = shlex.split(command.format(data=shlex.quote(str(data)), text=shlex.quote(str(text))))
             if words[0].startswith("scripts/recipes/"):
                 words[2:2] = corpus_options
             words[0] = sys.executable if words[0] == "python" else str(ROOT / words[0])
-            runner("corpus", words)
+            runner(name, [*words, *map(str, more)])
 
-    jobs = [Job("corpus", make_corpus)]
+    def lms_of(models: str) -> list[object]:
+        folder = work / "lm" / (models or next(iter(recipe.language_models)))
+        files = [folder / language / "checkpoint_best.pt" for language in languages]
+        return ["--src-lm", files[0], "--tgt-lm", files[1]]
+
+    jobs = [Job("corpus", lambda: corpus("corpus", recipe.corpus, data))]
     for name, settings in recipe.language_models.items():
         for language in languages:
             of_language, waits = data / "lm" / language, ["corpus"]
@@ -175,23 +187,32 @@ def jobs_of(
         of_seed, common = f"seed-{seed}", ["--seed", str(seed), "--no-eval", *shlex.split(recipe.pair_options)]
         warm = work / of_seed / "warmup"
         start = warm / "warmup" / "checkpoint_best.pt"
+        for made, settings in recipe.synthetic.items():
+            prefix = work / of_seed / f"synthetic-{made}"
+            options = [*lms_of(""), *shlex.split(settings["options"])]
+            waits = [f"{of_seed}/warmup/test"]
+            jobs.append(script(f"{of_seed}/synthetic-{made}", waits, "synthesize.sh", data, start, prefix, *options))
+            more = ("--synthetic", prefix, "--upsample", settings.get("upsample", 1))
+            place, name = work / of_seed / f"data-{made}", f"{of_seed}/data-{made}"
+            of_it = (name, recipe.corpus[-1:], place, *more)
+            jobs.append(Job(name, lambda of_it=of_it: corpus(*of_it), [f"{of_seed}/synthetic-{made}"]))
         for row in recipe.rows:
             name, folder = f"{of_seed}/{row.id}", work / of_seed / row.id
             # the warm start itself needs no language models, but its evaluation does
             models = row.language_models or next(iter(recipe.language_models))
-            files = [work / "lm" / models / language / "checkpoint_best.pt" for language in languages]
-            given = ["--src-lm", files[0], "--tgt-lm", files[1]]
+            given = lms_of(models)
             trained = [f"lm/{models}/{language}" for language in languages]
+            of_row = work / of_seed / f"data-{row.synthetic}" if row.synthetic else data
             if row.stage == "warmup":
                 options = own_options(common, shlex.split(recipe.warmup_options))
                 jobs.append(script(name, ["corpus"], "train_dual.sh", data, warm, "--warmup-only", *options))
             else:
                 options = own_options(common, shlex.split(recipe.continued_options) + shlex.split(row.options))
                 start_from = ["--init-src2tgt", start, "--init-tgt2src", start]
-                waits = [f"{of_seed}/warmup", *trained]
-                jobs.append(script(name, waits, "train_dual.sh", data, folder, *given, *start_from, *options))
+                waits = [f"{of_seed}/data-{row.synthetic}" if row.synthetic else f"{of_seed}/warmup", *trained]
+                jobs.append(script(name, waits, "train_dual.sh", of_row, folder, *given, *start_from, *options))
             best = folder / row.stage / "checkpoint_best.pt"
-            evaluation = [data, best, *given, "--dual-inference", "--beam", recipe.beam]
+            evaluation = [of_row, best, *given, "--dual-inference", "--beam", recipe.beam]
             jobs.append(script(f"{name}/test", [name, *trained], "evaluate.sh", *evaluation))
     return jobs
 

@@ -47,6 +47,11 @@ Text for the language models
                              given several times. Sentences of the valid and test text are left out of it.
   --extra-mono-target FILE   the same for the target language
 
+Pairs that models made, as scripts/synthesize.sh does, for the pair to train on besides
+  --synthetic PREFIX         may be given several times. BPE, dictionaries and language models are made without it, so that
+                             what was trained on DEST's like without it fits DEST
+  --upsample N               times that the real pairs are in the training data (default 1)
+
 Bad lines: an empty side, not UTF-8, NUL or another control character, a word of over 1,000 characters, a word that
 fairseq reserves; in training text over-long or ill-proportioned ones as well. A line leaves both sides together.
   --on-bad-line drop|refuse  drop them, counted by reason (default), or stop at the first
@@ -82,7 +87,7 @@ whole_number() { # OPTION VALUE SMALLEST
 source_lang='' target_lang='' valid='' test='' dest='' subword=bpe joined=no
 joint='' # yes or no, where it is said
 of_bpe='' # an option of BPE that was given
-train=() mono_source=() mono_target=() pass=()
+train=() synthetic=() mono_source=() mono_target=() pass=()
 
 while (($#)); do
     if [[ $1 == --?*=* ]]; then # --option=value
@@ -97,7 +102,7 @@ while (($#)); do
         --separate-dictionaries) joined=no && shift && continue ;;
     esac
     case $1 in
-        -s | --source-lang | -t | --target-lang | --train | --valid | --test | --dest | --tokenizer | --subword | \
+        -s | --source-lang | -t | --target-lang | --train | --synthetic | --upsample | --valid | --test | --dest | --tokenizer | --subword | \
             --bpe-size | --vocab-threshold | --vocab-size | --extra-mono-source | --extra-mono-target | --max-length | \
             --max-ratio | --on-bad-line | --workers) need_value "$@" ;;
         *) die "unknown option '$1' (see --help)" ;;
@@ -107,6 +112,7 @@ while (($#)); do
         -s | --source-lang) source_lang=$2 ;;
         -t | --target-lang) target_lang=$2 ;;
         --train) train+=("$2") ;;
+        --synthetic) synthetic+=("$2") ;;
         --valid) valid=$2 ;;
         --test) test=$2 ;;
         --dest) dest=$2 ;;
@@ -120,12 +126,12 @@ while (($#)); do
         --bpe-size) whole_number "$1" "$2" 0 && of_bpe=$1 ;;
         --on-bad-line) [[ $2 == drop || $2 == refuse ]] || die "--on-bad-line $2: give drop or refuse" ;;
         --max-ratio) [[ $2 =~ ^[0-9]+(\.[0-9]+)?$ ]] || die "--max-ratio $2: give a number, as 2.5, or 0 for any" ;;
-        --workers) whole_number "$1" "$2" 1 ;;
+        --workers | --upsample) whole_number "$1" "$2" 1 ;;
         *) whole_number "$1" "$2" 0 ;;
     esac
     case $1 in
         --tokenizer | --subword | --on-bad-line | --max-ratio | --workers | --bpe-size | --vocab-threshold | \
-            --vocab-size | --max-length)
+            --vocab-size | --max-length | --upsample)
             pass+=("$1=$2")
             ;;
     esac
@@ -152,7 +158,7 @@ check_file() {
     [[ -r $1 ]] || die "$1: no permission to read it"
     [[ -s $1 ]] || die "$1: the file is empty; give one with a sentence a line"
 }
-for prefix in "${train[@]}" "$valid" ${test:+"$test"}; do
+for prefix in "${train[@]}" "${synthetic[@]}" "$valid" ${test:+"$test"}; do
     for language in "$source_lang" "$target_lang"; do
         file=$prefix.$language
         [[ -e $file || ! -e $file.gz ]] || file=$file.gz
@@ -171,6 +177,7 @@ if ! mkdir -p -- "$dest" 2>/dev/null || [[ ! -w $dest ]]; then
 fi
 
 for prefix in "${train[@]}"; do pass+=("--train=$prefix"); done
+for prefix in "${synthetic[@]}"; do pass+=("--synthetic=$prefix"); done
 for file in "${mono_source[@]}"; do pass+=("--extra-mono-source=$file"); done
 for file in "${mono_target[@]}"; do pass+=("--extra-mono-target=$file"); done
 [[ -z $test ]] || pass+=("--test=$test")

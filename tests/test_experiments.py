@@ -21,7 +21,7 @@ title = "small"
 corpus = [
     "python -m dual_fairseq.toy_grammar {text} --train 300 --valid 40 --test 60 --mono 300 --seed 1",
     """scripts/preprocess.sh -s de -t en --train {text}/train --valid {text}/valid --test {text}/test --bpe-size 300
-       --dest {data}""",
+       --extra-mono-source {text}/mono.de --extra-mono-target {text}/mono.en --dest {data}""",
 ]
 pair_options = "--size tiny --max-tokens 1024 --lr-warmup 20 -- --weight-decay 0.001"
 warmup_options = "--lr 0.002 --warmup-max-epoch 2"
@@ -34,6 +34,10 @@ options = "--size tiny --max-tokens 1024 --max-epoch 1"
 text = "parallel"
 options = "--size tiny --max-tokens 1024 --max-epoch 1"
 
+[synthetic.captions]
+options = "--lines 40 --beam 2"
+upsample = 2
+
 [[row]]
 id = "mle"
 name = "MLE continued"
@@ -45,6 +49,11 @@ id = "dual"
 name = "dual"
 options = "--dual-lambda 0.01 -- --clip-norm 0.5"
 language_models = "parallel"
+
+[[row]]
+id = "dual-captions"
+name = "dual, captions"
+synthetic = "captions"
 '''
 
 
@@ -74,6 +83,7 @@ def test_the_recipes_of_the_repository_can_be_read():
         (("baseline = true", ""), "one row has to be the baseline"),
         (('language_models = "parallel"', 'language_models = "none"'), "there are no language models 'none'"),
         (('name = "dual"', 'nam = "dual"'), "nam"),
+        (('synthetic = "captions"', 'synthetic = "none"'), "there is no synthetic text 'none'"),
         (("title", "titel"), "titel"),
         (("[[row]]", "[[row"), "is not a recipe"),
     ],
@@ -86,13 +96,16 @@ def test_a_recipe_that_is_none_is_refused_in_a_line(recipe, change, complaint):
     assert "\n" not in str(refusal.value)
 
 
-def test_every_job_waits_for_jobs_that_come_before_it(recipe, tmp_path):
-    seen: set[str] = set()
-    for name, job in commands(recipe, tmp_path).items():
-        assert seen.issuperset(job.after), name
-        seen.add(name)
+def test_every_job_waits_for_what_it_needs(recipe, tmp_path):
+    jobs = commands(recipe, tmp_path)
+    done: set[str] = set()
+    while ready := [name for name, job in jobs.items() if name not in done and done.issuperset(job.after)]:
+        done.update(ready)
+    seen = set(jobs)
+    assert done == seen  # no job waits in vain
     assert {"seed-1/warmup/test", "seed-2/mle", "seed-2/dual/test", "lm/parallel/en", "parallel/de"} <= seen
-    assert set(commands(recipe, tmp_path)["seed-2/dual"].after) == {
+    assert jobs["seed-2/dual-captions"].after[0] == "seed-2/data-captions"
+    assert set(jobs["seed-2/dual"].after) == {
         "seed-2/warmup", "lm/parallel/de", "lm/parallel/en",
     }  # fmt: skip
 
@@ -139,7 +152,7 @@ def test_a_small_experiment_gives_a_table_and_goes_on_where_it_was_stopped(recip
     done = subprocess.run(list(map(str, command)), env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     record = json.loads((work / "table.json").read_text())
-    assert record["seeds"] == [1, 2] and set(record["rows"]) == {"warmup", "mle", "dual"}
+    assert record["seeds"] == [1, 2] and set(record["rows"]) == {"warmup", "mle", "dual", "dual-captions"}
     for row in record["rows"].values():
         for direction in ("de-en", "en-de"):
             results = row[direction]["results"]
@@ -148,6 +161,12 @@ def test_a_small_experiment_gives_a_table_and_goes_on_where_it_was_stopped(recip
             assert all(r["nll_bits"] > r["limit_bits"] > 0 and 0 <= r["tuned_bleu"] <= 100 for r in results)
     assert {r["updates"] for id in ("mle", "dual") for r in record["rows"][id]["de-en"]["results"]} == {4}
     assert record["rows"]["mle"]["de-en"]["gains"] == [0, 0]
+    sides = [len((work / f"seed-2/synthetic-captions.{x}").read_text().splitlines()) for x in ("de", "en")]
+    assert sides[0] == sides[1] <= 80
+    drawn = (work / "seed-2/synthetic-captions.parts/de.txt").read_text().splitlines()
+    assert len(drawn) == 40 and set(drawn) <= set((work / "data/raw/mono.de").read_text().splitlines())
+    assert (work / "seed-2/synthetic-captions.de").read_text().startswith(drawn[0])
+    assert len((work / "seed-2/data-captions/segmented/synthetic.en").read_text().splitlines()) > 0
     assert "| MLE continued |" in (work / "table.md").read_text()
     assert (work / "table.png").read_bytes().startswith(b"\x89PNG")
     made = (work / "seed-1/dual/dual/checkpoint_best.pt").stat().st_mtime_ns

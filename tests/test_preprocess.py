@@ -176,6 +176,7 @@ REFUSALS = {
     ),
     "separate BPE with words": (["--separate-bpe", "--subword=word"], "--separate-bpe is for --subword bpe, not word"),
     "no size": (["--vocab-size", "many"], "--vocab-size many: give a whole number"),
+    "upsampling of nothing": (["--upsample", "2"], "give --synthetic PREFIX too"),
     "dest is a file": (["--dest", "train.de"], "train.de: not a directory"),
     "dest below a file": (["--dest", "train.de/out"], "cannot be written"),
     "dest with a colon": (["--dest", "a:b"], "a colon"),
@@ -309,6 +310,32 @@ def test_several_training_corpora_are_one_after_the_other(corpus: Path, tmp_path
     preprocess.main(arguments)
     for language in ("de", "en"):
         assert lines(tmp_path / "out" / "raw" / f"train.{language}") == ["A.", "B.", *sentences(language, 60, 0)]
+
+
+def test_synthetic_pairs_are_for_the_pair_alone(corpus: Path, done: Path, tmp_path: Path) -> None:
+    for language in ("de", "en"):
+        (tmp_path / f"made.{language}").write_text("Zebra qqq .\n" + (corpus / f"valid.{language}").read_text())
+    dest = tmp_path / "dest"
+    preprocess.main(options(corpus, dest, f"--synthetic={tmp_path / 'made'}", "--upsample=2"))
+    for name, before in content(done).items():  # all that earlier models were trained on fits
+        if name not in (
+            "preprocess.json",
+            *(f"dual/train.de-en.{x}.{kind}" for x in ("de", "en") for kind in ("bin", "idx")),
+        ):
+            assert (dest / name).read_bytes() == before, name
+    assert "Zebra" not in (dest / "dual" / "dict.de.txt").read_text()
+    for language in ("de", "en"):
+        real, made = (lines(dest / "segmented" / f"{part}.{language}") for part in ("train", "synthetic"))
+        assert len(made) == len(lines(tmp_path / f"made.{language}"))
+        found = decoded(dest, f"dual/train.de-en.{language}", f"dual/dict.{language}.txt")
+        assert len(found) == 2 * len(real) + len(made)
+        assert found[: len(real)] == found[len(real) : 2 * len(real)] == real
+        assert found[2 * len(real) + 1 :] == decoded(done, f"dual/valid.de-en.{language}", f"dual/dict.{language}.txt")
+    again = content(dest)
+    preprocess.main(options(corpus, dest, f"--synthetic={tmp_path / 'made'}", "--upsample=2"))
+    assert content(dest) == again
+    with pytest.raises(UserError, match="made with other input or options"):
+        preprocess.main(options(corpus, dest, f"--synthetic={tmp_path / 'made'}"))
 
 
 def test_training_text_drops_over_long_lines_and_test_text_keeps_them(

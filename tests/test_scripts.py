@@ -49,7 +49,7 @@ def dest(corpus, tmp_path_factory) -> Path:
     return preprocessed(corpus, folder, "moses")
 
 
-@pytest.mark.parametrize("name", ["train_lm.sh", "train_dual.sh", "evaluate.sh"])
+@pytest.mark.parametrize("name", ["train_lm.sh", "train_dual.sh", "evaluate.sh", "synthesize.sh"])
 def test_help_explains_every_option(name):
     options = re.findall(r"^ {8}((?:--?[a-z0-9-]+(?: \| )?)+)\)", (SCRIPTS / name).read_text(), flags=re.MULTILINE)
     known = {option for label in options for option in label.split(" | ") if option != "--"}
@@ -95,6 +95,17 @@ def test_help_explains_every_option(name):
         ("evaluate.sh {dest} {dest}/preprocess.json --split ../x", "--split and --tune-split take a name"),
         ("evaluate.sh {dest} {dest}/preprocess.json --split dev", "has no split 'dev' of xx-yy"),
         ("evaluate.sh {dest} {dest}/preprocess.json", "preprocess.json is not a checkpoint, or was cut short"),
+        (
+            "synthesize.sh {dest} {out}",
+            "give the folder of preprocess.sh, a checkpoint and the prefix of what to write",
+        ),
+        ("synthesize.sh {dest} /no/pair.pt {out}/a", "/no/pair.pt: there is no such checkpoint"),
+        ("synthesize.sh {dest} {dest}/preprocess.json {out}/a --src-lm x", "x: there is no such language model"),
+        (
+            "synthesize.sh {dest} {dest}/preprocess.json {out}/a",
+            "raw/mono.xx not found: run preprocess.sh with --extra-",
+        ),
+        ("synthesize.sh {dest} {dest}/preprocess.json {out}/a --lines 0", "--lines takes a whole number above 0"),
         ("evaluate.sh {dest} {dest}/preprocess.json --src-lm x", "give both --src-lm and --tgt-lm, or neither"),
     ],
 )
