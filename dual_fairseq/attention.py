@@ -6,17 +6,14 @@ python -m dual_fairseq.attention RUN -t en --output pictures < some.de
 from __future__ import annotations
 
 import argparse
-import gzip
 import io
 import logging
 import os
-import signal
 import sys
 import unicodedata
 import warnings
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, redirect_stdout
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -25,9 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 from fairseq import utils
-from fairseq.data import Dictionary
 from fairseq.dataclass.configs import GenerationConfig
-from torch import Tensor
 
 from .corpus import open_text
 from .errors import UserError
@@ -35,8 +30,8 @@ from .files import whole_file
 from .model import DualModel, parameter_like
 from .pair import find_checkpoint, load_pair
 from .task import DualTranslationTask
-from .text import TextPipeline
-from .translate import read_lines
+from .text import TextPipeline, indices
+from .translate import as_filter, read_lines
 from .translator import MAX_LEN_A, MAX_LEN_B
 
 logger = logging.getLogger(__name__)
@@ -95,7 +90,7 @@ def attention_of(
         UserError: the arch has no attention, or its generator does not report it.
     """
     device = parameter_like(pair).device
-    source = _indices(tokens, task.source_dictionary)
+    source = indices(tokens, task.source_dictionary)
     sample = {"net_input": {"src_tokens": source[None], "src_lengths": torch.tensor([len(source)])}}
     sample = utils.apply_to_sample(lambda tensor: tensor.to(device), sample)
     best = task.inference_step(generator, [pair], sample)[0][0]
@@ -108,12 +103,6 @@ def attention_of(
         Attention([*tokens, eos], [dictionary[i] for i in target.tolist()], weights.float().cpu().numpy().T),
         dictionary.string(target),
     )
-
-
-def _indices(tokens: Sequence[str], dictionary: Dictionary) -> Tensor:
-    """(S,) with ``</s>``. A word that looks like one of fairseq's own symbols is unknown to the model."""
-    known = (dictionary.index(token) for token in tokens)
-    return torch.tensor([*(i if i >= dictionary.nspecial else dictionary.unk() for i in known), dictionary.eos()])
 
 
 # --- pictures
@@ -269,23 +258,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error("give the language of the text (-s) or the one to translate into (-t)")
     if options.input is not None and not os.path.isfile(options.input):
         raise UserError(f"--input {options.input}: there is no such file")
-    # in place of what fairseq set up while it was imported
-    logging.basicConfig(level=logging.WARNING, format="dual_fairseq: warning: %(message)s", force=True)
-    logging.getLogger("fairseq").setLevel(logging.ERROR)
     output = sys.stdout
-    try:
-        with redirect_stdout(sys.stderr):  # whatever a library prints
-            for path, translation in draw_lines(options, _read(options)):
-                print(path, translation, sep="\t", file=output, flush=True)
-    except BrokenPipeError:  # who read the output has gone, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # nor shall Python's own last flush complain
-        sys.exit(128 + signal.SIGPIPE)
-    except (EOFError, zlib.error, gzip.BadGzipFile):
-        raise UserError(f"{options.input}: damaged or incomplete gzip file; fetch or make it again") from None
-    except OSError as error:
-        raise UserError(f"{error.filename or options.output}: {error.strerror or error}") from error
-    except KeyboardInterrupt:
-        sys.exit(128 + signal.SIGINT)
+    with as_filter(options.input, options.output):
+        for path, translation in draw_lines(options, _read(options)):
+            print(path, translation, sep="\t", file=output, flush=True)
 
 
 if __name__ == "__main__":

@@ -8,8 +8,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+from fairseq.data import Dictionary
 from fairseq.data.data_utils import post_process
 from fairseq.data.encoders.characters import SPACE_ESCAPE, Characters
+from torch import Tensor
 
 from .checkpoint import data_directories, load_state
 from .corpus import LONGEST_WORD, Tokenizer, mend
@@ -157,6 +160,12 @@ class TextPipeline:
         """Several texts as one, each given as its tokens joined by spaces; empty ones are left out."""
         between = f" {self.subword.space} " if self.subword.space else " "
         return between.join(part for part in parts if part)
+
+
+def indices(tokens: Sequence[str], dictionary: Dictionary) -> Tensor:
+    """(T,) token indices with ``</s>``. A word that looks like one of fairseq's own symbols is unknown to the model."""
+    known = (dictionary.index(token) for token in tokens)
+    return torch.tensor([*(i if i >= dictionary.nspecial else dictionary.unk() for i in known), dictionary.eos()])
 
 
 def characters(line: str) -> str:

@@ -146,6 +146,33 @@ def written(path: str | None) -> Iterator[IO[bytes]]:
     os.replace(partial, target)
 
 
+@contextmanager
+def as_filter(source: str | None, output: str | None) -> Iterator[None]:
+    """What a command that reads text and writes lines does about libraries that talk, and about its end.
+
+    Args:
+        source, output: the files it reads and writes, for messages; None is a standard stream.
+
+    Raises:
+        UserError: one of them cannot be read or written.
+    """
+    # in place of what fairseq set up while it was imported
+    logging.basicConfig(level=logging.WARNING, format="dual_fairseq: warning: %(message)s", force=True)
+    logging.getLogger("fairseq").setLevel(logging.ERROR)
+    try:
+        with redirect_stdout(sys.stderr):  # whatever a library prints
+            yield
+    except BrokenPipeError:  # who read the output has gone, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # nor shall Python's own last flush complain
+        sys.exit(128 + signal.SIGPIPE)
+    except (EOFError, zlib.error, gzip.BadGzipFile):
+        raise UserError(f"{source}: damaged or incomplete gzip file; fetch or make it again") from None
+    except OSError as error:
+        raise UserError(f"{error.filename or output or 'output'}: {error.strerror or error}") from error
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
+
+
 def _count_lines(path: str) -> int | None:
     """For a progress bar; None where reading twice is not possible."""
     if not os.path.isfile(path):
@@ -221,21 +248,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (ValueError, SyntaxError, AttributeError):
         parser.error(f"--model-overrides {options.model_overrides}: give a dictionary, as \"{{'dropout': 0.1}}\"")
 
-    # in place of what fairseq set up while it was imported
-    logging.basicConfig(level=logging.WARNING, format="dual_fairseq: warning: %(message)s", force=True)
-    logging.getLogger("fairseq").setLevel(logging.ERROR)
-    try:
-        with redirect_stdout(sys.stderr):  # whatever a library prints
-            translate_stream(options, overrides)
-    except BrokenPipeError:  # who read the output has gone, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # nor shall Python's own last flush complain
-        sys.exit(128 + signal.SIGPIPE)
-    except (EOFError, zlib.error, gzip.BadGzipFile):
-        raise UserError(f"{options.input}: damaged or incomplete gzip file; fetch or make it again") from None
-    except OSError as error:
-        raise UserError(f"{error.filename or options.output or 'output'}: {error.strerror or error}") from error
-    except KeyboardInterrupt:
-        sys.exit(128 + signal.SIGINT)
+    with as_filter(options.input, options.output):
+        translate_stream(options, overrides)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 from fairseq import tasks, utils
-from fairseq.data import Dictionary, LanguagePairDataset
+from fairseq.data import LanguagePairDataset
 from fairseq.dataclass.configs import GenerationConfig
 from torch import Tensor
 
@@ -30,7 +30,7 @@ from .model import DualModel, parameter_like
 from .pair import find_checkpoint, load_pair
 from .scoring import length_sorted_batches
 from .task import DualTranslationTask
-from .text import SEPARATOR, TextPipeline
+from .text import SEPARATOR, TextPipeline, indices
 
 logger = logging.getLogger(__name__)
 
@@ -260,7 +260,7 @@ class DualTranslator:
                     "line %d: %s tokens, over the %s that this model takes; translated in %d pieces",
                     first + number, f"{len(tokens):,}", f"{limit:,}", len(parts),
                 )  # fmt: skip
-            pieces += [_indices(part, task.source_dictionary) for part in parts]
+            pieces += [indices(part, task.source_dictionary) for part in parts]
             text_of += [number] * len(parts)
             left.append(len(parts))
         advance(left.count(0))
@@ -326,13 +326,6 @@ def _reversed(task: DualTranslationTask) -> DualTranslationTask:
     cfg.source_lang, cfg.target_lang = task.cfg.target_lang, task.cfg.source_lang
     cfg.src_lm, cfg.tgt_lm = task.cfg.tgt_lm, task.cfg.src_lm
     return tasks.setup_task(cfg, from_checkpoint=True)
-
-
-def _indices(tokens: list[str], dictionary: Dictionary) -> Tensor:
-    """(T,) token indices with ``</s>``. A word that looks like one of fairseq's own symbols is unknown to the model."""
-    known = (dictionary.index(token) for token in tokens)
-    indices = [index if index >= dictionary.nspecial else dictionary.unk() for index in known]
-    return torch.tensor([*indices, dictionary.eos()])
 
 
 def _pieces(tokens: list[str], limit: int, space: str = "") -> list[list[str]]:

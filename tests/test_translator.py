@@ -27,8 +27,8 @@ from dual_fairseq.errors import UserError
 from dual_fairseq.evaluation import detokenize, read_hypotheses
 from dual_fairseq.pair import find_checkpoint
 from dual_fairseq.scoring import translation_log_probs
-from dual_fairseq.text import TextPipeline
-from dual_fairseq.translator import DualTranslator, Hypothesis, _indices, _pieces
+from dual_fairseq.text import TextPipeline, indices
+from dual_fairseq.translator import DualTranslator, Hypothesis, _pieces
 
 DIRECTIONS = [(SOURCE, TARGET), (TARGET, SOURCE)]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
@@ -240,10 +240,10 @@ def test_scores_are_log_probabilities(source, target, pair):
     assert [len(hypotheses) for hypotheses in found] == [3] * 6
     task = pair._tasks[source, target]
     sources = [
-        _indices(pair.text.encode(text, source).split(), task.source_dictionary) for text in texts for _ in range(3)
+        indices(pair.text.encode(text, source).split(), task.source_dictionary) for text in texts for _ in range(3)
     ]
     flat = [hypothesis for hypotheses in found for hypothesis in hypotheses]
-    targets = [_indices(hypothesis.tokens.split(), task.target_dictionary) for hypothesis in flat]
+    targets = [indices(hypothesis.tokens.split(), task.target_dictionary) for hypothesis in flat]
     model = pair.pairs[0].models[f"{source}-{target}"]
     log_probs = translation_log_probs([model], sources, targets, task.target_dictionary)
     scores = torch.tensor([hypothesis.score for hypothesis in flat])
@@ -309,9 +309,9 @@ def test_where_an_over_long_line_is_cut(tokens, expected):
 def test_words_that_fairseq_reserves_are_unknown_to_the_model(pair):
     dictionary = pair._tasks[SOURCE, TARGET].source_dictionary
     known = dictionary.symbols[dictionary.nspecial]
-    indices = _indices(["<s>", known, "<pad>", "</s>", "<unk>", "unheard-of"], dictionary)
+    found = indices(["<s>", known, "<pad>", "</s>", "<unk>", "unheard-of"], dictionary)
     unknown = dictionary.unk()
-    assert indices.tolist() == [unknown, dictionary.index(known), *[unknown] * 4, dictionary.eos()]
+    assert found.tolist() == [unknown, dictionary.index(known), *[unknown] * 4, dictionary.eos()]
 
 
 def test_an_ensemble_of_one_pair_twice_is_that_pair(run, pair):
@@ -337,9 +337,9 @@ def test_dual_inference_is_an_override(source, target, run):
     text = "Bak1 bet2." if source == SOURCE else "Mak1 met2."
     (hypotheses,) = pair.translate_nbest([text], source, target, nbest=3)
     task = pair._tasks[source, target]
-    x = _indices(pair.text.encode(text, source).split(), task.source_dictionary)
+    x = indices(pair.text.encode(text, source).split(), task.source_dictionary)
     for hypothesis in hypotheses:
-        y = _indices(hypothesis.tokens.split(), task.target_dictionary)
+        y = indices(hypothesis.tokens.split(), task.target_dictionary)
         models = pair.pairs[0].models
         there = translation_log_probs([models[f"{source}-{target}"]], [x], [y], task.target_dictionary)
         back = translation_log_probs([models[f"{target}-{source}"]], [y], [x], task.source_dictionary)
