@@ -49,10 +49,6 @@ id = "dual"
 name = "dual"
 options = "--dual-lambda 0.01 -- --clip-norm 0.5"
 language_models = "parallel"
-
-[[row]]
-id = "dual-captions"
-name = "dual, captions"
 synthetic = "captions"
 '''
 
@@ -104,10 +100,8 @@ def test_every_job_waits_for_what_it_needs(recipe, tmp_path):
     seen = set(jobs)
     assert done == seen  # no job waits in vain
     assert {"seed-1/warmup/test", "seed-2/mle", "seed-2/dual/test", "lm/parallel/en", "parallel/de"} <= seen
-    assert jobs["seed-2/dual-captions"].after[0] == "seed-2/data-captions"
-    assert set(jobs["seed-2/dual"].after) == {
-        "seed-2/warmup", "lm/parallel/de", "lm/parallel/en",
-    }  # fmt: skip
+    assert jobs["seed-2/mle"].after == ["seed-2/warmup", "lm/all/de", "lm/all/en"]
+    assert jobs["seed-2/dual"].after == ["seed-2/data-captions", "lm/parallel/de", "lm/parallel/en"]  # fmt: skip
 
 
 def test_what_is_meant_for_fairseq_stays_behind_the_dashes(recipe, tmp_path, monkeypatch):
@@ -147,20 +141,20 @@ def test_equal_translations_are_not_significantly_different():
 @pytest.mark.slow
 def test_a_small_experiment_gives_a_table_and_goes_on_where_it_was_stopped(recipe, tmp_path):
     work = tmp_path / "work"
-    command = [sys.executable, ROOT / "experiments/run.py", recipe, work, "--seeds", "1", "2", "--cpu", "--jobs", "2"]
+    command = [sys.executable, ROOT / "experiments/run.py", recipe, work, "--seeds", "2", "--cpu", "--jobs", "2"]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(list(map(str, command)), env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     record = json.loads((work / "table.json").read_text())
-    assert record["seeds"] == [1, 2] and set(record["rows"]) == {"warmup", "mle", "dual", "dual-captions"}
+    assert record["seeds"] == [2] and set(record["rows"]) == {"warmup", "mle", "dual"}
     for row in record["rows"].values():
         for direction in ("de-en", "en-de"):
             results = row[direction]["results"]
-            assert len(results) == len(row[direction]["p"]) == 2
+            assert len(results) == len(row[direction]["p"]) == 1
             # no model is better than the truth
             assert all(r["nll_bits"] > r["limit_bits"] > 0 and 0 <= r["tuned_bleu"] <= 100 for r in results)
     assert {r["updates"] for id in ("mle", "dual") for r in record["rows"][id]["de-en"]["results"]} == {4}
-    assert record["rows"]["mle"]["de-en"]["gains"] == [0, 0]
+    assert record["rows"]["mle"]["de-en"]["gains"] == [0]
     sides = [len((work / f"seed-2/synthetic-captions.{x}").read_text().splitlines()) for x in ("de", "en")]
     assert sides[0] == sides[1] <= 80
     drawn = (work / "seed-2/synthetic-captions.parts/de.txt").read_text().splitlines()
@@ -169,6 +163,6 @@ def test_a_small_experiment_gives_a_table_and_goes_on_where_it_was_stopped(recip
     assert len((work / "seed-2/data-captions/segmented/synthetic.en").read_text().splitlines()) > 0
     assert "| MLE continued |" in (work / "table.md").read_text()
     assert (work / "table.png").read_bytes().startswith(b"\x89PNG")
-    made = (work / "seed-1/dual/dual/checkpoint_best.pt").stat().st_mtime_ns
+    made = (work / "seed-2/dual/dual/checkpoint_best.pt").stat().st_mtime_ns
     assert subprocess.run(list(map(str, command)), env=env, capture_output=True).returncode == 0
-    assert (work / "seed-1/dual/dual/checkpoint_best.pt").stat().st_mtime_ns == made
+    assert (work / "seed-2/dual/dual/checkpoint_best.pt").stat().st_mtime_ns == made
