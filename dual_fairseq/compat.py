@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import logging
 import os
 import re
@@ -25,8 +26,10 @@ import fairseq.models.distributed_fairseq_model as distributed_fairseq_model  # 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from fairseq import checkpoint_utils  # noqa: E402
+from fairseq import options as fairseq_options  # noqa: E402
 from fairseq import trainer as fairseq_trainer  # noqa: E402
 from fairseq.file_io import PathManager  # noqa: E402
+from fairseq.models import ARCH_MODEL_REGISTRY  # noqa: E402
 from fairseq.nan_detector import NanDetector  # noqa: E402
 from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a  # noqa: E402
 from sacrebleu.tokenizers.tokenizer_re import TokenizerRegexp  # noqa: E402
@@ -384,6 +387,34 @@ checkpoint_utils.load_checkpoint_to_cpu = load_checkpoint_to_cpu
 checkpoint_utils.load_model_ensemble_and_task = load_model_ensemble_and_task
 checkpoint_utils.load_checkpoint = load_checkpoint
 fairseq_trainer.Trainer.load_checkpoint = trainer_load_checkpoint
+
+
+# --- a mistyped arch
+
+# argparse answers with the names of all archs there are, which is three screens.
+_add_model_args = fairseq_options.add_model_args
+
+
+def add_model_args(parser: argparse.ArgumentParser):
+    """As fairseq's; an arch that there is not ends in one line."""
+    group = _add_model_args(parser)
+    for action in group._group_actions:
+        if "--arch" in action.option_strings and action.choices is not None:
+            action.type = _known_arch
+    return group
+
+
+def _known_arch(name: str) -> str:
+    if name not in ARCH_MODEL_REGISTRY:
+        close = difflib.get_close_matches(name, ARCH_MODEL_REGISTRY, n=3)
+        raise UserError(
+            f"--arch {name}: there is no such arch; "
+            + (f"did you mean {' or '.join(close)}?" if close else "try transformer or rnnsearch")
+        )
+    return name
+
+
+fairseq_options.add_model_args = add_model_args
 
 
 # --- where a NaN comes from

@@ -185,16 +185,25 @@ def start_from_vectors(
                 f"{file}: embeddings have {dimensions[0]} numbers in one role and {dimensions[1]} in the other, but a "
                 "pair has each language in both; give --encoder-embed-dim and --decoder-embed-dim the same value"
             )
-        vectors = read_word_vectors(file, dimensions[0])
-        initial = _mean_norm(of_language[0].weight.detach()[vectors.indices])
-        for table in of_language:
-            vectors.copy_into(table)
-        logger.info(
-            "%s: %d of %d words (%.1f %%), %.1f %% of the running text, start from the vectors in %s; mean norm %.3g "
-            "(initially %.3g)",
-            file.language, vectors.words, vectors.known, 100 * vectors.words / vectors.known, 100 * vectors.tokens,
-            file.path, _mean_norm(vectors.values), initial,
-        )  # fmt: skip
+        start_tables(of_language, file)
+
+
+def start_tables(tables: Sequence[nn.Embedding], file: VectorFile) -> None:
+    """Copy a file's vectors into tables of one dimension, and tell how much of the language they cover.
+
+    Raises:
+        UserError: the file cannot be used (see :func:`read_word_vectors`).
+    """
+    vectors = read_word_vectors(file, tables[0].embedding_dim)
+    initial = _mean_norm(tables[0].weight.detach()[vectors.indices])
+    for table in tables:
+        vectors.copy_into(table)
+    logger.info(
+        "%s: %d of %d words (%.1f %%), %.1f %% of the running text, start from the vectors in %s; mean norm %.3g "
+        "(initially %.3g)",
+        file.language, vectors.words, vectors.known, 100 * vectors.words / vectors.known, 100 * vectors.tokens,
+        file.path, _mean_norm(vectors.values), initial,
+    )  # fmt: skip
 
 
 def check_options(files: Sequence[VectorFile], model_cfg: Any, arch: type | None) -> None:

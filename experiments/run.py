@@ -298,7 +298,8 @@ def result_of(work: Path, folder: Path, row: Row, direction: str) -> Result:
     nbest = read_nbest(read_lines(generated), len(references), generated)
     lenpen = tuning["lenpen"]["lenpen"]
     chosen = Weights().score(nbest.components, lenpen).argmax(axis=1)
-    tuned = detokenize(nbest.take(chosen), target, "moses")
+    tokenizer = json.loads((work / "data" / "preprocess.json").read_text())["tokenizer"]
+    tuned = detokenize(nbest.take(chosen), target, tokenizer)
     tuned_scores = score(tuned, references, target)
     limits = entropy_limits(work, "test") if (work / "text" / "truth.json").is_file() else {}
     updates, seconds = spent(folder / row.stage / "train.log")

@@ -12,7 +12,8 @@ Translate a split in both directions with one checkpoint of a pair, and score th
 
     scripts/evaluate.sh DEST CHECKPOINT [options] [-- more fairseq-generate options]
 
-DEST is the folder that scripts/preprocess.sh wrote; the references are DEST/raw/<split>.<language>. For each direction
+DEST is the folder that scripts/preprocess.sh wrote, CHECKPOINT a checkpoint or a run (its best is taken: of the stage dual,
+else mle, else warmup); the references are DEST/raw/<split>.<language>. For each direction
 the output folder gets, all in the order of the split, detokenised:
   <src>-<tgt>.src.txt, .hyp.txt, .ref.txt   source, translation, reference
   <src>-<tgt>.generate.txt                  what fairseq-generate printed
@@ -63,7 +64,7 @@ while (($#)); do
     shift
 done
 ((${#OPERANDS[@]} == 2)) || die "give the folder of preprocess.sh and a checkpoint (see --help)"
-DEST=$(safe_path "${OPERANDS[0]}") CHECKPOINT=$(safe_path "${OPERANDS[1]}")
+DEST=$(safe_path "${OPERANDS[0]}") CHECKPOINT=$(best_checkpoint "$(safe_path "${OPERANDS[1]}")")
 for name in "$SPLIT" "$TUNE_SPLIT"; do
     [[ $name =~ ^[A-Za-z0-9_]+$ ]] || die "--split and --tune-split take a name such as test, not '$name'"
 done

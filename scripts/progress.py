@@ -15,6 +15,8 @@ import sys
 import time
 
 INTERVAL = 30.0
+# what is said of a run's input: it would be a pity to find it in the log afterwards
+TOLD = ("start from the vectors in", "was trained with --sample-break-mode", "was not found and not compared")
 NOTABLE = (
     "early stop since",
     "Stopping training due to",
@@ -94,7 +96,7 @@ def main() -> None:
                 if late if tag == "train_inner" else record not in seen:
                     text = describe(tag, stats)
                 seen.add(record)
-            elif len(parts) == 4 and parts[3].startswith(NOTABLE):
+            elif len(parts) == 4 and (parts[3].startswith(NOTABLE) or any(told in parts[3] for told in TOLD)):
                 record = ("", parts[3], None, None)
                 if record not in seen:
                     text = f"  {parts[3]}"

@@ -13,7 +13,7 @@ Make parallel text of monolingual text: a pair translates both languages' text, 
     scripts/synthesize.sh DEST CHECKPOINT OUT [options]
 
 DEST is the folder that scripts/preprocess.sh wrote, with extra monolingual text of both languages (DEST/raw/mono.<lang>);
-CHECKPOINT a pair trained on it. OUT.<source> and OUT.<target> get the pairs: first the source language's lines with their
+CHECKPOINT a pair trained on it, or its run. OUT.<source> and OUT.<target> get the pairs: first the source language's lines with their
 translations, then the target language's. A line with its translation is a pair for both directions, for in one of them
 its target is a person's (back-translation) and in the other it carries over what chose the translation: by default all of
 the pair and both language models (dual inference), with the weights that scripts/evaluate.sh --dual-inference tuned.
@@ -58,7 +58,8 @@ while (($#)); do
     shift
 done
 ((${#OPERANDS[@]} == 3)) || die "give the folder of preprocess.sh, a checkpoint and the prefix of what to write (see --help)"
-DEST=$(safe_path "${OPERANDS[0]}") CHECKPOINT=$(safe_path "${OPERANDS[1]}") OUT=$(safe_path "${OPERANDS[2]}")
+DEST=$(safe_path "${OPERANDS[0]}") OUT=$(safe_path "${OPERANDS[2]}")
+CHECKPOINT=$(best_checkpoint "$(safe_path "${OPERANDS[1]}")")
 for file in ${SRC_LM:+"$SRC_LM"} ${TGT_LM:+"$TGT_LM"}; do
     [[ -f $file ]] || die "$file: there is no such language model"
 done
@@ -97,7 +98,7 @@ translated() {
     ((PLAIN == 1)) || choice=(--dual-inference "$WEIGHTS/$from-$to/weights.json" ${from_lm:+--src-lm "$from_lm"}
         ${to_lm:+--tgt-lm "$to_lm"})
     if [[ ! -f $PARTS/$from.txt ]]; then
-        "$PYTHON" - "$DEST/raw/mono.$from" "${COUNT:-0}" "$SEED" <<'PY' | replace "$PARTS/$from.txt"
+        "$PYTHON" - "$DEST/raw/mono.$from" "${COUNT:-0}" "$SEED" <<'PY' >"$PARTS/$from.txt.tmp"
 import random, sys
 
 path, count, seed = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
@@ -108,6 +109,7 @@ if 0 < count < len(lines):
 sys.stdout.reconfigure(encoding="utf-8", newline="\n")
 sys.stdout.writelines(line.rstrip("\n") + "\n" for line in lines)
 PY
+        mv -f -- "$PARTS/$from.txt.tmp" "$PARTS/$from.txt"
     fi
     [[ ! -f $PARTS/$from-$to.txt ]] || return 0
     say "Translating $(wc -l <"$PARTS/$from.txt") lines, $from -> $to"
@@ -131,6 +133,8 @@ def lines(name):
 pairs = [*zip(lines(source), lines(f"{source}-{target}"), strict=True)]
 pairs += zip(lines(f"{target}-{source}"), lines(target), strict=True)
 kept = [pair for pair in pairs if all(side.strip() for side in pair)]  # what became nothing is no pair
+if not kept:
+    sys.exit(f"synthesize.sh: error: {parts}: every translation is empty; train the pair longer")
 for language, side in zip((source, target), zip(*kept), strict=True):
     with open(f"{out}.{language}.tmp", "w", encoding="utf-8", newline="\n") as file:
         file.writelines(f"{line}\n" for line in side)

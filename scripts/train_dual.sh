@@ -31,7 +31,8 @@ Language models
   --lm-lr-warmup N, --lm-max-epoch N, --lm-patience N    for the training of those not given: see scripts/train_lm.sh
 
 The pair
-  --arch NAME               any encoder-decoder of fairseq (default transformer)
+  --arch NAME               any encoder-decoder of fairseq (default transformer), or rnnsearch, rnn_luong,
+                            rnn_encoder_decoder, each also with _small (docs/recurrent.md)
   --size tiny|small|base    for --arch transformer: 2+2 layers d=128, 4+4 d=256 (default), 6+6 d=512; decoder embeddings
                             tied. Another arch has its own defaults: set its dimensions after `--`
   --dropout P               default 0.2, 0.3, 0.3 for the sizes above; another arch: its own
@@ -50,14 +51,18 @@ Dual training
 
 Both stages of the pair
   --max-tokens N            target tokens in a batch, on each device (default 4096)
-  --lr RATE                 peak learning rate of the warm start (default 0.001, 0.0007, 0.0007 for the sizes)
-  --dual-lr RATE            peak learning rate of dual training and of mle (default 0.0005, 0.0003, 0.0003)
-  --lr-warmup N             updates until the peak, then inverse square root (default 200, 1000, 4000)
+  --lr RATE                 peak learning rate of the warm start (default 0.001, 0.0007, 0.0007 for the sizes;
+                            another arch: 0.0007)
+  --dual-lr RATE            peak learning rate of dual training and of mle (default 0.0005, 0.0003, 0.0003;
+                            another arch: 0.0003)
+  --lr-warmup N             updates until the peak, then inverse square root (default 200, 1000, 4000;
+                            another arch: 1000)
   --warmup-max-epoch N      at most so many epochs of warm start (default 100)
   --warmup-max-update N     at most so many updates of warm start (default: no limit)
   --dual-max-epoch N        at most so many epochs of dual training (default 50)
   --dual-max-update N       at most so many updates of dual training (default: no limit)
-  --warmup-only             train the warm start and no more; takes no language models
+  --warmup-only             train the warm start and no more; needs no language models, whose options and those of dual
+                            training are then of no account
   --patience N              stop after N validations without a better mean BLEU (default 10)
   --valid-beam N            beam size of validation (default 1)
   --seed N                  default 1
@@ -81,7 +86,7 @@ Whatever follows `--` goes to fairseq-train of the pair's stages as it is and wi
 HELP
 }
 
-SRC_LM='' TGT_LM='' LM_OPTIONS=()
+SRC_LM='' TGT_LM='' LM_ARCH='' LM_CELL='' LM_OPTIONS=()
 ARCH=transformer SIZE='' DROPOUT='' LABEL_SMOOTHING=0.1 INIT_SRC2TGT='' INIT_TGT2SRC=''
 LAMBDA=0.01 DUAL_OPTIONS=() CONTROL=0 WARMUP_ONLY=0
 MAX_TOKENS=4096 LR='' DUAL_LR='' LR_WARMUP='' WARMUP_MAX_EPOCH=100 WARMUP_MAX_UPDATE='' DUAL_MAX_EPOCH=50
@@ -95,7 +100,9 @@ while (($#)); do
         -h | --help) usage && exit ;;
         --src-lm) need_value "$@" && SRC_LM=$2 && shift ;;
         --tgt-lm) need_value "$@" && TGT_LM=$2 && shift ;;
-        --lm-arch | --lm-cell | --lm-size) need_value "$@" && LM_OPTIONS+=("--${1#--lm-}" "$2") && shift ;;
+        --lm-arch) need_value "$@" && LM_ARCH=$2 && shift ;;
+        --lm-cell) need_value "$@" && LM_CELL=$2 && shift ;;
+        --lm-size) need_value "$@" && LM_OPTIONS+=(--size "$2") && shift ;;
         --lm-lr) need_value "$@" && decimal "$1" "$2" && LM_OPTIONS+=(--lr "$2") && shift ;;
         --lm-max-tokens | --lm-lr-warmup | --lm-max-epoch | --lm-patience)
             need_value "$@" && number "$1" "$2" && LM_OPTIONS+=("--${1#--lm-}" "$2") && shift
@@ -150,6 +157,8 @@ done
 for file in ${INIT_SRC2TGT:+"$INIT_SRC2TGT"} ${INIT_TGT2SRC:+"$INIT_TGT2SRC"}; do
     [[ -f $file ]] || die "$file: there is no such checkpoint"
 done
+[[ -z $LM_CELL || $LM_ARCH == rnn ]] || die "--lm-cell $LM_CELL is for --lm-arch rnn: give that too"
+LM_OPTIONS+=(${LM_ARCH:+--arch "$LM_ARCH"} ${LM_CELL:+--cell "$LM_CELL"})
 [[ -z $INIT_SRC2TGT && -z $INIT_TGT2SRC || -n $INIT_SRC2TGT && -n $INIT_TGT2SRC ]] ||
     die "give both --init-src2tgt and --init-tgt2src, or neither"
 ((WARMUP_ONLY == 0)) || [[ -z $INIT_SRC2TGT && $CONTROL == 0 ]] ||
@@ -196,34 +205,6 @@ MACHINE_OPTIONS=()
 ((CPU == 0)) || MACHINE_OPTIONS+=(--cpu)
 ((CONTINUE == 0)) || LM_OPTIONS+=(--continue)
 say "Dual training $SOURCE <-> $TARGET ($WHERE): $DEST -> $RUN"
-
-# language_model LANGUAGE GIVEN: sets LM to the given language model, or trains one.
-language_model() {
-    LM=$2
-    [[ -z $LM ]] || return 0
-    LM=$RUN/lm/$1/checkpoint_best.pt
-    run_or_exit "$ROOT/scripts/train_lm.sh" "$DEST/lm/$1" "$RUN/lm/$1" --seed "$SEED" "${LM_OPTIONS[@]}" \
-        "${MACHINE_OPTIONS[@]}" ${NPROC:+--nproc "$NPROC"}
-}
-GIVEN=$SRC_LM$TGT_LM
-if ((WARMUP_ONLY == 0)); then
-    language_model "$SOURCE" "$SRC_LM" && SRC_LM=$LM
-    language_model "$TARGET" "$TGT_LM" && TGT_LM=$LM
-    LM_DIGEST=$(sha256 "$SRC_LM" "$TGT_LM")
-fi
-if [[ ! -f $RUN/warmup/finished && -z $INIT_SRC2TGT && -n $GIVEN && -n $SRC_LM && -n $TGT_LM ]]; then
-    # The warm start does not look at the language models: better to know now than after it.
-    run_or_exit "$PYTHON" -c '
-import logging, sys
-logging.basicConfig(level=logging.ERROR)
-from fairseq.data import Dictionary
-from dual_fairseq.language_model import load_language_model
-
-dest, *languages = sys.argv[1:]
-for option, language, path in zip(("--src-lm", "--tgt-lm"), languages[::2], languages[1::2]):
-    load_language_model(path, Dictionary.load(f"{dest}/dual/dict.{language}.txt"), language, option)
-' "$DEST" "$SOURCE" "$SRC_LM" "$TARGET" "$TGT_LM"
-fi
 
 case $SUBWORD in # what makes words of tokens again
     bpe) WORDS=(--eval-bleu-remove-bpe) ;;
@@ -304,6 +285,52 @@ evaluate() {
     run_or_exit "$ROOT/scripts/evaluate.sh" "$DEST" "$RUN/$1/checkpoint_best.pt" --split "$SPLIT" "${lms[@]}" \
         "${re_score[@]}" "${EVAL_OPTIONS[@]}" "${MACHINE_OPTIONS[@]}"
 }
+
+if ((WARMUP_ONLY == 0)) && [[ -z $SRC_LM || -z $TGT_LM ]] && [[ ! -f $RUN/lm/$TARGET/finished ]]; then
+    # Before hours are spent on language models: what fairseq says of the pair's options.
+    run_or_exit "$PYTHON" -c '
+import argparse, logging, sys
+logging.basicConfig(level=logging.ERROR)
+def refuse(parser, message):
+    sys.exit(f"train_dual.sh: error: {message}")
+argparse.ArgumentParser.error = refuse
+from fairseq import options, tasks
+from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+
+given = options.parse_args_and_arch(options.get_training_parser(), sys.argv[1:])
+cfg = convert_namespace_to_omegaconf(given)
+tasks.setup_task(cfg.task).build_model(cfg.model)
+' "$DEST/dual" --user-dir "$ROOT/dual_fairseq" "${OPTIONS[@]}" --dual-lambda 0 --save-dir "$RUN/warmup" "${DEVICE[@]}" \
+        "${EXTRA[@]}"
+fi
+
+# language_model LANGUAGE GIVEN: sets LM to the given language model, or trains one.
+language_model() {
+    LM=$2
+    [[ -z $LM ]] || return 0
+    LM=$RUN/lm/$1/checkpoint_best.pt
+    run_or_exit "$ROOT/scripts/train_lm.sh" "$DEST/lm/$1" "$RUN/lm/$1" --seed "$SEED" "${LM_OPTIONS[@]}" \
+        "${MACHINE_OPTIONS[@]}" ${NPROC:+--nproc "$NPROC"}
+}
+GIVEN=$SRC_LM$TGT_LM
+if ((WARMUP_ONLY == 0)); then
+    language_model "$SOURCE" "$SRC_LM" && SRC_LM=$LM
+    language_model "$TARGET" "$TGT_LM" && TGT_LM=$LM
+    LM_DIGEST=$(sha256 "$SRC_LM" "$TGT_LM")
+fi
+if [[ ! -f $RUN/warmup/finished && -z $INIT_SRC2TGT && -n $GIVEN && -n $SRC_LM && -n $TGT_LM ]]; then
+    # The warm start does not look at the language models: better to know now than after it.
+    run_or_exit "$PYTHON" -c '
+import logging, sys
+logging.basicConfig(level=logging.ERROR)
+from fairseq.data import Dictionary
+from dual_fairseq.language_model import load_language_model
+
+dest, *languages = sys.argv[1:]
+for option, language, path in zip(("--src-lm", "--tgt-lm"), languages[::2], languages[1::2]):
+    load_language_model(path, Dictionary.load(f"{dest}/dual/dict.{language}.txt"), language, option)
+' "$DEST" "$SOURCE" "$SRC_LM" "$TARGET" "$TGT_LM"
+fi
 
 STAGES=(dual)
 INPUT='' START=()

@@ -29,7 +29,7 @@ The same command again goes on where it was stopped; when it had finished, it do
                             sentence; the perplexity is then that of running text
   --dropout P               default 0.3 for lstm and rnn; 0.1, 0.2, 0.3 for the transformers
   --max-tokens N            tokens in a batch, on each device (default 4096)
-  --lr RATE                 peak learning rate of Adam (default 0.001 for lstm, 0.0005 for transformer)
+  --lr RATE                 peak learning rate of Adam (default 0.001 for lstm and rnn, 0.0005 for transformer)
   --lr-warmup N             updates until that peak; then it falls with the inverse square root (default 400)
   --max-epoch N             at most so many epochs (default 50)
   --max-update N            at most so many updates (default: no limit)
@@ -110,7 +110,8 @@ else
 fi
 [[ -n $LR ]] || { [[ $ARCH == transformer ]] && LR=0.0005 || LR=0.001; }
 TASK=(--task language_modeling --sample-break-mode eos)
-[[ -z $BLOCK ]] || TASK=(--task language_modeling_running_text --tokens-per-sample "$BLOCK")
+# Validation text in one stream: its perplexity shall not depend on the size of a batch.
+[[ -z $BLOCK ]] || TASK=(--task language_modeling_running_text --tokens-per-sample "$BLOCK" --batch-size-valid 1)
 
 # fairseq drops the last batch of the longest sentences, in training and validation, when the number of its sentences is
 # not a multiple of --required-batch-size-multiple (8 unless told).
@@ -139,12 +140,13 @@ else
 fi
 if [[ ! $SAVE_DIR/perplexity.json -nt $SAVE_DIR/checkpoint_best.pt ]]; then
     read -r updates bits <<<"$(checkpoint_updates "$SAVE_DIR/checkpoint_best.pt")"
-    "$PYTHON" - "$updates" "$bits" <<'PY' | replace "$SAVE_DIR/perplexity.json"
+    "$PYTHON" - "$updates" "$bits" <<'PY' >"$SAVE_DIR/perplexity.json.tmp"
 import json, sys
 
 updates, bits = int(sys.argv[1]), float(sys.argv[2])
 print(json.dumps({"perplexity": 2**bits, "bits_per_token": bits, "num_updates": updates}))
 PY
+    mv -f -- "$SAVE_DIR/perplexity.json.tmp" "$SAVE_DIR/perplexity.json"
 fi
 say "  validation perplexity $(sed -E 's/.*"perplexity": ([0-9]+(\.[0-9]{1,2})?).*/\1/' "$SAVE_DIR/perplexity.json")" \
     "a token: $SAVE_DIR/checkpoint_best.pt"

@@ -124,6 +124,15 @@ decimal() {
     [[ $2 =~ ^([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?$ ]] || die "$1 takes a number that is 0 or more, not '$2'"
 }
 
+# best_checkpoint PATH: prints the checkpoint; of a run, a stage or a folder of checkpoints the best one in it.
+best_checkpoint() {
+    local name
+    for name in dual/ mle/ warmup/ ''; do
+        [[ ! -f $1/${name}checkpoint_best.pt ]] || { printf '%s' "$1/${name}checkpoint_best.pt" && return; }
+    done
+    printf '%s' "$1"
+}
+
 # read_record DEST: sets SOURCE, TARGET, TOKENIZER and SUBWORD (bpe, char, word) from DEST/preprocess.json.
 read_record() {
     [[ -f $1/preprocess.json ]] || die "$1/preprocess.json not found: give the folder that scripts/preprocess.sh wrote"

@@ -195,3 +195,17 @@ def trained_pair(corpus, lm_options, tmp_path_factory) -> tuple[Path, Run]:
         "--eval-bleu-detok", "moses", "--best-checkpoint-metric", "bleu", "--maximize-best-checkpoint-metric",
     )  # fmt: skip
     return directory, run
+
+
+def zero_state(stack, batch_size: int, like) -> tuple:
+    """The state of a recurrent stack before anything was read, on the device and in the precision of ``like``."""
+    shape = (stack.num_layers * (2 if stack.bidirectional else 1), batch_size, stack.hidden_size)
+    return tuple(like.new_zeros(shape) for _ in range(2 if stack.mode == "LSTM" else 1))
+
+
+def gate_matrices(layer):
+    """(parameter's name, matrix of one gate) of each matrix of a recurrent layer."""
+    for name, parameter in layer.named_parameters():
+        if parameter.dim() == 2:
+            for gate in parameter.split(layer.hidden_size):
+                yield name, gate

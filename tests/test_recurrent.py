@@ -12,7 +12,7 @@ from itertools import product
 import pytest
 import test_gradient
 import torch
-from conftest import PLUGIN, ROOT, SOURCE, TARGET, fairseq, parameters, sentence_pairs, train
+from conftest import PLUGIN, ROOT, SOURCE, TARGET, fairseq, gate_matrices, parameters, sentence_pairs, train, zero_state
 from fairseq import options
 from fairseq.data import Dictionary, LanguagePairDataset
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
@@ -27,13 +27,11 @@ from dual_fairseq.recurrent.layers import (
     SCHEMES,
     StepCells,
     detach_state,
-    gate_matrices,
     initialise,
     recurrent_stack,
     reorder_state,
     run_padded,
     run_stack,
-    zero_state,
 )
 from dual_fairseq.recurrent.model import PRESETS, RecurrentModel
 
@@ -489,8 +487,11 @@ REFUSED = {
     "rnn --share-all-embeddings --encoder-embed-dim 8": "--share-all-embeddings: one table has one size",
     "rnn --share-all-embeddings --decoder-embed-path v.txt": "give it with --encoder-embed-path alone",
     "rnn --share-decoder-input-output-embed --readout-size 8": "--readout-size 8 must be --decoder-embed-dim 512",
-    "rnn --encoder-layers 0": "0 layers",
+    "rnn --encoder-layers 0": "--encoder-layers 0: must be at least 1",
     "rnn --decoder-embed-dim 0": "--decoder-embed-dim 0: must be at least 1",
+    "rnn --decoder-hidden-size -5": "--decoder-hidden-size -5: must be at least 1",
+    "rnn --init-scheme uniform --init-bound nan": "--init-bound nan: must be a finite number",
+    "rnn --init-scheme uniform --init-bound -0.1": "--init-bound -0.1: must be a finite number, 0 or more",
     "rnn --dropout 1.0": "--dropout 1.0: must be at least 0 and less than 1",
     "rnn --encoder-embed-path missing.vec": "--encoder-embed-path missing.vec: there is no such file",
 }

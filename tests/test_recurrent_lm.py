@@ -9,7 +9,7 @@ from itertools import chain
 import numpy as np
 import pytest
 import torch
-from conftest import PLUGIN, SOURCE, TARGET, fairseq, train
+from conftest import PLUGIN, SOURCE, TARGET, fairseq, gate_matrices, train
 from fairseq.criterions.cross_entropy import CrossEntropyCriterion
 from fairseq.data import Dictionary
 from fairseq.models import ARCH_CONFIG_REGISTRY, ARCH_MODEL_REGISTRY
@@ -23,7 +23,7 @@ from dual_fairseq.checkpoint import load_state
 from dual_fairseq.errors import UserError
 from dual_fairseq.language_model import FrozenLanguageModel, load_language_model
 from dual_fairseq.recurrent.language_model import Carried, RecurrentLanguageModel, RecurrentLanguageModelConfig
-from dual_fairseq.recurrent.layers import CELLS, gate_matrices
+from dual_fairseq.recurrent.layers import CELLS
 from dual_fairseq.running_text import Blocks, RunningText, RunningTextTask
 
 pytestmark = pytest.mark.filterwarnings("ignore:'pin_memory':UserWarning")

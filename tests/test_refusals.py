@@ -174,6 +174,7 @@ def test_the_criterion_without_the_pair(monkeypatch, corpus, tmp_path):
 @pytest.mark.parametrize(
     "model, message",
     [
+        ("--arch rnn_search", "there is no such arch; did you mean rnnsearch or"),
         ("--arch lstm_lm", "not an encoder–decoder"),
         ("--arch transformer_lm", "not an encoder–decoder"),
         ("--arch wav2vec2", "not an encoder–decoder"),

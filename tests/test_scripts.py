@@ -86,6 +86,7 @@ def test_help_explains_every_option(name):
             "train_dual.sh {dest} {out} --warmup-only --control",
             "--warmup-only: leave out --init-src2tgt, --init-tgt2src and",
         ),
+        ("train_dual.sh {dest} {out} --lm-cell gru", "--lm-cell gru is for --lm-arch rnn: give that too"),
         ("train_dual.sh {dest} {out} --dual-lambda nan", "--dual-lambda takes a number that is 0 or more, not 'nan'"),
         ("train_dual.sh {dest} {out} --dual-lambda -1", "--dual-lambda takes a number that is 0 or more, not '-1'"),
         ("train_dual.sh {dest} {out} --dual-gap-clip x", "--dual-gap-clip takes a number"),
@@ -290,3 +291,19 @@ def test_a_whole_run_stopped_in_every_stage_reaches_its_end(dest, tmp_path):
     assert code == 0 and output.count("Evaluated before") == 3, output
     assert {path: path.read_bytes() for path in run.glob("*/train.log")} == logs
     assert not list(Path.cwd().glob("pwned"))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--arch rnn_search", "--arch rnn_search: there is no such arch; did you mean rnnsearch"),
+        ("--arch rnnsearch_small -- --attention location", "--attention location: is not one of none, dot"),
+        ("-- --no-such-option", "unrecognized arguments: --no-such-option"),
+        ("-- --src-embed-path /no/vectors", "--src-embed-path /no/vectors: there is no such file"),
+    ],
+)
+def test_what_is_wrong_with_the_pair_is_said_before_language_models_are_trained(options, message, dest, tmp_path):
+    done = script("train_dual.sh", dest, tmp_path / "run", "--cpu", *options.split())
+    assert done.returncode != 0
+    assert message in done.stderr and done.stderr.count("\n") == 1
+    assert not (tmp_path / "run" / "lm").exists()

@@ -234,7 +234,8 @@ class RecurrentDecoder(FairseqIncrementalDecoder):
         if self.attention is None:
             return cached, None
         keys = cached.keys
-        if cached.sentences is None or not torch.equal(cached.sentences, encoder_out.sentences):
+        same = cached.sentences is encoder_out.sentences  # asking for equality makes a GPU wait
+        if not same and (cached.sentences is None or not torch.equal(cached.sentences, encoder_out.sentences)):
             keys = self.attention.keys(encoder_out.outputs)
         memory = self.attention.memory(encoder_out.outputs, encoder_out.padding_mask, keys)
         return cached._replace(keys=memory.keys, sentences=encoder_out.sentences), memory

@@ -3,9 +3,7 @@
 fairseq-train DATA --user-dir dual_fairseq --task language_modeling --sample-break-mode eos --arch rnn_lm --cell gru ...
 """
 
-from argparse import Namespace
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, Optional
 
 from fairseq.data import Dictionary
@@ -14,7 +12,6 @@ from fairseq.models import (
     FairseqIncrementalDecoder,
     FairseqLanguageModel,
     register_model,
-    register_model_architecture,
 )
 from fairseq.modules import FairseqDropout
 from omegaconf import II
@@ -22,7 +19,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import UserError
-from .layers import CELLS, SCHEMES, State, detach_state, initialise, recurrent_stack, reorder_state, run_stack
+from .layers import (
+    CELLS,
+    SCHEMES,
+    State,
+    check_options,
+    detach_state,
+    initialise,
+    recurrent_stack,
+    register_presets,
+    reorder_state,
+    run_stack,
+)
 
 LONGEST = 100_000  # tokens; a recurrent model has no limit of its own, fairseq wants one
 _CHOICES = {"cell": CELLS, "init_scheme": SCHEMES}
@@ -197,16 +205,8 @@ class RecurrentLanguageModel(FairseqLanguageModel):
 
 def _check(cfg: Any, task: Any) -> None:
     """Raises: UserError: an option's value makes no sense."""
-    for name, choices in _CHOICES.items():
-        if getattr(cfg, name) not in choices:
-            raise UserError(f"--{name.replace('_', '-')} {getattr(cfg, name)}: is not one of {', '.join(choices)}")
-    for name in ("decoder_layers", "decoder_embed_dim", "decoder_hidden_size"):
-        if getattr(cfg, name) < 1:
-            raise UserError(f"--{name.replace('_', '-')} {getattr(cfg, name)}: must be at least 1")
-    for name in ("dropout", "decoder_dropout_in", "decoder_dropout_out"):
-        probability = getattr(cfg, name)
-        if probability is not None and not 0 <= probability < 1:
-            raise UserError(f"--{name.replace('_', '-')} {probability}: must be at least 0 and less than 1")
+    sizes = ("decoder_layers", "decoder_embed_dim", "decoder_hidden_size")
+    check_options(cfg, _CHOICES, sizes, ("dropout", "decoder_dropout_in", "decoder_dropout_out"))
     if cfg.share_decoder_input_output_embed and len(task.source_dictionary) != len(task.target_dictionary):
         raise UserError("--share-decoder-input-output-embed: not with --output-dictionary-size; leave one of them out")
 
@@ -219,11 +219,4 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-def _apply(preset: dict[str, Any], args: Namespace) -> None:
-    """Set what the command line has not set."""
-    for name, value in preset.items():
-        setattr(args, name, getattr(args, name, value))
-
-
-for _name, _preset in PRESETS.items():
-    register_model_architecture("rnn_lm", _name)(partial(_apply, _preset))
+register_presets("rnn_lm", PRESETS)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from argparse import Namespace
+from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
+from fairseq.models import register_model_architecture
 from torch import Tensor, nn
 
 from ..errors import UserError
@@ -17,6 +20,50 @@ SCHEMES = ("default", "uniform", "xavier", "kaiming", "orthogonal")
 
 # What a stack remembers, whatever its cell: (h,), or an LSTM's (h, c), each (layers · directions, B, H).
 State = tuple[Tensor, ...]
+
+
+def check_options(
+    cfg: Any, choices: Mapping[str, Iterable[str]], sizes: Iterable[str], dropouts: Iterable[str]
+) -> None:
+    """Refuse values of options that make no sense, each in one line.
+
+    Args:
+        cfg: a model's options.
+        choices: option → what it may be.
+        sizes: options that are at least 1, or None.
+        dropouts: options that are probabilities, or None.
+
+    Raises:
+        UserError: one has another value.
+    """
+
+    def wrong(name: str, why: str) -> UserError:
+        return UserError(f"--{name.replace('_', '-')} {getattr(cfg, name)}: {why}")
+
+    for name, allowed in choices.items():
+        if getattr(cfg, name) not in allowed:
+            raise wrong(name, f"is not one of {', '.join(allowed)}")
+    for name in sizes:
+        size = getattr(cfg, name)
+        if size is not None and size < 1:
+            raise wrong(name, "must be at least 1")
+    for name in dropouts:
+        probability = getattr(cfg, name)
+        if probability is not None and not 0 <= probability < 1:
+            raise wrong(name, "must be at least 0 and less than 1")
+    if not (math.isfinite(cfg.init_bound) and cfg.init_bound >= 0):
+        raise wrong("init_bound", "must be a finite number, 0 or more")
+
+
+def register_presets(model: str, presets: Mapping[str, Mapping[str, Any]]) -> None:
+    """Register named forms of a model, which set what the command line has not set."""
+
+    def apply(preset: Mapping[str, Any], args: Namespace) -> None:
+        for name, value in preset.items():
+            setattr(args, name, getattr(args, name, value))
+
+    for name, preset in presets.items():
+        register_model_architecture(model, name)(partial(apply, preset))
 
 
 def recurrent_stack(
@@ -146,12 +193,6 @@ def _at(x: Tensor, positions: Tensor) -> Tensor:
     return x.gather(1, positions.unsqueeze(-1).expand_as(x))
 
 
-def zero_state(stack: nn.RNNBase, batch_size: int, like: Tensor) -> State:
-    """The state before anything was read, on the device and in the precision of ``like``."""
-    shape = (stack.num_layers * (2 if stack.bidirectional else 1), batch_size, stack.hidden_size)
-    return tuple(like.new_zeros(shape) for _ in range(2 if isinstance(stack, nn.LSTM) else 1))
-
-
 def reorder_state(state: State, order: Tensor) -> State:
     """The states of other rows of the batch: row i of the result is row ``order[i]`` (beam search)."""
     return tuple(part.index_select(1, order) for part in state)
@@ -264,11 +305,3 @@ def _draw(parameter: Tensor, scheme: str, bound: float, recurrent: bool, bias: b
         nn.init.kaiming_uniform_(parameter, nonlinearity="linear")
     else:
         nn.init.xavier_uniform_(parameter)
-
-
-def gate_matrices(layer: nn.RNNBase | nn.RNNCellBase) -> Iterator[tuple[str, Tensor]]:
-    """(parameter's name, matrix of one gate) of each matrix of a recurrent layer."""
-    for name, parameter in layer.named_parameters():
-        if parameter.dim() == 2:
-            for gate in parameter.split(layer.hidden_size):
-                yield name, gate

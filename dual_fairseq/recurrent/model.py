@@ -4,25 +4,28 @@ fairseq-train DATA --user-dir dual_fairseq --task translation --arch rnnsearch .
 fairseq-train DATA --user-dir dual_fairseq --task dual_translation --arch rnnsearch ...    a pair
 """
 
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, Optional
 
 from fairseq.data import Dictionary
 from fairseq.dataclass import FairseqDataclass
-from fairseq.models import FairseqEncoderDecoderModel, register_model, register_model_architecture
+from fairseq.models import FairseqEncoderDecoderModel, register_model
 from omegaconf import II
 from torch import nn
 
 from ..errors import UserError
-from ..word_vectors import VectorFile, read_word_vectors
+from ..word_vectors import VectorFile, start_tables
 from .attention import ATTENTIONS, build_attention
 from .decoder import BRIDGES, READOUTS, Bridge, Readout, RecurrentDecoder
 from .encoder import RecurrentEncoder
-from .layers import CELLS, SCHEMES, initialise, recurrent_stack
+from .layers import CELLS, SCHEMES, check_options, initialise, recurrent_stack, register_presets
 
 _CHOICES = {"cell": CELLS, "attention": ATTENTIONS, "bridge": BRIDGES, "readout": READOUTS, "init_scheme": SCHEMES}
+_ROLES = ("encoder", "decoder")
+_SIZES = [*(f"{role}_{of}" for role in _ROLES for of in ("embed_dim", "hidden_size", "layers")),
+          "attention_size", "readout_size"]  # fmt: skip
+_DROPOUTS = ["dropout", *(f"{role}_dropout_{end}" for role in _ROLES for end in ("in", "out"))]
 _SWITCHES = ("encoder_bidirectional", "input_feeding", "share_decoder_input_output_embed")
 
 
@@ -116,11 +119,20 @@ class RecurrentModel(FairseqEncoderDecoderModel):
         ):
             path = getattr(cfg, f"{role}_embed_path")
             if path:
-                file = VectorFile(f"--{role}-embed-path", path, language, dictionary)
-                read_word_vectors(file, table.embedding_dim).copy_into(table)
+                start_tables([table], VectorFile(f"--{role}-embed-path", path, language, dictionary))
             if getattr(cfg, f"{role}_freeze_embed"):
                 table.weight.requires_grad = False
         return model
+
+    def prepare_for_inference_(self, cfg: Any) -> None:
+        """fairseq calls this before it translates.
+
+        Raises:
+            UserError: an alignment is asked of a model that has none (fairseq's generator would stumble over that).
+        """
+        if self.decoder.attention is None and cfg.generation.print_alignment:
+            raise UserError("--print-alignment: a model without attention aligns nothing; leave it out")
+        super().prepare_for_inference_(cfg)
 
 
 def _embedding(dictionary: Dictionary, size: int) -> nn.Embedding:
@@ -178,10 +190,7 @@ def _check(cfg: Any, source: Dictionary, target: Dictionary) -> None:
     Raises:
         UserError: there are such.
     """
-    for name, choices in _CHOICES.items():
-        if getattr(cfg, name) not in choices:
-            option = "--" + name.replace("_", "-")
-            raise UserError(f"{option} {getattr(cfg, name)}: is not one of {', '.join(choices)}")
+    check_options(cfg, _CHOICES, _SIZES, _DROPOUTS)
     directions = 2 if cfg.encoder_bidirectional else 1
     written = cfg.encoder_hidden_size * directions
     of_encoder = f"--encoder-hidden-size {cfg.encoder_hidden_size}" + (" of each direction" if directions == 2 else "")
@@ -217,14 +226,6 @@ def _check(cfg: Any, source: Dictionary, target: Dictionary) -> None:
             f"{option}: the output layer is the embeddings, so --readout-size {_readout_size(cfg)} must be "
             f"--decoder-embed-dim {cfg.decoder_embed_dim}"
         )
-    for name in ("encoder_embed_dim", "decoder_embed_dim", "attention_size", "readout_size"):
-        size = getattr(cfg, name)
-        if size is not None and size < 1:
-            raise UserError(f"--{name.replace('_', '-')} {size}: must be at least 1")
-    for name in ("dropout", *(f"{role}_dropout_{end}" for role in ("encoder", "decoder") for end in ("in", "out"))):
-        probability = getattr(cfg, name)
-        if probability is not None and not 0 <= probability < 1:
-            raise UserError(f"--{name.replace('_', '-')} {probability}: must be at least 0 and less than 1")
 
 
 # --- named forms
@@ -258,11 +259,4 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-def _apply(preset: dict[str, Any], args: Namespace) -> None:
-    """Set what the command line has not set."""
-    for name, value in preset.items():
-        setattr(args, name, getattr(args, name, value))
-
-
-for _name, _preset in PRESETS.items():
-    register_model_architecture("rnn", _name)(partial(_apply, _preset))
+register_presets("rnn", PRESETS)
