@@ -615,10 +615,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.source_lang == options.target_lang:
         raise UserError(f"source and target language are both {options.source_lang}; give two, as in -s de -t en")
     _complete(options)
-    if options.upsample != 1 and not options.synthetic:
-        raise UserError(
-            f"--upsample {options.upsample}: is for real text beside synthetic; give --synthetic PREFIX too"
-        )
     if options.joined_dictionary and options.bpe_size and not options.joint_bpe:
         raise UserError("--joined-dictionary needs --joint-bpe: separate BPE makes no common symbols")
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr)  # before fairseq_cli sends its log to stdout

@@ -84,7 +84,7 @@ whole_number() { # OPTION VALUE SMALLEST
     [[ $2 =~ ^(0|[1-9][0-9]{0,8})$ && $2 -ge $3 ]] || die "$1 $2: give a whole number of at least $3"
 }
 
-source_lang='' target_lang='' valid='' test='' dest='' subword=bpe joined=no
+source_lang='' target_lang='' valid='' test='' dest='' subword=bpe joined=no upsample=''
 joint='' # yes or no, where it is said
 of_bpe='' # an option of BPE that was given
 train=() synthetic=() mono_source=() mono_target=() pass=()
@@ -126,7 +126,8 @@ while (($#)); do
         --bpe-size) whole_number "$1" "$2" 0 && of_bpe=$1 ;;
         --on-bad-line) [[ $2 == drop || $2 == refuse ]] || die "--on-bad-line $2: give drop or refuse" ;;
         --max-ratio) [[ $2 =~ ^[0-9]+(\.[0-9]+)?$ ]] || die "--max-ratio $2: give a number, as 2.5, or 0 for any" ;;
-        --workers | --upsample) whole_number "$1" "$2" 1 ;;
+        --workers) whole_number "$1" "$2" 1 ;;
+        --upsample) whole_number "$1" "$2" 1 && upsample=$2 ;;
         *) whole_number "$1" "$2" 0 ;;
     esac
     case $1 in
@@ -147,6 +148,8 @@ done
 [[ $source_lang != "$target_lang" ]] ||
     die "source and target language are both '$source_lang'; give two, as in -s de -t en"
 ((${#train[@]})) || die "--train PREFIX is missing (see --help)"
+[[ -z $upsample ]] || ((${#synthetic[@]})) ||
+    die "--upsample $upsample: is for real text beside synthetic; give --synthetic PREFIX too"
 [[ -n $valid ]] || die "--valid PREFIX is missing (see --help)"
 [[ -n $dest ]] || die "--dest DEST is missing (see --help)"
 [[ $subword == bpe || -z $of_bpe ]] || die "$of_bpe is for --subword bpe, not $subword; leave it out"
