@@ -224,7 +224,7 @@ begin_stage() {
 # train DIR MAX_UPDATE OPTION...: fairseq-train with these options, its log appended to DIR/train.log and a line for each
 # validation shown; then DIR/finished. MAX_UPDATE is empty for no limit.
 train() {
-    local dir=$1 max_update=$2 log=$1/train.log begin status=0 error made
+    local dir=$1 max_update=$2 log=$1/train.log now begin status=0 error made
     shift 2
     if [[ -f $dir/checkpoint_last.pt ]]; then
         read -r made _ <<<"$(checkpoint_updates "$dir/checkpoint_last.pt" 2>/dev/null)"
@@ -238,10 +238,13 @@ train() {
     fi
     set -- "${LAUNCH[@]}" "$@" --save-dir "$dir" "${DEVICE[@]}"
     [[ -z $max_update ]] || set -- "$@" --max-update "$max_update"
-    printf '\n# %s\n#%s\n' "$(date '+%F %T')" "$(printf ' %q' "$@")" >>"$log" || die "cannot write $log: is the disk full?"
-    begin=$(wc -c <"$log")
+    # Without $(...): a trap that bash runs while it reads one is an error of syntax.
+    printf -v now '%(%F %T)T' -1
+    { printf '\n# started %s\n#' "$now" && printf ' %q' "$@" && printf '\n'; } >>"$log" || die "cannot write $log: is the disk full?"
     run_job logged "$log" "$@" || status=$?
     if ((status != 0)); then
+        begin=$(grep -ab '^# started ' "$log" | tail -n 1)
+        begin=${begin%%:*}
         error=$(tail -c "+$((begin + 1))" "$log" | grep -aE '^(dual_fairseq|fairseq-train): error: ' | head -n 1) || true
         [[ -z $error ]] || die "${error#*: error: } (log: $log)"
         tail -c "+$((begin + 1))" "$log" | tail -n 20 >&2
