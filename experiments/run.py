@@ -7,7 +7,8 @@ on from it for the same number of updates. All of it is done by the scripts of t
 where it was stopped. All choices are made on the validation text (checkpoint by BLEU, length penalty, weights of dual
 inference); the test text is scored once a row and seed.
 
-WORK gets table.md, table.json and table.png, WORK/logs what the commands printed, and WORK/seed-N/ROW the runs.
+WORK gets a table (RECIPE.md, RECIPE.json, RECIPE.png), WORK/logs what the commands printed, WORK/seed-N/ROW the runs.
+Recipes that share a WORK share what has the same name in both: corpus, language models, warm starts, rows.
 """
 
 from __future__ import annotations
@@ -73,6 +74,8 @@ class Recipe:
         rows: the first is the warm start itself.
         synthetic: name → options of scripts/synthesize.sh, by which each warm start makes some, and ``upsample``, of
             scripts/preprocess.sh.
+        one_warm_start: every seed goes on from the same warm start, in WORK/shared, whose seed is 1. Saves most of the
+            time of long warm starts; the spread between seeds is then that of going on alone.
     """
 
     title: str
@@ -83,6 +86,7 @@ class Recipe:
     continued_options: str
     rows: list[Row]
     synthetic: dict[str, dict[str, Any]] = field(default_factory=dict)
+    one_warm_start: bool = False
     beam: int = 10
     source: str = "de"
     target: str = "en"
@@ -107,6 +111,10 @@ class Recipe:
             if row.synthetic and row.synthetic not in recipe.synthetic:
                 sys.exit(f"{path}: row {row.id}: there is no synthetic text '{row.synthetic}'")
         return recipe
+
+    def home(self, row: Row, seed: int) -> str:
+        """The folder in WORK that holds the row's run of this seed."""
+        return "shared" if self.one_warm_start and row.stage == "warmup" else f"seed-{seed}"
 
 
 @dataclass
@@ -172,6 +180,41 @@ def jobs_of(
         files = [folder / language / "checkpoint_best.pt" for language in languages]
         return ["--src-lm", files[0], "--tgt-lm", files[1]]
 
+    def synthetic_jobs(home: str) -> list[Job]:
+        jobs = []
+        start = work / home / "warmup" / "warmup" / "checkpoint_best.pt"
+        for made, settings in recipe.synthetic.items():
+            prefix, place = work / home / f"synthetic-{made}", work / home / f"data-{made}"
+            name, waits = f"{home}/synthetic-{made}", [f"{home}/warmup/test"]
+            options = [*lms_of(""), *shlex.split(settings["options"])]
+            jobs.append(script(name, waits, "synthesize.sh", data, start, prefix, *options))
+            more = ("--synthetic", prefix, "--upsample", settings.get("upsample", 1))
+            of_it = (f"{home}/data-{made}", recipe.corpus[-1:], place, *more)
+            jobs.append(Job(of_it[0], lambda of_it=of_it: corpus(*of_it), [name]))
+        return jobs
+
+    def row_jobs(row: Row, home: str, seed: int) -> list[Job]:
+        name, folder = f"{home}/{row.id}", work / home / row.id
+        # the warm start itself needs no language models, but its evaluation does
+        models = row.language_models or next(iter(recipe.language_models))
+        given, trained = lms_of(models), [f"lm/{models}/{language}" for language in languages]
+        common = ["--seed", str(seed), "--no-eval", *shlex.split(recipe.pair_options)]
+        of_row = data
+        if row.stage == "warmup":
+            options = own_options(common, shlex.split(recipe.warmup_options))
+            training = script(name, ["corpus"], "train_dual.sh", data, folder, "--warmup-only", *options)
+        else:
+            start = recipe.home(recipe.rows[0], seed)
+            of_row = work / start / f"data-{row.synthetic}" if row.synthetic else data
+            waits = [f"{start}/data-{row.synthetic}" if row.synthetic else f"{start}/warmup", *trained]
+            warm = work / start / "warmup" / "warmup" / "checkpoint_best.pt"
+            init = ["--init-src2tgt", warm, "--init-tgt2src", warm]
+            options = own_options(common, shlex.split(recipe.continued_options) + shlex.split(row.options))
+            training = script(name, waits, "train_dual.sh", of_row, folder, *given, *init, *options)
+        best = folder / row.stage / "checkpoint_best.pt"
+        evaluation = [of_row, best, *given, "--dual-inference", "--beam", recipe.beam]
+        return [training, script(f"{name}/test", [name, *trained], "evaluate.sh", *evaluation)]
+
     jobs = [Job("corpus", lambda: corpus("corpus", recipe.corpus, data))]
     for name, settings in recipe.language_models.items():
         for language in languages:
@@ -183,37 +226,12 @@ def jobs_of(
             options = shlex.split(settings["options"])
             folder = work / "lm" / name / language
             jobs.append(script(f"lm/{name}/{language}", waits, "train_lm.sh", of_language, folder, *options))
+    starts = {recipe.home(recipe.rows[0], seed): 1 if recipe.one_warm_start else seed for seed in seeds}
+    for home, seed in starts.items():
+        jobs += [*row_jobs(recipe.rows[0], home, seed), *synthetic_jobs(home)]
     for seed in seeds:
-        of_seed, common = f"seed-{seed}", ["--seed", str(seed), "--no-eval", *shlex.split(recipe.pair_options)]
-        warm = work / of_seed / "warmup"
-        start = warm / "warmup" / "checkpoint_best.pt"
-        for made, settings in recipe.synthetic.items():
-            prefix = work / of_seed / f"synthetic-{made}"
-            options = [*lms_of(""), *shlex.split(settings["options"])]
-            waits = [f"{of_seed}/warmup/test"]
-            jobs.append(script(f"{of_seed}/synthetic-{made}", waits, "synthesize.sh", data, start, prefix, *options))
-            more = ("--synthetic", prefix, "--upsample", settings.get("upsample", 1))
-            place, name = work / of_seed / f"data-{made}", f"{of_seed}/data-{made}"
-            of_it = (name, recipe.corpus[-1:], place, *more)
-            jobs.append(Job(name, lambda of_it=of_it: corpus(*of_it), [f"{of_seed}/synthetic-{made}"]))
-        for row in recipe.rows:
-            name, folder = f"{of_seed}/{row.id}", work / of_seed / row.id
-            # the warm start itself needs no language models, but its evaluation does
-            models = row.language_models or next(iter(recipe.language_models))
-            given = lms_of(models)
-            trained = [f"lm/{models}/{language}" for language in languages]
-            of_row = work / of_seed / f"data-{row.synthetic}" if row.synthetic else data
-            if row.stage == "warmup":
-                options = own_options(common, shlex.split(recipe.warmup_options))
-                jobs.append(script(name, ["corpus"], "train_dual.sh", data, warm, "--warmup-only", *options))
-            else:
-                options = own_options(common, shlex.split(recipe.continued_options) + shlex.split(row.options))
-                start_from = ["--init-src2tgt", start, "--init-tgt2src", start]
-                waits = [f"{of_seed}/data-{row.synthetic}" if row.synthetic else f"{of_seed}/warmup", *trained]
-                jobs.append(script(name, waits, "train_dual.sh", of_row, folder, *given, *start_from, *options))
-            best = folder / row.stage / "checkpoint_best.pt"
-            evaluation = [of_row, best, *given, "--dual-inference", "--beam", recipe.beam]
-            jobs.append(script(f"{name}/test", [name, *trained], "evaluate.sh", *evaluation))
+        for row in recipe.rows[1:]:
+            jobs += row_jobs(row, f"seed-{seed}", seed)
     return jobs
 
 
@@ -345,8 +363,8 @@ def mean_sd(values: Sequence[float], digits: int = 2) -> str:
     return f"{statistics.fmean(values):.{digits}f}{spread}"
 
 
-def tabulate(recipe: Recipe, work: Path, seeds: Sequence[int]) -> dict[str, Any]:
-    """Read all results, compare each row with the baseline of its seed, and write table.md, table.json, table.png."""
+def tabulate(recipe: Recipe, work: Path, seeds: Sequence[int], name: str) -> dict[str, Any]:
+    """Read all results, compare each row with the baseline of its seed, and write NAME.md, NAME.json and NAME.png."""
     directions = [f"{recipe.source}-{recipe.target}", f"{recipe.target}-{recipe.source}"]
     baseline = next(row for row in recipe.rows if row.baseline)
     lines = [f"## {recipe.title}", "", f"{len(seeds)} seed(s); mean ± standard deviation; beam {recipe.beam}.", ""]
@@ -354,7 +372,7 @@ def tabulate(recipe: Recipe, work: Path, seeds: Sequence[int]) -> dict[str, Any]
     for direction in directions:
         source, target = direction.split("-")
         results = {
-            row.id: [result_of(work, work / f"seed-{seed}" / row.id, row, direction) for seed in seeds]
+            row.id: [result_of(work, work / recipe.home(row, seed) / row.id, row, direction) for seed in seeds]
             for row in recipe.rows
         }
         limited = results[baseline.id][0].limit_bits is not None
@@ -397,9 +415,9 @@ def tabulate(recipe: Recipe, work: Path, seeds: Sequence[int]) -> dict[str, Any]
         f"are tuned on the validation text. p: paired bootstrap, {SAMPLES:,} samples, by seed. Hours: of training.",
     ]
     text = "\n".join(lines) + "\n"
-    (work / "table.md").write_text(text, encoding="utf-8")
-    (work / "table.json").write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    picture(recipe, record, directions, work / "table.png")
+    (work / f"{name}.md").write_text(text, encoding="utf-8")
+    (work / f"{name}.json").write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    picture(recipe, record, directions, work / f"{name}.png")
     print(text)
     return record
 
@@ -453,7 +471,7 @@ def main() -> None:
     if not options.table:
         corpus_options = ["--from", str(options.folder.resolve())] if options.folder else []
         run_all(jobs_of(recipe, work, options.seeds, runner, corpus_options), options.jobs, runner)
-    tabulate(recipe, work, options.seeds)
+    tabulate(recipe, work, options.seeds, options.recipe.stem)
 
 
 if __name__ == "__main__":

@@ -104,6 +104,16 @@ def test_every_job_waits_for_what_it_needs(recipe, tmp_path):
     assert jobs["seed-2/dual"].after == ["seed-2/data-captions", "lm/parallel/de", "lm/parallel/en"]  # fmt: skip
 
 
+def test_seeds_may_share_a_warm_start_and_what_it_translated(recipe, tmp_path):
+    recipe.write_text("one_warm_start = true\n" + recipe.read_text())
+    jobs = commands(recipe, tmp_path)
+    assert not {"seed-1/warmup", "seed-2/data-captions"} & set(jobs)
+    assert jobs["shared/synthetic-captions"].after == ["shared/warmup/test"]
+    for seed in (1, 2):
+        assert jobs[f"seed-{seed}/mle"].after[0] == "shared/warmup"
+        assert jobs[f"seed-{seed}/dual"].after[0] == "shared/data-captions"
+
+
 def test_what_is_meant_for_fairseq_stays_behind_the_dashes(recipe, tmp_path, monkeypatch):
     ran: list[list[str]] = []
     monkeypatch.setattr(experiment.Runner, "__call__", lambda self, name, command: ran.append(list(command)))
@@ -145,7 +155,7 @@ def test_a_small_experiment_gives_a_table_and_goes_on_where_it_was_stopped(recip
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(list(map(str, command)), env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
-    record = json.loads((work / "table.json").read_text())
+    record = json.loads((work / "small.json").read_text())
     assert record["seeds"] == [2] and set(record["rows"]) == {"warmup", "mle", "dual"}
     for row in record["rows"].values():
         for direction in ("de-en", "en-de"):
@@ -161,8 +171,8 @@ def test_a_small_experiment_gives_a_table_and_goes_on_where_it_was_stopped(recip
     assert len(drawn) == 40 and set(drawn) <= set((work / "data/raw/mono.de").read_text().splitlines())
     assert (work / "seed-2/synthetic-captions.de").read_text().startswith(drawn[0])
     assert len((work / "seed-2/data-captions/segmented/synthetic.en").read_text().splitlines()) > 0
-    assert "| MLE continued |" in (work / "table.md").read_text()
-    assert (work / "table.png").read_bytes().startswith(b"\x89PNG")
+    assert "| MLE continued |" in (work / "small.md").read_text()
+    assert (work / "small.png").read_bytes().startswith(b"\x89PNG")
     made = (work / "seed-2/dual/dual/checkpoint_best.pt").stat().st_mtime_ns
     assert subprocess.run(list(map(str, command)), env=env, capture_output=True).returncode == 0
     assert (work / "seed-2/dual/dual/checkpoint_best.pt").stat().st_mtime_ns == made
