@@ -110,6 +110,11 @@ class Recipe:
                 sys.exit(f"{path}: row {row.id}: there are no language models '{row.language_models}'")
             if row.synthetic and row.synthetic not in recipe.synthetic:
                 sys.exit(f"{path}: row {row.id}: there is no synthetic text '{row.synthetic}'")
+        # what only rows of the base need is not made; the first language models evaluate the warm start
+        needed = {next(iter(recipe.language_models)), *(row.language_models for row in rows)}
+        recipe.language_models = {name: of for name, of in recipe.language_models.items() if name in needed}
+        needed = {row.synthetic for row in rows}
+        recipe.synthetic = {name: of for name, of in recipe.synthetic.items() if name in needed}
         return recipe
 
     def home(self, row: Row, seed: int) -> str:
@@ -334,15 +339,11 @@ def result_of(work: Path, folder: Path, row: Row, direction: str) -> Result:
 
 
 def spent(log: Path) -> tuple[int, float]:
-    """Updates and seconds of training, validation left out, as the log's last lines have them."""
-    updates, seconds = 0, 0.0
-    for line in log.read_text(errors="replace").splitlines():
-        _, mark, record = line.partition("| train | {")
-        if mark:
-            values = json.loads("{" + record)
-            updates = int(values["train_num_updates"])
-            seconds += float(values["train_train_wall"])
-    return updates, seconds
+    """Updates and seconds of training, validation left out."""
+    from dual_fairseq.report.runs import read_log
+
+    _, epochs = read_log(log)
+    return int(epochs[-1]["num_updates"]), sum(epoch["train_wall"] for epoch in epochs)
 
 
 def p_value(system: list[str], baseline: list[str], references: list[str], target: str) -> float:
@@ -364,23 +365,32 @@ def mean_sd(values: Sequence[float], digits: int = 2) -> str:
 
 
 def tabulate(recipe: Recipe, work: Path, seeds: Sequence[int], name: str) -> dict[str, Any]:
-    """Read all results, compare each row with the baseline of its seed, and write NAME.md, NAME.json and NAME.png."""
+    """Read all results, compare each row with the baseline of its seed, and write NAME.md, NAME.json and NAME.png.
+
+    Rows that have not been evaluated for every seed are left out, and named.
+    """
     directions = [f"{recipe.source}-{recipe.target}", f"{recipe.target}-{recipe.source}"]
+    places = {row.id: [work / recipe.home(row, seed) / row.id for seed in seeds] for row in recipe.rows}
+    made = {
+        row.id: all((p / row.stage / "eval/test/scores.json").is_file() for p in places[row.id]) for row in recipe.rows
+    }
     baseline = next(row for row in recipe.rows if row.baseline)
+    if not made[baseline.id]:
+        sys.exit(
+            f"{work}: the baseline, {baseline.id}, has not been evaluated for every seed yet; give --seeds those done"
+        )
+    rows = [row for row in recipe.rows if made[row.id]]
     lines = [f"## {recipe.title}", "", f"{len(seeds)} seed(s); mean ± standard deviation; beam {recipe.beam}.", ""]
     record: dict[str, Any] = {"title": recipe.title, "seeds": list(seeds), "rows": {}}
     for direction in directions:
         source, target = direction.split("-")
-        results = {
-            row.id: [result_of(work, work / recipe.home(row, seed) / row.id, row, direction) for seed in seeds]
-            for row in recipe.rows
-        }
+        results = {row.id: [result_of(work, place, row, direction) for place in places[row.id]] for row in rows}
         limited = results[baseline.id][0].limit_bits is not None
         head = ("", "BLEU", "BLEU, length penalty tuned", "gain", "p < 0.05", "length ratio", "chrF", "dual inference",
                 "gain", "NLL, bits", *(["above the limit"] if limited else []), "updates", "hours")  # fmt: skip
         lines += [f"### {source}→{target}", "", "| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
         of_baseline = results[baseline.id]
-        for row in recipe.rows:
+        for row in rows:
             mine = results[row.id]
             gains = [a.tuned_bleu - b.tuned_bleu for a, b in zip(mine, of_baseline, strict=True)]
             di_gains = [a.dual_inference_bleu - b.tuned_bleu for a, b in zip(mine, of_baseline, strict=True)]
@@ -414,25 +424,27 @@ def tabulate(recipe: Recipe, work: Path, seeds: Sequence[int], name: str) -> dic
         "Gains are over the row without one, those of dual inference too. Length penalty and weights of dual inference",
         f"are tuned on the validation text. p: paired bootstrap, {SAMPLES:,} samples, by seed. Hours: of training.",
     ]
+    if left_out := [row.id for row in recipe.rows if not made[row.id]]:
+        lines += ["", f"Not evaluated yet for all of these seeds: {', '.join(left_out)}."]
     text = "\n".join(lines) + "\n"
     (work / f"{name}.md").write_text(text, encoding="utf-8")
     (work / f"{name}.json").write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    picture(recipe, record, directions, work / f"{name}.png")
+    picture(recipe.title, rows, record, directions, work / f"{name}.png")
     print(text)
     return record
 
 
-def picture(recipe: Recipe, record: dict[str, Any], directions: Sequence[str], path: Path) -> None:
+def picture(title: str, rows: Sequence[Row], record: dict[str, Any], directions: Sequence[str], path: Path) -> None:
     """BLEU by row, a panel a direction: points are seeds, hollow ones with dual inference."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    names = [row.name for row in recipe.rows]
+    names = [row.name for row in rows]
     figure, panels = plt.subplots(1, 2, figsize=(11, 0.5 * len(names) + 1.6), sharey=True, layout="constrained")
     for axes, direction in zip(panels, directions, strict=True):
-        for y, row in enumerate(recipe.rows):
+        for y, row in enumerate(rows):
             results = record["rows"][row.id][direction]["results"]
             for key, face, label in (
                 ("tuned_bleu", "#1f5fa8", "beam search"),
@@ -448,7 +460,7 @@ def picture(recipe: Recipe, record: dict[str, Any], directions: Sequence[str], p
     panels[0].set_yticks(range(len(names)), names)
     panels[0].invert_yaxis()
     panels[1].legend(fontsize=8)
-    figure.suptitle(recipe.title)
+    figure.suptitle(title)
     figure.savefig(path, dpi=110)
     plt.close(figure)
 

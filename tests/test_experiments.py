@@ -7,11 +7,13 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from conftest import ROOT
 
 sys.path.insert(0, str(ROOT / "experiments"))
 try:
+    import gaps
     import run as experiment
 finally:
     sys.path.pop(0)
@@ -71,6 +73,14 @@ def test_the_recipes_of_the_repository_can_be_read():
     assert paths
     for path in paths:
         assert experiment.Recipe.read(path).rows[0].id == "warmup"
+
+
+def test_a_recipe_of_a_base_makes_only_what_its_own_rows_need(recipe, tmp_path):
+    other = tmp_path / "other.toml"
+    other.write_text('base = "small.toml"\ntitle = "other"\n[[row]]\nid = "a"\nname = "A"\nbaseline = true\n')
+    jobs = commands(other, tmp_path)
+    assert "lm/all/de" in jobs and "seed-1/a/test" in jobs
+    assert not [name for name in jobs if "parallel" in name or "captions" in name or "mle" in name]
 
 
 @pytest.mark.parametrize(
@@ -148,6 +158,41 @@ def test_equal_translations_are_not_significantly_different():
     assert experiment.p_value(worse, texts, texts, "en") < 0.05
 
 
+def test_the_table_of_an_unfinished_experiment_needs_its_baseline(recipe, tmp_path):
+    with pytest.raises(SystemExit, match="the baseline, mle, has not been evaluated for every seed yet"):
+        experiment.tabulate(experiment.Recipe.read(recipe), tmp_path, [1], "small")
+
+
+def test_pairs_are_grouped_by_the_gap_that_they_had_at_the_warm_start(recipe):
+    """Two pairs gain, one on each side of the bound, one between does not change; the groups are not mixed up."""
+    recipe = experiment.Recipe.read(recipe)
+
+    def scores(forward, backward, gap):
+        columns = {"log_p_y_given_x": forward, "log_p_x_given_y": backward, "gap": gap}
+        return [{name: np.array(values, dtype=float) for name, values in columns.items()}]
+
+    found = {
+        ("warmup", "valid"): scores([-9, -10, -30], [-29, -10, -10], [20, 0, -20]),
+        ("mle", "valid"): scores([-11, -10, -23], [-22, -10, -12], [11, 0, -11]),
+        ("dual", "valid"): scores([-9, -10, -30], [-29, -10, -10], [20, 0, -20]),
+    }
+    assert gaps.change_lines(recipe, found, "valid", threshold=5) == [
+        "| MLE continued | -2.00 | +7.00 | +0.00 | +0.00 | +7.00 | -2.00 |",
+        "| dual | +0.00 | +0.00 | +0.00 | +0.00 | +0.00 | +0.00 |",
+    ]
+
+
+def test_the_spread_of_the_gap():
+    lengths = np.array([10.0, 20.0, 30.0, 40.0])
+    results = [{"gap": np.array([-1.0, 2.0, -6.0, 7.0]), "tokens_x": lengths, "tokens_y": lengths}]
+    _, name, mean, size, deviation, most, correlation, weak, strong, _ = gaps.spread_line(
+        "dual", results, (0.01, 0.1)
+    ).split("|")
+    assert [cell.strip() for cell in (name, mean, size, deviation)] == ["dual", "0.50", "4.00", "4.72"]
+    assert 6 < float(most) <= 7 and float(correlation) > 0.9
+    assert [cell.strip() for cell in (weak, strong)] == ["0.0 %", "50.0 %"]
+
+
 @pytest.mark.slow
 def test_a_small_experiment_gives_a_table_and_goes_on_where_it_was_stopped(recipe, tmp_path):
     work = tmp_path / "work"
@@ -173,6 +218,16 @@ def test_a_small_experiment_gives_a_table_and_goes_on_where_it_was_stopped(recip
     assert len((work / "seed-2/data-captions/segmented/synthetic.en").read_text().splitlines()) > 0
     assert "| MLE continued |" in (work / "small.md").read_text()
     assert (work / "small.png").read_bytes().startswith(b"\x89PNG")
+    (work / "seed-2/dual/dual/eval/test/scores.json").rename(work / "kept.json")
+    table = subprocess.run([*map(str, command), "--table"], env=env, capture_output=True, text=True)
+    assert "Not evaluated yet for all of these seeds: dual." in table.stdout, table.stderr[-2000:]
+    (work / "kept.json").rename(work / "seed-2/dual/dual/eval/test/scores.json")
     made = (work / "seed-2/dual/dual/checkpoint_best.pt").stat().st_mtime_ns
     assert subprocess.run(list(map(str, command)), env=env, capture_output=True).returncode == 0
     assert (work / "seed-2/dual/dual/checkpoint_best.pt").stat().st_mtime_ns == made
+
+    command[1:5] = [ROOT / "experiments/gaps.py", recipe, work, "--seeds"]
+    done = subprocess.run([*map(str, command[:6]), "--cpu"], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (work / "small-gaps.md").read_text().count("| dual |") == 4
+    assert (work / "small-gaps.png").read_bytes().startswith(b"\x89PNG")
