@@ -369,6 +369,9 @@ def tabulate(recipe: Recipe, work: Path, seeds: Sequence[int], name: str) -> dic
 
     Rows that have not been evaluated for every seed are left out, and named.
     """
+    from dual_fairseq.report import quieten_libraries
+
+    quieten_libraries()
     directions = [f"{recipe.source}-{recipe.target}", f"{recipe.target}-{recipe.source}"]
     places = {row.id: [work / recipe.home(row, seed) / row.id for seed in seeds] for row in recipe.rows}
     made = {
