@@ -62,7 +62,7 @@ class Row:
 class Recipe:
     """What a recipe file holds; ``*_options`` are options of the script in question.
 
-    A file may name another as ``base`` and hold only what differs.
+    A file may name another as ``base``, which may do so too, and hold only what differs.
 
     Args:
         title: of the table.
@@ -95,12 +95,10 @@ class Recipe:
     def read(cls, path: Path) -> Recipe:
         """Exits with one line if it cannot be read."""
         try:
-            content = tomllib.loads(path.read_text(encoding="utf-8"))
-            if base := content.pop("base", None):
-                content = tomllib.loads((path.parent / base).read_text(encoding="utf-8")) | content
+            content = read_with_bases(path)
             rows = [Row("warmup", "warm start", stage="warmup"), *(Row(**row) for row in content.pop("row"))]
             recipe = cls(rows=rows, **content)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             sys.exit(f"{path}: is not a recipe: {error}")
         if sum(row.baseline for row in rows) != 1:
             sys.exit(f"{path}: one row has to be the baseline")
@@ -120,6 +118,13 @@ class Recipe:
     def home(self, row: Row, seed: int) -> str:
         """The folder in WORK that holds the row's run of this seed."""
         return "shared" if self.one_warm_start and row.stage == "warmup" else f"seed-{seed}"
+
+
+def read_with_bases(path: Path) -> dict[str, Any]:
+    """A recipe file over those that it is based on."""
+    content = tomllib.loads(path.read_text(encoding="utf-8"))
+    base = content.pop("base", None)
+    return read_with_bases(path.parent / base) | content if base else content
 
 
 @dataclass

@@ -78,7 +78,10 @@ def test_the_recipes_of_the_repository_can_be_read():
 def test_a_recipe_of_a_base_makes_only_what_its_own_rows_need(recipe, tmp_path):
     other = tmp_path / "other.toml"
     other.write_text('base = "small.toml"\ntitle = "other"\n[[row]]\nid = "a"\nname = "A"\nbaseline = true\n')
-    jobs = commands(other, tmp_path)
+    third = tmp_path / "third.toml"
+    third.write_text('base = "other.toml"\ntitle = "third"\n')
+    jobs = commands(third, tmp_path)
+    assert experiment.Recipe.read(third).title == "third"
     assert "lm/all/de" in jobs and "seed-1/a/test" in jobs
     assert not [name for name in jobs if "parallel" in name or "captions" in name or "mle" in name]
 
@@ -92,6 +95,7 @@ def test_a_recipe_of_a_base_makes_only_what_its_own_rows_need(recipe, tmp_path):
         (('synthetic = "captions"', 'synthetic = "none"'), "there is no synthetic text 'none'"),
         (("title", "titel"), "titel"),
         (("[[row]]", "[[row"), "is not a recipe"),
+        (('title = "small"', 'base = "small.toml"'), "is not a recipe"),
     ],
 )
 def test_a_recipe_that_is_none_is_refused_in_a_line(recipe, change, complaint):
