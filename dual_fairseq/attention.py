@@ -1,4 +1,4 @@
-"""Pictures of where a pair's decoder looks: a heat map of source tokens by target tokens for each sentence.
+"""Pictures of where a decoder looks: a heat map of source tokens by target tokens for each sentence.
 
 python -m dual_fairseq.attention RUN -t en --output pictures < some.de
 """
@@ -21,15 +21,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from fairseq import utils
+from fairseq import checkpoint_utils, utils
 from fairseq.dataclass.configs import GenerationConfig
+from fairseq.models import BaseFairseqModel
 
+from .checkpoint import check_dictionary, data_directories, load_state
 from .corpus import open_text
 from .errors import UserError
 from .files import whole_file
-from .model import DualModel, parameter_like
+from .model import parameter_like
 from .pair import find_checkpoint, load_pair
-from .task import DualTranslationTask
 from .text import TextPipeline, indices
 from .translate import as_filter, read_lines
 from .translator import MAX_LEN_A, MAX_LEN_B
@@ -43,12 +44,12 @@ _CELL = 0.27  # inches
 LOOK: Any = {"font.size": 9, "text.parse_math": False}
 
 DESCRIPTION = """\
-Translate raw text with a pair of scripts/train_dual.sh and draw where the decoder looks: a PNG a sentence, the source's
-tokens above, those of the translation on the left, a dark cell where much attention is."""
+Translate raw text with a pair of scripts/train_dual.sh, or a single model, and draw where the decoder looks: a PNG a
+sentence, the source's tokens above, those of the translation on the left, a dark cell where much attention is."""
 
 EPILOG = """\
 RUN is a folder of scripts/train_dual.sh (the best checkpoint of its stage dual is taken, else of mle, else of warmup),
-a folder of one stage, or a checkpoint.
+a folder of one stage, or a checkpoint; also one of --task translation, whose text DEST (--dest) segments.
 
 The attention is what fairseq's own generator reports (as for --print-alignment): of a Transformer the mean over the
 heads of its last layer, of fconv the mean over the layers. The weights of each target token add up to 1. It shows what
@@ -72,13 +73,11 @@ class Attention:
     weights: np.ndarray
 
 
-def attention_of(
-    pair: DualModel, task: DualTranslationTask, generator: Any, tokens: Sequence[str]
-) -> tuple[Attention, str]:
+def attention_of(model: BaseFairseqModel, task: Any, generator: Any, tokens: Sequence[str]) -> tuple[Attention, str]:
     """Translate a sentence and see what the decoder looked at.
 
     Args:
-        pair: in evaluation mode.
+        model: a pair, or a single model, in evaluation mode.
         task: of the direction.
         generator: that task's.
         tokens: of the sentence, as the model knows them.
@@ -89,14 +88,14 @@ def attention_of(
     Raises:
         UserError: the arch has no attention, or its generator does not report it.
     """
-    device = parameter_like(pair).device
+    device = parameter_like(model).device
     source = indices(tokens, task.source_dictionary)
     sample = {"net_input": {"src_tokens": source[None], "src_lengths": torch.tensor([len(source)])}}
     sample = utils.apply_to_sample(lambda tensor: tensor.to(device), sample)
-    best = task.inference_step(generator, [pair], sample)[0][0]
+    best = task.inference_step(generator, [model], sample)[0][0]
     weights = best.get("attention")
     if weights is None or weights.numel() == 0:
-        raise UserError("the pair's arch has no attention, or does not report it: there is nothing to draw")
+        raise UserError("the arch has no attention, or does not report it: there is nothing to draw")
     dictionary, target = task.target_dictionary, best["tokens"].cpu()
     eos = dictionary[dictionary.eos()]
     return (
@@ -207,6 +206,33 @@ def _read(options: argparse.Namespace) -> Iterator[tuple[int, str]]:
             yield number, line
 
 
+def load_model(
+    checkpoint: Path, text: TextPipeline, source: str | None, target: str | None, device: str
+) -> tuple[BaseFairseqModel, Any]:
+    """A pair, or a single model of ``--task translation``, with the task of the direction.
+
+    Raises:
+        UserError: the checkpoint, its dictionaries or a language do not fit.
+    """
+    path = str(checkpoint)
+    cfg = load_state(path, "checkpoint")["cfg"].task
+    if cfg._name != "translation":
+        return load_pair(path, text.dictionaries, source, target, device, {"eval_bleu": False})
+    for option, wanted, trained in (("-s", source, cfg.source_lang), ("-t", target, cfg.target_lang)):
+        if wanted not in (None, trained):
+            raise UserError(f"{option} {wanted}: {path} translates {cfg.source_lang} to {cfg.target_lang}")
+    as_trained = [checkpoint.parent, *data_directories(cfg)]
+    changes = {"data": str(text.dictionaries), "eval_bleu": False}
+    try:
+        models, _, task = checkpoint_utils.load_model_ensemble_and_task([path], changes)
+    except RuntimeError as error:
+        raise UserError(f"{path}: does not fit the dictionaries in {text.dictionaries}; give its --dest") from error
+    sides = ((cfg.source_lang, task.source_dictionary), (cfg.target_lang, task.target_dictionary))
+    for language, dictionary in sides:
+        check_dictionary(dictionary, language, (d / f"dict.{language}.txt" for d in as_trained), path, "checkpoint")
+    return models[0].eval().to(device), task
+
+
 def draw_lines(options: argparse.Namespace, lines: Iterable[tuple[int, str]]) -> Iterator[tuple[Path, str]]:
     """Translate and draw numbered lines of raw text.
 
@@ -214,20 +240,18 @@ def draw_lines(options: argparse.Namespace, lines: Iterable[tuple[int, str]]) ->
         (picture, translation) of each; a line of too many tokens and an empty one are left out, and told.
 
     Raises:
-        UserError: there is no such pair or direction, or the arch has no attention.
+        UserError: there is no such model or direction, or the arch has no attention.
     """
     checkpoint = find_checkpoint(options.run)
     text = TextPipeline.of_checkpoint(checkpoint, options.dest)
-    pair, task = load_pair(
-        checkpoint, text.dictionaries, options.source_lang, options.target_lang, "cpu" if options.cpu else None,
-        {"eval_bleu": False},
-    )  # fmt: skip
+    device = "cuda" if torch.cuda.is_available() and not options.cpu else "cpu"
+    model, task = load_model(checkpoint, text, options.source_lang, options.target_lang, device)
     source, target = task.cfg.source_lang, task.cfg.target_lang
     # not prepared for inference as fairseq-generate does it, which leaves attention out
     generator = task.build_generator(
-        [pair], GenerationConfig(beam=options.beam, max_len_a=MAX_LEN_A, max_len_b=MAX_LEN_B)
+        [model], GenerationConfig(beam=options.beam, max_len_a=MAX_LEN_A, max_len_b=MAX_LEN_B)
     )
-    limit = min(LONGEST, int(min(task.max_positions()[0], pair.max_positions()[0])) - 1)
+    limit = min(LONGEST, int(min(task.max_positions()[0], model.max_positions()[0])) - 1)
     folder = Path(options.output)
     folder.mkdir(parents=True, exist_ok=True)
     for number, line in lines:
@@ -236,7 +260,7 @@ def draw_lines(options: argparse.Namespace, lines: Iterable[tuple[int, str]]) ->
             reason = f"{len(tokens)} tokens, over {limit}" if tokens else "empty"
             logger.warning("line %d: %s; not drawn", number, reason)
             continue
-        attention, translation = attention_of(pair, task, generator, tokens)
+        attention, translation = attention_of(model, task, generator, tokens)
         path = folder / f"{number:03}.{source}-{target}.png"
         with whole_file(path) as file:
             file.write(picture(attention))

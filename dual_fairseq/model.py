@@ -82,6 +82,12 @@ class DualModel(BaseFairseqModel):
         super().set_num_updates(num_updates)
         self.num_updates = num_updates
 
+    def prepare_for_inference_(self, cfg: Any) -> None:
+        """fairseq calls this before it translates; an arch may have preparations, or refusals, of its own."""
+        for model in self.models.values():
+            model.prepare_for_inference_(cfg)
+        super().prepare_for_inference_(cfg)
+
     def load_state_dict(self, state_dict: dict[str, Tensor], strict: bool = True, model_cfg=None, args=None) -> None:
         """Load each direction as its arch loads a checkpoint of its own (upgrades and pruning go by the arch's keys).
 

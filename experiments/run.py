@@ -182,6 +182,8 @@ def jobs_of(
             words = shlex.split(command.format(data=shlex.quote(str(data)), text=shlex.quote(str(text))))
             if words[0].startswith("scripts/recipes/"):
                 words[2:2] = corpus_options
+                if "--" not in words:  # behind it are options of preprocess.sh
+                    words.append("--")
             words[0] = sys.executable if words[0] == "python" else str(ROOT / words[0])
             runner(name, [*words, *map(str, more)])
 

@@ -110,7 +110,7 @@ else
 fi
 [[ -n $LR ]] || { [[ $ARCH == transformer ]] && LR=0.0005 || LR=0.001; }
 TASK=(--task language_modeling --sample-break-mode eos)
-# Validation text in one stream: its perplexity shall not depend on the size of a batch.
+# Validation text in one stream a process: its perplexity shall not depend on the size of a batch.
 [[ -z $BLOCK ]] || TASK=(--task language_modeling_running_text --tokens-per-sample "$BLOCK" --batch-size-valid 1)
 
 # fairseq drops the last batch of the longest sentences, in training and validation, when the number of its sentences is

@@ -18,7 +18,7 @@ from fairseq.dataclass.configs import GenerationConfig
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from matplotlib.figure import Figure
 
-from dual_fairseq import attention
+from dual_fairseq import attention, export
 from dual_fairseq.attention import Attention, attention_of, draw_attention, fonts_for, picture
 from dual_fairseq.errors import UserError
 
@@ -27,6 +27,9 @@ FCONV = (
     "--arch fconv --encoder-embed-dim 16 --decoder-embed-dim 16 --decoder-out-embed-dim 16 --encoder-layers [(16,3)]*2 "
     "--decoder-layers [(16,3)]*2 --decoder-attention True"
 )
+SMALL = "--encoder-embed-dim 8 --decoder-embed-dim 8 --readout-size 8 --init-scheme uniform --init-bound 0.7"
+RNNSEARCH = f"--arch rnnsearch {SMALL} --encoder-hidden-size 6 --decoder-hidden-size 8"
+LUONG = f"--arch rnn_luong {SMALL} --encoder-hidden-size 8 --decoder-hidden-size 8"
 WORDS = ["s1", "s2", "never-seen", "s4", "s4", "s9"]
 
 
@@ -44,7 +47,7 @@ def build(corpus: Path, model: str):
     return pair, task, task.build_generator([pair], GenerationConfig(beam=2, max_len_a=0, max_len_b=6))
 
 
-@pytest.mark.parametrize("model", ["transformer", "lstm", FCONV])
+@pytest.mark.parametrize("model", ["transformer", "lstm", FCONV, RNNSEARCH, LUONG])
 def test_weights_are_what_the_decoder_gave_each_source_token(corpus, model):
     pair, task, generator = build(corpus, model)
     seen, translation = attention_of(pair, task, generator, WORDS)
@@ -173,6 +176,21 @@ def test_what_the_user_can_mend_is_one_line(command, options, message):
     with pytest.raises(UserError) as caught:
         command("s1\n", *options)
     assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_single_model_is_drawn_as_in_its_pair(run, command, tmp_path):
+    single, dest = tmp_path / "single" / "model.pt", run.parent / "data"
+    export.main([str(run / "checkpoint_best.pt"), "--direction", f"{SOURCE}-{TARGET}", "-o", str(single)])
+    drawn = {}
+    for name, path in (("pair", run), ("single", single)):
+        options = ["-s", SOURCE, "--cpu", "--dest", str(dest), "--output", str(tmp_path / name)]
+        text = tmp_path / "text"
+        text.write_text("s1 s2 s3\n")
+        attention.main([str(path), *options, "--input", str(text)])
+        drawn[name] = (tmp_path / name / f"001.{SOURCE}-{TARGET}.png").read_bytes()
+    assert drawn["single"] == drawn["pair"]
+    with pytest.raises(UserError, match=f"-t {SOURCE}: .*model.pt translates {SOURCE} to {TARGET}"):
+        attention.main([str(single), "-t", SOURCE, "--cpu", "--dest", str(dest), "--output", str(tmp_path)])
 
 
 @pytest.mark.parametrize("options", [(), ("-s", SOURCE, "--limit", "0"), ("-s", SOURCE, "--beam", "-1")])

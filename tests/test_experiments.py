@@ -145,6 +145,19 @@ def test_what_is_meant_for_fairseq_stays_behind_the_dashes(recipe, tmp_path, mon
     assert str(tmp_path / "work/lm/parallel/de/checkpoint_best.pt") in front
 
 
+@pytest.mark.parametrize("end", ["", " -- --bpe-size 300"])
+def test_translated_text_goes_to_preprocessing_through_a_recipe_script_too(recipe, tmp_path, monkeypatch, end):
+    of_script = f'corpus = ["scripts/recipes/multi30k.sh {{data}} --mono{end}"]\n'
+    text = recipe.read_text()
+    recipe.write_text(text[: text.index("corpus")] + of_script + text[text.index("pair_options") :])
+    ran: list[list[str]] = []
+    monkeypatch.setattr(experiment.Runner, "__call__", lambda self, name, command: ran.append(list(command)))
+    commands(recipe, tmp_path)["seed-1/data-captions"].run()
+    (command,) = ran
+    dashes = command.index("--")
+    assert "--mono" in command[:dashes] and "--synthetic" in command[dashes:]
+
+
 def test_a_failing_command_ends_all_with_a_line_that_names_its_log(tmp_path):
     runner = experiment.Runner(tmp_path, [])
     jobs = [

@@ -100,8 +100,8 @@ def lstm_bptt(v: Case) -> tuple[Tensor, Gradients]:
 def gru_bptt(v: Case) -> tuple[Tensor, Gradients]:
     """(r, z) = σ(a_r, a_z), n = tanh(a_n + r ∘ q), q = U_n h_{t−1} + d_n, h_t = (1 − z) ∘ n + z ∘ h_{t−1}.
 
-    torch's convention: the reset gate is applied after the product with U_n, bias included (Cho et al. 2014 apply it
-    before).
+    torch's convention: the reset gate is applied after the product with U_n, bias included (Cho et al. 2014, appendix
+    A.1: so in the decoder, before the product in the encoder).
     """
     h, steps = v["h0"], []
     for t in range(LENGTH):

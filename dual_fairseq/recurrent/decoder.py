@@ -181,7 +181,7 @@ class RecurrentDecoder(FairseqIncrementalDecoder):
         encoder_out: EncoderOut,
         incremental_state: dict[str, Any] | None = None,
         features_only: bool = False,
-    ) -> tuple[Tensor, dict[str, list[Tensor | None]]]:
+    ) -> tuple[Tensor, dict[str, list[Tensor] | None]]:
         """Scores of every target token.
 
         Args:
@@ -191,14 +191,14 @@ class RecurrentDecoder(FairseqIncrementalDecoder):
             features_only: as :meth:`extract_features`.
 
         Returns:
-            (B, T, V) and {"attn": [weights (B, T, S), or None]}.
+            (B, T, V) and {"attn": [weights (B, T, S)]}, or {"attn": None} without attention.
         """
         x, extra = self.extract_features(prev_output_tokens, encoder_out, incremental_state)
         return (x if features_only else self.output_layer(x)), extra
 
     def extract_features(
         self, prev_output_tokens: Tensor, encoder_out: EncoderOut, incremental_state: dict[str, Any] | None = None
-    ) -> tuple[Tensor, dict[str, list[Tensor | None]]]:
+    ) -> tuple[Tensor, dict[str, list[Tensor] | None]]:
         """As :meth:`forward`, as far as the readouts (B, T, R)."""
         cached: Cached | None = self.get_incremental_state(incremental_state, "cached")
         if cached is None:
@@ -213,7 +213,7 @@ class RecurrentDecoder(FairseqIncrementalDecoder):
             features, weights, cached = self._at_once(embedded, cached, memory)
         if incremental_state is not None:
             self.set_incremental_state(incremental_state, "cached", cached)
-        return features, {"attn": [weights]}
+        return features, {"attn": None if weights is None else [weights]}
 
     def output_layer(self, features: Tensor) -> Tensor:
         """(B, T, R) → (B, T, V)."""

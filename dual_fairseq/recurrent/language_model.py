@@ -111,7 +111,7 @@ class RecurrentLanguageModelDecoder(FairseqIncrementalDecoder):
             features_only: as :meth:`extract_features`.
 
         Returns:
-            (B, T, V) and {"attn": [None]}, where fairseq's generator looks for attention.
+            (B, T, V) and {"attn": None}, where fairseq's generator looks for attention.
         """
         x, extra = self.extract_features(prev_output_tokens, incremental_state, carried)
         return (x if features_only else self.output_layer(x)), extra
@@ -135,7 +135,7 @@ class RecurrentLanguageModelDecoder(FairseqIncrementalDecoder):
         if incremental_state is not None:
             self.set_incremental_state(incremental_state, "state", state)
         x = self.dropout_out(x)
-        return (x if self.projection is None else self.projection(x)), {"attn": [None]}
+        return (x if self.projection is None else self.projection(x)), {"attn": None}
 
     def output_layer(self, features: Tensor) -> Tensor:
         """(B, T, E) → (B, T, V)."""
