@@ -28,7 +28,8 @@ The same command again does nothing; another checkpoint or other options overwri
   --lenpen X                length penalty: above 1 favours longer output (default 1)
   --max-tokens N            tokens in a batch (default 4096)
   --src-lm FILE             language model of the source language ...
-  --tgt-lm FILE             ... and of the target language, to measure |gap| (both or none)
+  --tgt-lm FILE             ... and of the target language, to measure |gap| (both or none; default: those in the run,
+                            RUN/lm/<language>, if there are such)
   --dual-inference          also re-score the translations of the beam by both models and both language models: weights
                             tuned on the validation text (<out>/tuning/<src>-<tgt>), results in scores.json and
                             <src>-<tgt>.dual-inference.hyp.txt; needs both language models
@@ -69,7 +70,6 @@ for name in "$SPLIT" "$TUNE_SPLIT"; do
     [[ $name =~ ^[A-Za-z0-9_]+$ ]] || die "--split and --tune-split take a name such as test, not '$name'"
 done
 if ((DUAL_INFERENCE)); then
-    [[ -n $SRC_LM ]] || die "--dual-inference needs the language models: give --src-lm and --tgt-lm"
     [[ $SPLIT != "$TUNE_SPLIT" ]] || die "--dual-inference tunes its weights on '$TUNE_SPLIT': evaluate another split"
 fi
 [[ -f $CHECKPOINT ]] || die "$CHECKPOINT: there is no such checkpoint"
@@ -80,6 +80,12 @@ done
 
 find_environment
 read_record "$DEST"
+OWN=$(dirname -- "$CHECKPOINT")/../lm
+if [[ -z $SRC_LM && -f $OWN/$SOURCE/checkpoint_best.pt && -f $OWN/$TARGET/checkpoint_best.pt ]]; then
+    SRC_LM=$OWN/$SOURCE/checkpoint_best.pt TGT_LM=$OWN/$TARGET/checkpoint_best.pt
+fi
+((!DUAL_INFERENCE)) || [[ -n $SRC_LM ]] ||
+    die "--dual-inference needs the language models, which are not in $OWN: give --src-lm and --tgt-lm"
 case $SUBWORD in # fairseq's name of what makes words of tokens again
     bpe) WORDS=(--post-process subword_nmt) ;;
     char) WORDS=(--post-process sentencepiece) ;;

@@ -107,6 +107,7 @@ def test_help_explains_every_option(name):
             "raw/mono.xx not found: run preprocess.sh with --extra-",
         ),
         ("synthesize.sh {dest} {dest}/preprocess.json {out}/a --lines 0", "--lines takes a whole number above 0"),
+        ("evaluate.sh {dest} {dest}/preprocess.json --dual-inference", "needs the language models, which are not in"),
         ("evaluate.sh {dest} {dest}/preprocess.json --src-lm x", "give both --src-lm and --tgt-lm, or neither"),
     ],
 )
@@ -208,7 +209,7 @@ def test_progress_shows_each_validation_once():
     )
 
 
-def test_a_checkpoint_is_evaluated_once_in_both_directions(dest, trained_pair, lm_options, tmp_path):
+def test_a_checkpoint_is_evaluated_once_in_both_directions(dest, trained_pair, language_models, lm_options, tmp_path):
     checkpoint, out = trained_pair[0] / "checkpoint_best.pt", tmp_path / "out"
     options = ("--split", "valid", "--out", out, "--beam", 2, "--cpu", *lm_options)
     succeed("evaluate.sh", dest, checkpoint, *options)
@@ -223,6 +224,14 @@ def test_a_checkpoint_is_evaluated_once_in_both_directions(dest, trained_pair, l
         )
     assert scores["gap_abs"] > 0
     assert "Evaluated before" in succeed("evaluate.sh", dest, checkpoint, *options)
+    # without options the run's own language models are taken
+    for language, model in language_models.items():
+        (tmp_path / "run/lm" / language).mkdir(parents=True)
+        (tmp_path / "run/lm" / language / "checkpoint_best.pt").symlink_to(model)
+    (tmp_path / "run/mle").mkdir()
+    shutil.copy(checkpoint, tmp_path / "run/mle")
+    succeed("evaluate.sh", dest, tmp_path / "run", *options[: -len(lm_options)])
+    assert json.loads((out / "scores.json").read_text())["gap_abs"] == scores["gap_abs"]
     torn = tmp_path / "torn.pt"
     torn.write_bytes(checkpoint.read_bytes()[:-100])
     assert "torn.pt is not a checkpoint, or was cut short" in refused(script("evaluate.sh", dest, torn, *options))
