@@ -33,7 +33,7 @@ ALPHAS = np.linspace(0, 1, 21)
 GRID = {"reverse": (0.0, 3.0, 0.2), "lm": (0.0, 2.4, 0.2), "length": (-1.0, 6.0, 0.5)}
 FINER = 4
 FORMS = ("plain", "alpha", "general")
-LENPENS = np.arange(0, 3.01, 0.1)
+LENPENS = np.linspace(0, 3, 31).round(1)
 
 
 def detokenize_all(texts: Sequence[Sequence[str]], language: str, tokenizer: str) -> list[list[str]]:
@@ -62,11 +62,40 @@ class CorpusBleu:
 
     def score(self, chosen: np.ndarray) -> float:
         """(N,) which translation of each sentence is chosen → BLEU, 0 to 100."""
-        *counts, sys_len, ref_len = self.counts[np.arange(len(chosen)), chosen].sum(axis=0).tolist()
+        return self._bleu(self._of(chosen).sum(axis=0))
+
+    def resampled(self, chosen: np.ndarray, draws: np.ndarray) -> np.ndarray:
+        """(N,) choices, (R, N) how often each sentence is drawn → (R,) BLEU."""
+        return np.array([self._bleu(counts) for counts in draws @ self._of(chosen)])
+
+    def _of(self, chosen: np.ndarray) -> np.ndarray:
+        return self.counts[np.arange(len(chosen)), chosen]
+
+    def _bleu(self, counts: np.ndarray) -> float:
+        *ngrams, sys_len, ref_len = counts.tolist()
         return BLEU.compute_bleu(
-            correct=counts[: self.order], total=counts[self.order :], sys_len=sys_len, ref_len=ref_len,
+            correct=ngrams[: self.order], total=ngrams[self.order :], sys_len=sys_len, ref_len=ref_len,
             smooth_method="exp",
         ).score  # fmt: skip
+
+
+def tune_lenpen(nbest: NBest, bleu: CorpusBleu, lenpen: float) -> float:
+    """A length penalty for plain generation: of those that are as good as the best, the nearest to ``lenpen``.
+
+    As good is what is behind the best by no more than one standard error of the difference (bootstrap over sentences):
+    BLEU is often flat in the length penalty, its maximum then the validation text's own and far out (the rule of one
+    standard error of Breiman et al. 1984, §3.4.3).
+    """
+    draws = np.random.default_rng(1).multinomial(len(nbest.texts), np.full(len(nbest.texts), 1 / len(nbest.texts)), 200)
+    candidates = sorted({lenpen, *LENPENS.tolist()})
+    chosen = {x: Weights().score(nbest.components, x).argmax(axis=1) for x in candidates}
+    best = max(candidates, key=lambda x: bleu.score(chosen[x]))
+    top, drawn = bleu.score(chosen[best]), bleu.resampled(chosen[best], draws)
+    for candidate in sorted(candidates, key=lambda x: abs(x - lenpen)):
+        behind = top - bleu.score(chosen[candidate])
+        if behind <= np.std(drawn - bleu.resampled(chosen[candidate], draws)):
+            return candidate
+    return best
 
 
 def grid_search(nbest: NBest, bleu: CorpusBleu) -> Weights:
@@ -116,8 +145,8 @@ def tune(nbest: NBest, references: Sequence[str], language: str, lenpen: float, 
 
     Returns:
         What weights.json holds: of each of :data:`FORMS` its weights, lenpen, BLEU, chrF and length ratio; ``lenpen``,
-        plain generation with the length penalty that does best; which form is best; the target language; and
-        ``by_alpha``, the same for every α. The α form is missing where no LM of the source was at hand.
+        plain generation with a length penalty of its own (:func:`tune_lenpen`); which form is best; the target
+        language; and ``by_alpha``, the same for every α. The α form is missing where no LM of the source was at hand.
 
     Raises:
         UserError: no component but log P(y|x) is there.
@@ -135,14 +164,11 @@ def tune(nbest: NBest, references: Sequence[str], language: str, lenpen: float, 
             "length_ratio": score.sys_len / max(score.ref_len, 1),
         }  # fmt: skip
 
-    def by_lenpen(lenpen: float) -> np.ndarray:
-        return Weights().score(nbest.components, lenpen).argmax(axis=1)
-
     known = ~np.isnan(nbest.components).all(axis=(0, 1))
     result: dict[str, Any] = {"target_lang": language, "plain": row(Weights(), lenpen)}
     # a fair baseline has a length penalty of its own, for the general form has a weight of the length
-    best = max(LENPENS, key=lambda x: bleu.score(by_lenpen(x)))
-    result["lenpen"] = row(Weights(), float(best), by_lenpen(best))
+    tuned = tune_lenpen(nbest, bleu, lenpen)
+    result["lenpen"] = row(Weights(), tuned, Weights().score(nbest.components, tuned).argmax(axis=1))
     if known[1:4].all():
         result["by_alpha"] = [{"alpha": round(float(a), 4), **row(Weights.of_alpha(float(a)), lenpen)} for a in ALPHAS]
         result["alpha"] = max(result["by_alpha"], key=lambda r: (r["bleu"], r["alpha"]))

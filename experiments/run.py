@@ -17,6 +17,7 @@ import argparse
 import json
 import os
 import shlex
+import signal
 import statistics
 import subprocess
 import sys
@@ -287,7 +288,7 @@ def run_all(jobs: Sequence[Job], workers: int, runner: Runner) -> None:
         except BaseException as error:
             runner.stop()
             if isinstance(error, RuntimeError | KeyboardInterrupt):
-                sys.exit(f"{error or 'stopped'}; the same command goes on from here")
+                sys.exit(f"{str(error) or 'stopped'}; the same command goes on from here")
             raise
 
 
@@ -489,6 +490,7 @@ def main() -> None:
     options = parser.parse_args()
 
     recipe, work = Recipe.read(options.recipe), options.work.resolve()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what it runs has to stop with it
     runner = Runner(work, ["--cpu"] if options.cpu else [])
     if not options.table:
         corpus_options = ["--from", str(options.folder.resolve())] if options.folder else []

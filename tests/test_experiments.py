@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -166,6 +167,25 @@ def test_a_failing_command_ends_all_with_a_line_that_names_its_log(tmp_path):
     ]
     with pytest.raises(SystemExit, match=r"bad ended with status 3; see .*bad\.log"):
         experiment.run_all(jobs, 2, runner)
+
+
+def test_stopped_from_outside_it_stops_what_it_runs(recipe, tmp_path):
+    text = recipe.read_text()
+    mark, sleeper = tmp_path / "pid", tmp_path / "sleeper.py"
+    writes = f"print(os.getpid(), file=open({str(mark)!r}, 'w'), flush=True)"
+    sleeper.write_text(f"import os, time\n{writes}\ntime.sleep(600)")
+    of_corpus = f'corpus = ["python {sleeper}"]\n'
+    recipe.write_text(text[: text.index("corpus")] + of_corpus + text[text.index("pair_options") :])
+    command = [sys.executable, str(ROOT / "experiments/run.py"), str(recipe), str(tmp_path / "work"), "--cpu"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not (mark.is_file() and mark.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.terminate()
+    _, errors = process.communicate(timeout=60)
+    assert errors.strip() == "stopped; the same command goes on from here"
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(mark.read_text()), 0)
 
 
 def test_equal_translations_are_not_significantly_different():

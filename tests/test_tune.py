@@ -92,6 +92,41 @@ def test_the_reverse_model_is_found_to_help(lists):
         assert BLEU().corpus_score(text, [references]).score == pytest.approx(row["bleu"])
 
 
+def two_translations(pairs: list[tuple[str, str]]) -> NBest:
+    """Of each sentence a short and a long one; the long ones are chosen from a length penalty of 1.1 on."""
+    components = np.full((len(pairs), 2, 5), np.nan)
+    for row, texts in zip(components, pairs, strict=True):
+        lengths = np.array([len(text.split()) + 1 for text in texts])
+        row[:, 0], row[:, 4] = -(lengths**1.05), lengths
+    return NBest([list(pair) for pair in pairs], components)
+
+
+def lenpen_of(references: list[str], nbest: NBest) -> float:
+    return tune.tune_lenpen(nbest, tune.CorpusBleu(nbest.texts, references, BLEU()), 1.0)
+
+
+def test_a_length_penalty_that_helps_is_found_and_no_more_than_needed_is_taken():
+    references = [" ".join(f"w{i}{k}" for k in range(10)) for i in range(100)]
+    nbest = two_translations([(" ".join(text.split()[:6]), text) for text in references])
+    assert lenpen_of(references, nbest) == 1.1
+
+
+def test_where_bleu_is_flat_the_length_penalty_stays():
+    """The long translation is right of 4 sentences in 200 and wrong of 3: better, but by chance."""
+    references = [" ".join(f"w{i}{k}" for k in range(10)) for i in range(200)]
+    short = [" ".join(text.split()[:9]) for text in references]
+    pairs = [(text, f"{text} more") for text in references]
+    for i, (text, less) in enumerate(zip(references[:7], short, strict=False)):
+        pairs[i] = (less, text) if i < 4 else (text, f"{text} and more")
+    for i in range(7, 200):
+        pairs[i] = (references[i], references[i])
+    nbest = two_translations(pairs)
+    metric = tune.CorpusBleu(nbest.texts, references, BLEU())
+    long = np.ones(200, dtype=int)
+    assert metric.score(long) != metric.score(0 * long)
+    assert lenpen_of(references, nbest) == 1.0
+
+
 def test_without_language_models_there_is_no_form_to_tune(lists):
     references, nbest = lists
     bare = nbest.components.copy()
