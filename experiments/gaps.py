@@ -9,14 +9,13 @@ start. WORK gets RECIPE-gaps.md and RECIPE-gaps.png. The same command goes on wh
 
 from __future__ import annotations
 
-import argparse
 import csv
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from run import Recipe, Runner, mean_sd
+from run import Recipe, Runner, experiment_parser, mean_sd
 
 COLUMNS = ("log_p_y_given_x", "log_p_x_given_y", "gap", "tokens_x", "tokens_y")
 Scores = dict[str, np.ndarray]
@@ -129,13 +128,9 @@ def picture(recipe: Recipe, found: dict[tuple[str, str], list[Scores]], splits: 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("recipe", type=Path)
-    parser.add_argument("work", type=Path)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser = experiment_parser(__doc__)
     parser.add_argument("--splits", nargs="+", default=["train", "valid"])
     parser.add_argument("--lambda", dest="weight", type=float, default=0.1, help="of the groups (default 0.1)")
-    parser.add_argument("--cpu", action="store_true", help="use no GPU even if there is one")
     options = parser.parse_args()
     recipe, work = Recipe.read(options.recipe), options.work.resolve()
     try:

@@ -476,16 +476,22 @@ def picture(title: str, rows: Sequence[Row], record: dict[str, Any], directions:
     plt.close(figure)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def experiment_parser(description: str | None) -> argparse.ArgumentParser:
+    """Of a command that takes a recipe, its folder and some of its seeds."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe", type=Path)
     parser.add_argument("work", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--cpu", action="store_true", help="use no GPU even if there is one")
+    return parser
+
+
+def main() -> None:
+    parser = experiment_parser(__doc__)
     parser.add_argument("--jobs", type=int, default=1, help="commands side by side (default 1)")
     parser.add_argument(
         "--from", dest="folder", type=Path, metavar="FOLDER", help="--from of the corpus's recipe script"
     )
-    parser.add_argument("--cpu", action="store_true", help="use no GPU even if there is one")
     parser.add_argument("--table", action="store_true", help="only make the table of what is there")
     options = parser.parse_args()
 
