@@ -86,16 +86,18 @@ def tune_lenpen(nbest: NBest, bleu: CorpusBleu, lenpen: float) -> float:
     BLEU is often flat in the length penalty, its maximum then the validation text's own and far out (the rule of one
     standard error of Breiman et al. 1984, §3.4.3).
     """
-    draws = np.random.default_rng(1).multinomial(len(nbest.texts), np.full(len(nbest.texts), 1 / len(nbest.texts)), 200)
-    candidates = sorted({lenpen, *LENPENS.tolist()})
-    chosen = {x: Weights().score(nbest.components, x).argmax(axis=1) for x in candidates}
-    best = max(candidates, key=lambda x: bleu.score(chosen[x]))
-    top, drawn = bleu.score(chosen[best]), bleu.resampled(chosen[best], draws)
-    for candidate in sorted(candidates, key=lambda x: abs(x - lenpen)):
-        behind = top - bleu.score(chosen[candidate])
-        if behind <= np.std(drawn - bleu.resampled(chosen[candidate], draws)):
-            return candidate
-    return best
+    count = len(nbest.texts)
+    draws = np.random.default_rng(1).multinomial(count, np.full(count, 1 / count), 200)
+    candidates = sorted({lenpen, *LENPENS.tolist()}, key=lambda x: (abs(x - lenpen), x))
+    chosen = [Weights().score(nbest.components, x).argmax(axis=1) for x in candidates]
+    scores = [bleu.score(c) for c in chosen]
+    best = max(range(len(candidates)), key=lambda i: (scores[i], -candidates[i]))
+    of_best = bleu.resampled(chosen[best], draws)
+    return next(  # the best itself at the latest
+        candidate
+        for candidate, c, score in zip(candidates, chosen, scores, strict=True)
+        if scores[best] - score <= np.std(of_best - bleu.resampled(c, draws))
+    )
 
 
 def grid_search(nbest: NBest, bleu: CorpusBleu) -> Weights:

@@ -193,14 +193,16 @@ def jobs_of(
         files = [folder / language / "checkpoint_best.pt" for language in languages]
         return ["--src-lm", files[0], "--tgt-lm", files[1]]
 
+    def warm_start(home: str) -> Path:
+        return work / home / "warmup" / "warmup" / "checkpoint_best.pt"
+
     def synthetic_jobs(home: str) -> list[Job]:
         jobs = []
-        start = work / home / "warmup" / "warmup" / "checkpoint_best.pt"
         for made, settings in recipe.synthetic.items():
             prefix, place = work / home / f"synthetic-{made}", work / home / f"data-{made}"
             name, waits = f"{home}/synthetic-{made}", [f"{home}/warmup/test"]
             options = [*lms_of(""), *shlex.split(settings["options"])]
-            jobs.append(script(name, waits, "synthesize.sh", data, start, prefix, *options))
+            jobs.append(script(name, waits, "synthesize.sh", data, warm_start(home), prefix, *options))
             more = ("--synthetic", prefix, "--upsample", settings.get("upsample", 1))
             of_it = (f"{home}/data-{made}", recipe.corpus[-1:], place, *more)
             jobs.append(Job(of_it[0], lambda of_it=of_it: corpus(*of_it), [name]))
@@ -220,8 +222,7 @@ def jobs_of(
             start = recipe.home(recipe.rows[0], seed)
             of_row = work / start / f"data-{row.synthetic}" if row.synthetic else data
             waits = [f"{start}/data-{row.synthetic}" if row.synthetic else f"{start}/warmup", *trained]
-            warm = work / start / "warmup" / "warmup" / "checkpoint_best.pt"
-            init = ["--init-src2tgt", warm, "--init-tgt2src", warm]
+            init = ["--init-src2tgt", warm_start(start), "--init-tgt2src", warm_start(start)]
             options = own_options(common, shlex.split(recipe.continued_options) + shlex.split(row.options))
             training = script(name, waits, "train_dual.sh", of_row, folder, *given, *init, *options)
         best = folder / row.stage / "checkpoint_best.pt"
