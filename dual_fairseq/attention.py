@@ -21,16 +21,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from fairseq import checkpoint_utils, utils
+from fairseq import utils
 from fairseq.dataclass.configs import GenerationConfig
 from fairseq.models import BaseFairseqModel
 
-from .checkpoint import check_dictionary, data_directories, load_state
+from .checkpoint import load_state
 from .corpus import open_text
 from .errors import UserError
 from .files import whole_file
 from .model import parameter_like
-from .pair import find_checkpoint, load_pair
+from .pair import find_checkpoint, model_of_state, pair_of_state
 from .text import TextPipeline, indices
 from .translate import as_filter, read_lines
 from .translator import MAX_LEN_A, MAX_LEN_B
@@ -215,22 +215,14 @@ def load_model(
         UserError: the checkpoint, its dictionaries or a language do not fit.
     """
     path = str(checkpoint)
-    cfg = load_state(path, "checkpoint")["cfg"].task
+    state = load_state(path, "checkpoint")
+    cfg, options = state["cfg"].task, {"eval_bleu": False}
     if cfg._name != "translation":
-        return load_pair(path, text.dictionaries, source, target, device, {"eval_bleu": False})
+        return pair_of_state(path, state, text.dictionaries, source, target, device, options)
     for option, wanted, trained in (("-s", source, cfg.source_lang), ("-t", target, cfg.target_lang)):
         if wanted not in (None, trained):
             raise UserError(f"{option} {wanted}: {path} translates {cfg.source_lang} to {cfg.target_lang}")
-    as_trained = [checkpoint.parent, *data_directories(cfg)]
-    changes = {"data": str(text.dictionaries), "eval_bleu": False}
-    try:
-        models, _, task = checkpoint_utils.load_model_ensemble_and_task([path], changes)
-    except RuntimeError as error:
-        raise UserError(f"{path}: does not fit the dictionaries in {text.dictionaries}; give its --dest") from error
-    sides = ((cfg.source_lang, task.source_dictionary), (cfg.target_lang, task.target_dictionary))
-    for language, dictionary in sides:
-        check_dictionary(dictionary, language, (d / f"dict.{language}.txt" for d in as_trained), path, "checkpoint")
-    return models[0].eval().to(device), task
+    return model_of_state(path, state, text.dictionaries, options, device)
 
 
 def draw_lines(options: argparse.Namespace, lines: Iterable[tuple[int, str]]) -> Iterator[tuple[Path, str]]:

@@ -75,7 +75,19 @@ def load_pair(
     path = os.fspath(checkpoint)
     if os.path.isdir(path):
         path = str(find_checkpoint(path))
-    state = load_state(path, "checkpoint")
+    return pair_of_state(path, load_state(path, "checkpoint"), data, source, target, device, overrides)
+
+
+def pair_of_state(
+    path: str,
+    state: dict[str, Any],
+    data: str | os.PathLike[str] | None = None,
+    source: str | None = None,
+    target: str | None = None,
+    device: str | torch.device | None = None,
+    overrides: dict[str, Any] | None = None,
+) -> tuple[DualModel, DualTranslationTask]:
+    """:func:`load_pair` of a checkpoint that has been read from ``path``; ``state["cfg"]`` is changed."""
     name = getattr(state["cfg"].task, "_name", None) or getattr(state["cfg"].task, "task", None)
     if name != "dual_translation":
         raise UserError(f"{path}: is a checkpoint of --task {name}, not of a pair (--task dual_translation)")
@@ -91,32 +103,52 @@ def load_pair(
     for option, language in (("src_lm", source), ("tgt_lm", target)):
         changes.setdefault(option, find_language_model(language, lms[language], path))
     folder = Path(os.fspath(data) if data is not None else state["cfg"].task.data.split(os.pathsep)[0])
-    stage = Path(os.path.abspath(path)).parent
-    own = stage.parent / "text"  # what a run keeps of its data
+    own = Path(os.path.abspath(path)).parent.parent / "text"  # what a run keeps of its data
     if data is None and not folder.is_dir() and own.is_dir():
         folder = own
     if not folder.is_dir():
         raise UserError(
             f"{path}: the folder of its dictionaries, {folder}, is not there; give the one that is (--data)"
         )
-    changes["data"] = os.fspath(folder)
-    as_trained = [stage, own, *data_directories(state["cfg"].task)]
     known = {field.name for field in fields(DualTranslationConfig)}
     if unknown := [name for name in changes if name not in known and name not in state["cfg"].model]:
         raise UserError(f"{path}: {', '.join(unknown)}: no option of --task dual_translation or of this model")
-    overwrite_args_by_name(state["cfg"], changes)
     with open_dict(state["cfg"].task):  # options that are younger than the checkpoint
         state["cfg"].task.update({name: changes[name] for name in changes.keys() & known})
+    pair, task = model_of_state(path, state, folder, changes, device)
+    task.gone_language_models = [lm for lm in lms.values() if lm and lm not in (task.cfg.src_lm, task.cfg.tgt_lm)]
+    return pair, task
+
+
+def model_of_state(
+    path: str,
+    state: dict[str, Any],
+    data: Path,
+    overrides: dict[str, Any],
+    device: str | torch.device | None = None,
+) -> tuple[Any, Any]:
+    """The model of a checkpoint that has been read, in evaluation mode, and its task.
+
+    Args:
+        path, state: the checkpoint; ``state["cfg"]`` is changed.
+        data: the folder of the dictionaries.
+        overrides: of fairseq's model and task options that the checkpoint knows.
+        device: where to put the model; default: a GPU if there is one.
+
+    Raises:
+        UserError: the dictionaries are not those that the model was trained with.
+    """
+    stage = Path(os.path.abspath(path)).parent
+    as_trained = [stage, stage.parent / "text", *data_directories(state["cfg"].task)]
+    state["args"] = None  # older fairseq's, which would come before cfg
+    overwrite_args_by_name(state["cfg"], {**overrides, "data": os.fspath(data)})
     try:
         models, _, task = checkpoint_utils.load_model_ensemble_and_task([path], state=state)
     except RuntimeError as error:
-        raise UserError(
-            f"{path}: does not fit the dictionaries in {folder}; give the data it was trained on"
-        ) from error
-    for language, dictionary in ((source, task.source_dictionary), (target, task.target_dictionary)):
+        raise UserError(f"{path}: does not fit the dictionaries in {data}; give the data it was trained on") from error
+    sides = ((task.cfg.source_lang, task.source_dictionary), (task.cfg.target_lang, task.target_dictionary))
+    for language, dictionary in sides:
         check_dictionary(dictionary, language, (d / f"dict.{language}.txt" for d in as_trained), path, "checkpoint")
-    task.gone_language_models = [lm for lm in lms.values() if lm and lm not in (task.cfg.src_lm, task.cfg.tgt_lm)]
-    pair = models[0].eval()
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    return pair.to(device), task
+    return models[0].eval().to(device), task

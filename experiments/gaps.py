@@ -15,7 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from run import Recipe, Runner, experiment_parser, mean_sd
+from run import Recipe, experiment_parser, mean_sd
+from runner import Runner
 
 COLUMNS = ("log_p_y_given_x", "log_p_x_given_y", "gap", "tokens_x", "tokens_y")
 Scores = dict[str, np.ndarray]
@@ -134,9 +135,8 @@ def main() -> None:
     options = parser.parse_args()
     recipe, work = Recipe.read(options.recipe), options.work.resolve()
     try:
-        found = scores_of(recipe, work, options.seeds, options.splits, Runner(work, ["--cpu"] if options.cpu else []))
-    except RuntimeError as error:
-        sys.exit(f"{error}; the same command goes on from here")
+        with Runner(work, ["--cpu"] if options.cpu else []) as runner:
+            found = scores_of(recipe, work, options.seeds, options.splits, runner)
     except FileNotFoundError as error:
         sys.exit(f"{error.filename}: there is no such checkpoint; experiments/run.py with this recipe makes it")
     text = tables(recipe, found, options.splits, options.weight)

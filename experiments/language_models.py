@@ -16,7 +16,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from run import ROOT, Runner
+from runner import ROOT, Runner
 
 LANGUAGES = ("de", "en")
 TEXT = "--train 3000 --valid 500 --test 500 --mono 12000 --seed 1"
@@ -39,10 +39,9 @@ def main() -> None:
     parser.add_argument("--cpu", action="store_true", help="use no GPU even if there is one")
     options = parser.parse_args()
     work = options.work.resolve()
-    runner = Runner(work, ["--cpu"] if options.cpu else [])
     text = work / "text"
 
-    try:
+    with Runner(work, ["--cpu"] if options.cpu else []) as runner:
         runner("text", [sys.executable, "-m", "dual_fairseq.toy_grammar", str(text), *TEXT.split()])
         for tokens, kind in (("bpe", "--bpe-size 1200"), ("char", "--subword char")):
             script = (
@@ -56,8 +55,6 @@ def main() -> None:
                 folder = work / f"model-{number}" / language
                 command = [str(ROOT / "scripts/train_lm.sh"), str(work / tokens / "lm" / language), str(folder)]
                 runner(f"model-{number}-{language}", [*command, *runner.machine, *settings.split()])
-    except RuntimeError as error:
-        sys.exit(f"{error}; the same command goes on from here")
     tabulate(work)
 
 

@@ -17,20 +17,16 @@ import argparse
 import json
 import os
 import shlex
-import signal
 import statistics
-import subprocess
 import sys
-import threading
-import time
 import tomllib
-from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
+from runner import ROOT, Job, Runner, run_all
+
 sys.path.insert(0, str(ROOT))
 
 SAMPLES = 1000  # of the paired bootstrap
@@ -126,45 +122,6 @@ def read_with_bases(path: Path) -> dict[str, Any]:
     content = tomllib.loads(path.read_text(encoding="utf-8"))
     base = content.pop("base", None)
     return read_with_bases(path.parent / base) | content if base else content
-
-
-@dataclass
-class Job:
-    """A command and the jobs that have to be done before it."""
-
-    name: str
-    run: Callable[[], None]
-    after: list[str] = field(default_factory=list)
-
-
-class Runner:
-    """Runs commands of the repository and keeps what they print, a log a job."""
-
-    def __init__(self, work: Path, machine: Sequence[str]) -> None:
-        self.work, self.machine = work, list(machine)
-        (work / "logs").mkdir(parents=True, exist_ok=True)
-        self._running: set[subprocess.Popen] = set()
-        self._lock = threading.Lock()
-
-    def __call__(self, name: str, command: Sequence[str]) -> None:
-        """Run it in the repository; RuntimeError if it fails."""
-        log = self.work / "logs" / f"{name.replace('/', '-')}.log"
-        with log.open("ab") as file:
-            file.write(f"\n# {time.strftime('%F %T')}\n# {shlex.join(command)}\n".encode())
-            file.flush()
-            process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=file, stderr=file)
-            with self._lock:
-                self._running.add(process)
-            status = process.wait()
-            with self._lock:
-                self._running.discard(process)
-        if status:
-            raise RuntimeError(f"{name} ended with status {status}; see {log}")
-
-    def stop(self) -> None:
-        with self._lock:
-            for process in self._running:
-                process.terminate()
 
 
 def jobs_of(
@@ -269,28 +226,6 @@ def parallel_text(corpus: Path, recipe: Recipe, language: str, folder: Path) -> 
     for link, name in files.items():
         (folder / link).unlink(missing_ok=True)
         (folder / link).symlink_to(os.path.relpath(corpus / "dual" / name, folder))
-
-
-def run_all(jobs: Sequence[Job], workers: int, runner: Runner) -> None:
-    """Run the jobs, so many side by side; the first failure stops all of them."""
-    waiting, done, running = list(jobs), set(), {}
-    with ThreadPoolExecutor(workers) as pool:
-        try:
-            while waiting or running:
-                for job in [job for job in waiting if done.issuperset(job.after)][: workers - len(running)]:
-                    waiting.remove(job)
-                    print(f"{time.strftime('%T')} {job.name}", flush=True)
-                    running[pool.submit(job.run)] = job
-                finished, _ = wait(running, return_when=FIRST_COMPLETED)
-                for future in finished:
-                    job = running.pop(future)
-                    future.result()
-                    done.add(job.name)
-        except BaseException as error:
-            runner.stop()
-            if isinstance(error, RuntimeError | KeyboardInterrupt):
-                sys.exit(f"{str(error) or 'stopped'}; the same command goes on from here")
-            raise
 
 
 # --- the table
@@ -497,11 +432,10 @@ def main() -> None:
     options = parser.parse_args()
 
     recipe, work = Recipe.read(options.recipe), options.work.resolve()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what it runs has to stop with it
-    runner = Runner(work, ["--cpu"] if options.cpu else [])
     if not options.table:
         corpus_options = ["--from", str(options.folder.resolve())] if options.folder else []
-        run_all(jobs_of(recipe, work, options.seeds, runner, corpus_options), options.jobs, runner)
+        with Runner(work, ["--cpu"] if options.cpu else []) as runner:
+            run_all(jobs_of(recipe, work, options.seeds, runner, corpus_options), options.jobs, runner)
     tabulate(recipe, work, options.seeds, options.recipe.stem)
 
 

@@ -16,6 +16,7 @@ sys.path.insert(0, str(ROOT / "experiments"))
 try:
     import gaps
     import run as experiment
+    import runner as running
 finally:
     sys.path.pop(0)
 
@@ -63,8 +64,8 @@ def recipe(tmp_path):
     return path
 
 
-def commands(recipe, tmp_path, **settings) -> dict[str, experiment.Job]:
-    runner = experiment.Runner(tmp_path / "work", settings.get("machine", []))
+def commands(recipe, tmp_path, **settings) -> dict[str, running.Job]:
+    runner = running.Runner(tmp_path / "work", settings.get("machine", []))
     jobs = experiment.jobs_of(experiment.Recipe.read(recipe), tmp_path / "work", [1, 2], runner, [])
     return {job.name: job for job in jobs}
 
@@ -131,7 +132,7 @@ def test_seeds_may_share_a_warm_start_and_what_it_translated(recipe, tmp_path):
 
 def test_what_is_meant_for_fairseq_stays_behind_the_dashes(recipe, tmp_path, monkeypatch):
     ran: list[list[str]] = []
-    monkeypatch.setattr(experiment.Runner, "__call__", lambda self, name, command: ran.append(list(command)))
+    monkeypatch.setattr(running.Runner, "__call__", lambda self, name, command: ran.append(list(command)))
     jobs = commands(recipe, tmp_path, machine=["--cpu"])
     jobs["seed-2/dual"].run()
     (command,) = ran
@@ -152,7 +153,7 @@ def test_translated_text_goes_to_preprocessing_through_a_recipe_script_too(recip
     text = recipe.read_text()
     recipe.write_text(text[: text.index("corpus")] + of_script + text[text.index("pair_options") :])
     ran: list[list[str]] = []
-    monkeypatch.setattr(experiment.Runner, "__call__", lambda self, name, command: ran.append(list(command)))
+    monkeypatch.setattr(running.Runner, "__call__", lambda self, name, command: ran.append(list(command)))
     commands(recipe, tmp_path)["seed-1/data-captions"].run()
     (command,) = ran
     dashes = command.index("--")
@@ -160,24 +161,37 @@ def test_translated_text_goes_to_preprocessing_through_a_recipe_script_too(recip
 
 
 def test_a_failing_command_ends_all_with_a_line_that_names_its_log(tmp_path):
-    runner = experiment.Runner(tmp_path, [])
-    jobs = [
-        experiment.Job("bad", lambda: runner("bad", [sys.executable, "-c", "raise SystemExit(3)"])),
-        experiment.Job("next", lambda: pytest.fail("must not run"), ["bad"]),
-    ]
-    with pytest.raises(SystemExit, match=r"bad ended with status 3; see .*bad\.log"):
-        experiment.run_all(jobs, 2, runner)
+    with (
+        pytest.raises(SystemExit, match=r"bad ended with status 3; see .*bad\.log; the same command goes on"),
+        running.Runner(tmp_path, []) as runner,
+    ):
+        jobs = [
+            running.Job("bad", lambda: runner("bad", [sys.executable, "-c", "raise SystemExit(3)"])),
+            running.Job("next", lambda: pytest.fail("must not run"), ["bad"]),
+        ]
+        running.run_all(jobs, 2, runner)
 
 
-def test_stopped_from_outside_it_stops_what_it_runs(recipe, tmp_path):
-    text = recipe.read_text()
+@pytest.mark.parametrize("parallel", [True, False], ids=["of-a-recipe", "one-by-one"])
+def test_stopped_from_outside_it_stops_what_it_runs(recipe, tmp_path, parallel):
     mark, sleeper = tmp_path / "pid", tmp_path / "sleeper.py"
     writes = f"print(os.getpid(), file=open({str(mark)!r}, 'w'), flush=True)"
     sleeper.write_text(f"import os, time\n{writes}\ntime.sleep(600)")
-    of_corpus = f'corpus = ["python {sleeper}"]\n'
-    recipe.write_text(text[: text.index("corpus")] + of_corpus + text[text.index("pair_options") :])
-    command = [sys.executable, str(ROOT / "experiments/run.py"), str(recipe), str(tmp_path / "work"), "--cpu"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    if parallel:
+        text = recipe.read_text()
+        of_corpus = f'corpus = ["python {sleeper}"]\n'
+        recipe.write_text(text[: text.index("corpus")] + of_corpus + text[text.index("pair_options") :])
+        command = [ROOT / "experiments/run.py", recipe, tmp_path / "work", "--cpu"]
+    else:
+        code = f"""from runner import Runner
+from pathlib import Path
+with Runner(Path({str(tmp_path)!r}), []) as runner:
+    runner("sleeper", [{sys.executable!r}, {str(sleeper)!r}])
+"""
+        command = ["-c", code]
+    process = subprocess.Popen(
+        [sys.executable, *map(str, command)], cwd=ROOT / "experiments", stderr=subprocess.PIPE, text=True
+    )
     deadline = time.monotonic() + 60
     while not (mark.is_file() and mark.read_text()) and time.monotonic() < deadline:
         time.sleep(0.05)

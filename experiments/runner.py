@@ -1,0 +1,101 @@
+"""Runs the repository's own commands, several side by side, and stops them when it is stopped."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass
+class Job:
+    """A command and the jobs that have to be done before it."""
+
+    name: str
+    run: Callable[[], None]
+    after: list[str] = field(default_factory=list)
+
+
+class Runner:
+    """Runs commands of the repository and keeps what they print, a log a job.
+
+    ``with Runner(...) as runner:`` stops them if they, the block, Ctrl-C or a SIGTERM end it early. A command that
+    failed and a signal then end the process with one line.
+
+    Args:
+        work: gets ``logs``.
+        machine: options that every script gets.
+    """
+
+    def __init__(self, work: Path, machine: Sequence[str]) -> None:
+        self.work, self.machine = work, list(machine)
+        (work / "logs").mkdir(parents=True, exist_ok=True)
+        self._running: set[subprocess.Popen] = set()
+        self._lock = threading.Lock()
+        self._stopped = False
+
+    def __call__(self, name: str, command: Sequence[str]) -> None:
+        """Run it in the repository; RuntimeError if it fails."""
+        log = self.work / "logs" / f"{name.replace('/', '-')}.log"
+        with log.open("ab") as file:
+            file.write(f"\n# {time.strftime('%F %T')}\n# {shlex.join(command)}\n".encode())
+            file.flush()
+            with self._lock:
+                if self._stopped:
+                    raise RuntimeError(f"{name} was not begun")
+                process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=file, stderr=file)
+                self._running.add(process)
+            status = process.wait()
+            with self._lock:
+                self._running.discard(process)
+        if status:
+            raise RuntimeError(f"{name} ended with status {status}; see {log}")
+
+    def stop(self) -> None:
+        """Ask all that runs to stop; nothing is begun any more."""
+        with self._lock:
+            self._stopped = True
+            for process in self._running:
+                process.terminate()
+
+    def __enter__(self) -> Runner:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if error is not None:
+            self.stop()
+            for process in list(self._running):
+                process.wait()
+        if isinstance(error, RuntimeError | KeyboardInterrupt):
+            sys.exit(f"{str(error) or 'stopped'}; the same command goes on from here")
+
+
+def run_all(jobs: Sequence[Job], workers: int, runner: Runner) -> None:
+    """Run the jobs, so many side by side; the first failure stops all of them."""
+    waiting, done, running = list(jobs), set(), {}
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            while waiting or running:
+                for job in [job for job in waiting if done.issuperset(job.after)][: workers - len(running)]:
+                    waiting.remove(job)
+                    print(f"{time.strftime('%T')} {job.name}", flush=True)
+                    running[pool.submit(job.run)] = job
+                finished, _ = wait(running, return_when=FIRST_COMPLETED)
+                for future in finished:
+                    job = running.pop(future)
+                    future.result()
+                    done.add(job.name)
+        except BaseException:  # or the pool would wait for them
+            runner.stop()
+            raise
