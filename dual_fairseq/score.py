@@ -35,7 +35,7 @@ from .pair import find_checkpoint, load_pair
 from .progress import Progress
 from .scoring import BATCH_TOKENS, language_model_log_probs, translation_log_probs
 from .task import DualTranslationTask
-from .text import TextPipeline
+from .text import TextPipeline, looks_foreign
 
 CONDITIONALS = ("log_p_y_given_x", "log_p_x_given_y")
 LOG_PROBS = (*CONDITIONALS, "log_p_x", "log_p_y")
@@ -341,12 +341,13 @@ def score_command(arguments: Sequence[str]) -> None:
         unknown = (task.source_dictionary.unk(), task.target_dictionary.unk())
         name = direction_name(task.cfg.source_lang, task.cfg.target_lang)
         say(f"scoring {total:,} pairs of {name} on the {'GPU' if device.type == 'cuda' else 'CPU'}")
-        first, noted = 1, 0
+        first, noted, told = 1, 0, False
         file.write("\t".join(COLUMNS).encode() + b"\n")
         with Progress("score", total, "pairs", tell=say) as bar:
             progress = _Passes(bar, passes=4 if lms else 2)
             for block in blocks:
                 text = (block.sources, block.targets)
+                told = told or _tell_foreign(text, task)
                 scores = score_pairs(pair, task, *text, lms, options.max_tokens, progress.advance)
                 columns = block_columns(block, scores, unknown, limit)
                 write_rows(file, first, columns)
@@ -396,6 +397,19 @@ def _language_models(options: argparse.Namespace, task: DualTranslationTask) -> 
     reason = f"the language model {gone[0]} that it was trained with is gone" if gone else "has no language models"
     say(f"note: {options.checkpoint}: {reason}: the cells that need one stay empty; --src-lm and --tgt-lm fill them")
     return None
+
+
+def _tell_foreign(text: tuple[Sequence[Tensor], Sequence[Tensor]], task: DualTranslationTask) -> bool:
+    """Warn of text that is unknown to the models; whether it was done."""
+    dictionaries = ((task.cfg.source_lang, task.source_dictionary), (task.cfg.target_lang, task.target_dictionary))
+    foreign = [
+        f"{role} ({language})"
+        for role, sentences, (language, dictionary) in zip(("source", "target"), text, dictionaries, strict=True)
+        if looks_foreign(sentences, dictionary)
+    ]
+    if foreign:
+        say(f"warning: most tokens of {' and '.join(foreign)} are unknown to the models; are these the right files?")
+    return bool(foreign)
 
 
 class _Passes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -166,6 +166,20 @@ def indices(tokens: Sequence[str], dictionary: Dictionary) -> Tensor:
     """(T,) token indices with ``</s>``. A word that looks like one of fairseq's own symbols is unknown to the model."""
     known = (dictionary.index(token) for token in tokens)
     return torch.tensor([*(i if i >= dictionary.nspecial else dictionary.unk() for i in known), dictionary.eos()])
+
+
+def looks_foreign(sentences: Iterable[Tensor], dictionary: Dictionary) -> bool:
+    """Whether most tokens of a text are unknown to a model: swapped files, another language, text segmented otherwise.
+
+    Args:
+        sentences: token indices, each ending in ``</s>``; fewer than 20 tokens in all tell nothing.
+        dictionary: the model's.
+    """
+    total = unknown = 0
+    for sentence in sentences:
+        total += int(sentence.ne(dictionary.eos()).sum())
+        unknown += int(sentence.eq(dictionary.unk()).sum())
+    return total >= 20 and unknown > total / 2
 
 
 def characters(line: str) -> str:

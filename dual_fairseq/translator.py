@@ -30,7 +30,7 @@ from .model import DualModel, parameter_like
 from .pair import find_checkpoint, load_pair
 from .scoring import length_sorted_batches
 from .task import DualTranslationTask
-from .text import SEPARATOR, TextPipeline, indices
+from .text import SEPARATOR, TextPipeline, indices, looks_foreign
 
 logger = logging.getLogger(__name__)
 
@@ -83,6 +83,7 @@ class DualTranslator:
         self._tasks[self.languages[::-1]].dual_inference_lms = task.dual_inference_lms  # loaded once
         self._generators: dict[str, tuple[Any, Any]] = {}  # target language → what its last one was made for, and it
         self._lenpen: dict[tuple[str, str], float] = {}  # of tuned weights
+        self._told: set[tuple[str, str]] = set()  # directions given text that looks foreign
         for pair in self.pairs:
             # without BeamableMM (of fconv), which binds a model to one beam size
             pair.prepare_for_inference_(SimpleNamespace(generation=GenerationConfig(no_beamable_mm=True)))
@@ -263,6 +264,12 @@ class DualTranslator:
             pieces += [indices(part, task.source_dictionary) for part in parts]
             text_of += [number] * len(parts)
             left.append(len(parts))
+        if (source, target) not in self._told and looks_foreign(pieces, task.source_dictionary):
+            self._told.add((source, target))  # once for a file
+            logger.warning(
+                "lines %d to %d: most tokens are unknown to the models; is the text %s?",
+                first, first + len(left) - 1, source,
+            )  # fmt: skip
         advance(left.count(0))
 
         found: list[list[tuple[str, float]]] = [[] for _ in pieces]

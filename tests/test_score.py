@@ -168,6 +168,13 @@ def test_seen_from_the_other_side_the_columns_change_places(checkpoint, tmp_path
         np.testing.assert_allclose(column(there, other), column(here, name), atol=1e-3)
 
 
+def test_swapped_files_are_told(checkpoint, tmp_path, text, capsys):
+    run(checkpoint, tmp_path, *segmented(text))
+    assert "warning" not in capsys.readouterr().err
+    run(checkpoint, tmp_path, *segmented(text[::-1]))
+    assert f"most tokens of source ({SOURCE}) and target ({TARGET}) are unknown" in capsys.readouterr().err
+
+
 def test_what_cannot_be_scored_has_empty_cells_and_a_note(checkpoint, tmp_path, text):
     good = run(checkpoint, tmp_path, *segmented(text))
     source, target = (file.read_bytes().splitlines() for file in text)

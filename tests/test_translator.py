@@ -269,6 +269,20 @@ def test_order_and_empty_lines_are_kept_in_batches_of_any_size(pair):
     assert pair.translate([], SOURCE, TARGET) == []
 
 
+def test_text_of_which_the_models_know_nothing_is_told_once(run, dest, caplog):
+    pair = DualTranslator.from_pretrained(run, dest, "cpu")
+    options = {"beam": 1, "max_len_a": 0, "max_len_b": 3}
+    with caplog.at_level(logging.WARNING, logger="dual_fairseq"):
+        caplog.clear()
+        pair.translate(["Bak1 bet2 bik3."] * 20, SOURCE, TARGET, **options)
+        pair.translate(["\u4f60\u597d"], SOURCE, TARGET, **options)  # too little to tell by
+        assert not caplog.records
+        for _ in range(2):
+            pair.translate(["\u4f60\u597d \u4e16\u754c"] * 10, SOURCE, TARGET, first=3, **options)
+    (record,) = caplog.records
+    assert record.getMessage() == f"lines 3 to 12: most tokens are unknown to the models; is the text {SOURCE}?"
+
+
 def test_an_over_long_line_is_translated_in_pieces_and_named(pair, caplog):
     first, second = "Bak1 bet2 bik3 bop0. " * 5, "Bak1 bet2. " * 6
     tokens = [len(pair.text.encode(text, SOURCE).split()) for text in (first, second)]
