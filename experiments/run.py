@@ -59,7 +59,8 @@ class Row:
 class Recipe:
     """What a recipe file holds; ``*_options`` are options of the script in question.
 
-    A file may name another as ``base``, which may do so too, and hold only what differs.
+    A file may name another as ``base``, which may do so too, and hold only what differs; with ``only``, a list of ids,
+    it takes no more than these of the rows.
 
     Args:
         title: of the table.
@@ -93,7 +94,12 @@ class Recipe:
         """Exits with one line if it cannot be read."""
         try:
             content = read_with_bases(path)
-            rows = [Row("warmup", "warm start", stage="warmup"), *(Row(**row) for row in content.pop("row"))]
+            rows = [Row(**row) for row in content.pop("row")]
+            if (only := content.pop("only", None)) is not None:
+                if unknown := set(only) - {row.id for row in rows}:
+                    raise ValueError(f"only: there is no row {', '.join(sorted(unknown))}")
+                rows = [row for row in rows if row.id in only]
+            rows.insert(0, Row("warmup", "warm start", stage="warmup"))
             recipe = cls(rows=rows, **content)
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             sys.exit(f"{path}: is not a recipe: {error}")

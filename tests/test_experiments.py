@@ -88,6 +88,15 @@ def test_a_recipe_of_a_base_makes_only_what_its_own_rows_need(recipe, tmp_path):
     assert not [name for name in jobs if "parallel" in name or "captions" in name or "mle" in name]
 
 
+def test_a_recipe_takes_some_rows_of_its_base(recipe, tmp_path):
+    other = tmp_path / "other.toml"
+    other.write_text('base = "small.toml"\nonly = ["mle"]\n')
+    assert [row.id for row in experiment.Recipe.read(other).rows] == ["warmup", "mle"]
+    other.write_text('base = "small.toml"\nonly = ["mle", "dula"]\n')
+    with pytest.raises(SystemExit, match="there is no row dula"):
+        experiment.Recipe.read(other)
+
+
 @pytest.mark.parametrize(
     "change, complaint",
     [

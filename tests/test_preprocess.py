@@ -538,6 +538,27 @@ def test_multi30k_downloads_or_takes_a_folder(mirror: tuple[str, Path], tmp_path
     assert run.returncode == 0 and run.stderr.count("done before") == 4
 
 
+def test_french_that_the_pairs_leave_over_is_text_of_its_own(tmp_path: Path) -> None:
+    """There are no French captions beside the parallel ones."""
+    folder = tmp_path / "m30k"
+    write_corpus(folder, ending=".gz")
+    for name, new in (("train", "train"), ("valid", "val"), ("test", "test_2016_flickr")):
+        (folder / f"{name}.de.gz").rename(folder / f"{new}.fr.gz")
+        (folder / f"{name}.en.gz").rename(folder / f"{new}.en.gz")
+    training = [f"{line[:-1]} {number}." for number, line in enumerate(sentences("de", 60, 0))]
+    (folder / "train.fr.gz").write_bytes(gzip.compress("\n".join(training).encode()))
+    (folder / "mono").mkdir()
+    for i in range(1, 6):
+        (folder / "mono" / f"train.{i}.en.gz").write_bytes(gzip.compress(f"A caption {i}.\n".encode()))
+    arguments = ["-s", "en", "-t", "fr", "--from", folder, "--mono", "--pairs", "40", "--", "--bpe-size", "40"]
+    run = script("recipes/multi30k.sh", tmp_path / "data", *arguments)
+    assert run.returncode == 0, run.stderr
+    raw = tmp_path / "data" / "raw"
+    assert (raw / "train.fr").read_text().splitlines() == training[:40]
+    assert (raw / "mono.fr").read_text().splitlines() == training[40:]
+    assert (raw / "mono.en").read_text().splitlines() == [f"A caption {i}." for i in range(1, 6)]
+
+
 def test_multi30k_refuses_what_it_does_not_know(tmp_path: Path) -> None:
     for arguments, message in (
         ([], "DEST is missing"),

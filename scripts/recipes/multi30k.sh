@@ -18,7 +18,7 @@ For non-commercial research and education only; see https://github.com/multi30k/
   -s, --source-lang LANG   de (default), en or fr
   -t, --target-lang LANG   en (default), de or fr
   --mono                   give the language models the task 2 captions too: 145,000 more lines of German and of
-                           English (there are none of French)
+                           English. There are none of French: with --pairs, the French lines that it leaves over
   --pairs N                take only the first N training pairs: a low-resource setting
   --from FOLDER            fetch nothing, take FOLDER/{train,val,test_2016_flickr}.LANG.gz and, with --mono,
                            FOLDER/mono/train.{1..5}.LANG.gz
@@ -86,11 +86,19 @@ if [[ -n $pairs ]]; then
     train=$dest/download/train-$pairs
     [[ $train != -* ]] || train=./$train
     mkdir -p -- "$dest/download" 2>/dev/null || die "$dest: cannot be written; choose another DEST"
-    for language in "$source_lang" "$target_lang"; do
+    # lines RANGE LANGUAGE FILE: of the training text; sed reads to the end, so that gzip is not cut off.
+    lines() {
+        gzip -dc -- "$from/train.$2.gz" | sed -n "$1p" >"$3.partial"
+        mv -- "$3.partial" "$3"
+    }
+    for role in source target; do
+        language=${role}_lang language=${!language}
         [[ -r $from/train.$language.gz ]] || die "$from/train.$language.gz: there is no such file"
-        # sed reads to the end, so that gzip is not cut off
-        gzip -dc -- "$from/train.$language.gz" | sed -n "1,${pairs}p" >"$train.$language.partial"
-        mv -- "$train.$language.partial" "$train.$language"
+        lines "1,$pairs" "$language" "$train.$language"
+        if [[ $mono == yes && $language == fr ]]; then
+            lines "$((pairs + 1)),\$" fr "$train.others.fr"
+            extra+=("--extra-mono-$role" "$train.others.fr")
+        fi
     done
 fi
 
