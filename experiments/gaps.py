@@ -15,7 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from run import Recipe, experiment_parser, mean_sd
+from recipe import Recipe, experiment_parser
+from run import mean_sd
 from runner import Runner
 
 COLUMNS = ("log_p_y_given_x", "log_p_x_given_y", "gap", "tokens_x", "tokens_y")
@@ -26,7 +27,7 @@ def scores_of(
     recipe: Recipe, work: Path, seeds: Sequence[int], splits: Sequence[str], runner: Runner
 ) -> dict[tuple[str, str], list[Scores]]:
     """(row, split) → for each seed the columns of ``python -m dual_fairseq.score``, (N,) each, nats."""
-    models = work / "lm" / next(iter(recipe.language_models))
+    models = work / "lm" / recipe.first_language_models
     lms = [("--src-lm", recipe.source), ("--tgt-lm", recipe.target)]
     given = [str(word) for name, language in lms for word in (name, models / language / "checkpoint_best.pt")]
     found: dict[tuple[str, str], list[Scores]] = {}

@@ -14,9 +14,12 @@ from conftest import ROOT
 
 sys.path.insert(0, str(ROOT / "experiments"))
 try:
+    import baseline
     import gaps
     import run as experiment
     import runner as running
+    from plan import Plan
+    from recipe import Recipe
 finally:
     sys.path.pop(0)
 
@@ -66,15 +69,15 @@ def recipe(tmp_path):
 
 def commands(recipe, tmp_path, **settings) -> dict[str, running.Job]:
     runner = running.Runner(tmp_path / "work", settings.get("machine", []))
-    jobs = experiment.jobs_of(experiment.Recipe.read(recipe), tmp_path / "work", [1, 2], runner, [])
-    return {job.name: job for job in jobs}
+    plan = Plan(Recipe.read(recipe), tmp_path / "work", runner)
+    return {job.name: job for job in plan.jobs([1, 2])}
 
 
 def test_the_recipes_of_the_repository_can_be_read():
     paths = sorted((ROOT / "experiments").glob("*.toml"))
     assert paths
     for path in paths:
-        assert experiment.Recipe.read(path).rows[0].id == "warmup"
+        assert Recipe.read(path).rows[0].id == "warmup"
 
 
 def test_a_recipe_of_a_base_makes_only_what_its_own_rows_need(recipe, tmp_path):
@@ -83,7 +86,7 @@ def test_a_recipe_of_a_base_makes_only_what_its_own_rows_need(recipe, tmp_path):
     third = tmp_path / "third.toml"
     third.write_text('base = "other.toml"\ntitle = "third"\n')
     jobs = commands(third, tmp_path)
-    assert experiment.Recipe.read(third).title == "third"
+    assert Recipe.read(third).title == "third"
     assert "lm/all/de" in jobs and "seed-1/a/test" in jobs
     assert not [name for name in jobs if "parallel" in name or "captions" in name or "mle" in name]
 
@@ -91,10 +94,10 @@ def test_a_recipe_of_a_base_makes_only_what_its_own_rows_need(recipe, tmp_path):
 def test_a_recipe_takes_some_rows_of_its_base(recipe, tmp_path):
     other = tmp_path / "other.toml"
     other.write_text('base = "small.toml"\nonly = ["mle"]\n')
-    assert [row.id for row in experiment.Recipe.read(other).rows] == ["warmup", "mle"]
+    assert [row.id for row in Recipe.read(other).rows] == ["warmup", "mle"]
     other.write_text('base = "small.toml"\nonly = ["mle", "dula"]\n')
     with pytest.raises(SystemExit, match="there is no row dula"):
-        experiment.Recipe.read(other)
+        Recipe.read(other)
 
 
 @pytest.mark.parametrize(
@@ -112,7 +115,7 @@ def test_a_recipe_takes_some_rows_of_its_base(recipe, tmp_path):
 def test_a_recipe_that_is_none_is_refused_in_a_line(recipe, change, complaint):
     recipe.write_text(recipe.read_text().replace(*change, 1 if change[0] != "[[row]]" else -1))
     with pytest.raises(SystemExit) as refusal:
-        experiment.Recipe.read(recipe)
+        Recipe.read(recipe)
     assert str(recipe) in str(refusal.value) and complaint in str(refusal.value)
     assert "\n" not in str(refusal.value)
 
@@ -127,6 +130,47 @@ def test_every_job_waits_for_what_it_needs(recipe, tmp_path):
     assert {"seed-1/warmup/test", "seed-2/mle", "seed-2/dual/test", "lm/parallel/en", "parallel/de"} <= seen
     assert jobs["seed-2/mle"].after == ["seed-2/warmup", "lm/all/de", "lm/all/en"]
     assert jobs["seed-2/dual"].after == ["seed-2/data-captions", "lm/parallel/de", "lm/parallel/en"]  # fmt: skip
+
+
+def test_variants_of_the_warm_start_differ_from_it_in_what_they_say(recipe, tmp_path, monkeypatch):
+    recipe.write_text(
+        recipe.read_text() + '[[variant]]\nid = "drier"\nname = "drier"\noptions = "--dropout 0.4 -- --clip-norm 2"\n'
+        '[[variant]]\nid = "short"\nname = "short"\npreprocess = "--bpe-size 100"\n'
+    )
+    ran: dict[str, list[str]] = {}
+    monkeypatch.setattr(running.Runner, "__call__", lambda self, name, command: ran.update({name: list(command)}))
+    plan = Plan(Recipe.read(recipe), tmp_path / "work", running.Runner(tmp_path / "work", ["--cpu"]))
+    jobs = baseline.jobs_of(plan, [1, 2])
+    for job in jobs:
+        job.run()
+    assert len({job.name for job in jobs}) == len(jobs) == 1 + 2 + 2 + 1 + 2
+    assert [job.after for job in jobs if job.name == "short/seed-2"] == [["short/data"]]
+    own, drier, short = (ran[name] for name in ("seed-2/warmup", "drier/seed-2", "short/seed-2"))
+    work = tmp_path / "work"
+    assert own[2:5] == [str(work / "data"), str(work / "seed-2/warmup"), "--warmup-only"]
+    dashes = own.index("--")
+    folder = str(work / "baseline/drier/seed-2")
+    assert drier == [*own[:3], folder, *own[4:dashes], "--dropout", "0.4", *own[dashes:], "--clip-norm", "2"]
+    assert short == [*own[:2], str(work / "baseline/short/data"), str(work / "baseline/short/seed-2"), *own[4:]]
+    assert ran["short/data"][-2:] == ["--bpe-size", "100"]
+    assert ran["short/data"].count("--bpe-size") == 2  # the last one counts
+
+
+def test_the_table_of_variants_is_of_the_validation_text(recipe, tmp_path):
+    recipe.write_text(recipe.read_text() + '[[variant]]\nid = "a"\nname = "drier"\n')
+    for folder, scores in (("seed-1/warmup", (10, 20)), ("seed-2/warmup", (12, 20)), ("baseline/a/seed-1", (9, 9))):
+        stage = tmp_path / folder / "warmup"
+        stage.mkdir(parents=True)
+        (stage / "finished").touch()
+        mean = sum(scores) / 2
+        valid = {"valid_bleu_de-en": scores[0], "valid_bleu_en-de": scores[1], "valid_bleu": mean,
+                 "valid_best_bleu": mean, "valid_num_updates": 62}  # fmt: skip
+        train = {"train_num_updates": 62, "train_train_wall": 36}
+        (stage / "train.log").write_text(f"x | valid | {json.dumps(valid)}\nx | train | {json.dumps(train)}\n")
+    text = baseline.table(Recipe.read(recipe), tmp_path, [1, 2])
+    assert "| as in the recipe | 11.00 ± 1.41 | 20.00 ± 0.00 | 15.50 ± 0.71 | 62 | 0.01 |" in text
+    assert "Not trained yet: drier." in text
+    assert "| drier | 9.00 | 9.00 | 9.00 | 62 | 0.01 |" in baseline.table(Recipe.read(recipe), tmp_path, [1])
 
 
 def test_seeds_may_share_a_warm_start_and_what_it_translated(recipe, tmp_path):
@@ -220,12 +264,12 @@ def test_equal_translations_are_not_significantly_different():
 
 def test_the_table_of_an_unfinished_experiment_needs_its_baseline(recipe, tmp_path):
     with pytest.raises(SystemExit, match="the baseline, mle, has not been evaluated for every seed yet"):
-        experiment.tabulate(experiment.Recipe.read(recipe), tmp_path, [1], "small")
+        experiment.tabulate(Recipe.read(recipe), tmp_path, [1], "small")
 
 
 def test_pairs_are_grouped_by_the_gap_that_they_had_at_the_warm_start(recipe):
     """Two pairs gain, one on each side of the bound, one between does not change; the groups are not mixed up."""
-    recipe = experiment.Recipe.read(recipe)
+    recipe = Recipe.read(recipe)
 
     def scores(forward, backward, gap):
         columns = {"log_p_y_given_x": forward, "log_p_x_given_y": backward, "gap": gap}

@@ -1,0 +1,91 @@
+"""By which settings a baseline is strongest: other warm starts beside a recipe's own, on the validation text.
+
+    python experiments/baseline.py experiments/multi30k-3k.toml WORK --seeds 1 --jobs 2 [--from FOLDER] [--cpu]
+
+The recipe names them as variants: other options of train_dual.sh or of preprocess.sh. The test text is not looked at.
+WORK gets RECIPE-baseline.md, WORK/baseline/VARIANT the runs; the recipe's own warm start is that of experiments/run.py.
+The same command goes on where it was stopped.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from plan import Plan
+from recipe import Recipe, training_parser
+from run import mean_sd
+from runner import ROOT, Job, Runner, run_all
+
+sys.path.insert(0, str(ROOT))
+
+
+def jobs_of(plan: Plan, seeds: Sequence[int]) -> list[Job]:
+    """The recipe's own warm start and all variants, of each seed."""
+    jobs = [plan.corpus_job()]
+    for seed in seeds:
+        home = plan.recipe.home(plan.recipe.rows[0], seed)
+        own = (f"{home}/warmup", ["corpus"], plan.data, plan.work / home / "warmup")
+        jobs.append(plan.warm_start_job(*own, 1 if plan.recipe.one_warm_start else seed))
+    for variant in plan.recipe.variants:
+        folder, data, waits = plan.work / "baseline" / variant.id, plan.data, ["corpus"]
+        if variant.preprocess:
+            data, waits = folder / "data", [f"{variant.id}/data"]
+            made = (waits[0], plan.recipe.corpus[-1:], data, *shlex.split(variant.preprocess))
+            jobs.append(Job(waits[0], lambda made=made: plan.make_corpus(*made), ["corpus"]))
+        options = shlex.split(variant.options)
+        for seed in seeds:
+            name = f"{variant.id}/seed-{seed}"
+            jobs.append(plan.warm_start_job(name, waits, data, folder / f"seed-{seed}", seed, options))
+    unique = {job.name: job for job in jobs}  # seeds may share a warm start
+    return list(unique.values())
+
+
+def table(recipe: Recipe, work: Path, seeds: Sequence[int]) -> str:
+    """Markdown; a line for each warm start that is there of all seeds."""
+    from dual_fairseq.report.runs import read_run
+
+    directions = (f"{recipe.source}-{recipe.target}", f"{recipe.target}-{recipe.source}")
+    runs = {"as in the recipe": [work / recipe.home(recipe.rows[0], seed) / "warmup" for seed in seeds]}
+    for variant in recipe.variants:
+        runs[variant.name] = [work / "baseline" / variant.id / f"seed-{seed}" for seed in seeds]
+    head = ["warm start", *(direction.replace("-", "→") for direction in directions), "mean BLEU", "updates", "hours"]
+    lines = [f"## {recipe.title}: validation BLEU of the warm start", ""]
+    lines += ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    missing = []
+    for name, folders in runs.items():
+        stages = [read_run(folder).stages["warmup"] for folder in folders if (folder / "warmup" / "finished").is_file()]
+        if len(stages) < len(seeds):
+            missing.append(name)
+            continue
+        found = [[stage.best[f"bleu_{direction}"] for stage in stages] for direction in directions]
+        means = [stage.best["bleu"] for stage in stages]
+        updates = max(int(stage.train[-1]["num_updates"]) for stage in stages)
+        hours = sum(epoch["train_wall"] for stage in stages for epoch in stage.train) / 3600 / len(stages)
+        cells = [name, *map(mean_sd, found), mean_sd(means), f"{updates:,}", f"{hours:.2f}"]
+        lines.append("| " + " | ".join(cells) + " |")
+    lines += [
+        "",
+        f"Seeds {', '.join(map(str, seeds))}; greedy search, detokenised, of the best checkpoint by mean BLEU.",
+    ]
+    lines += [f"Not trained yet: {'; '.join(missing)}."] if missing else []
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    options = training_parser(__doc__).parse_args()
+    recipe, work = Recipe.read(options.recipe), options.work.resolve()
+    if not recipe.variants:
+        sys.exit(f"{options.recipe}: names no variants; add some: [[variant]] with id, name, options")
+    if not options.table:
+        with Runner(work, ["--cpu"] if options.cpu else []) as runner:
+            run_all(jobs_of(Plan(recipe, work, runner, options.folder), options.seeds), options.jobs, runner)
+    text = table(recipe, work, options.seeds)
+    (work / f"{options.recipe.stem}-baseline.md").write_text(text, encoding="utf-8")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,162 @@
+"""A recipe as commands of this repository, each naming what it waits for."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from recipe import Recipe, Row
+from runner import ROOT, Job, Runner
+
+
+@dataclass
+class Plan:
+    """What has to be done in the folder ``work``.
+
+    Args:
+        recipe: of what.
+        work: gets data, language models and runs.
+        runner: runs the commands.
+        folder: from which the corpus's recipe script takes what it would fetch.
+    """
+
+    recipe: Recipe
+    work: Path
+    runner: Runner
+    folder: Path | None = None
+
+    @property
+    def data(self) -> Path:
+        """The folder of scripts/preprocess.sh."""
+        return self.work / "data"
+
+    @property
+    def languages(self) -> tuple[str, str]:
+        return self.recipe.source, self.recipe.target
+
+    def jobs(self, seeds: Sequence[int]) -> list[Job]:
+        """All of a recipe: corpus, language models, and of every seed the warm start and the rows."""
+        recipe = self.recipe
+        jobs = [self.corpus_job(), *self.language_model_jobs()]
+        starts = {recipe.home(recipe.rows[0], seed): 1 if recipe.one_warm_start else seed for seed in seeds}
+        for home, seed in starts.items():
+            jobs += [*self.row_jobs(recipe.rows[0], home, seed), *self.synthetic_jobs(home)]
+        for seed in seeds:
+            for row in recipe.rows[1:]:
+                jobs += self.row_jobs(row, f"seed-{seed}", seed)
+        return jobs
+
+    def script(self, name: str, after: Sequence[str], script: str, *arguments: object) -> Job:
+        """A call of one of ``scripts/``."""
+        command = [str(ROOT / "scripts" / script), *self.runner.machine, *map(str, arguments)]
+        return Job(name, lambda: self.runner(name, command), list(after))
+
+    def corpus_job(self) -> Job:
+        return Job("corpus", lambda: self.make_corpus("corpus", self.recipe.corpus, self.data))
+
+    def make_corpus(self, name: str, commands: Sequence[str], data: Path, *more: object) -> None:
+        """Run these of the recipe's commands, with ``more`` options of scripts/preprocess.sh."""
+        text = self.work / "text"
+        for command in commands:
+            words = shlex.split(command.format(data=shlex.quote(str(data)), text=shlex.quote(str(text))))
+            if words[0].startswith("scripts/recipes/"):
+                words[2:2] = ["--from", str(self.folder.resolve())] if self.folder else []
+                if "--" not in words:  # behind it are options of preprocess.sh
+                    words.append("--")
+            words[0] = sys.executable if words[0] == "python" else str(ROOT / words[0])
+            self.runner(name, [*words, *map(str, more)])
+
+    def language_model_jobs(self) -> list[Job]:
+        jobs = []
+        for name, settings in self.recipe.language_models.items():
+            for language in self.languages:
+                of_language, waits = self.data / "lm" / language, ["corpus"]
+                if settings.get("text") == "parallel":
+                    of_language, waits = self.work / "parallel" / language, [f"parallel/{language}"]
+                    side = (self.data, self.recipe, language, of_language)
+                    jobs.append(Job(waits[0], lambda side=side: parallel_text(*side), ["corpus"]))
+                options = shlex.split(settings["options"])
+                folder = self.work / "lm" / name / language
+                jobs.append(self.script(f"lm/{name}/{language}", waits, "train_lm.sh", of_language, folder, *options))
+        return jobs
+
+    def language_models(self, name: str) -> list[object]:
+        """Options that name them to a script."""
+        files = [self.work / "lm" / name / language / "checkpoint_best.pt" for language in self.languages]
+        return ["--src-lm", files[0], "--tgt-lm", files[1]]
+
+    def warm_start(self, home: str) -> Path:
+        return self.work / home / "warmup" / "warmup" / "checkpoint_best.pt"
+
+    def warm_start_job(
+        self, name: str, after: Sequence[str], data: Path, folder: Path, seed: int, more: Sequence[str] = ()
+    ) -> Job:
+        """The training of a warm start into ``folder``, with ``more`` options of train_dual.sh."""
+        options = own_options(self.pair_options(seed), shlex.split(self.recipe.warmup_options))
+        options = own_options(options, more)
+        return self.script(name, after, "train_dual.sh", data, folder, "--warmup-only", *options)
+
+    def pair_options(self, seed: int) -> list[str]:
+        return ["--seed", str(seed), "--no-eval", *shlex.split(self.recipe.pair_options)]
+
+    def synthetic_jobs(self, home: str) -> list[Job]:
+        """What the warm start translates, and the corpus with it."""
+        jobs = []
+        for made, settings in self.recipe.synthetic.items():
+            prefix, place = self.work / home / f"synthetic-{made}", self.work / home / f"data-{made}"
+            name, waits = f"{home}/synthetic-{made}", [f"{home}/warmup/test"]
+            options = [*self.language_models(self.recipe.first_language_models), *shlex.split(settings["options"])]
+            start = self.warm_start(home)
+            jobs.append(self.script(name, waits, "synthesize.sh", self.data, start, prefix, *options))
+            more = ("--synthetic", prefix, "--upsample", settings.get("upsample", 1))
+            of_it = (f"{home}/data-{made}", self.recipe.corpus[-1:], place, *more)
+            jobs.append(Job(of_it[0], lambda of_it=of_it: self.make_corpus(*of_it), [name]))
+        return jobs
+
+    def row_jobs(self, row: Row, home: str, seed: int) -> list[Job]:
+        """The training of a row with a seed, and its evaluation."""
+        name, folder = f"{home}/{row.id}", self.work / home / row.id
+        # the warm start itself needs no language models, but its evaluation does
+        models = row.language_models or self.recipe.first_language_models
+        given = self.language_models(models)
+        trained = [f"lm/{models}/{language}" for language in self.languages]
+        of_row = self.data
+        if row.stage == "warmup":
+            training = self.warm_start_job(name, ["corpus"], self.data, folder, seed)
+        else:
+            start = self.recipe.home(self.recipe.rows[0], seed)
+            of_row = self.work / start / f"data-{row.synthetic}" if row.synthetic else self.data
+            waits = [f"{start}/data-{row.synthetic}" if row.synthetic else f"{start}/warmup", *trained]
+            init = ["--init-src2tgt", self.warm_start(start), "--init-tgt2src", self.warm_start(start)]
+            own = shlex.split(self.recipe.continued_options) + shlex.split(row.options)
+            options = own_options(self.pair_options(seed), own)
+            training = self.script(name, waits, "train_dual.sh", of_row, folder, *given, *init, *options)
+        best = folder / row.stage / "checkpoint_best.pt"
+        evaluation = [of_row, best, *given, "--dual-inference", "--beam", self.recipe.beam]
+        return [training, self.script(f"{name}/test", [name, *trained], "evaluate.sh", *evaluation)]
+
+
+def own_options(common: Sequence[str], own: Sequence[str]) -> list[str]:
+    """Options of train_dual.sh put together: what is meant for fairseq-train, behind ``--``, stays last."""
+    front, back = [], []
+    for options in (list(common), list(own)):
+        cut = options.index("--") if "--" in options else len(options)
+        front += options[:cut]
+        back += options[cut + 1 :]
+    return [*front, *(["--", *back] if back else [])]
+
+
+def parallel_text(corpus: Path, recipe: Recipe, language: str, folder: Path) -> None:
+    """A side of the parallel text as language model data: the pair's files under a language model's names."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {"dict.txt": f"dict.{language}.txt"}
+    for split in ("train", "valid"):
+        for kind in ("bin", "idx"):
+            files[f"{split}.{kind}"] = f"{split}.{recipe.source}-{recipe.target}.{language}.{kind}"
+    for link, name in files.items():
+        (folder / link).unlink(missing_ok=True)
+        (folder / link).symlink_to(os.path.relpath(corpus / "dual" / name, folder))

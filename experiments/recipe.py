@@ -1,0 +1,154 @@
+"""What a recipe file says: a corpus, language models, a warm start and the ways to go on from it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass
+class Row:
+    """A way to go on from the warm start.
+
+    Args:
+        id: its folder, in WORK/seed-N.
+        name: in the table.
+        options: of scripts/train_dual.sh.
+        language_models: which of the recipe's.
+        synthetic: which of the recipe's synthetic text is in its training data.
+        baseline: whether the others are compared with it.
+        stage: of train_dual.sh, which is evaluated.
+    """
+
+    id: str
+    name: str
+    options: str = ""
+    language_models: str = ""
+    synthetic: str = ""
+    baseline: bool = False
+    stage: str = "dual"
+
+
+@dataclass
+class Variant:
+    """A warm start with other settings, for experiments/baseline.py.
+
+    Args:
+        id: its folder, in WORK/baseline.
+        name: in the table.
+        options: of scripts/train_dual.sh.
+        preprocess: options of scripts/preprocess.sh.
+    """
+
+    id: str
+    name: str
+    options: str = ""
+    preprocess: str = ""
+
+
+@dataclass
+class Recipe:
+    """What a recipe file holds; ``*_options`` are options of the script in question.
+
+    A file may name another as ``base``, which may do so too, and hold only what differs; with ``only``, a list of ids,
+    it takes no more than these of the rows.
+
+    Args:
+        title: of the table.
+        corpus: commands that make the data, of the repository or ``python -m``; ``{data}`` stands for the folder of
+            scripts/preprocess.sh, ``{text}`` for one for raw text.
+        language_models: name → options of scripts/train_lm.sh and ``text``, "all" or "parallel".
+        pair_options: of scripts/train_dual.sh, for the warm start and all rows.
+        warmup_options, continued_options: for the one and for the others.
+        rows: the first is the warm start itself.
+        synthetic: name → options of scripts/synthesize.sh, by which each warm start makes some, and ``upsample``, of
+            scripts/preprocess.sh.
+        variants: other warm starts, by which its own was chosen.
+        one_warm_start: every seed goes on from the same warm start, in WORK/shared, whose seed is 1. Saves most of the
+            time of long warm starts; the spread between seeds is then that of going on alone.
+    """
+
+    title: str
+    corpus: list[str]
+    language_models: dict[str, dict[str, str]]
+    pair_options: str
+    warmup_options: str
+    continued_options: str
+    rows: list[Row]
+    synthetic: dict[str, dict[str, Any]] = field(default_factory=dict)
+    variants: list[Variant] = field(default_factory=list)
+    one_warm_start: bool = False
+    beam: int = 10
+    source: str = "de"
+    target: str = "en"
+
+    @classmethod
+    def read(cls, path: Path) -> Recipe:
+        """Exits with one line if it cannot be read."""
+        try:
+            content = read_with_bases(path)
+            rows = [Row(**row) for row in content.pop("row")]
+            if (only := content.pop("only", None)) is not None:
+                if unknown := set(only) - {row.id for row in rows}:
+                    raise ValueError(f"only: there is no row {', '.join(sorted(unknown))}")
+                rows = [row for row in rows if row.id in only]
+            rows.insert(0, Row("warmup", "warm start", stage="warmup"))
+            variants = [Variant(**variant) for variant in content.pop("variant", [])]
+            recipe = cls(rows=rows, variants=variants, **content)
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            sys.exit(f"{path}: is not a recipe: {error}")
+        if sum(row.baseline for row in rows) != 1:
+            sys.exit(f"{path}: one row has to be the baseline")
+        for row in rows[1:]:
+            row.language_models = row.language_models or recipe.first_language_models
+            if row.language_models not in recipe.language_models:
+                sys.exit(f"{path}: row {row.id}: there are no language models '{row.language_models}'")
+            if row.synthetic and row.synthetic not in recipe.synthetic:
+                sys.exit(f"{path}: row {row.id}: there is no synthetic text '{row.synthetic}'")
+        # what only rows of the base need is not made; the first language models evaluate the warm start
+        needed = {recipe.first_language_models, *(row.language_models for row in rows)}
+        recipe.language_models = {name: of for name, of in recipe.language_models.items() if name in needed}
+        needed = {row.synthetic for row in rows}
+        recipe.synthetic = {name: of for name, of in recipe.synthetic.items() if name in needed}
+        return recipe
+
+    @property
+    def first_language_models(self) -> str:
+        """The name of those that a row has unless it says otherwise."""
+        return next(iter(self.language_models))
+
+    def home(self, row: Row, seed: int) -> str:
+        """The folder in WORK that holds the row's run of this seed."""
+        return "shared" if self.one_warm_start and row.stage == "warmup" else f"seed-{seed}"
+
+
+def read_with_bases(path: Path) -> dict[str, Any]:
+    """A recipe file over those that it is based on."""
+    content = tomllib.loads(path.read_text(encoding="utf-8"))
+    base = content.pop("base", None)
+    return read_with_bases(path.parent / base) | content if base else content
+
+
+def experiment_parser(description: str | None) -> argparse.ArgumentParser:
+    """Of a command that takes a recipe, its folder and some of its seeds."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipe", type=Path)
+    parser.add_argument("work", type=Path)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--cpu", action="store_true", help="use no GPU even if there is one")
+    return parser
+
+
+def training_parser(description: str | None) -> argparse.ArgumentParser:
+    """Of a command that trains, too."""
+    parser = experiment_parser(description)
+    parser.add_argument("--jobs", type=int, default=1, help="commands side by side (default 1)")
+    parser.add_argument(
+        "--from", dest="folder", type=Path, metavar="FOLDER", help="--from of the corpus's recipe script"
+    )
+    parser.add_argument("--table", action="store_true", help="only make the table of what is there")
+    return parser
