@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import UserError
+from ..significance import TRIALS
 from .runs import Run, System, arrow, choose_split, systems
 from .scores import Row, baseline_of, score_rows, text_table
 
@@ -58,11 +59,11 @@ def build(runs: Sequence[Run], options: Options) -> tuple[list[Row], list[str]]:
     scored, scatter_notes = _scored(runs, shown, split, options)
     baseline = baseline_of(shown, split)
     explained = page.paragraph(
-        f"Scores of the split '{split}', each system at its best validation. ± is half of the 95 % interval and p "
-        f"sacreBLEU's paired bootstrap test (1,000 samples) against {baseline.name if baseline else ''}: how likely "
-        "so large a difference would be if both were equally good and only the choice of test sentences counted. It "
-        "says nothing about other training seeds. Bold: p < 0.05. NLL is in bits a target token; "
-        "|gap| in nats a sentence pair.",
+        f"Scores of the split '{split}', each system at its best validation. ± is half of the 95 % interval "
+        f"(bootstrap) and p sacreBLEU's paired approximate randomisation (two-sided, {TRIALS:,} trials) against "
+        f"{baseline.name if baseline else ''}: how likely a difference as large would be if it were by chance which "
+        "system translated which sentence. It says nothing about other training seeds. Bold: p < 0.05. NLL is in "
+        "bits a target token; |gap| in nats a sentence pair.",
         "note",
     )  # fmt: skip
     missing = [f"{s.name} was not evaluated on '{split}'." for s in shown if split not in s.stage.evaluations]

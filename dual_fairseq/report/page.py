@@ -14,7 +14,7 @@ import numpy as np
 
 from .pictures import Picture
 from .runs import System, arrow
-from .scores import HEAD, Row, number
+from .scores import HEAD, Row, number, probability
 
 STYLE = """
 :root { color-scheme: light }
@@ -122,9 +122,8 @@ def score_table(rows: Sequence[Row]) -> str:
 def _p_value(p: float | None, baseline: bool) -> str:
     if baseline:
         return "<small>baseline</small>"
-    if p is None:
-        return "-"
-    return f"<strong>{p:.3f}</strong>" if p < 0.05 else f"{p:.3f}"
+    text = escape(probability(p))
+    return f"<strong>{text}</strong>" if p is not None and p < 0.05 else text
 
 
 def figures(pictures: Sequence[Picture], three: bool = False) -> str:

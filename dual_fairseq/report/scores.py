@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sacrebleu.metrics import CHRF
-from sacrebleu.significance import PairedTest, Result
+from sacrebleu.significance import Result
 
 from ..evaluation import aligned, bleu_metric
+from ..significance import TRIALS, paired_test
 from .runs import System, arrow
 
-SAMPLES = 1000
+INTERVAL_SAMPLES = 1000
 RE_SCORED = " + dual inference"
 HEAD = ("direction", "system", "BLEU", "p", "chrF", "p", "length", "NLL bits/token", "mean |gap| nats")
 
@@ -27,8 +28,8 @@ class Row:
         system: what it is called.
         scores: its entry in ``scores.json``.
         gap: mean \\|gap\\|, nats a sentence pair.
-        tests: sacreBLEU's paired bootstrap for ``BLEU`` and ``chrF2``: score, p-value against the baseline, mean and
-            half-width of the 95 % interval; without a p-value for the baseline itself.
+        tests: sacreBLEU's paired test for ``BLEU`` and ``chrF2``: score, p-value against the baseline, mean and
+            half-width of the 95 % interval (bootstrap); without a p-value for the baseline itself.
         baseline: whether the others of its direction are compared with it.
     """
 
@@ -52,9 +53,9 @@ class Row:
             arrow(self.direction),
             self.system,
             number(self.scores.get("bleu"), 2),
-            "baseline" if self.baseline else number(self.p_value("BLEU"), 3),
+            "baseline" if self.baseline else probability(self.p_value("BLEU")),
             number(self.scores.get("chrf"), 2),
-            "baseline" if self.baseline else number(self.p_value("chrF"), 3),
+            "baseline" if self.baseline else probability(self.p_value("chrF")),
             number(self.scores.get("length_ratio"), 3),
             number(self.scores.get("nll_bits_per_token"), 3),
             number(self.gap, 2),
@@ -65,18 +66,22 @@ def number(value: float | None, digits: int) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
 
 
+def probability(p: float | None) -> str:
+    return "<0.001" if p is not None and p < 0.001 else number(p, 3)
+
+
 def baseline_of(systems: Sequence[System], split: str) -> System | None:
     """ "MLE continued" of the first run that has it, else the first system that was evaluated."""
     evaluated = [system for system in systems if split in system.stage.evaluations]
     return next((s for s in evaluated if s.stage.key == "mle"), evaluated[0] if evaluated else None)
 
 
-def score_rows(systems: Sequence[System], split: str, samples: int = SAMPLES) -> tuple[list[Row], list[str]]:
+def score_rows(systems: Sequence[System], split: str, trials: int = TRIALS) -> tuple[list[Row], list[str]]:
     """The table, direction by direction, and notes on what could not be compared.
 
     Args:
         systems: those without an evaluation on ``split`` are passed over.
-        samples: of the paired bootstrap; 0 leaves it out.
+        trials: of the significance test; 0 leaves it out.
     """
     evaluated = [system for system in systems if split in system.stage.evaluations]
     baseline = baseline_of(systems, split)
@@ -93,16 +98,16 @@ def score_rows(systems: Sequence[System], split: str, samples: int = SAMPLES) ->
                 if own.get("dual_inference"):
                     name = system.name + RE_SCORED
                     of_direction[name] = Row(direction, name, own["dual_inference"], None)
-        if samples and baseline is not None:
-            notes += _compare(of_direction, evaluated, baseline, direction, split, samples)
+        if trials and baseline is not None:
+            notes += _compare(of_direction, evaluated, baseline, direction, split, trials)
         rows += of_direction.values()
     return rows, list(dict.fromkeys(notes))
 
 
 def _compare(
-    rows: dict[str, Row], systems: Sequence[System], baseline: System, direction: str, split: str, samples: int
+    rows: dict[str, Row], systems: Sequence[System], baseline: System, direction: str, split: str, trials: int
 ) -> list[str]:
-    """sacreBLEU's paired bootstrap of all systems against the baseline, into ``rows``."""
+    """Test all systems against the baseline; results go into ``rows``."""
     texts = {
         s.name + suffix: [s.stage.evaluations[split].lines(direction, kind) for kind in (hypothesis, "ref")]
         for s in [baseline, *(s for s in systems if s is not baseline)]
@@ -125,15 +130,8 @@ def _compare(
     )
     metrics = {"BLEU": bleu_metric(direction.rpartition("-")[2], signature.get("tok")), "CHRF": CHRF()}
     print(f"Significance tests, {arrow(direction)}: {len(named)} systems", file=sys.stderr, flush=True)
-    _, results = PairedTest(named, metrics, [references], test_type="bs", n_samples=samples)()
-    for index, (name, _) in enumerate(named):
-        tests = {metric: values[index] for metric, values in results.items()}
-        rows[name].tests = {metric: test for metric, test in tests.items() if isinstance(test, Result)}
-        if name != baseline.name and texts[name][0] == hypotheses:
-            # sacreBLEU counts differences above the observed one, and above 0 there is none: it would call the same
-            # translations significantly different
-            for test in rows[name].tests.values():
-                test.p_value = 1.0
+    for name, tests in paired_test(named[0], named[1:], references, metrics, trials, INTERVAL_SAMPLES).items():
+        rows[name].tests = tests
     rows[baseline.name].baseline = True
     return notes
 
