@@ -16,8 +16,8 @@ from pathlib import Path
 
 from plan import Plan
 from recipe import Recipe, training_parser
-from run import mean_sd
 from runner import ROOT, Job, Runner, run_all
+from table import mean_sd
 
 sys.path.insert(0, str(ROOT))
 

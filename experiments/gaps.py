@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 from recipe import Recipe, experiment_parser
-from run import mean_sd
 from runner import Runner
+from table import mean_sd
 
 COLUMNS = ("log_p_y_given_x", "log_p_x_given_y", "gap", "tokens_x", "tokens_y")
 Scores = dict[str, np.ndarray]

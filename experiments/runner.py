@@ -91,6 +91,8 @@ def run_all(jobs: Sequence[Job], workers: int, runner: Runner) -> None:
                     waiting.remove(job)
                     print(f"{time.strftime('%T')} {job.name}", flush=True)
                     running[pool.submit(job.run)] = job
+                if not running:
+                    raise RuntimeError(f"{waiting[0].name} waits for what nobody does: {waiting[0].after}")
                 finished, _ = wait(running, return_when=FIRST_COMPLETED)
                 for future in finished:
                     job = running.pop(future)

@@ -16,8 +16,8 @@ sys.path.insert(0, str(ROOT / "experiments"))
 try:
     import baseline
     import gaps
-    import run as experiment
     import runner as running
+    import table
     from plan import Plan
     from recipe import Recipe
 finally:
@@ -255,16 +255,35 @@ with Runner(Path({str(tmp_path)!r}), []) as runner:
         os.kill(int(mark.read_text()), 0)
 
 
-def test_equal_translations_are_not_significantly_different():
-    texts = ["a cat sat on the mat", "dogs run"] * 20
-    assert experiment.p_value(texts, texts, texts, "en") == 1.0
-    worse = [text.replace("cat", "bat").replace("run", "sit") for text in texts]
-    assert experiment.p_value(worse, texts, texts, "en") < 0.05
+def result(bleu: float, texts: list[str], references: list[str]) -> table.Result:
+    scores = {search: {"bleu": bleu, "chrf": 1.0, "length_ratio": 1.0} for search in table.SEARCHES}
+    return table.Result(scores, dict.fromkeys(table.SEARCHES, texts), references, 1.0, 2.0, None, 300, 1000, 36.0)
+
+
+def test_a_row_is_compared_with_the_baseline_seed_by_seed_and_search_by_search():
+    references = ["a cat sat on the mat", "dogs run", "birds sing in the old tree", "we go home"] * 10
+    worse = [text.replace("cat", "bat").replace("run", "sit").replace("old", "new") for text in references]
+    baseline, same, bad = (result(b, t, references) for b, t in ((90, references), (90, references), (60, worse)))
+    compared = [table.compare(mine, baseline, "tuned", "en") for mine in (same, bad)]
+    assert [(c.gain, c.p == 1, c.p < 0.05) for c in compared] == [(0, True, False), (-30, False, True)]
+    assert table.verdict(compared) == "0 of 2 (1 worse)"
+    assert table.verdict(compared[:1]) == "1.000" and table.verdict(compared[1:]) == "<0.001"
+    row = Recipe.read(ROOT / "experiments/multi30k-3k.toml").rows[1]
+    cells = table.cells_of(row, [same, bad], {"tuned": compared}, limited=False)
+    assert cells == [
+        row.name, "75.00 ± 21.21", "", "", "1.000", "1.00", "75.00 ± 21.21", "-15.00 ± 21.21", "0 of 2 (1 worse)",
+        "1.000", "75.00 ± 21.21", "", "", "2.000", "300", "0.01",
+    ]  # fmt: skip
+
+
+def test_a_job_that_waits_for_nothing_that_comes_ends_all(tmp_path):
+    with pytest.raises(RuntimeError, match="next waits for what nobody does: \\['bda'\\]"):
+        running.run_all([running.Job("next", lambda: None, ["bda"])], 1, running.Runner(tmp_path, []))
 
 
 def test_the_table_of_an_unfinished_experiment_needs_its_baseline(recipe, tmp_path):
     with pytest.raises(SystemExit, match="the baseline, mle, has not been evaluated for every seed yet"):
-        experiment.tabulate(Recipe.read(recipe), tmp_path, [1], "small")
+        table.tabulate(Recipe.read(recipe), tmp_path, [1], "small")
 
 
 def test_pairs_are_grouped_by_the_gap_that_they_had_at_the_warm_start(recipe):
@@ -309,11 +328,17 @@ def test_a_small_experiment_gives_a_table_and_goes_on_where_it_was_stopped(recip
     for row in record["rows"].values():
         for direction in ("de-en", "en-de"):
             results = row[direction]["results"]
-            assert len(results) == len(row[direction]["p"]) == 1
+            assert len(results) == 1
             # no model is better than the truth
-            assert all(r["nll_bits"] > r["limit_bits"] > 0 and 0 <= r["tuned_bleu"] <= 100 for r in results)
+            assert all(r["nll_bits"] > r["limit_bits"] > 0 for r in results)
+            assert all(set(r["scores"]) == set(table.SEARCHES) and r["checkpoint_updates"] for r in results)
     assert {r["updates"] for id in ("mle", "dual") for r in record["rows"][id]["de-en"]["results"]} == {4}
-    assert record["rows"]["mle"]["de-en"]["gains"] == [0]
+    assert record["rows"]["mle"]["de-en"]["compared"] == {}
+    dual = record["rows"]["dual"]["de-en"]
+    (own,), (its,) = dual["results"], record["rows"]["mle"]["de-en"]["results"]
+    for search, (compared,) in dual["compared"].items():
+        assert compared["gain"] == own["scores"][search]["bleu"] - its["scores"][search]["bleu"]
+        assert 0 < compared["p"] <= 1
     sides = [len((work / f"seed-2/synthetic-captions.{x}").read_text().splitlines()) for x in ("de", "en")]
     assert sides[0] == sides[1] <= 80
     drawn = (work / "seed-2/synthetic-captions.parts/de.txt").read_text().splitlines()

@@ -1,0 +1,216 @@
+"""What an experiment found: a table of all rows, with significance, and a picture."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from recipe import Recipe, Row
+from runner import ROOT
+
+sys.path.insert(0, str(ROOT))
+
+# How a row's translations are chosen; each row is compared with the baseline by the same.
+SEARCHES = {"plain": "beam search", "tuned": "length penalty tuned", "dual_inference": "dual inference"}
+
+
+@dataclass
+class Result:
+    """One row, one seed, one direction, on the test text.
+
+    Args:
+        scores: search → BLEU, chrF, length ratio.
+        texts: search → translations.
+        references: of the test text.
+        lenpen: the length penalty tuned on the validation text, by which the n-best list of the beam is ranked anew.
+        nll_bits: of the reference, a token.
+        limit_bits: the truth's own, where it is known.
+        checkpoint_updates: after how many the evaluated checkpoint was written.
+        updates, seconds: of the whole training, validation left out.
+    """
+
+    scores: dict[str, Any]
+    texts: dict[str, list[str]]
+    references: list[str]
+    lenpen: float
+    nll_bits: float
+    limit_bits: float | None
+    checkpoint_updates: int
+    updates: int
+    seconds: float
+
+
+def result_of(work: Path, folder: Path, row: Row, direction: str) -> Result:
+    """What scripts/evaluate.sh left, and the same translations with the tuned length penalty."""
+    from dual_fairseq.demo import entropy_limits
+    from dual_fairseq.dual_inference import Weights
+    from dual_fairseq.evaluation import detokenize, read_lines, score
+    from dual_fairseq.nbest import read_nbest
+    from dual_fairseq.report.runs import read_run
+
+    out = folder / row.stage / "eval" / "test"
+    target = direction.split("-")[1]
+    scores = json.loads((out / "scores.json").read_text())[direction]
+    references = read_lines(out / f"{direction}.ref.txt")
+    generated = out / f"{direction}.generate.txt"
+    nbest = read_nbest(read_lines(generated), len(references), generated)
+    lenpen = json.loads((out / "tuning" / direction / "weights.json").read_text())["lenpen"]["lenpen"]
+    chosen = Weights().score(nbest.components, lenpen).argmax(axis=1)
+    tokenizer = json.loads((work / "data" / "preprocess.json").read_text())["tokenizer"]
+    texts = {
+        "plain": read_lines(out / f"{direction}.hyp.txt"),
+        "tuned": detokenize(nbest.take(chosen), target, tokenizer),
+        "dual_inference": read_lines(out / f"{direction}.dual-inference.hyp.txt"),
+    }
+    found = {search: score(lines, references, target) for search, lines in texts.items()}
+    limits = entropy_limits(work, "test") if (work / "text" / "truth.json").is_file() else {}
+    stage = read_run(folder).stages[row.stage]
+    return Result(
+        scores={s: {"bleu": f.bleu, "chrf": f.chrf, "length_ratio": f.length_ratio} for s, f in found.items()},
+        texts=texts, references=references, lenpen=lenpen, nll_bits=scores["nll_bits_per_token"],
+        limit_bits=limits.get(direction), checkpoint_updates=int(stage.best["num_updates"]),
+        updates=int(stage.train[-1]["num_updates"]), seconds=sum(epoch["train_wall"] for epoch in stage.train),
+    )  # fmt: skip
+
+
+@dataclass
+class Comparison:
+    """A row with the baseline, the same search and the same seed: difference in BLEU, and its p."""
+
+    gain: float
+    p: float
+
+
+def compare(mine: Result, baseline: Result, search: str, target: str) -> Comparison:
+    from dual_fairseq.evaluation import bleu_metric
+    from dual_fairseq.significance import paired_test
+
+    gain = mine.scores[search]["bleu"] - baseline.scores[search]["bleu"]
+    texts = ("baseline", baseline.texts[search]), [("row", mine.texts[search])]
+    tests = paired_test(*texts, mine.references, {"BLEU": bleu_metric(target)})["row"]
+    return Comparison(gain, tests["BLEU"].p_value)
+
+
+def mean_sd(values: Sequence[float], digits: int = 2, sign: str = "") -> str:
+    """With the sample standard deviation of several."""
+    spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{statistics.fmean(values):{sign}.{digits}f}{spread}"
+
+
+def verdict(comparisons: Sequence[Comparison]) -> str:
+    """p of one seed; of several how many are better, and worse, with p < 0.05."""
+    if len(comparisons) == 1:
+        return "<0.001" if comparisons[0].p < 0.001 else f"{comparisons[0].p:.3f}"
+    better, worse = (sum(c.p < 0.05 and sign * c.gain > 0 for c in comparisons) for sign in (1, -1))
+    return f"{better} of {len(comparisons)}" + (f" ({worse} worse)" if worse else "")
+
+
+def cells_of(row: Row, mine: Sequence[Result], compared: dict[str, list[Comparison]], limited: bool) -> list[str]:
+    """A line of the table; results and comparisons by seed."""
+    cells = [row.name]
+    for search in SEARCHES:
+        scores = [r.scores[search] for r in mine]
+        cells.append(mean_sd([s["bleu"] for s in scores]))
+        gains = compared.get(search, [])
+        cells += [mean_sd([c.gain for c in gains], sign="+"), verdict(gains)] if gains else ["", ""]
+        if search != "dual_inference":
+            cells.append(mean_sd([s["length_ratio"] for s in scores], 3))
+        if search == "plain":
+            cells.append(mean_sd([s["chrf"] for s in scores]))
+    cells.append(mean_sd([r.nll_bits for r in mine], 3))
+    if limited:
+        cells.append(mean_sd([r.nll_bits - (r.limit_bits or 0) for r in mine], 3))
+    cells.append(", ".join(dict.fromkeys(f"{r.checkpoint_updates:,}" for r in mine)))
+    return [*cells, f"{statistics.fmean(r.seconds for r in mine) / 3600:.2f}"]
+
+
+def tabulate(recipe: Recipe, work: Path, seeds: Sequence[int], name: str) -> dict[str, Any]:
+    """Read all results, compare each row with the baseline of its seed, and write NAME.md, NAME.json and NAME.png.
+
+    Rows that have not been evaluated for every seed are left out, and named.
+    """
+    from dual_fairseq.report import quieten_libraries
+
+    quieten_libraries()
+    directions = [f"{recipe.source}-{recipe.target}", f"{recipe.target}-{recipe.source}"]
+    places = {  # one where seeds share the warm start
+        row.id: list(dict.fromkeys(work / recipe.home(row, seed) / row.id for seed in seeds)) for row in recipe.rows
+    }
+    made = {
+        row.id: all((p / row.stage / "eval/test/scores.json").is_file() for p in places[row.id]) for row in recipe.rows
+    }
+    baseline = next(row for row in recipe.rows if row.baseline)
+    if not made[baseline.id]:
+        sys.exit(
+            f"{work}: the baseline, {baseline.id}, has not been evaluated for every seed yet; give --seeds those done"
+        )
+    rows = [row for row in recipe.rows if made[row.id]]
+    lines = [f"## {recipe.title}", "", f"Seeds {', '.join(map(str, seeds))}; beam {recipe.beam}.", ""]
+    record: dict[str, Any] = {"title": recipe.title, "seeds": list(seeds), "rows": {}}
+    for direction in directions:
+        source, target = direction.split("-")
+        results = {row.id: [result_of(work, place, row, direction) for place in places[row.id]] for row in rows}
+        limited = results[baseline.id][0].limit_bits is not None
+        difference = "p" if len(seeds) == 1 else "p < 0.05"
+        head = ["", "BLEU", "gain", difference, "length ratio", "chrF", "length penalty tuned", "gain", difference,
+                "length ratio", "dual inference", "gain", difference, "NLL, bits",
+                *(["above the limit"] if limited else []), "best at update", "hours"]  # fmt: skip
+        lines += [f"### {source}→{target}", "", "| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+        for row in rows:
+            mine, compared = results[row.id], {}
+            if not row.baseline and len(mine) == len(seeds):
+                pairs = list(zip(mine, results[baseline.id], strict=True))
+                compared = {search: [compare(*pair, search, target) for pair in pairs] for search in SEARCHES}
+            lines.append("| " + " | ".join(cells_of(row, mine, compared, limited)) + " |")
+            record["rows"].setdefault(row.id, {"name": row.name})[direction] = {
+                "results": [{k: v for k, v in vars(r).items() if k not in ("texts", "references")} for r in mine],
+                "compared": {search: list(map(vars, found)) for search, found in compared.items()},
+            }
+        lines.append("")
+    lines += [
+        "Mean ± sample standard deviation over seeds. Gain: over the row without one, by the same way of choosing",
+        "translations. p: two-sided, paired approximate randomisation. The checkpoint with the best validation BLEU is",
+        "evaluated. Length penalty and weights of dual inference are tuned on the validation text, too, and choose among",
+        "the translations of the beam. Hours: of training; not to be compared where the machine had other work.",
+    ]
+    if left_out := [row.id for row in recipe.rows if not made[row.id]]:
+        lines += ["", f"Not evaluated yet for all of these seeds: {', '.join(left_out)}."]
+    text = "\n".join(lines) + "\n"
+    (work / f"{name}.md").write_text(text, encoding="utf-8")
+    (work / f"{name}.json").write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    picture(recipe.title, rows, record, directions, work / f"{name}.png")
+    print(text)
+    return record
+
+
+def picture(title: str, rows: Sequence[Row], record: dict[str, Any], directions: Sequence[str], path: Path) -> None:
+    """BLEU by row, a panel a direction: points are seeds, hollow ones with dual inference."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    names = [row.name for row in rows]
+    figure, panels = plt.subplots(1, 2, figsize=(11, 0.5 * len(names) + 1.6), sharey=True, layout="constrained")
+    for axes, direction in zip(panels, directions, strict=True):
+        for y, row in enumerate(rows):
+            results = record["rows"][row.id][direction]["results"]
+            for search, face in (("plain", "#1f5fa8"), ("dual_inference", "none")):
+                values = [r["scores"][search]["bleu"] for r in results]
+                axes.scatter(values, [y] * len(values), facecolors=face, edgecolors="#1f5fa8", zorder=3,
+                             label=SEARCHES[search] if y == 0 else None)  # fmt: skip
+                axes.plot([statistics.fmean(values)], [y], marker="|", markersize=16, color="black", zorder=4)
+        axes.set_title(direction.replace("-", "→"))
+        axes.set_xlabel("BLEU, test")
+        axes.grid(axis="x", alpha=0.25)
+    panels[0].set_yticks(range(len(names)), names)
+    panels[0].invert_yaxis()
+    panels[1].legend(fontsize=8)
+    figure.suptitle(title)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
