@@ -28,6 +28,7 @@ from torch import Tensor
 
 from .errors import UserError
 from .recurrent.language_model import Carried, RecurrentLanguageModel
+from .recurrent.layers import State
 
 logger = logging.getLogger(__name__)
 
@@ -78,22 +79,23 @@ class Blocks(FairseqDataset):
     Args:
         text: N tokens.
         streams: S.
-        size: tokens in a block.
+        block_size: tokens in a block; the last one of a stream may have fewer, or one more, so that no batch is made
+            of the single tokens by which streams differ.
     """
 
-    def __init__(self, text: RunningText, streams: int, size: int) -> None:
-        self.text, self.streams, self.size = text, streams, size
+    def __init__(self, text: RunningText, streams: int, block_size: int) -> None:
+        self.text, self.streams, self.block_size = text, streams, block_size
         self.bounds = [len(text) * stream // streams for stream in range(streams + 1)]
-        self.blocks = -(-max(np.diff(self.bounds)) // size)
+        self.blocks = max(1, -(-int(np.diff(self.bounds).min()) // block_size))
 
     def __len__(self) -> int:
-        return int(self.blocks) * self.streams
+        return self.blocks * self.streams
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         block, stream = divmod(int(index), self.streams)
-        end = self.bounds[stream + 1]
-        start = min(self.bounds[stream] + block * self.size, end)
-        tokens = self.text.tokens(start - 1, min(start + self.size, end))
+        start = self.bounds[stream] + block * self.block_size
+        end = self.bounds[stream + 1] if block == self.blocks - 1 else start + self.block_size
+        tokens = self.text.tokens(start - 1, end)
         return {"id": index, "block": block, "source": tokens[:-1], "target": tokens[1:]}
 
     def batches(self, rows: int) -> list[list[int]]:
@@ -109,7 +111,7 @@ class Blocks(FairseqDataset):
             return {}
 
         def padded(key: str) -> Tensor:
-            # a row may have run out of tokens one before the others
+            # a row may run out of tokens one before the others
             pad = self.text.dictionary.pad()
             return data_utils.collate_tokens([sample[key] for sample in samples], pad, pad_to_length=1)
 
@@ -133,7 +135,8 @@ class RunningTextTask(LanguageModelingTask):
 
     def __init__(self, args: Any, dictionary: Dictionary, output_dictionary=None, targets=None) -> None:
         super().__init__(args, dictionary, output_dictionary, targets)
-        self._carried: dict[str, Carried] = {}  # of training and of validation
+        # of training and of validation: the last block that went well, and the state that it ended with
+        self._ended: dict[str, tuple[int, State | None]] = {}
 
     @classmethod
     def setup_task(cls, args: Any, **kwargs) -> "RunningTextTask":
@@ -243,8 +246,7 @@ class RunningTextTask(LanguageModelingTask):
     @contextmanager
     def _carried_over(self, sample: dict[str, Any], kind: str) -> Iterator[dict[str, Any]]:
         """The batch with the states that its rows begin with: zero unless it follows the last one that went well."""
-        carried = self._carried.get(kind)
-        if carried is None or sample["block"] != carried.block + 1:
-            carried = self._carried[kind] = Carried()
+        block, state = self._ended.get(kind, (-1, None))
+        carried = Carried(state if sample["block"] == block + 1 else None)
         yield {**sample, "net_input": {**sample["net_input"], "carried": carried}}
-        carried.block = sample["block"]
+        self._ended[kind] = sample["block"], carried.state

@@ -296,7 +296,8 @@ class DualTranslationTask(TranslationTask):
             ("--src-embed-path", self.cfg.src_embed_path, self.cfg.source_lang, self.source_dictionary),
             ("--tgt-embed-path", self.cfg.tgt_embed_path, self.cfg.target_lang, self.target_dictionary),
         )
-        return [VectorFile(option, path, lang, dictionary) for option, path, lang, dictionary in given if path]
+        joint = self.source_dictionary == self.target_dictionary
+        return [VectorFile(option, path, lang, dictionary, joint) for option, path, lang, dictionary in given if path]
 
     def _warm_start(self, model: FairseqEncoderDecoderModel, model_cfg, direction: str, path: str, option: str) -> None:
         """Start one direction from a plain translation checkpoint, or from that direction of a pair."""

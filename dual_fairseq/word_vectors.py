@@ -30,6 +30,7 @@ from .errors import UserError
 
 logger = logging.getLogger(__name__)
 
+_ROLE_OPTIONS = ("encoder_embed_path", "decoder_embed_path")
 _HEAD = 100  # lines by which the dimension is told where no first line tells it
 _FORMAT = "a word and its numbers a line, as word2vec, fastText and GloVe write (text, not .bin)"
 
@@ -43,12 +44,14 @@ class VectorFile:
         path: the file.
         language: its code.
         dictionary: the language's.
+        joint: whether it is that of both languages.
     """
 
     option: str
     path: str
     language: str
     dictionary: Dictionary
+    joint: bool = False
 
     def __str__(self) -> str:
         return f"{self.option} {self.path}"
@@ -63,7 +66,7 @@ class WordVectors:
         values: (N, D) float32, as they are in the file.
         words: how many of them are words, and not symbols of fairseq's own.
         known: of how many words in the dictionary.
-        tokens: these words' share of the text that the dictionary was counted on, 0 to 1.
+        tokens: the share of ``words`` in all occurrences of ``known``, 0 to 1.
     """
 
     indices: Tensor
@@ -199,15 +202,16 @@ def start_tables(tables: Sequence[nn.Embedding], file: VectorFile) -> None:
     for table in tables:
         vectors.copy_into(table)
     logger.info(
-        "%s: %d of %d words (%.1f %%), %.1f %% of the running text, start from the vectors in %s; mean norm %.3g "
-        "(initially %.3g)",
-        file.language, vectors.words, vectors.known, 100 * vectors.words / vectors.known, 100 * vectors.tokens,
-        file.path, _mean_norm(vectors.values), initial,
+        "%s: %d of %d words of the %sdictionary (%.1f %%), %.1f %% of their occurrences, start from the vectors in %s; "
+        "mean norm %.3g (initially %.3g)",
+        file.language, vectors.words, vectors.known, "joint " if file.joint else "",
+        100 * vectors.words / vectors.known, 100 * vectors.tokens, file.path, _mean_norm(vectors.values), initial,
     )  # fmt: skip
 
 
 def check_options(files: Sequence[VectorFile], model_cfg: Any, arch: type | None) -> None:
-    """Refuse vectors that are given by language and by role at once, or that an arch would not freeze.
+    """Refuse vectors of a pair that are given by language and by role at once, or that an arch would not freeze, and
+    embeddings of different sizes in the two roles.
 
     Args:
         files: the vectors that are given.
@@ -217,15 +221,21 @@ def check_options(files: Sequence[VectorFile], model_cfg: Any, arch: type | None
     Raises:
         UserError: one of these.
     """
+    roles = [name for name in _ROLE_OPTIONS if getattr(model_cfg, name, None)]
+    sizes = [getattr(model_cfg, f"{role}_embed_dim", None) for role in ("encoder", "decoder")]
+    if roles and not files and len(set(sizes)) > 1:
+        raise UserError(
+            f"{_flag(roles[0])} {getattr(model_cfg, roles[0])}: a pair has each language in both roles, so "
+            f"--encoder-embed-dim {sizes[0]} and --decoder-embed-dim {sizes[1]} must be equal"
+        )
     if not files:
         return
     given = " and ".join(file.option for file in files)
-    for name in ("encoder_embed_path", "decoder_embed_path"):
-        if getattr(model_cfg, name, None):
-            raise UserError(
-                f"{_flag(name)} {getattr(model_cfg, name)}: not together with {given}, which give each language its "
-                "vectors in both directions; leave one kind out"
-            )
+    if roles:
+        raise UserError(
+            f"{_flag(roles[0])} {getattr(model_cfg, roles[0])}: not together with {given}, which give each language "
+            "its vectors in both directions; leave one kind out"
+        )
     for name in ("encoder_freeze_embed", "decoder_freeze_embed"):
         if arch is LSTMModel and getattr(model_cfg, name, False):
             raise UserError(

@@ -110,23 +110,63 @@ def verdict(comparisons: Sequence[Comparison]) -> str:
     return f"{better} of {len(comparisons)}" + (f" ({worse} worse)" if worse else "")
 
 
-def cells_of(row: Row, mine: Sequence[Result], compared: dict[str, list[Comparison]], limited: bool) -> list[str]:
-    """A line of the table; results and comparisons by seed."""
-    cells = [row.name]
-    for search in SEARCHES:
-        scores = [r.scores[search] for r in mine]
-        cells.append(mean_sd([s["bleu"] for s in scores]))
-        gains = compared.get(search, [])
-        cells += [mean_sd([c.gain for c in gains], sign="+"), verdict(gains)] if gains else ["", ""]
-        if search != "dual_inference":
-            cells.append(mean_sd([s["length_ratio"] for s in scores], 3))
-        if search == "plain":
-            cells.append(mean_sd([s["chrf"] for s in scores]))
-    cells.append(mean_sd([r.nll_bits for r in mine], 3))
-    if limited:
-        cells.append(mean_sd([r.nll_bits - (r.limit_bits or 0) for r in mine], 3))
-    cells.append(", ".join(dict.fromkeys(f"{r.checkpoint_updates:,}" for r in mine)))
-    return [*cells, f"{statistics.fmean(r.seconds for r in mine) / 3600:.2f}"]
+def rows_of_table(name: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """A Markdown table under a heading."""
+    lines = [f"### {name}", "", "| " + " | ".join(["", *head]) + " |", "|" + "---|" * (len(head) + 1)]
+    return [*lines, *("| " + " | ".join(cells) + " |" for cells in rows), ""]
+
+
+def tables(
+    rows: Sequence[Row],
+    results: dict[str, dict[str, list[Result]]],
+    compared: dict[str, dict[str, dict[str, list[Comparison]]]],
+    seeds: int,
+) -> list[str]:
+    """Lines of Markdown: a table a way of choosing, and one of all else.
+
+    Args:
+        rows: in order.
+        results: direction → row → seed.
+        compared: direction → row → search → seed; without rows that are not compared.
+        seeds: how many.
+    """
+    lines = []
+    arrows = {direction: direction.replace("-", "→") for direction in results}
+    for search, title in SEARCHES.items():
+        measures = ["BLEU", "gain", "p" if seeds == 1 else "p < 0.05"] + ["length ratio"] * (search == "tuned")
+        body = []
+        for row in rows:
+            cells = [row.name]
+            for direction, found in results.items():
+                scores, gains = (
+                    [r.scores[search] for r in found[row.id]],
+                    compared[direction].get(row.id, {}).get(search),
+                )
+                cells.append(mean_sd([s["bleu"] for s in scores]))
+                cells += [mean_sd([c.gain for c in gains], sign="+"), verdict(gains)] if gains else ["", ""]
+                if search == "tuned":
+                    cells.append(mean_sd([s["length_ratio"] for s in scores], 3))
+            body.append(cells)
+        head = [f"{arrow} {measures[0]}" if i == 0 else m for arrow in arrows.values() for i, m in enumerate(measures)]
+        lines += rows_of_table(title[0].upper() + title[1:], head, body)
+
+    limited = all(r.limit_bits is not None for found in results.values() for of_row in found.values() for r in of_row)
+    head, body = [], []
+    for arrow in arrows.values():
+        head += [f"{arrow} chrF", "length ratio", "NLL, bits", *(["above the limit"] if limited else [])]
+    for row in rows:
+        cells = [row.name]
+        for found in results.values():
+            mine = found[row.id]
+            cells += [mean_sd([r.scores["plain"]["chrf"] for r in mine])]
+            cells += [
+                mean_sd([r.scores["plain"]["length_ratio"] for r in mine], 3),
+                mean_sd([r.nll_bits for r in mine], 3),
+            ]
+            cells += [mean_sd([r.nll_bits - (r.limit_bits or 0) for r in mine], 3)] if limited else []
+        cells.append(", ".join(f"{r.checkpoint_updates:,}" for r in mine))
+        body.append([*cells, f"{statistics.fmean(r.seconds for r in mine) / 3600:.2f}"])
+    return lines + rows_of_table("More of beam search", [*head, "best at update", "hours"], body)
 
 
 def tabulate(recipe: Recipe, work: Path, seeds: Sequence[int], name: str) -> dict[str, Any]:
@@ -150,36 +190,40 @@ def tabulate(recipe: Recipe, work: Path, seeds: Sequence[int], name: str) -> dic
             f"{work}: the baseline, {baseline.id}, has not been evaluated for every seed yet; give --seeds those done"
         )
     rows = [row for row in recipe.rows if made[row.id]]
-    lines = [f"## {recipe.title}", "", f"Seeds {', '.join(map(str, seeds))}; beam {recipe.beam}.", ""]
-    record: dict[str, Any] = {"title": recipe.title, "seeds": list(seeds), "rows": {}}
-    for direction in directions:
-        source, target = direction.split("-")
-        results = {row.id: [result_of(work, place, row, direction) for place in places[row.id]] for row in rows}
-        limited = results[baseline.id][0].limit_bits is not None
-        difference = "p" if len(seeds) == 1 else "p < 0.05"
-        head = ["", "BLEU", "gain", difference, "length ratio", "chrF", "length penalty tuned", "gain", difference,
-                "length ratio", "dual inference", "gain", difference, "NLL, bits",
-                *(["above the limit"] if limited else []), "best at update", "hours"]  # fmt: skip
-        lines += [f"### {source}→{target}", "", "| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    results = {
+        d: {row.id: [result_of(work, place, row, d) for place in places[row.id]] for row in rows} for d in directions
+    }
+    compared: dict[str, dict[str, dict[str, list[Comparison]]]] = {d: {} for d in directions}
+    for direction, of_row in compared.items():
+        found = results[direction]
         for row in rows:
-            mine, compared = results[row.id], {}
-            if not row.baseline and len(mine) == len(seeds):
-                pairs = list(zip(mine, results[baseline.id], strict=True))
-                compared = {search: [compare(*pair, search, target) for pair in pairs] for search in SEARCHES}
-            lines.append("| " + " | ".join(cells_of(row, mine, compared, limited)) + " |")
-            record["rows"].setdefault(row.id, {"name": row.name})[direction] = {
-                "results": [{k: v for k, v in vars(r).items() if k not in ("texts", "references")} for r in mine],
-                "compared": {search: list(map(vars, found)) for search, found in compared.items()},
-            }
-        lines.append("")
+            if row.baseline or len(found[row.id]) != len(seeds):  # a warm start that seeds share is one system
+                continue
+            pairs = list(zip(found[row.id], found[baseline.id], strict=True))
+            target = direction.split("-")[1]
+            of_row[row.id] = {search: [compare(*pair, search, target) for pair in pairs] for search in SEARCHES}
+    lines = [f"## {recipe.title}", "", f"Seeds {', '.join(map(str, seeds))}; beam {recipe.beam}.", ""]
+    lines += tables(rows, results, compared, len(seeds))
     lines += [
-        "Mean ± sample standard deviation over seeds. Gain: over the row without one, by the same way of choosing",
-        "translations. p: two-sided, paired approximate randomisation. The checkpoint with the best validation BLEU is",
-        "evaluated. Length penalty and weights of dual inference are tuned on the validation text, too, and choose among",
-        "the translations of the beam. Hours: of training; not to be compared where the machine had other work.",
+        "Mean ± sample standard deviation over seeds. Gain: over the row without one, by the same way of choosing.",
+        "p: two-sided, paired approximate randomisation. Evaluated: the checkpoint of the best validation BLEU. Length",
+        "penalty and weights of dual inference are tuned on the validation text, too, and choose among the beam's",
+        "translations. NLL is of the references. Hours: of training; no comparison where the machine had other work.",
     ]
     if left_out := [row.id for row in recipe.rows if not made[row.id]]:
         lines += ["", f"Not evaluated yet for all of these seeds: {', '.join(left_out)}."]
+    record: dict[str, Any] = {"title": recipe.title, "seeds": list(seeds), "rows": {}}
+    for row in rows:
+        record["rows"][row.id] = {"name": row.name} | {
+            direction: {
+                "results": [
+                    {k: v for k, v in vars(r).items() if k not in ("texts", "references")}
+                    for r in results[direction][row.id]
+                ],
+                "compared": {s: list(map(vars, c)) for s, c in compared[direction].get(row.id, {}).items()},
+            }
+            for direction in directions
+        }
     text = "\n".join(lines) + "\n"
     (work / f"{name}.md").write_text(text, encoding="utf-8")
     (work / f"{name}.json").write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -188,7 +188,8 @@ def test_each_row_goes_on_where_it_ended_and_every_token_is_predicted_once(strea
         sample = blocks.collater([blocks[i] for i in batch])
         source, target = sample["net_input"]["src_tokens"], sample["target"]
         assert sample["block"] == number
-        assert source.shape == target.shape and target.size(1) <= size
+        assert source.shape == target.shape and target.size(1) <= size + 1
+        assert size > 100 / streams or sample["ntokens"] >= streams  # no batch of single tokens left over
         assert sample["ntokens"] == int(target.ne(pad).sum()) == int(source.ne(pad).sum())
         for row, (before, after) in enumerate(zip(source.tolist(), target.tolist(), strict=True)):
             real = [token for token in after if token != pad]
@@ -224,6 +225,22 @@ def test_each_process_has_streams_of_its_own(processes):
         seen += rows
     assert list(chain(*seen)) == torch.cat(sentences).tolist()
     assert len(counts) == 1
+
+
+def test_a_run_goes_on_with_the_block_that_follows():
+    task = running_task(5, text(*[7] * 40))
+
+    def epoch():
+        return task.get_batch_iterator(task.datasets["train"], max_sentences=4)
+
+    before = epoch()
+    rows = before.next_epoch_itr(shuffle=True)
+    last = [next(rows) for _ in range(3)][-1]
+    after = epoch()
+    after.load_state_dict(before.state_dict())
+    following = next(after.next_epoch_itr(shuffle=True))
+    assert (last["block"], following["block"]) == (2, 3)
+    assert following["net_input"]["src_tokens"][:, 0].tolist() == last["target"][:, -1].tolist()
 
 
 @pytest.mark.parametrize(
@@ -323,9 +340,9 @@ def test_states_are_zero_in_a_new_epoch_after_a_leap_and_after_a_batch_that_fail
         return float(task.train_step(samples[index], model, criterion(task), Backward(), 0)[0].detach())
 
     fresh = loss(0)
-    task._carried.clear()
+    task._ended.clear()
     zero_second = loss(1)  # as a run that goes on in the middle of an epoch
-    task._carried.clear()
+    task._ended.clear()
     zero_third = loss(2)
     assert loss(0) == pytest.approx(fresh)
     carried_second = loss(1)
@@ -337,6 +354,23 @@ def test_states_are_zero_in_a_new_epoch_after_a_leap_and_after_a_batch_that_fail
     with pytest.raises(RuntimeError), torch.no_grad():  # no gradient to go back: the batch fails after its forward
         loss(1)
     assert loss(2) == pytest.approx(zero_third)
+
+
+def test_a_batch_that_failed_begins_where_it_began_when_it_is_tried_again():
+    """As fairseq does with a validation batch for which a GPU's memory ran out."""
+    task, model = running_task(5, text(*[7] * 8)), language_model(dropout=0.0)
+    first, second, *_ = batches(task, 2)
+
+    class Fails(CrossEntropyCriterion):
+        def forward(self, *args, **kwargs):
+            super().forward(*args, **kwargs)
+            raise RuntimeError("out of memory")
+
+    expected = [float(task.valid_step(sample, model, criterion(task))[0]) for sample in (first, second)]
+    task.valid_step(first, model, criterion(task))
+    with pytest.raises(RuntimeError, match="out of memory"):
+        task.valid_step(second, model, Fails(task, sentence_avg=False))
+    assert float(task.valid_step(second, model, criterion(task))[0]) == expected[1]
 
 
 def test_validation_and_stand_in_batches_leave_the_states_of_training_alone():

@@ -197,8 +197,9 @@ def test_each_language_has_its_vectors_in_both_directions(run, corpus, vectors):
         dictionary = dictionary_of(corpus, language)
         count = sum(dictionary.count[dictionary.nspecial :])
         share = 100 - 100 * dictionary.count[dictionary.index(LEFT_OUT[language])] / count
-        line = next(line for line in done.output.splitlines() if f"{language}: {number - 1} of {number} words" in line)
-        assert f"(95.0 %), {share:.1f} % of the running text, start from the vectors in {vectors[language]}" in line
+        words = f"{language}: {number - 1} of {number} words of the dictionary"
+        line = next(line for line in done.output.splitlines() if words in line)
+        assert f"(95.0 %), {share:.1f} % of their occurrences, start from the vectors in {vectors[language]}" in line
         assert f"mean norm {abs(VALUE[language]) * DIMENSION**0.5:.3g} " in line
 
 
@@ -284,6 +285,13 @@ def test_a_shared_table_takes_one_file_for_both_languages(joint, vectors):
     build(joint, *both(vectors))  # separate tables over a joint dictionary
 
 
+def test_coverage_of_a_joint_dictionary_is_told_as_such(joint, vectors, caplog):
+    with caplog.at_level(logging.INFO, logger="dual_fairseq"):
+        build(joint, *both(vectors))
+    lines = [record.getMessage() for record in caplog.records if "start from the vectors" in record.getMessage()]
+    assert len(lines) == 2 and all("of 40 words of the joint dictionary (" in line for line in lines)
+
+
 REFUSED = {
     "missing": ("--src-embed-path /no/vectors", "--src-embed-path /no/vectors: there is no such file"),
     "folder": ("--tgt-embed-path {tmp}", "is a folder; give a file of vectors"),
@@ -297,6 +305,10 @@ REFUSED = {
     ),
     "other language": ("--src-embed-path {yy}", "has none of the 20 words of dict.xx.txt"),
     "binary": ("--src-embed-path {binary}", "line 2: 's1' is not followed by 16 finite numbers"),
+    "two dimensions of roles": (
+        "--arch lstm --encoder-embed-dim 16 --decoder-embed-dim 8 --encoder-embed-path {xx}",
+        ": a pair has each language in both roles",
+    ),
     "role too": ("--src-embed-path {xx} --encoder-embed-path {xx}", "not together with --src-embed-path"),
     "frozen": ("--arch lstm --src-embed-path {xx} --encoder-freeze-embed", "fairseq's lstm freezes only vectors that"),
     "other role": ("--tgt-embed-path {yy} --encoder-embed-path {xx}", "not together with --tgt-embed-path"),

@@ -29,15 +29,11 @@ class Attention(nn.Module):
 
     The softmax is accumulated in float32 whatever the precision of the scores.
 
-    Args:
-        query_size: H.
-        value_size: O, the size of the encoder's outputs.
+    Attributes:
+        before_step: whether the state before a decoder's step looks, and not the one after it.
     """
 
-    def __init__(self, query_size: int, value_size: int) -> None:
-        super().__init__()
-        self.query_size = query_size
-        self.value_size = value_size
+    before_step = False
 
     def memory(self, values: Tensor, padding_mask: Tensor, keys: Tensor | None = None) -> Memory:
         """Prepare a batch.
@@ -78,10 +74,15 @@ class DotAttention(Attention):
 
 
 class GeneralAttention(Attention):
-    """score = hᵀ W h̄ (Luong et al. 2015, eq. 8)."""
+    """score = hᵀ W h̄ (Luong et al. 2015, eq. 8).
+
+    Args:
+        query_size: H.
+        value_size: O, the size of the encoder's outputs.
+    """
 
     def __init__(self, query_size: int, value_size: int) -> None:
-        super().__init__(query_size, value_size)
+        super().__init__()
         self.query_projection = nn.Linear(query_size, value_size, bias=False)
 
     def scores(self, query: Tensor, memory: Memory) -> Tensor:
@@ -92,11 +93,15 @@ class AdditiveAttention(Attention):
     """score = vᵀ tanh(W h + U h̄) (Bahdanau et al. 2015, appendix A.1.2), U h̄ computed once a sentence.
 
     Args:
+        query_size: H.
+        value_size: O, the size of the encoder's outputs.
         size: of the hidden layer.
     """
 
+    before_step = True
+
     def __init__(self, query_size: int, value_size: int, size: int) -> None:
-        super().__init__(query_size, value_size)
+        super().__init__()
         self.query_projection = nn.Linear(query_size, size)
         self.key_projection = nn.Linear(value_size, size, bias=False)
         self.score_projection = nn.Linear(size, 1, bias=False)
@@ -113,5 +118,6 @@ def build_attention(kind: str, query_size: int, value_size: int, size: int) -> A
     """One of :data:`ATTENTIONS`; ``size`` is the additive one's hidden layer."""
     if kind == "additive":
         return AdditiveAttention(query_size, value_size, size)
-    made = {"dot": DotAttention, "general": GeneralAttention}.get(kind)
-    return made(query_size, value_size) if made else None
+    if kind == "general":
+        return GeneralAttention(query_size, value_size)
+    return DotAttention() if kind == "dot" else None

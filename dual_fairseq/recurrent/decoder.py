@@ -11,7 +11,7 @@ from fairseq.modules import FairseqDropout
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .attention import AdditiveAttention, Attention, Memory
+from .attention import Attention, Memory
 from .encoder import EncoderOut, top_state
 from .layers import State, StepCells, reorder_state, run_stack
 
@@ -72,6 +72,7 @@ class Readout(nn.Module):
     def __init__(self, kind: str, state_size: int, context_size: int, embed_size: int, size: int) -> None:
         super().__init__()
         self.kind = kind
+        self.size = size
         maxout = kind == "maxout"
         self.projection = nn.Linear(state_size + context_size + embed_size * maxout, size * (2 if maxout else 1))
 
@@ -169,12 +170,6 @@ class RecurrentDecoder(FairseqIncrementalDecoder):
         """The layer that holds the output weights (V, R)."""
         return self.embed_tokens if self.output_projection is None else self.output_projection
 
-    @property
-    def readout_size(self) -> int:
-        """R."""
-        size = self.readout.projection.out_features
-        return size // 2 if self.readout.kind == "maxout" else size
-
     def forward(
         self,
         prev_output_tokens: Tensor,
@@ -207,7 +202,7 @@ class RecurrentDecoder(FairseqIncrementalDecoder):
             prev_output_tokens = prev_output_tokens[:, -1:]
         cached, memory = self._remember(encoder_out, cached)
         embedded = self.dropout_in(self.embed_tokens(prev_output_tokens))
-        if self.input_feeding or isinstance(self.attention, AdditiveAttention):
+        if self.input_feeding or (self.attention is not None and self.attention.before_step):
             features, weights, cached = self._step_by_step(embedded, cached, memory)
         else:
             features, weights, cached = self._at_once(embedded, cached, memory)
@@ -223,7 +218,7 @@ class RecurrentDecoder(FairseqIncrementalDecoder):
 
     def _begin(self, encoder_out: EncoderOut) -> Cached:
         state = self.bridge(encoder_out.last)
-        fed = encoder_out.outputs.new_zeros(state[0].size(1), self.readout_size) if self.input_feeding else None
+        fed = encoder_out.outputs.new_zeros(state[0].size(1), self.readout.size) if self.input_feeding else None
         summary = None
         if self.summary is not None:
             summary = torch.tanh(self.summary(top_state(encoder_out.last, self.bridge.directions)))
@@ -256,7 +251,7 @@ class RecurrentDecoder(FairseqIncrementalDecoder):
         self, embedded: Tensor, cached: Cached, memory: Memory | None
     ) -> tuple[Tensor, Tensor | None, Cached]:
         step, top, fed = StepCells(self.stack, cached.state), cached.state[0][-1], cached.fed
-        looks_before = self.attention is None or isinstance(self.attention, AdditiveAttention)
+        looks_before = self.attention is None or self.attention.before_step
         tops, contexts, weights, features = [], [], [], []
         for word in embedded.unbind(1):  # the backward of a slice a step would fill a tensor of the whole's size
             inputs = [word]

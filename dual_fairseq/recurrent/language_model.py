@@ -41,14 +41,12 @@ class Carried:
 
     No container: DistributedDataParallel copies those, and what the model leaves here is to be found again.
 
-    Attributes:
-        state: after the last block, without its history; None before the first.
-        block: the number of the last block; -1 before the first.
+    Args:
+        state: to begin with; None is zeros. The model replaces it by the one to go on with, without its history.
     """
 
-    def __init__(self) -> None:
-        self.state: State | None = None
-        self.block = -1
+    def __init__(self, state: State | None = None) -> None:
+        self.state = state
 
 
 class RecurrentLanguageModelDecoder(FairseqIncrementalDecoder):

@@ -268,7 +268,7 @@ def initialise(module: nn.Module, scheme: str, bound: float = 0.1) -> None:
         embeddings = [part for part in module.modules() if isinstance(part, nn.Embedding)]
         tied = {id(part.weight) for part in embeddings}
         for part in module.modules():
-            if isinstance(part, nn.RNNBase | nn.RNNCellBase):
+            if isinstance(part, nn.RNNBase):
                 _initialise_recurrent(part, scheme, bound)
             elif isinstance(part, nn.Linear) and scheme != "default":
                 for name, parameter in part.named_parameters(recurse=False):
@@ -283,14 +283,14 @@ def initialise(module: nn.Module, scheme: str, bound: float = 0.1) -> None:
                 embedding.weight[embedding.padding_idx].zero_()
 
 
-def _initialise_recurrent(layer: nn.RNNBase | nn.RNNCellBase, scheme: str, bound: float) -> None:
+def _initialise_recurrent(layer: nn.RNNBase, scheme: str, bound: float) -> None:
     if scheme == "default":
         return
     size = layer.hidden_size
     for name, parameter in layer.named_parameters():
         for gate in parameter.split(size):
             _draw(gate, scheme, bound, recurrent="weight_hh" in name, bias="bias" in name)
-        if scheme != "uniform" and "bias_ih" in name and isinstance(layer, nn.LSTM | nn.LSTMCell):
+        if scheme != "uniform" and "bias_ih" in name and isinstance(layer, nn.LSTM):
             parameter[size : 2 * size] = 1  # gates: input, forget, cell, output
 
 

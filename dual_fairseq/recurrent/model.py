@@ -106,6 +106,8 @@ class RecurrentModel(FairseqEncoderDecoderModel):
         """
         source, target = task.source_dictionary, task.target_dictionary
         _check(cfg, source, target)
+        if getattr(task.cfg, "left_pad_target", False):
+            raise UserError("--left-pad-target: padding would enter the decoder's states; leave it out")
         encoder_table = _embedding(source, cfg.encoder_embed_dim)
         decoder_table = encoder_table if cfg.share_all_embeddings else _embedding(target, cfg.decoder_embed_dim)
         model = cls(
@@ -113,13 +115,15 @@ class RecurrentModel(FairseqEncoderDecoderModel):
             _decoder(cfg, target, decoder_table, encoder),
         )
         initialise(model, cfg.init_scheme, cfg.init_bound)
-        for role, dictionary, language, table in (
-            ("encoder", source, task.cfg.source_lang, encoder_table),
-            ("decoder", target, task.cfg.target_lang, decoder_table),
+        for role, side, dictionary, table in (
+            ("encoder", "source_lang", source, encoder_table),
+            ("decoder", "target_lang", target, decoder_table),
         ):
             path = getattr(cfg, f"{role}_embed_path")
             if path:
-                start_tables([table], VectorFile(f"--{role}-embed-path", path, language, dictionary))
+                language = getattr(task.cfg, side)
+                file = VectorFile(f"--{role}-embed-path", path, language, dictionary, joint=source == target)
+                start_tables([table], file)
             if getattr(cfg, f"{role}_freeze_embed"):
                 table.weight.requires_grad = False
         return model
@@ -154,10 +158,10 @@ def _decoder(cfg: Any, dictionary: Dictionary, table: nn.Embedding, encoder: Rec
     hidden, size = cfg.decoder_hidden_size, _readout_size(cfg)
     attention = build_attention(cfg.attention, hidden, encoder.output_size, cfg.attention_size or hidden)
     context = hidden if attention is None else encoder.output_size
-    read = size if cfg.input_feeding else 0
-    seen = context if cfg.attention in ("none", "additive") else 0
+    fed = size if cfg.input_feeding else 0
+    seen = context if attention is None or attention.before_step else 0
     dropout_out = _dropout(cfg, "decoder_dropout_out")
-    stack = recurrent_stack(cfg.cell, table.embedding_dim + seen + read, hidden, cfg.decoder_layers, dropout_out)
+    stack = recurrent_stack(cfg.cell, table.embedding_dim + seen + fed, hidden, cfg.decoder_layers, dropout_out)
     tied = cfg.share_decoder_input_output_embed or cfg.share_all_embeddings
     return RecurrentDecoder(
         dictionary,
