@@ -34,9 +34,11 @@ def scores_of(
     for seed in seeds:
         for row in recipe.rows:
             home = recipe.home(row, seed)
-            checkpoint = work / home / row.id / row.stage / "checkpoint_best.pt"
+            # rows after as many updates; all of them go on from the best of the warm start
+            name = "checkpoint_best" if row.stage == "warmup" else "checkpoint_last"
+            checkpoint = work / home / row.id / row.stage / f"{name}.pt"
             for split in splits:
-                path = checkpoint.parent / f"gaps.{split}.tsv"
+                path = checkpoint.parent / f"{name}.gaps.{split}.tsv"
                 if not path.is_file() or path.stat().st_mtime < checkpoint.stat().st_mtime:
                     print(f"{home}/{row.id}: {split}", flush=True)
                     unfinished = path.with_suffix(".unfinished")
@@ -101,8 +103,10 @@ def tables(recipe: Recipe, found: dict[tuple[str, str], list[Scores]], splits: S
         lines += ["| " + " | ".join([split, *kinds]) + " |", "|" + "---|" * (len(kinds) + 1)]
         lines += [*change_lines(recipe, found, split, threshold), ""]
     lines += [
-        f"x is {recipe.source}, y {recipe.target}; nats a sentence pair; checkpoints with the best validation BLEU.",
-        "Δ: from the warm start on, mean over the pairs of the group that they were in there.",
+        f"x is {recipe.source}, y {recipe.target}; nats a sentence pair, after the last update of each row, by the",
+        f"language models '{recipe.first_language_models}'. s.d.: over pairs; correlation: of |gap| with the tokens of",
+        "both sides. Δ: from the warm start on, mean over the pairs of the group that they were in there. Pairs chosen by",
+        "a large gap come back towards the mean under any training: the difference between rows tells.",
     ]
     return "\n".join(lines) + "\n"
 
