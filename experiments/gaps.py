@@ -105,8 +105,8 @@ def tables(recipe: Recipe, found: dict[tuple[str, str], list[Scores]], splits: S
     lines += [
         f"x is {recipe.source}, y {recipe.target}; nats a sentence pair, after the last update of each row, by the",
         f"language models '{recipe.first_language_models}'. s.d.: over pairs; correlation: of |gap| with the tokens of",
-        "both sides. Δ: from the warm start on, mean over the pairs of the group that they were in there. Pairs chosen by",
-        "a large gap come back towards the mean under any training: the difference between rows tells.",
+        "both sides. Δ: from the warm start on, mean over the pairs of the group that they were in there. Pairs chosen",
+        "by a large gap come back towards the mean under any training: the difference between rows tells.",
     ]
     return "\n".join(lines) + "\n"
 

@@ -16,7 +16,10 @@ from runner import ROOT
 sys.path.insert(0, str(ROOT))
 
 # How a row's translations are chosen; each row is compared with the baseline by the same.
-SEARCHES = {"plain": "beam search", "tuned": "length penalty tuned", "dual_inference": "dual inference"}
+SEARCHES = {
+    "plain": "beam search", "tuned": "length penalty tuned", "alpha": "dual inference by one α",
+    "dual_inference": "dual inference",
+}  # fmt: skip
 
 
 @dataclass
@@ -59,12 +62,14 @@ def result_of(work: Path, folder: Path, row: Row, direction: str) -> Result:
     references = read_lines(out / f"{direction}.ref.txt")
     generated = out / f"{direction}.generate.txt"
     nbest = read_nbest(read_lines(generated), len(references), generated)
-    lenpen = json.loads((out / "tuning" / direction / "weights.json").read_text())["lenpen"]["lenpen"]
+    tuning = json.loads((out / "tuning" / direction / "weights.json").read_text())
+    lenpen, alpha = tuning["lenpen"]["lenpen"], tuning["alpha"]
     chosen = Weights().score(nbest.components, lenpen).argmax(axis=1)
     tokenizer = json.loads((work / "data" / "preprocess.json").read_text())["tokenizer"]
     texts = {
         "plain": read_lines(out / f"{direction}.hyp.txt"),
         "tuned": detokenize(nbest.take(chosen), target, tokenizer),
+        "alpha": detokenize(nbest.best(Weights(**alpha["weights"]), alpha["lenpen"]), target, tokenizer),
         "dual_inference": read_lines(out / f"{direction}.dual-inference.hyp.txt"),
     }
     found = {search: score(lines, references, target) for search, lines in texts.items()}
