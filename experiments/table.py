@@ -85,20 +85,20 @@ def result_of(work: Path, folder: Path, row: Row, direction: str) -> Result:
 
 @dataclass
 class Comparison:
-    """A row with the baseline, the same search and the same seed: difference in BLEU, and its p."""
+    """Difference in BLEU, and its p."""
 
     gain: float
     p: float
 
 
-def compare(mine: Result, baseline: Result, search: str, target: str) -> Comparison:
+def compare(mine: Result, search: str, other: Result, its_search: str, target: str) -> Comparison:
+    """A search of one result with a search of another."""
     from dual_fairseq.evaluation import bleu_metric
     from dual_fairseq.significance import paired_test
 
-    gain = mine.scores[search]["bleu"] - baseline.scores[search]["bleu"]
-    texts = ("baseline", baseline.texts[search]), [("row", mine.texts[search])]
-    tests = paired_test(*texts, mine.references, {"BLEU": bleu_metric(target)})["row"]
-    return Comparison(gain, tests["BLEU"].p_value)
+    texts = ("other", other.texts[its_search]), [("mine", mine.texts[search])]
+    tests = paired_test(*texts, mine.references, {"BLEU": bleu_metric(target)})["mine"]
+    return Comparison(mine.scores[search]["bleu"] - other.scores[its_search]["bleu"], tests["BLEU"].p_value)
 
 
 def mean_sd(values: Sequence[float], digits: int = 2, sign: str = "") -> str:
@@ -125,6 +125,7 @@ def tables(
     rows: Sequence[Row],
     results: dict[str, dict[str, list[Result]]],
     compared: dict[str, dict[str, dict[str, list[Comparison]]]],
+    chosen: dict[str, dict[str, dict[str, list[Comparison]]]],
     seeds: int,
 ) -> list[str]:
     """Lines of Markdown: a table a way of choosing, and one of all else.
@@ -132,23 +133,26 @@ def tables(
     Args:
         rows: in order.
         results: direction → row → seed.
-        compared: direction → row → search → seed; without rows that are not compared.
+        compared: direction → row → search → seed, with the baseline; without rows that are not compared.
+        chosen: the same, with the row's own beam search.
         seeds: how many.
     """
     lines = []
     arrows = {direction: direction.replace("-", "→") for direction in results}
+    difference = "p" if seeds == 1 else "p < 0.05"
     for search, title in SEARCHES.items():
-        measures = ["BLEU", "gain", "p" if seeds == 1 else "p < 0.05"] + ["length ratio"] * (search == "tuned")
+        anew = search in ("alpha", "dual_inference")
+        measures = ["BLEU", *(["over beam search", difference] if anew else []), "gain", difference]
+        measures += ["length ratio"] if search == "tuned" else []
         body = []
         for row in rows:
             cells = [row.name]
             for direction, found in results.items():
-                scores, gains = (
-                    [r.scores[search] for r in found[row.id]],
-                    compared[direction].get(row.id, {}).get(search),
-                )
+                scores = [r.scores[search] for r in found[row.id]]
                 cells.append(mean_sd([s["bleu"] for s in scores]))
-                cells += [mean_sd([c.gain for c in gains], sign="+"), verdict(gains)] if gains else ["", ""]
+                for comparisons in (chosen, compared) if anew else (compared,):
+                    gains = comparisons[direction].get(row.id, {}).get(search)
+                    cells += [mean_sd([c.gain for c in gains], sign="+"), verdict(gains)] if gains else ["", ""]
                 if search == "tuned":
                     cells.append(mean_sd([s["length_ratio"] for s in scores], 3))
             body.append(cells)
@@ -199,16 +203,19 @@ def tabulate(recipe: Recipe, work: Path, seeds: Sequence[int], name: str) -> dic
         d: {row.id: [result_of(work, place, row, d) for place in places[row.id]] for row in rows} for d in directions
     }
     compared: dict[str, dict[str, dict[str, list[Comparison]]]] = {d: {} for d in directions}
+    chosen: dict[str, dict[str, dict[str, list[Comparison]]]] = {d: {} for d in directions}
     for direction, of_row in compared.items():
-        found = results[direction]
+        found, target = results[direction], direction.split("-")[1]
         for row in rows:
+            chosen[direction][row.id] = {
+                s: [compare(r, s, r, "plain", target) for r in found[row.id]] for s in ("alpha", "dual_inference")
+            }
             if row.baseline or len(found[row.id]) != len(seeds):  # a warm start that seeds share is one system
                 continue
             pairs = list(zip(found[row.id], found[baseline.id], strict=True))
-            target = direction.split("-")[1]
-            of_row[row.id] = {search: [compare(*pair, search, target) for pair in pairs] for search in SEARCHES}
+            of_row[row.id] = {s: [compare(mine, s, its, s, target) for mine, its in pairs] for s in SEARCHES}
     lines = [f"## {recipe.title}", "", f"Seeds {', '.join(map(str, seeds))}; beam {recipe.beam}.", ""]
-    lines += tables(rows, results, compared, len(seeds))
+    lines += tables(rows, results, compared, chosen, len(seeds))
     lines += [
         "Mean ± sample standard deviation over seeds. Gain: over the row without one, by the same way of choosing.",
         "p: two-sided, paired approximate randomisation. Evaluated: the checkpoint of the best validation BLEU. Length",
@@ -225,7 +232,8 @@ def tabulate(recipe: Recipe, work: Path, seeds: Sequence[int], name: str) -> dic
                     {k: v for k, v in vars(r).items() if k not in ("texts", "references")}
                     for r in results[direction][row.id]
                 ],
-                "compared": {s: list(map(vars, c)) for s, c in compared[direction].get(row.id, {}).items()},
+                "over_baseline": {s: list(map(vars, c)) for s, c in compared[direction].get(row.id, {}).items()},
+                "over_beam_search": {s: list(map(vars, c)) for s, c in chosen[direction][row.id].items()},
             }
             for direction in directions
         }

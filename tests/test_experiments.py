@@ -264,18 +264,20 @@ def test_a_row_is_compared_with_the_baseline_seed_by_seed_and_search_by_search()
     references = ["a cat sat on the mat", "dogs run", "birds sing in the old tree", "we go home"] * 10
     worse = [text.replace("cat", "bat").replace("run", "sit").replace("old", "new") for text in references]
     baseline, same, bad = (result(b, t, references) for b, t in ((90, references), (90, references), (60, worse)))
-    compared = [table.compare(mine, baseline, "tuned", "en") for mine in (same, bad)]
+    compared = [table.compare(mine, "tuned", baseline, "tuned", "en") for mine in (same, bad)]
     assert [(c.gain, c.p == 1, c.p < 0.05) for c in compared] == [(0, True, False), (-30, False, True)]
     assert table.verdict(compared) == "0 of 2 (1 worse)"
     assert table.verdict(compared[:1]) == "1.000" and table.verdict(compared[1:]) == "<0.001"
     row = Recipe.read(ROOT / "experiments/multi30k-3k.toml").rows[1]
-    lines = table.tables([row], {"de-en": {row.id: [same, bad]}}, {"de-en": {row.id: {"tuned": compared}}}, 2)
+    lines = table.tables(
+        [row], {"de-en": {row.id: [same, bad]}}, {"de-en": {row.id: {"tuned": compared}}}, {"de-en": {}}, 2
+    )
     lines = [line for line in lines if line.startswith(f"| {row.name} |")]
     assert [[cell.strip() for cell in line.split("|")[2:-1]] for line in lines] == [
         ["75.00 ± 21.21", "", ""],
         ["75.00 ± 21.21", "-15.00 ± 21.21", "0 of 2 (1 worse)", "1.000 ± 0.000"],
-        ["75.00 ± 21.21", "", ""],
-        ["75.00 ± 21.21", "", ""],
+        ["75.00 ± 21.21", "", "", "", ""],
+        ["75.00 ± 21.21", "", "", "", ""],
         ["1.00 ± 0.00", "1.000 ± 0.000", "2.000 ± 0.000", "300, 300", "0.01"],
     ]
 
@@ -337,10 +339,10 @@ def test_a_small_experiment_gives_a_table_and_goes_on_where_it_was_stopped(recip
             assert all(r["nll_bits"] > r["limit_bits"] > 0 for r in results)
             assert all(set(r["scores"]) == set(table.SEARCHES) and r["checkpoint_updates"] for r in results)
     assert {r["updates"] for id in ("mle", "dual") for r in record["rows"][id]["de-en"]["results"]} == {4}
-    assert record["rows"]["mle"]["de-en"]["compared"] == {}
+    assert record["rows"]["mle"]["de-en"]["over_baseline"] == {}
     dual = record["rows"]["dual"]["de-en"]
     (own,), (its,) = dual["results"], record["rows"]["mle"]["de-en"]["results"]
-    for search, (compared,) in dual["compared"].items():
+    for search, (compared,) in dual["over_baseline"].items():
         assert compared["gain"] == own["scores"][search]["bleu"] - its["scores"][search]["bleu"]
         assert 0 < compared["p"] <= 1
     sides = [len((work / f"seed-2/synthetic-captions.{x}").read_text().splitlines()) for x in ("de", "en")]
