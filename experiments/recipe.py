@@ -67,6 +67,7 @@ class Recipe:
         rows: the first is the warm start itself.
         synthetic: name → options of scripts/synthesize.sh, by which each warm start makes some, and ``upsample``, of
             scripts/preprocess.sh.
+        comparisons: of two rows' ids each, beside those with the baseline.
         variants: other warm starts, by which its own was chosen.
         one_warm_start: every seed goes on from the same warm start, in WORK/shared, whose seed is 1. Saves most of the
             time of long warm starts; the spread between seeds is then that of going on alone.
@@ -80,6 +81,7 @@ class Recipe:
     continued_options: str
     rows: list[Row]
     synthetic: dict[str, dict[str, Any]] = field(default_factory=dict)
+    comparisons: list[list[str]] = field(default_factory=list)
     variants: list[Variant] = field(default_factory=list)
     one_warm_start: bool = False
     beam: int = 10
@@ -103,6 +105,10 @@ class Recipe:
             sys.exit(f"{path}: is not a recipe: {error}")
         if sum(row.baseline for row in rows) != 1:
             sys.exit(f"{path}: one row has to be the baseline")
+        ids = {row.id for row in rows}
+        recipe.comparisons = [
+            pair for pair in recipe.comparisons if ids.issuperset(pair)
+        ]  # ``only`` may leave rows out
         for row in rows[1:]:
             row.language_models = row.language_models or recipe.first_language_models
             if row.language_models not in recipe.language_models:

@@ -16,6 +16,7 @@ from runner import ROOT
 sys.path.insert(0, str(ROOT))
 
 # How a row's translations are chosen; each row is compared with the baseline by the same.
+TRIALS = 2000
 SEARCHES = {
     "plain": "beam search", "tuned": "length penalty tuned", "alpha": "dual inference by one α",
     "dual_inference": "dual inference",
@@ -97,8 +98,31 @@ def compare(mine: Result, search: str, other: Result, its_search: str, target: s
     from dual_fairseq.significance import paired_test
 
     texts = ("other", other.texts[its_search]), [("mine", mine.texts[search])]
-    tests = paired_test(*texts, mine.references, {"BLEU": bleu_metric(target)})["mine"]
+    tests = paired_test(*texts, mine.references, {"BLEU": bleu_metric(target)}, TRIALS)["mine"]
     return Comparison(mine.scores[search]["bleu"] - other.scores[its_search]["bleu"], tests["BLEU"].p_value)
+
+
+def against(recipe: Recipe, rows: Sequence[Row], results: dict[str, dict[str, list[Result]]], seeds: int) -> list[str]:
+    """Lines of Markdown: the recipe's comparisons of rows with each other, as in :func:`tables`."""
+    names = {row.id: row.name for row in rows}
+    searches = ("plain", "dual_inference")
+    head = []
+    for direction in results:
+        for search in searches:
+            head += [f"{direction.replace('-', '→')} {SEARCHES[search]}", "p" if seeds == 1 else "p < 0.05"]
+    body = []
+    for id, other in recipe.comparisons:
+        if not names.keys() >= {id, other}:
+            continue
+        cells = [f"{names[id]} − {names[other]}"]
+        for direction, found in results.items():
+            target = direction.split("-")[1]
+            for search in searches:
+                pairs = zip(found[id], found[other], strict=True)
+                gains = [compare(mine, search, its, search, target) for mine, its in pairs]
+                cells += [mean_sd([c.gain for c in gains], sign="+"), verdict(gains)]
+        body.append(cells)
+    return rows_of_table("Row against row", head, body) if body else []
 
 
 def mean_sd(values: Sequence[float], digits: int = 2, sign: str = "") -> str:
@@ -216,6 +240,7 @@ def tabulate(recipe: Recipe, work: Path, seeds: Sequence[int], name: str) -> dic
             of_row[row.id] = {s: [compare(mine, s, its, s, target) for mine, its in pairs] for s in SEARCHES}
     lines = [f"## {recipe.title}", "", f"Seeds {', '.join(map(str, seeds))}; beam {recipe.beam}.", ""]
     lines += tables(rows, results, compared, chosen, len(seeds))
+    lines += against(recipe, rows, results, len(seeds))
     lines += [
         "Mean ± sample standard deviation over seeds. Gain: over the row without one, by the same way of choosing.",
         "p: two-sided, paired approximate randomisation. Evaluated: the checkpoint of the best validation BLEU. Length",

@@ -282,6 +282,18 @@ def test_a_row_is_compared_with_the_baseline_seed_by_seed_and_search_by_search()
     ]
 
 
+def test_rows_are_compared_with_each_other_as_the_recipe_says(recipe):
+    recipe.write_text('comparisons = [["dual", "mle"], ["dual", "gone"]]\n' + recipe.read_text())
+    recipe = Recipe.read(recipe)
+    assert recipe.comparisons == [["dual", "mle"]]
+    references = ["a cat sat on the mat", "dogs run", "birds sing in the old tree", "we go home"] * 10
+    found = {"dual": [result(91, references, references)] * 2, "mle": [result(90, references, references)] * 2}
+    *_, line, end = table.against(recipe, recipe.rows, {"de-en": found}, 2)
+    cells = ["dual − MLE continued", "+1.00 ± 0.00", "0 of 2", "+1.00 ± 0.00", "0 of 2"]
+    assert line == f"| {' | '.join(cells)} |" and end == ""
+    assert table.against(recipe, recipe.rows[:2], {"de-en": found}, 2) == []
+
+
 def test_a_job_that_waits_for_nothing_that_comes_ends_all(tmp_path):
     with pytest.raises(RuntimeError, match="next waits for what nobody does: \\['bda'\\]"):
         running.run_all([running.Job("next", lambda: None, ["bda"])], 1, running.Runner(tmp_path, []))
