@@ -128,7 +128,8 @@ def against(recipe: Recipe, rows: Sequence[Row], results: dict[str, dict[str, li
 def mean_sd(values: Sequence[float], digits: int = 2, sign: str = "") -> str:
     """With the sample standard deviation of several."""
     spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
-    return f"{statistics.fmean(values):{sign}.{digits}f}{spread}"
+    mean = round(statistics.fmean(values), digits) + 0.0  # no −0.00
+    return f"{mean:{sign}.{digits}f}{spread}"
 
 
 def verdict(comparisons: Sequence[Comparison]) -> str:

@@ -15,6 +15,7 @@ from conftest import ROOT
 sys.path.insert(0, str(ROOT / "experiments"))
 try:
     import baseline
+    import collect
     import gaps
     import runner as running
     import table
@@ -292,6 +293,32 @@ def test_rows_are_compared_with_each_other_as_the_recipe_says(recipe):
     cells = ["dual − MLE continued", "+1.00 ± 0.00", "0 of 2", "+1.00 ± 0.00", "0 of 2"]
     assert line == f"| {' | '.join(cells)} |" and end == ""
     assert table.against(recipe, recipe.rows[:2], {"de-en": found}, 2) == []
+
+
+def record_of(title: str, bleu: float, limit: float | None) -> dict:
+    scores = {search: {"bleu": bleu} for search in table.SEARCHES}
+    results = [{"scores": scores, "nll_bits": 2.0, "limit_bits": limit}]
+    over = {"plain": [{"gain": 1.25, "p": 0.01}], "dual_inference": [{"gain": -0.001, "p": 0.5}]}
+    mle = {"name": "MLE", "de-en": {"results": results, "over_baseline": {}}}
+    return {"title": title, "seeds": [1], "rows": {
+        "mle": mle, "dual": {"name": "dual", "de-en": {"results": results, "over_baseline": over}}, "other": mle,
+    }}  # fmt: skip
+
+
+def test_several_experiments_make_a_table(tmp_path):
+    records = {"gru": record_of("GRU", 10, 0.5), "lstm": record_of("LSTM", 20, 0.5)}
+    lines = collect.collect(records, ["mle", "dual", "gone"]).splitlines()
+    assert lines[2:6] == [
+        "| `gru` | MLE | 10.00 |  |  | 10.00 |  |  | 2.000 | 1.500 |",
+        "|  | dual | 10.00 | +1.25 | 0.010 | 10.00 | +0.00 | 0.500 | 2.000 | 1.500 |",
+        "| `lstm` | MLE | 20.00 |  |  | 20.00 |  |  | 2.000 | 1.500 |",
+        "|  | dual | 20.00 | +1.25 | 0.010 | 20.00 | +0.00 | 0.500 | 2.000 | 1.500 |",
+    ]
+    assert lines[-1] == "Seeds 1."
+    assert "above the limit" not in collect.collect({"a": record_of("A", 10, None)}, ["mle"])
+    (tmp_path / "x.json").write_text("[]")
+    with pytest.raises(SystemExit, match=r"x\.json: is not a record of experiments/run\.py"):
+        collect.read(tmp_path / "x.json")
 
 
 def test_a_job_that_waits_for_nothing_that_comes_ends_all(tmp_path):

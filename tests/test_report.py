@@ -117,6 +117,12 @@ def test_the_best_is_the_validation_after_which_the_best_checkpoint_was_last_wri
     assert stage.best["num_updates"] == 3  # fairseq writes it again where the score is equalled
 
 
+def test_the_best_may_be_the_first_with_which_fairseq_logs_none():
+    valid = [{"num_updates": 1, "bleu": 7.0}, *({"num_updates": u, "bleu": 5.0, "best_bleu": 7.0} for u in (2, 3))]
+    stage = runs.Stage("dual", None, valid, [], {}, True, {})
+    assert stage.best["num_updates"] == 1
+
+
 def test_a_demo_s_folder_is_a_run_too(run, tmp_path):
     (tmp_path / "demo").mkdir()
     run.rename(tmp_path / "demo" / "train")

@@ -68,9 +68,10 @@ class Stage:
     def best(self) -> Record | None:
         """The validation that ``checkpoint_best.pt`` was written after: the last one that reached the best so far."""
         metric = next((key.removeprefix("best_") for r in self.valid for key in r if key.startswith("best_")), None)
-        if metric is None:
+        if metric is None:  # fairseq logs no best with the first validation
             return self.valid[-1] if self.valid else None
-        reached = [r for r in self.valid if metric in r and r[metric] == r.get(f"best_{metric}")]
+        best = [r[f"best_{metric}"] for r in self.valid if f"best_{metric}" in r][-1]
+        reached = [r for r in self.valid if r.get(metric) == best]
         return reached[-1] if reached else None
 
     def curve(self, key: str, which: str = "valid") -> tuple[list[float], list[float]]:
