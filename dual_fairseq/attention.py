@@ -30,7 +30,7 @@ from .corpus import open_text
 from .errors import UserError
 from .files import whole_file
 from .model import parameter_like
-from .pair import find_checkpoint, model_of_state, pair_of_state
+from .pair import find_checkpoint, load_pair, model_of_state
 from .text import TextPipeline, indices
 from .translate import as_filter, read_lines
 from .translator import MAX_LEN_A, MAX_LEN_B
@@ -218,7 +218,7 @@ def load_model(
     state = load_state(path, "checkpoint")
     cfg, options = state["cfg"].task, {"eval_bleu": False}
     if cfg._name != "translation":
-        return pair_of_state(path, state, text.dictionaries, source, target, device, options)
+        return load_pair(path, text.dictionaries, source, target, device, options, state)
     for option, wanted, trained in (("-s", source, cfg.source_lang), ("-t", target, cfg.target_lang)):
         if wanted not in (None, trained):
             raise UserError(f"{option} {wanted}: {path} translates {cfg.source_lang} to {cfg.target_lang}")

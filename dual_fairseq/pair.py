@@ -52,6 +52,7 @@ def load_pair(
     target: str | None = None,
     device: str | torch.device | None = None,
     overrides: dict[str, Any] | None = None,
+    state: dict[str, Any] | None = None,
 ) -> tuple[DualModel, DualTranslationTask]:
     """Load a pair's checkpoint, in evaluation mode.
 
@@ -61,6 +62,7 @@ def load_pair(
         source, target: which of its languages the task's source and target are to be; default: as it was trained.
         device: where to put the models; default: a GPU if there is one.
         overrides: of fairseq's model and task options, e.g. ``{"src_lm": "lm.de.pt"}``.
+        state: what is in the checkpoint, where it has been read already; its ``cfg`` is changed.
 
     The language models that it was trained with, or those in its run's folder, become ``task.cfg.src_lm`` and
     ``tgt_lm`` where they are still there; None where they are not.
@@ -75,19 +77,8 @@ def load_pair(
     path = os.fspath(checkpoint)
     if os.path.isdir(path):
         path = str(find_checkpoint(path))
-    return pair_of_state(path, load_state(path, "checkpoint"), data, source, target, device, overrides)
-
-
-def pair_of_state(
-    path: str,
-    state: dict[str, Any],
-    data: str | os.PathLike[str] | None = None,
-    source: str | None = None,
-    target: str | None = None,
-    device: str | torch.device | None = None,
-    overrides: dict[str, Any] | None = None,
-) -> tuple[DualModel, DualTranslationTask]:
-    """:func:`load_pair` of a checkpoint that has been read from ``path``; ``state["cfg"]`` is changed."""
+    if state is None:
+        state = load_state(path, "checkpoint")
     name = getattr(state["cfg"].task, "_name", None) or getattr(state["cfg"].task, "task", None)
     if name != "dual_translation":
         raise UserError(f"{path}: is a checkpoint of --task {name}, not of a pair (--task dual_translation)")
