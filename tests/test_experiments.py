@@ -393,8 +393,8 @@ def test_a_small_experiment_gives_a_table_and_goes_on_where_it_was_stopped(recip
     assert (work / "small.md").read_text().count("| MLE continued |") == 5
     assert (work / "small.png").read_bytes().startswith(b"\x89PNG")
     (work / "seed-2/dual/dual/eval/test/scores.json").rename(work / "kept.json")
-    table = subprocess.run([*map(str, command), "--table"], env=env, capture_output=True, text=True)
-    assert "Not evaluated yet for all of these seeds: dual." in table.stdout, table.stderr[-2000:]
+    again = subprocess.run([*map(str, command), "--table"], env=env, capture_output=True, text=True)
+    assert "Not evaluated yet for all of these seeds: dual." in again.stdout, again.stderr[-2000:]
     (work / "kept.json").rename(work / "seed-2/dual/dual/eval/test/scores.json")
     made = (work / "seed-2/dual/dual/checkpoint_best.pt").stat().st_mtime_ns
     assert subprocess.run(list(map(str, command)), env=env, capture_output=True).returncode == 0
