@@ -6,6 +6,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -16,6 +17,15 @@ import pytest
 import torch
 
 from dual_fairseq.checkpoint import load_state
+
+# Started in the background, or by nohup, a process ignores these, and so would all that the tests start and stop.
+for _signal, _handler in (
+    (signal.SIGINT, signal.default_int_handler),
+    (signal.SIGHUP, signal.SIG_DFL),
+    (signal.SIGQUIT, signal.SIG_DFL),
+):
+    if signal.getsignal(_signal) == signal.SIG_IGN:
+        signal.signal(_signal, _handler)
 
 ROOT = Path(__file__).resolve().parent.parent
 PLUGIN = ROOT / "dual_fairseq"
