@@ -223,12 +223,12 @@ def check_options(files: Sequence[VectorFile], model_cfg: Any, arch: type | None
     """
     roles = [name for name in _ROLE_OPTIONS if getattr(model_cfg, name, None)]
     sizes = [getattr(model_cfg, f"{role}_embed_dim", None) for role in ("encoder", "decoder")]
-    if roles and not files and len(set(sizes)) > 1:
-        raise UserError(
-            f"{_flag(roles[0])} {getattr(model_cfg, roles[0])}: a pair has each language in both roles, so "
-            f"--encoder-embed-dim {sizes[0]} and --decoder-embed-dim {sizes[1]} must be equal"
-        )
     if not files:
+        if roles and sizes[0] != sizes[1]:
+            raise UserError(
+                f"{_flag(roles[0])} {getattr(model_cfg, roles[0])}: a pair has each language in both roles, so "
+                f"--encoder-embed-dim {sizes[0]} and --decoder-embed-dim {sizes[1]} must be equal"
+            )
         return
     given = " and ".join(file.option for file in files)
     if roles:

@@ -16,19 +16,15 @@ from pathlib import Path
 
 from plan import Plan
 from recipe import Recipe, training_parser
-from runner import ROOT, Job, Runner, run_all
-from table import mean_sd
-
-sys.path.insert(0, str(ROOT))
+from runner import Job, Runner, run_all
+from table import markdown, mean_sd
 
 
 def jobs_of(plan: Plan, seeds: Sequence[int]) -> list[Job]:
     """The recipe's own warm start and all variants, of each seed."""
     jobs = [plan.corpus_job()]
-    for seed in seeds:
-        home = plan.recipe.home(plan.recipe.rows[0], seed)
-        own = (f"{home}/warmup", ["corpus"], plan.data, plan.work / home / "warmup")
-        jobs.append(plan.warm_start_job(*own, 1 if plan.recipe.one_warm_start else seed))
+    for home, seed in plan.warm_starts(seeds).items():
+        jobs.append(plan.warm_start_job(f"{home}/warmup", ["corpus"], plan.data, plan.work / home / "warmup", seed))
     for variant in plan.recipe.variants:
         folder, data, waits = plan.work / "baseline" / variant.id, plan.data, ["corpus"]
         if variant.preprocess:
@@ -39,8 +35,7 @@ def jobs_of(plan: Plan, seeds: Sequence[int]) -> list[Job]:
         for seed in seeds:
             name = f"{variant.id}/seed-{seed}"
             jobs.append(plan.warm_start_job(name, waits, data, folder / f"seed-{seed}", seed, options))
-    unique = {job.name: job for job in jobs}  # seeds may share a warm start
-    return list(unique.values())
+    return jobs
 
 
 def table(recipe: Recipe, work: Path, seeds: Sequence[int]) -> str:
@@ -52,9 +47,7 @@ def table(recipe: Recipe, work: Path, seeds: Sequence[int]) -> str:
     for variant in recipe.variants:
         runs[variant.name] = [work / "baseline" / variant.id / f"seed-{seed}" for seed in seeds]
     head = ["warm start", *(direction.replace("-", "→") for direction in directions), "mean BLEU", "updates", "hours"]
-    lines = [f"## {recipe.title}: validation BLEU of the warm start", ""]
-    lines += ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    missing = []
+    body, missing = [], []
     for name, folders in runs.items():
         stages = [read_run(folder).stages["warmup"] for folder in folders if (folder / "warmup" / "finished").is_file()]
         if len(stages) < len(seeds):
@@ -64,9 +57,11 @@ def table(recipe: Recipe, work: Path, seeds: Sequence[int]) -> str:
         means = [stage.best["bleu"] for stage in stages]
         updates = max(int(stage.train[-1]["num_updates"]) for stage in stages)
         hours = sum(epoch["train_wall"] for stage in stages for epoch in stage.train) / 3600 / len(stages)
-        cells = [name, *map(mean_sd, found), mean_sd(means), f"{updates:,}", f"{hours:.2f}"]
-        lines.append("| " + " | ".join(cells) + " |")
-    lines += [
+        body.append([name, *map(mean_sd, found), mean_sd(means), f"{updates:,}", f"{hours:.2f}"])
+    lines = [
+        f"## {recipe.title}: validation BLEU of the warm start",
+        "",
+        *markdown(head, body),
         "",
         f"Seeds {', '.join(map(str, seeds))}; greedy search, detokenised, of the best checkpoint by mean BLEU.",
     ]

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from table import Comparison, mean_sd, verdict
+from table import Comparison, gain_cells, markdown, mean_sd
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -34,31 +34,29 @@ def collect(records: dict[str, dict[str, Any]], ids: list[str]) -> str:
         ids: of the rows to show, in order.
     """
     directions = [name for name in next(iter(next(iter(records.values()))["rows"].values())) if name != "name"]
-    lines = []
+    known, lines = limited(records), []
     for direction in directions:
-        head = [f"{direction.replace('-', '→')}", "", "BLEU", "gain", "p", "dual inference", "gain", "p", "NLL, bits"]
-        head += ["above the limit"] if limited(records) else []
-        lines += ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+        head = [direction.replace("-", "→"), "", "BLEU", "gain", "p", "dual inference", "gain", "p", "NLL, bits"]
+        head += ["above the limit"] if known else []
+        body = []
         for recipe, record in records.items():
             for number, id in enumerate(ids):
                 if id in record["rows"]:
                     row = record["rows"][id]
-                    cells = [f"`{recipe}`" if number == 0 else "", row["name"], *_cells(row[direction])]
-                    lines.append("| " + " | ".join(cells[: len(head)]) + " |")
-        lines.append("")
+                    body.append([f"`{recipe}`" if number == 0 else "", row["name"], *_cells(row[direction], known)])
+        lines += [*markdown(head, body), ""]
     seeds = sorted({seed for record in records.values() for seed in record["seeds"]})
     return "\n".join([*lines, f"Seeds {', '.join(map(str, seeds))}.", ""])
 
 
-def _cells(found: dict[str, Any]) -> list[str]:
+def _cells(found: dict[str, Any], limit_known: bool) -> list[str]:
     results = found["results"]
     cells = []
     for search in ("plain", "dual_inference"):
         cells.append(mean_sd([r["scores"][search]["bleu"] for r in results]))
-        gains = [Comparison(**c) for c in found["over_baseline"].get(search, [])]
-        cells += [mean_sd([c.gain for c in gains], sign="+"), verdict(gains)] if gains else ["", ""]
+        cells += gain_cells([Comparison(**c) for c in found["over_baseline"].get(search, [])])
     cells.append(mean_sd([r["nll_bits"] for r in results], 3))
-    return [*cells, mean_sd([r["nll_bits"] - (r["limit_bits"] or 0) for r in results], 3)]
+    return [*cells, mean_sd([r["nll_bits"] - r["limit_bits"] for r in results], 3)] if limit_known else cells
 
 
 def limited(records: dict[str, dict[str, Any]]) -> bool:

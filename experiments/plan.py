@@ -42,8 +42,7 @@ class Plan:
         """All of a recipe: corpus, language models, and of every seed the warm start and the rows."""
         recipe = self.recipe
         jobs = [self.corpus_job(), *self.language_model_jobs()]
-        starts = {recipe.home(recipe.rows[0], seed): 1 if recipe.one_warm_start else seed for seed in seeds}
-        for home, seed in starts.items():
+        for home, seed in self.warm_starts(seeds).items():
             jobs += [*self.row_jobs(recipe.rows[0], home, seed), *self.synthetic_jobs(home)]
         for seed in seeds:
             for row in recipe.rows[1:]:
@@ -88,6 +87,11 @@ class Plan:
         """Options that name them to a script."""
         files = [self.work / "lm" / name / language / "checkpoint_best.pt" for language in self.languages]
         return ["--src-lm", files[0], "--tgt-lm", files[1]]
+
+    def warm_starts(self, seeds: Sequence[int]) -> dict[str, int]:
+        """Folder → seed of each warm start that these seeds need."""
+        recipe = self.recipe
+        return {recipe.home(recipe.rows[0], seed): 1 if recipe.one_warm_start else seed for seed in seeds}
 
     def warm_start(self, home: str) -> Path:
         return self.work / home / "warmup" / "warmup" / "checkpoint_best.pt"

@@ -13,10 +13,10 @@ from typing import Any
 from recipe import Recipe, Row
 from runner import ROOT
 
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(ROOT))  # for dual_fairseq, wherever this is run
 
+TRIALS = 2000  # of each significance test
 # How a row's translations are chosen; each row is compared with the baseline by the same.
-TRIALS = 2000
 SEARCHES = {
     "plain": "beam search", "tuned": "length penalty tuned", "alpha": "dual inference by one α",
     "dual_inference": "dual inference",
@@ -119,8 +119,7 @@ def against(recipe: Recipe, rows: Sequence[Row], results: dict[str, dict[str, li
             target = direction.split("-")[1]
             for search in searches:
                 pairs = zip(found[id], found[other], strict=True)
-                gains = [compare(mine, search, its, search, target) for mine, its in pairs]
-                cells += [mean_sd([c.gain for c in gains], sign="+"), verdict(gains)]
+                cells += gain_cells([compare(mine, search, its, search, target) for mine, its in pairs])
         body.append(cells)
     return rows_of_table("Row against row", head, body) if body else []
 
@@ -134,16 +133,27 @@ def mean_sd(values: Sequence[float], digits: int = 2, sign: str = "") -> str:
 
 def verdict(comparisons: Sequence[Comparison]) -> str:
     """p of one seed; of several how many are better, and worse, with p < 0.05."""
+    from dual_fairseq.report.scores import probability
+
     if len(comparisons) == 1:
-        return "<0.001" if comparisons[0].p < 0.001 else f"{comparisons[0].p:.3f}"
+        return probability(comparisons[0].p)
     better, worse = (sum(c.p < 0.05 and sign * c.gain > 0 for c in comparisons) for sign in (1, -1))
     return f"{better} of {len(comparisons)}" + (f" ({worse} worse)" if worse else "")
 
 
+def gain_cells(comparisons: Sequence[Comparison] | None) -> list[str]:
+    """Mean gain and verdict; empty where nothing was compared."""
+    return [mean_sd([c.gain for c in comparisons], sign="+"), verdict(comparisons)] if comparisons else ["", ""]
+
+
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a table."""
+    return ["| " + " | ".join(head) + " |", "|" + "---|" * len(head), *(f"| {' | '.join(cells)} |" for cells in rows)]
+
+
 def rows_of_table(name: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """A Markdown table under a heading."""
-    lines = [f"### {name}", "", "| " + " | ".join(["", *head]) + " |", "|" + "---|" * (len(head) + 1)]
-    return [*lines, *("| " + " | ".join(cells) + " |" for cells in rows), ""]
+    """A table under a heading, whose first column, the row's name, has none."""
+    return [f"### {name}", "", *markdown(["", *head], rows), ""]
 
 
 def tables(
@@ -176,8 +186,7 @@ def tables(
                 scores = [r.scores[search] for r in found[row.id]]
                 cells.append(mean_sd([s["bleu"] for s in scores]))
                 for comparisons in (chosen, compared) if anew else (compared,):
-                    gains = comparisons[direction].get(row.id, {}).get(search)
-                    cells += [mean_sd([c.gain for c in gains], sign="+"), verdict(gains)] if gains else ["", ""]
+                    cells += gain_cells(comparisons[direction].get(row.id, {}).get(search))
                 if search == "tuned":
                     cells.append(mean_sd([s["length_ratio"] for s in scores], 3))
             body.append(cells)
