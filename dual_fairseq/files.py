@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import hashlib
 import os
 import time
 import uuid
@@ -39,3 +40,9 @@ def whole_file(path: Path, sync: bool = False) -> Iterator[IO[bytes]]:
         with suppress(OSError):  # by a process that was killed; a younger one may still be written
             if time.time() - left.stat().st_mtime > _A_DAY:
                 left.unlink()
+
+
+def sha256(path: Path) -> str:
+    """The digest of its content, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

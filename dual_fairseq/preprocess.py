@@ -8,6 +8,8 @@ Four stages, each in a directory of its own that appears only when it is complet
 - dual: dictionaries of the training text and the binarized pair (``dual/``)
 - lm: monolingual text, binarized with the same dictionaries (``lm/<language>/``)
 
+BPE and dictionaries may be another such folder's instead (``--like``), whose models then fit.
+
 A finished stage leaves a note under ``.stages/`` of the options and inputs that it was made from.
 """
 
@@ -33,6 +35,7 @@ from typing import IO, Any
 
 from .corpus import Rules, Survey, clean_corpus, parallel, say, survey
 from .errors import UserError
+from .files import sha256
 from .text import SEPARATOR, SUBWORDS, VISIBLE_SPACE, characters, load_bpe
 
 LINES_A_PROCESS = 100_000  # fairseq's binarizer gains nothing from more processes than that
@@ -81,6 +84,7 @@ class Preprocessing:
             if prefixes and prefixes != [None]
         }
         self.splits = [split for split in self.parts if split != SYNTHETIC]
+        self.like = Path(options.like) if options.like else None
         extra = dict(zip(self.languages, (options.extra_mono_source, options.extra_mono_target), strict=True))
         self.mono = {language: [[Path(file)] for file in files] for language, files in extra.items() if files}
 
@@ -140,6 +144,9 @@ class Preprocessing:
         }
         if SYNTHETIC in self.parts:
             dual["upsample"] = options.upsample
+        if self.like:
+            bpe["BPE codes of --like"] = [sha256(path) for path in self._codes(self.like)]
+            dual["dictionaries of --like"] = [sha256(path) for path in self._dictionaries(self.like)]
         return [
             Stage("text", ("raw", "tokenized"), text, self._text),
             Stage("bpe", ("bpe", "segmented"), bpe, self._bpe),
@@ -251,8 +258,12 @@ class Preprocessing:
                 shutil.copyfile(tokenized / name, out / "segmented" / name)
             return {"type": "word" if self.options.subword == "word" else None}
         train = [tokenized / f"train.{language}" for language in self.languages]
-        codes = [out / "bpe" / f"codes.{language}" for language in self.languages]
-        if self.options.joint_bpe:
+        codes = self._codes(out)
+        if self.like:
+            for found, code in zip(self._codes(self.like), codes, strict=True):
+                shutil.copyfile(found, code)
+            merges = [sum(1 for _ in _lines(code)) - 1 for code in codes]  # below the version
+        elif self.options.joint_bpe:
             merges = [learn_bpe(train, size, codes[0], "joint")] * 2
             shutil.copyfile(codes[0], codes[1])
         else:
@@ -284,16 +295,22 @@ class Preprocessing:
         if self.options.joined_dictionary:
             arguments.append("--joined-dictionary")
         largest = self.dest / "segmented" / f"train.{source}"
-        if SYNTHETIC in self.parts:
+        given = [out / f"dict.{language}.txt" for language in self.languages]
+        if self.like:
+            for found, dictionary in zip(self._dictionaries(self.like), given, strict=True):
+                shutil.copyfile(found, dictionary)
+        elif SYNTHETIC in self.parts:
             # dictionaries are those of the real text alone, so that models trained on it fit
             train = ["--trainpref", str(texts["train"].relative_to(self.dest)), "--dict-only"]
             self._fairseq_preprocess(out / "dual", [*arguments, *train], largest)
+            for made, dictionary in zip(self._dictionaries(out), given, strict=True):
+                made.rename(dictionary)
+        if SYNTHETIC in self.parts:
             texts["train"] = self._with_synthetic(out)
             largest = texts["train"].with_suffix(f".{source}")
+        if self.like or SYNTHETIC in self.parts:
             arguments = ["--source-lang", source, "--target-lang", target]
-            for option, language in (("--srcdict", source), ("--tgtdict", target)):
-                dictionary = out / f"dict.{language}.txt"
-                (out / "dual" / dictionary.name).rename(dictionary)
+            for option, dictionary in zip(("--srcdict", "--tgtdict"), given, strict=True):
                 arguments += [option, str(dictionary.relative_to(self.dest))]
         for split, prefix in texts.items():
             arguments += [f"--{split}pref", str(prefix.relative_to(self.dest))]
@@ -315,6 +332,15 @@ class Preprocessing:
             "symbols": symbols,
             "unknown_share": dict(sorted(unknown.items())),
         }
+
+    def _codes(self, folder: Path) -> list[Path]:
+        """Of BPE, a file a side; none where the tokens are not BPE's."""
+        bpe = self.options.subword == "bpe" and self.options.bpe_size
+        return [folder / "bpe" / f"codes.{language}" for language in self.languages] if bpe else []
+
+    def _dictionaries(self, folder: Path) -> list[Path]:
+        """A file a side."""
+        return [folder / "dual" / f"dict.{language}.txt" for language in self.languages]
 
     def _with_synthetic(self, out: Path) -> Path:
         """The training text: real pairs, as often as asked for, and synthetic ones; gives its prefix."""
@@ -537,7 +563,7 @@ def _check_size(prefix: Path, text: Path) -> int:
 def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     old = {**{key: value for key, value in UNNOTED.items() if key in new}, **old}
     changed = [key for key in {**old, **new} if old.get(key) != new.get(key)]
-    return [key if key.startswith("text of") else f"--{key} {old.get(key)} -> {new.get(key)}" for key in changed]
+    return [key if " " in key else f"--{key} {old.get(key)} -> {new.get(key)}" for key in changed]
 
 
 @contextlib.contextmanager
@@ -564,9 +590,10 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--valid", required=True)
     parser.add_argument("--test")
     parser.add_argument("--dest", required=True)
+    parser.add_argument("--like")
     parser.add_argument("--tokenizer", choices=("moses", "none"))
     parser.add_argument("--lowercase", action="store_true")
-    parser.add_argument("--subword", choices=tuple(SUBWORDS), default="bpe")
+    parser.add_argument("--subword", choices=tuple(SUBWORDS))
     parser.add_argument("--bpe-size", type=int)
     parser.add_argument("--joint-bpe", action=argparse.BooleanOptionalAction)
     parser.add_argument("--joined-dictionary", action="store_true")
@@ -582,12 +609,49 @@ def get_parser() -> argparse.ArgumentParser:
     return parser
 
 
+# What --like settles: how text becomes tokens, and tokens numbers.
+LIKE = (
+    "tokenizer",
+    "lowercase",
+    "subword",
+    "bpe-size",
+    "joint-bpe",
+    "joined-dictionary",
+    "vocab-threshold",
+    "vocab-size",
+)
+
+
+def _take_over(options: argparse.Namespace) -> None:
+    """Give the options of LIKE the values that the folder ``--like`` was made with.
+
+    Raises:
+        UserError: it is not a folder of this command's, is of other languages, or an option says otherwise.
+    """
+    like = Path(options.like)
+    try:
+        record = json.loads((like / "preprocess.json").read_text(encoding="utf-8"))
+        languages, taken = {record["source"], record["target"]}, {name: record["options"][name] for name in LIKE}
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(f"--like {like}: not a folder that this command has finished; give the --dest of one") from None
+    if languages != {options.source_lang, options.target_lang}:
+        raise UserError(f"--like {like}: is of {record['source']} and {record['target']}; give one of these languages")
+    if like.resolve() == Path(options.dest).resolve():
+        raise UserError(f"--like {like}: is --dest itself; give two folders")
+    for name, value in taken.items():
+        given = getattr(options, attribute := name.replace("-", "_"))
+        if given not in (None, False, value):
+            raise UserError(f"--like {like}: was made with another --{name} ({value}, not {given}); leave that out")
+        setattr(options, attribute, value)
+
+
 def _complete(options: argparse.Namespace) -> None:
     """Give the options that were left out the values that ``--subword`` implies.
 
     Raises:
         UserError: an option of BPE goes with another kind.
     """
+    options.subword = options.subword or "bpe"
     words = options.subword == "word"
     if options.subword != "bpe" and (options.bpe_size is not None or options.joint_bpe is not None):
         raise UserError(f"--bpe-size, --joint-bpe and --separate-bpe: not with --subword {options.subword}")
@@ -614,7 +678,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise UserError(f"language code {language!r}: use letters, digits and _ only, as in de or zh_CN")
     if options.source_lang == options.target_lang:
         raise UserError(f"source and target language are both {options.source_lang}; give two, as in -s de -t en")
-    _complete(options)
+    if options.like:
+        _take_over(options)
+    else:
+        _complete(options)
     if options.joined_dictionary and options.bpe_size and not options.joint_bpe:
         raise UserError("--joined-dictionary needs --joint-bpe: separate BPE makes no common symbols")
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr)  # before fairseq_cli sends its log to stdout

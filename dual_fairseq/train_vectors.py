@@ -8,7 +8,6 @@ of, so that every symbol can have one.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import logging
 import os
@@ -21,7 +20,7 @@ import numpy as np
 
 from .corpus import say
 from .errors import UserError
-from .files import whole_file
+from .files import sha256, whole_file
 from .preprocess import write_json
 from .progress import Progress
 from .text import TextPipeline
@@ -168,7 +167,7 @@ def run(options: argparse.Namespace) -> None:
         path, record_path = folder / f"{name}.vec", folder / f"{name}.json"
         record = {
             "options": {key: value for key, value in vars(options).items() if key not in ("dest", "joint", "workers")},
-            "text": {str(file.relative_to(options.dest)): _sha256(file) for file in files},
+            "text": {str(file.relative_to(options.dest)): sha256(file) for file in files},
             "gensim": version,
         }
         if path.is_file() and _read(record_path) == record:
@@ -179,11 +178,6 @@ def run(options: argparse.Namespace) -> None:
         write_vectors(vectors.index_to_key, scaled(vectors.vectors, options.norm), path)
         write_json(record_path, record)
         say(f"vectors: {name}: {len(vectors):,} vectors of {options.dim} numbers: {path}")
-
-
-def _sha256(file: Path) -> str:
-    with open(file, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _read(path: Path) -> Any:

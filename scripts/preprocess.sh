@@ -42,6 +42,11 @@ Dictionaries, made from the training text only
   --vocab-size N             keep the N most frequent symbols, the others become <unk> (default 0: all; 30000 with
                              --subword word)
 
+More text for models that are there
+  --like FOLDER              take tokenisation, BPE and dictionaries of FOLDER, which this command made before for the
+                             same languages, in place of learning them: pairs and language models that were trained
+                             on FOLDER fit DEST, to be trained further or evaluated on it
+
 Text for the language models
   --extra-mono-source FILE   more text of the source language, plain or .gz, for its language model alone; may be
                              given several times. Sentences of the valid and test text are left out of it.
@@ -84,7 +89,7 @@ whole_number() { # OPTION VALUE SMALLEST
     [[ $2 =~ ^(0|[1-9][0-9]{0,8})$ && $2 -ge $3 ]] || die "$1 $2: give a whole number of at least $3"
 }
 
-source_lang='' target_lang='' valid='' test='' dest='' subword=bpe joined=no upsample=''
+source_lang='' target_lang='' valid='' test='' dest='' subword=bpe joined=no upsample='' like=''
 joint='' # yes or no, where it is said
 of_bpe='' # an option of BPE that was given
 train=() synthetic=() mono_source=() mono_target=() pass=()
@@ -102,7 +107,7 @@ while (($#)); do
         --separate-dictionaries) joined=no && shift && continue ;;
     esac
     case $1 in
-        -s | --source-lang | -t | --target-lang | --train | --synthetic | --upsample | --valid | --test | --dest | --tokenizer | --subword | \
+        -s | --source-lang | -t | --target-lang | --train | --synthetic | --upsample | --valid | --test | --dest | --like | --tokenizer | --subword | \
             --bpe-size | --vocab-threshold | --vocab-size | --extra-mono-source | --extra-mono-target | --max-length | \
             --max-ratio | --on-bad-line | --workers) need_value "$@" ;;
         *) die "unknown option '$1' (see --help)" ;;
@@ -116,6 +121,7 @@ while (($#)); do
         --valid) valid=$2 ;;
         --test) test=$2 ;;
         --dest) dest=$2 ;;
+        --like) like=$2 ;;
         --extra-mono-source) mono_source+=("$2") ;;
         --extra-mono-target) mono_target+=("$2") ;;
         --tokenizer) [[ $2 == moses || $2 == none ]] || die "--tokenizer $2: give moses or none" ;;
@@ -155,6 +161,9 @@ done
 [[ $subword == bpe || -z $of_bpe ]] || die "$of_bpe is for --subword bpe, not $subword; leave it out"
 [[ $joined == no || $joint != no ]] || die "--joined-dictionary needs --joint-bpe; separate BPE makes no common symbols"
 
+[[ -z $like || -f $like/preprocess.json ]] ||
+    die "--like $like: not a folder that this command has finished; give the --dest of one"
+
 check_file() {
     [[ -e $1 ]] || die "$1: no such file"
     [[ -f $1 ]] || die "$1: not a regular file"
@@ -184,6 +193,7 @@ for prefix in "${synthetic[@]}"; do pass+=("--synthetic=$prefix"); done
 for file in "${mono_source[@]}"; do pass+=("--extra-mono-source=$file"); done
 for file in "${mono_target[@]}"; do pass+=("--extra-mono-target=$file"); done
 [[ -z $test ]] || pass+=("--test=$test")
+[[ -z $like ]] || pass+=("--like=$like")
 [[ $joint != no ]] || pass+=(--no-joint-bpe)
 [[ $joined == no ]] || pass+=(--joined-dictionary)
 

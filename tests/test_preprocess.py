@@ -177,6 +177,7 @@ REFUSALS = {
     "separate BPE with words": (["--separate-bpe", "--subword=word"], "--separate-bpe is for --subword bpe, not word"),
     "no size": (["--vocab-size", "many"], "--vocab-size many: give a whole number"),
     "upsampling of nothing": (["--upsample", "2"], "give --synthetic PREFIX too"),
+    "like nothing": (["--like", "folder.de"], "--like folder.de: not a folder that this command has finished"),
     "dest is a file": (["--dest", "train.de"], "train.de: not a directory"),
     "dest below a file": (["--dest", "train.de/out"], "cannot be written"),
     "dest with a colon": (["--dest", "a:b"], "a colon"),
@@ -336,6 +337,64 @@ def test_synthetic_pairs_are_for_the_pair_alone(corpus: Path, done: Path, tmp_pa
     assert content(dest) == again
     with pytest.raises(UserError, match="made with other input or options"):
         preprocess.main(options(corpus, dest, f"--synthetic={tmp_path / 'made'}"))
+
+
+@pytest.mark.parametrize(
+    "kind", [["--bpe-size=30"], ["--no-joint-bpe"], ["--joined-dictionary"], ["--subword=char"], ["--bpe-size=0"]]
+)
+def test_other_text_like_an_earlier_folder_fits_its_models(corpus: Path, tmp_path: Path, kind: list[str]) -> None:
+    first, second, third = (tmp_path / name for name in ("first", "second", "third"))
+    first_options = [option for option in options(corpus, first) if "char" not in kind[0] or "--bpe" not in option]
+    preprocess.main([*first_options, *kind, "--lowercase"])
+    for language, line in (("de", "Zebra ein hund ."), ("en", "A zebra dog .")):
+        (tmp_path / f"other.{language}").write_text(f"{line}\n", encoding="utf-8")
+    other = ["--source-lang=en", "--target-lang=de", f"--train={tmp_path / 'other'}", f"--valid={tmp_path / 'other'}"]
+    preprocess.main([*other, f"--dest={second}", f"--like={first}"])
+    record = json.loads((second / "preprocess.json").read_text())
+    of_first = json.loads((first / "preprocess.json").read_text())
+    assert record["lowercase"] and record["subword"] == of_first["subword"] and record["bpe"] == of_first["bpe"]
+    for language in ("de", "en"):
+        codes, dictionary = f"bpe/codes.{language}", f"dual/dict.{language}.txt"
+        assert (first / codes).exists() == (second / codes).exists() == (of_first["bpe"]["type"] == "subword-nmt")
+        if (first / codes).exists():
+            assert (second / codes).read_bytes() == (first / codes).read_bytes()
+        for made in (dictionary, f"lm/{language}/dict.txt"):
+            assert (second / made).read_bytes() == (first / dictionary).read_bytes()
+        assert "zebra" not in (second / dictionary).read_text()
+        assert len(decoded(second, f"dual/train.en-de.{language}", dictionary)) == 1
+
+    # what synthetic text is added to, too
+    again = content(second)
+    preprocess.main([*other, f"--dest={second}", f"--like={first}"])
+    assert content(second) == again
+    preprocess.main([*other, f"--dest={third}", f"--like={first}", f"--synthetic={tmp_path / 'other'}"])
+    assert (third / "dual" / "dict.de.txt").read_bytes() == (first / "dual" / "dict.de.txt").read_bytes()
+    assert len(decoded(third, "dual/train.en-de.de", "dual/dict.de.txt")) == 2
+    with pytest.raises(UserError, match="made with other input or options"):
+        preprocess.main([*other, f"--dest={second}", "--lowercase", *kind])
+
+
+@pytest.mark.parametrize(
+    ("more", "complaint"),
+    [
+        (["--bpe-size=7"], "was made with another --bpe-size"),
+        (["--tokenizer=none"], "was made with another --tokenizer"),
+        (["--lowercase"], "was made with another --lowercase"),
+        (["--subword=word"], "was made with another --subword"),
+        (["--target-lang=fr"], "is of de and en"),
+        (["--like={tmp}"], "not a folder that this command has finished"),
+        (["--dest={done}"], "is --dest itself"),
+    ],
+)
+def test_like_an_earlier_folder_goes_with_nothing_else(
+    corpus: Path, done: Path, tmp_path: Path, more: list[str], complaint: str
+) -> None:
+    before = content(done)
+    more = [option.format(tmp=tmp_path, done=done) for option in more]
+    arguments = [option for option in options(corpus, tmp_path / "out") if not option.startswith("--bpe-size")]
+    with pytest.raises(UserError, match=complaint):
+        preprocess.main([*arguments, f"--like={done}", *more])
+    assert content(done) == before and not (tmp_path / "out").exists()
 
 
 def test_training_text_drops_over_long_lines_and_test_text_keeps_them(
