@@ -15,27 +15,33 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from plan import Plan
-from recipe import Recipe, training_parser
+from recipe import Recipe, Variant, training_parser
 from runner import Job, Runner, run_all
 from table import markdown, mean_sd
 
 
 def jobs_of(plan: Plan, seeds: Sequence[int]) -> list[Job]:
     """The recipe's own warm start and all variants, of each seed."""
-    jobs = [plan.corpus_job()]
+    corpus, commands = plan.corpus
+    jobs = plan.corpus_jobs()
     for home, seed in plan.warm_starts(seeds).items():
-        jobs.append(plan.warm_start_job(f"{home}/warmup", ["corpus"], plan.data, plan.work / home / "warmup", seed))
+        jobs.append(plan.warm_start_job(f"{home}/warmup", [corpus], plan.data, plan.work / home / "warmup", seed))
     for variant in plan.recipe.variants:
-        folder, data, waits = plan.work / "baseline" / variant.id, plan.data, ["corpus"]
+        folder, data, waits = home_of(plan.recipe, plan.work, variant), plan.data, [corpus]
         if variant.preprocess:
             data, waits = folder / "data", [f"{variant.id}/data"]
-            made = (waits[0], plan.recipe.corpus[-1:], data, *shlex.split(variant.preprocess))
-            jobs.append(Job(waits[0], lambda made=made: plan.make_corpus(*made), ["corpus"]))
+            made = (waits[0], commands[-1:], data, *shlex.split(variant.preprocess))
+            jobs.append(Job(waits[0], lambda made=made: plan.make_corpus(*made), [corpus]))
         options = shlex.split(variant.options)
         for seed in seeds:
             name = f"{variant.id}/seed-{seed}"
             jobs.append(plan.warm_start_job(name, waits, data, folder / f"seed-{seed}", seed, options))
     return jobs
+
+
+def home_of(recipe: Recipe, work: Path, variant: Variant) -> Path:
+    """The folder of its runs."""
+    return work / recipe.part / "baseline" / variant.id
 
 
 def table(recipe: Recipe, work: Path, seeds: Sequence[int]) -> str:
@@ -45,7 +51,7 @@ def table(recipe: Recipe, work: Path, seeds: Sequence[int]) -> str:
     directions = (f"{recipe.source}-{recipe.target}", f"{recipe.target}-{recipe.source}")
     runs = {"as in the recipe": [work / recipe.home(recipe.rows[0], seed) / "warmup" for seed in seeds]}
     for variant in recipe.variants:
-        runs[variant.name] = [work / "baseline" / variant.id / f"seed-{seed}" for seed in seeds]
+        runs[variant.name] = [home_of(recipe, work, variant) / f"seed-{seed}" for seed in seeds]
     head = ["warm start", *(direction.replace("-", "→") for direction in directions), "mean BLEU", "updates", "hours"]
     body, missing = [], []
     for name, folders in runs.items():

@@ -43,7 +43,7 @@ def scores_of(
                     print(f"{home}/{row.id}: {split}", flush=True)
                     unfinished = path.with_suffix(".unfinished")
                     command = [sys.executable, "-m", "dual_fairseq.score", str(checkpoint), "-s", recipe.source,
-                               "-t", recipe.target, "--data", str(work / "data" / "dual"), "--split", split, *given,
+                               "-t", recipe.target, "--data", str(recipe.data(work) / "dual"), "--split", split, *given,
                                "--output", str(unfinished), *runner.machine]  # fmt: skip
                     runner(f"{home}/{row.id}/gaps", command)
                     unfinished.replace(path)

@@ -30,9 +30,20 @@ class Plan:
     folder: Path | None = None
 
     @property
-    def data(self) -> Path:
-        """The folder of scripts/preprocess.sh."""
+    def shared(self) -> Path:
+        """The folder of scripts/preprocess.sh that the language models are trained on."""
         return self.work / "data"
+
+    @property
+    def data(self) -> Path:
+        """That of the pairs."""
+        return self.recipe.data(self.work)
+
+    @property
+    def corpus(self) -> tuple[str, list[str]]:
+        """The job that makes :attr:`data`, and its commands."""
+        recipe = self.recipe
+        return (f"{recipe.part}/corpus", recipe.part_corpus) if recipe.part else ("corpus", recipe.corpus)
 
     @property
     def languages(self) -> tuple[str, str]:
@@ -41,12 +52,12 @@ class Plan:
     def jobs(self, seeds: Sequence[int]) -> list[Job]:
         """All of a recipe: corpus, language models, and of every seed the warm start and the rows."""
         recipe = self.recipe
-        jobs = [self.corpus_job(), *self.language_model_jobs()]
+        jobs = [*self.corpus_jobs(), *self.language_model_jobs()]
         for home, seed in self.warm_starts(seeds).items():
             jobs += [*self.row_jobs(recipe.rows[0], home, seed), *self.synthetic_jobs(home)]
         for seed in seeds:
             for row in recipe.rows[1:]:
-                jobs += self.row_jobs(row, f"seed-{seed}", seed)
+                jobs += self.row_jobs(row, recipe.home(row, seed), seed)
         return jobs
 
     def script(self, name: str, after: Sequence[str], script: str, *arguments: object) -> Job:
@@ -54,18 +65,24 @@ class Plan:
         command = [str(ROOT / "scripts" / script), *self.runner.machine, *map(str, arguments)]
         return Job(name, lambda: self.runner(name, command), list(after))
 
-    def corpus_job(self) -> Job:
-        return Job("corpus", lambda: self.make_corpus("corpus", self.recipe.corpus, self.data))
+    def corpus_jobs(self) -> list[Job]:
+        jobs = [Job("corpus", lambda: self.make_corpus("corpus", self.recipe.corpus, self.shared))]
+        name, commands = self.corpus
+        if self.recipe.part:
+            jobs.append(Job(name, lambda: self.make_corpus(name, commands, self.data), ["corpus"]))
+        return jobs
 
     def make_corpus(self, name: str, commands: Sequence[str], data: Path, *more: object) -> None:
         """Run these of the recipe's commands, with ``more`` options of scripts/preprocess.sh."""
-        text = self.work / "text"
+        places = {"data": data, "text": self.work / "text", "shared": self.shared}
+        quoted = {key: shlex.quote(str(place)) for key, place in places.items()}
         for command in commands:
-            words = shlex.split(command.format(data=shlex.quote(str(data)), text=shlex.quote(str(text))))
+            words = shlex.split(command.format(**quoted))
             if words[0].startswith("scripts/recipes/"):
-                words[2:2] = ["--from", str(self.folder.resolve())] if self.folder else []
                 if "--" not in words:  # behind it are options of preprocess.sh
                     words.append("--")
+                cut = words.index("--")  # the last --from counts
+                words[cut:cut] = ["--from", str(self.folder.resolve())] if self.folder else []
             words[0] = sys.executable if words[0] == "python" else str(ROOT / words[0])
             self.runner(name, [*words, *map(str, more)])
 
@@ -73,10 +90,10 @@ class Plan:
         jobs = []
         for name, settings in self.recipe.language_models.items():
             for language in self.languages:
-                of_language, waits = self.data / "lm" / language, ["corpus"]
+                of_language, waits = self.shared / "lm" / language, ["corpus"]
                 if settings.get("text") == "parallel":
                     of_language, waits = self.work / "parallel" / language, [f"parallel/{language}"]
-                    side = (self.data, self.recipe, language, of_language)
+                    side = (self.shared, self.recipe, language, of_language)
                     jobs.append(Job(waits[0], lambda side=side: parallel_text(*side), ["corpus"]))
                 options = shlex.split(settings["options"])
                 folder = self.work / "lm" / name / language
@@ -117,7 +134,7 @@ class Plan:
             start = self.warm_start(home)
             jobs.append(self.script(name, waits, "synthesize.sh", self.data, start, prefix, *options))
             more = ("--synthetic", prefix, "--upsample", settings.get("upsample", 1))
-            of_it = (f"{home}/data-{made}", self.recipe.corpus[-1:], place, *more)
+            of_it = (f"{home}/data-{made}", self.corpus[1][-1:], place, *more)
             jobs.append(Job(of_it[0], lambda of_it=of_it: self.make_corpus(*of_it), [name]))
         return jobs
 
@@ -130,7 +147,7 @@ class Plan:
         trained = [f"lm/{models}/{language}" for language in self.languages]
         of_row = self.data
         if row.stage == "warmup":
-            training = self.warm_start_job(name, ["corpus"], self.data, folder, seed)
+            training = self.warm_start_job(name, [self.corpus[0]], self.data, folder, seed)
         else:
             start = self.recipe.home(self.recipe.rows[0], seed)
             of_row = self.work / start / f"data-{row.synthetic}" if row.synthetic else self.data

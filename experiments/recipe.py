@@ -69,6 +69,9 @@ class Recipe:
             scripts/preprocess.sh.
         comparisons: of two rows' ids each, beside those with the baseline.
         variants: other warm starts, by which its own was chosen.
+        part, part_corpus: a folder in WORK for another corpus with ``corpus``'s BPE and dictionaries (``{shared}``
+            stands for its folder), and for the runs on it; only the language models are those of ``corpus``. So
+            recipes that differ in the amount of parallel text differ in nothing else.
         one_warm_start: every seed goes on from the same warm start, in WORK/shared, whose seed is 1. Saves most of the
             time of long warm starts; the spread between seeds is then that of going on alone.
     """
@@ -83,6 +86,8 @@ class Recipe:
     synthetic: dict[str, dict[str, Any]] = field(default_factory=dict)
     comparisons: list[list[str]] = field(default_factory=list)
     variants: list[Variant] = field(default_factory=list)
+    part: str = ""
+    part_corpus: list[str] = field(default_factory=list)
     one_warm_start: bool = False
     beam: int = 10
     source: str = "de"
@@ -103,6 +108,8 @@ class Recipe:
             recipe = cls(rows=rows, variants=variants, **content)
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             sys.exit(f"{path}: is not a recipe: {error}")
+        if bool(recipe.part) != bool(recipe.part_corpus):
+            sys.exit(f"{path}: give part and part_corpus both, or neither")
         if sum(row.baseline for row in rows) != 1:
             sys.exit(f"{path}: one row has to be the baseline")
         ids = {row.id for row in rows}
@@ -129,7 +136,12 @@ class Recipe:
 
     def home(self, row: Row, seed: int) -> str:
         """The folder in WORK that holds the row's run of this seed."""
-        return "shared" if self.one_warm_start and row.stage == "warmup" else f"seed-{seed}"
+        of_seed = "shared" if self.one_warm_start and row.stage == "warmup" else f"seed-{seed}"
+        return f"{self.part}/{of_seed}" if self.part else of_seed
+
+    def data(self, work: Path) -> Path:
+        """The folder of scripts/preprocess.sh that the pairs are trained on."""
+        return work / self.part / "data"
 
 
 def read_with_bases(path: Path) -> dict[str, Any]:

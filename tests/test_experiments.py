@@ -121,6 +121,37 @@ def test_a_recipe_that_is_none_is_refused_in_a_line(recipe, change, complaint):
     assert "\n" not in str(refusal.value)
 
 
+def test_a_part_has_its_own_pairs_and_the_language_models_of_the_whole(recipe, tmp_path, monkeypatch):
+    part = tmp_path / "part.toml"
+    command = "scripts/recipes/multi30k.sh {data} --from {shared} -- --like {shared}"
+    own = f'base = "small.toml"\npart = "few"\npart_corpus = ["{command}"]\n'
+    part.write_text(own)
+    ran: dict[str, list[str]] = {}
+    monkeypatch.setattr(running.Runner, "__call__", lambda self, name, command: ran.update({name: list(command)}))
+    work = tmp_path / "work"
+    plan = Plan(Recipe.read(part), work, running.Runner(work, []), tmp_path)
+    jobs = {job.name: job for job in plan.jobs([1])}
+    done: set[str] = set()
+    while ready := [name for name, job in jobs.items() if name not in done and done.issuperset(job.after)]:
+        done.update(ready)
+    assert done == set(jobs)
+    for job in jobs.values():
+        if not job.name.startswith("parallel"):
+            job.run()
+    assert jobs["few/corpus"].after == ["corpus"] and jobs["few/seed-1/warmup"].after == ["few/corpus"]
+    shared = str(work / "data")
+    given = ["--from", shared, "--from", str(tmp_path), "--", "--like", shared]
+    assert ran["few/corpus"][1:] == [str(work / "few/data"), *given]
+    assert ran["lm/all/de"][1:3] == [str(work / "data/lm/de"), str(work / "lm/all/de")]
+    assert ran["few/seed-1/mle"][1:3] == [str(work / "few/data"), str(work / "few/seed-1/mle")]
+    assert str(work / "lm/all/de/checkpoint_best.pt") in ran["few/seed-1/mle"]
+    assert ran["few/seed-1/dual"][1] == str(work / "few/seed-1/data-captions")
+    assert ran["few/seed-1/data-captions"][-4:-2] == ["--synthetic", str(work / "few/seed-1/synthetic-captions")]
+    part.write_text(own.replace("part =", "# part ="))
+    with pytest.raises(SystemExit, match="give part and part_corpus both"):
+        Recipe.read(part)
+
+
 def test_every_job_waits_for_what_it_needs(recipe, tmp_path):
     jobs = commands(recipe, tmp_path)
     done: set[str] = set()
