@@ -259,7 +259,9 @@ def tabulate(recipe: Recipe, work: Path, seeds: Sequence[int], name: str) -> dic
     ]
     if left_out := [row.id for row in recipe.rows if not made[row.id]]:
         lines += ["", f"Not evaluated yet for all of these seeds: {', '.join(left_out)}."]
+    preprocessing = json.loads((recipe.data(work) / "preprocess.json").read_text())
     record: dict[str, Any] = {"title": recipe.title, "seeds": list(seeds), "rows": {}}
+    record["pairs"] = preprocessing["counts"]["train"]["kept"]
     for row in rows:
         record["rows"][row.id] = {"name": row.name} | {
             direction: {

@@ -330,8 +330,8 @@ def record_of(title: str, bleu: float, limit: float | None) -> dict:
     scores = {search: {"bleu": bleu} for search in table.SEARCHES}
     results = [{"scores": scores, "nll_bits": 2.0, "limit_bits": limit}]
     over = {"plain": [{"gain": 1.25, "p": 0.01}], "dual_inference": [{"gain": -0.001, "p": 0.5}]}
-    mle = {"name": "MLE", "de-en": {"results": results, "over_baseline": {}}}
-    return {"title": title, "seeds": [1], "rows": {
+    mle = {"name": "MLE", "de-en": {"results": results, "over_baseline": {}, "over_beam_search": over}}
+    return {"title": title, "seeds": [1], "pairs": 100 * bleu, "rows": {
         "mle": mle, "dual": {"name": "dual", "de-en": {"results": results, "over_baseline": over}}, "other": mle,
     }}  # fmt: skip
 
@@ -350,6 +350,21 @@ def test_several_experiments_make_a_table(tmp_path):
     (tmp_path / "x.json").write_text("[]")
     with pytest.raises(SystemExit, match=r"x\.json: is not a record of experiments/run\.py"):
         collect.read(tmp_path / "x.json")
+
+
+def test_gains_by_the_number_of_pairs(tmp_path):
+    by_size = [record_of("small", 10, 0.5), record_of("large", 20, 0.5)]
+    assert collect.gains(by_size, "mle", "de-en") == {
+        "MLE: dual inference over beam search": [(1000, -0.001), (2000, -0.001)]
+    }
+    assert collect.gains(by_size, "dual", "de-en") == {
+        "dual": [(1000, 1.25), (2000, 1.25)],
+        "dual, both by dual inference": [(1000, -0.001), (2000, -0.001)],
+    }
+    assert collect.distances(by_size, "dual", "de-en") == [(1000, 1.5), (2000, 1.5)]
+    for limit in (0.5, None):  # two rows of panels, or one
+        collect.picture({"a": record_of("A", 10, limit)}, ["mle", "dual"], tmp_path / "sizes.png")
+        assert (tmp_path / "sizes.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_job_that_waits_for_nothing_that_comes_ends_all(tmp_path):
