@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from recipe import Recipe, experiment_parser
 from runner import Runner
-from table import mean_sd
+from table import markdown, mean_sd
 
 COLUMNS = ("log_p_y_given_x", "log_p_x_given_y", "gap", "tokens_x", "tokens_y")
 Scores = dict[str, np.ndarray]
@@ -54,11 +54,11 @@ def scores_of(
     return found
 
 
-def spread_line(name: str, results: Sequence[Scores], weights: Sequence[float]) -> str:
-    """A row of the first table."""
+def spread(results: Sequence[Scores], weights: Sequence[float]) -> list[str]:
+    """A row's cells in the first table."""
     gaps = [r["gap"] for r in results]
     lengths = [r["tokens_x"] + r["tokens_y"] for r in results]
-    cells = [
+    return [
         mean_sd([float(g.mean()) for g in gaps]),
         mean_sd([float(np.abs(g).mean()) for g in gaps]),
         f"{np.mean([g.std() for g in gaps]):.2f}",
@@ -66,25 +66,26 @@ def spread_line(name: str, results: Sequence[Scores], weights: Sequence[float]) 
         f"{np.mean([np.corrcoef(np.abs(g), n)[0, 1] for g, n in zip(gaps, lengths, strict=True)]):.2f}",
         *(f"{100 * np.mean([(2 * weight * np.abs(g) > 1).mean() for g in gaps]):.1f} %" for weight in weights),
     ]
-    return "| " + " | ".join([name, *cells]) + " |"
 
 
-def change_lines(recipe: Recipe, found: dict[tuple[str, str], list[Scores]], split: str, threshold: float) -> list[str]:
-    """Rows of the second table: what changed from the warm start on, by the sign and size that the gap had there."""
-    lines = []
+def changes(
+    recipe: Recipe, found: dict[tuple[str, str], list[Scores]], split: str, threshold: float
+) -> list[list[str]]:
+    """The second table, without its head: what changed since the warm start, by the gap that pairs had there."""
+    table = []
     for row in recipe.rows[1:]:
         cells = [row.name]
         for side in (1, 0, -1):
-            changes = []
+            of_seed = []
             for before, after in zip(found["warmup", split], found[row.id, split], strict=True):
                 gap = before["gap"]
                 group = np.abs(gap) <= threshold if side == 0 else side * gap > threshold
                 names = ("log_p_y_given_x", "log_p_x_given_y")
-                changes.append([(after[name] - before[name])[group].mean() for name in names])
-            forward, backward = np.mean(changes, axis=0)
+                of_seed.append([(after[name] - before[name])[group].mean() for name in names])
+            forward, backward = np.mean(of_seed, axis=0)
             cells += [f"{forward:+.2f}", f"{backward:+.2f}"]
-        lines.append("| " + " | ".join(cells) + " |")
-    return lines
+        table.append(cells)
+    return table
 
 
 def tables(recipe: Recipe, found: dict[tuple[str, str], list[Scores]], splits: Sequence[str], weight: float) -> str:
@@ -94,14 +95,12 @@ def tables(recipe: Recipe, found: dict[tuple[str, str], list[Scores]], splits: S
     for split in splits:
         shares = (f"2λ\\|gap\\| > 1, λ = {w:g}" for w in weights)
         head = (split, "mean gap", "mean \\|gap\\|", "s.d.", "95 % below", "correlation with length", *shares)
-        lines += ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-        lines += [spread_line(row.name, found[row.id, split], weights) for row in recipe.rows] + [""]
+        lines += [*markdown(head, [[row.name, *spread(found[row.id, split], weights)] for row in recipe.rows]), ""]
     for split in splits:
         share = [np.mean([(side * r["gap"] > threshold).mean() for r in found["warmup", split]]) for side in (1, -1)]
         groups = (f"gap > {threshold:g} ({share[0]:.0%})", "between", f"gap < −{threshold:g} ({share[1]:.0%})")
         kinds = [f"{group}: Δ log P({p})" for group in groups for p in ("y\\|x", "x\\|y")]
-        lines += ["| " + " | ".join([split, *kinds]) + " |", "|" + "---|" * (len(kinds) + 1)]
-        lines += [*change_lines(recipe, found, split, threshold), ""]
+        lines += [*markdown([split, *kinds], changes(recipe, found, split, threshold)), ""]
     lines += [
         f"x is {recipe.source}, y {recipe.target}; nats a sentence pair, after the last update of each row, by the",
         f"language models '{recipe.first_language_models}'. s.d.: over pairs; correlation: of |gap| with the tokens of",

@@ -17,6 +17,7 @@ import sys
 from pathlib import Path
 
 from runner import ROOT, Runner
+from table import markdown
 
 LANGUAGES = ("de", "en")
 TEXT = "--train 3000 --valid 500 --test 500 --mono 12000 --seed 1"
@@ -67,9 +68,9 @@ def tabulate(work: Path) -> None:
     for language in LANGUAGES:
         head += [f"{language}: perplexity a token", "bits a sentence", "above the limit"]
     head.append("updates")
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    body = []
     for number, (name, (tokens, _)) in enumerate(MODELS.items()):
-        cells = []
+        cells = [name, tokens]
         for language in LANGUAGES:
             found = json.loads((work / f"model-{number}" / language / "perplexity.json").read_text())
             sentences = load_indexed_dataset(str(work / tokens / "lm" / language / "valid"), None)
@@ -77,9 +78,10 @@ def tabulate(work: Path) -> None:
             bits = found["bits_per_token"] * int(sentences.sizes.sum()) / len(sentences)
             limit = -truth[f"log_p_{language}"] / math.log(2) / len(sentences)
             cells += [f"{found['perplexity']:.2f}", f"{bits:.2f}", f"+{bits - limit:.2f}"]
-        lines.append(f"| {name} | {tokens} | " + " | ".join(cells) + f" | {found['num_updates']:,} |")
-    (work / "table.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    print("\n".join(lines))
+        body.append([*cells, f"{found['num_updates']:,}"])
+    text = "\n".join(markdown(head, body)) + "\n"
+    (work / "table.md").write_text(text, encoding="utf-8")
+    print(text)
 
 
 if __name__ == "__main__":

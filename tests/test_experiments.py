@@ -390,21 +390,19 @@ def test_pairs_are_grouped_by_the_gap_that_they_had_at_the_warm_start(recipe):
         ("mle", "valid"): scores([-11, -10, -23], [-22, -10, -12], [11, 0, -11]),
         ("dual", "valid"): scores([-9, -10, -30], [-29, -10, -10], [20, 0, -20]),
     }
-    assert gaps.change_lines(recipe, found, "valid", threshold=5) == [
-        "| MLE continued | -2.00 | +7.00 | +0.00 | +0.00 | +7.00 | -2.00 |",
-        "| dual | +0.00 | +0.00 | +0.00 | +0.00 | +0.00 | +0.00 |",
+    assert gaps.changes(recipe, found, "valid", threshold=5) == [
+        ["MLE continued", "-2.00", "+7.00", "+0.00", "+0.00", "+7.00", "-2.00"],
+        ["dual", *["+0.00"] * 6],
     ]
 
 
 def test_the_spread_of_the_gap():
     lengths = np.array([10.0, 20.0, 30.0, 40.0])
     results = [{"gap": np.array([-1.0, 2.0, -6.0, 7.0]), "tokens_x": lengths, "tokens_y": lengths}]
-    _, name, mean, size, deviation, most, correlation, weak, strong, _ = gaps.spread_line(
-        "dual", results, (0.01, 0.1)
-    ).split("|")
-    assert [cell.strip() for cell in (name, mean, size, deviation)] == ["dual", "0.50", "4.00", "4.72"]
+    mean, size, deviation, most, correlation, weak, strong = gaps.spread(results, (0.01, 0.1))
+    assert (mean, size, deviation) == ("0.50", "4.00", "4.72")
     assert 6 < float(most) <= 7 and float(correlation) > 0.9
-    assert [cell.strip() for cell in (weak, strong)] == ["0.0 %", "50.0 %"]
+    assert (weak, strong) == ("0.0 %", "50.0 %")
 
 
 @pytest.mark.slow
