@@ -85,6 +85,9 @@ class Preprocessing:
         }
         self.splits = [split for split in self.parts if split != SYNTHETIC]
         self.like = Path(options.like) if options.like else None
+        for file in [*self._codes(self.like), *self._dictionaries(self.like)] if self.like else []:
+            if not file.is_file():
+                raise UserError(f"--like {self.like}: {file} is gone; run the command that made the folder once more")
         extra = dict(zip(self.languages, (options.extra_mono_source, options.extra_mono_target), strict=True))
         self.mono = {language: [[Path(file)] for file in files] for language, files in extra.items() if files}
 
@@ -111,6 +114,8 @@ class Preprocessing:
                 shutil.rmtree(stale) if stale.is_dir() else stale.unlink()
             stages = self._stages(surveys)
             done = self._finished(stages, own)
+            if len(done) < len(stages):  # the record is of a whole folder
+                (self.dest / "preprocess.json").unlink(missing_ok=True)
             for stage in stages:
                 if stage.name in done:
                     say(f"{stage.name}: done before")
@@ -323,7 +328,7 @@ class Preprocessing:
         for language in self.languages:
             known = {line.rpartition(" ")[0] for line in _lines(out / "dual" / f"dict.{language}.txt")}
             symbols[language] = len(known)
-            for split in set(self.parts) - {"train"}:
+            for split in set(self.parts) - ({"train"} if self.like is None else set()):
                 text = self.dest / "segmented" / f"{split}.{language}"
                 words = [word for line in _lines(text) for word in line.split()]
                 unknown[f"{split}.{language}"] = round(sum(word not in known for word in words) / len(words), 5)
@@ -592,11 +597,11 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--dest", required=True)
     parser.add_argument("--like")
     parser.add_argument("--tokenizer", choices=("moses", "none"))
-    parser.add_argument("--lowercase", action="store_true")
+    parser.add_argument("--lowercase", action="store_true", default=None)
     parser.add_argument("--subword", choices=tuple(SUBWORDS))
     parser.add_argument("--bpe-size", type=int)
     parser.add_argument("--joint-bpe", action=argparse.BooleanOptionalAction)
-    parser.add_argument("--joined-dictionary", action="store_true")
+    parser.add_argument("--joined-dictionary", action=argparse.BooleanOptionalAction)
     parser.add_argument("--vocab-threshold", type=int)
     parser.add_argument("--vocab-size", type=int)
     parser.add_argument("--extra-mono-source", action="append", default=[])
@@ -631,17 +636,22 @@ def _take_over(options: argparse.Namespace) -> None:
     like = Path(options.like)
     try:
         record = json.loads((like / "preprocess.json").read_text(encoding="utf-8"))
-        languages, taken = {record["source"], record["target"]}, {name: record["options"][name] for name in LIKE}
+        languages = {record["source"], record["target"]}
+        taken = {name: (UNNOTED | record["options"])[name] for name in LIKE}
     except (OSError, ValueError, KeyError, TypeError):
         raise UserError(f"--like {like}: not a folder that this command has finished; give the --dest of one") from None
     if languages != {options.source_lang, options.target_lang}:
-        raise UserError(f"--like {like}: is of {record['source']} and {record['target']}; give one of these languages")
+        raise UserError(
+            f"--like {like}: is of {record['source']} and {record['target']}; "
+            f"give a folder of {options.source_lang} and {options.target_lang}"
+        )
     if like.resolve() == Path(options.dest).resolve():
         raise UserError(f"--like {like}: is --dest itself; give two folders")
     for name, value in taken.items():
         given = getattr(options, attribute := name.replace("-", "_"))
-        if given not in (None, False, value):
-            raise UserError(f"--like {like}: was made with another --{name} ({value}, not {given}); leave that out")
+        if given is not None and given != value:
+            there, here = (("off", "on")[v] if isinstance(v, bool) else v for v in (value, given))
+            raise UserError(f"--like {like}: was made with another --{name} ({there}, not {here}); leave that out")
         setattr(options, attribute, value)
 
 
@@ -652,6 +662,7 @@ def _complete(options: argparse.Namespace) -> None:
         UserError: an option of BPE goes with another kind.
     """
     options.subword = options.subword or "bpe"
+    options.lowercase, options.joined_dictionary = bool(options.lowercase), bool(options.joined_dictionary)
     words = options.subword == "word"
     if options.subword != "bpe" and (options.bpe_size is not None or options.joint_bpe is not None):
         raise UserError(f"--bpe-size, --joint-bpe and --separate-bpe: not with --subword {options.subword}")

@@ -3,7 +3,8 @@
     python experiments/baseline.py experiments/multi30k-3k.toml WORK --seeds 1 --jobs 2 [--from FOLDER] [--cpu]
 
 The recipe names them as variants: other options of train_dual.sh or of preprocess.sh. The test text is not looked at.
-WORK gets RECIPE-baseline.md, WORK/baseline/VARIANT the runs; the recipe's own warm start is that of experiments/run.py.
+WORK gets RECIPE-baseline.md, WORK/baseline/VARIANT (or WORK/PART/baseline/VARIANT) the runs; the recipe's own warm
+start is that of experiments/run.py.
 The same command goes on where it was stopped.
 """
 
@@ -29,12 +30,13 @@ def jobs_of(plan: Plan, seeds: Sequence[int]) -> list[Job]:
     for variant in plan.recipe.variants:
         folder, data, waits = home_of(plan.recipe, plan.work, variant), plan.data, [corpus]
         if variant.preprocess:
-            data, waits = folder / "data", [f"{variant.id}/data"]
+            data = folder / "data"
+            waits = [str(data.relative_to(plan.work))]
             made = (waits[0], commands[-1:], data, *shlex.split(variant.preprocess))
             jobs.append(Job(waits[0], lambda made=made: plan.make_corpus(*made), [corpus]))
         options = shlex.split(variant.options)
         for seed in seeds:
-            name = f"{variant.id}/seed-{seed}"
+            name = str((folder / f"seed-{seed}").relative_to(plan.work))
             jobs.append(plan.warm_start_job(name, waits, data, folder / f"seed-{seed}", seed, options))
     return jobs
 

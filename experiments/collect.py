@@ -13,6 +13,7 @@ import argparse
 import json
 import statistics
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -74,69 +75,85 @@ def limited(records: dict[str, dict[str, Any]]) -> bool:
     )
 
 
-Points = list[tuple[int, float]]
+@dataclass
+class Curve:
+    """What changes with the number of pairs: a row's BLEU, or its distance from the limit."""
+
+    label: str
+    points: list[tuple[int, float]]  # number of pairs, value
+    dashed: bool = False
 
 
-def gains(by_size: list[dict[str, Any]], id: str, direction: str) -> dict[str, Points]:
-    """Label → (pairs, BLEU gained over the baseline) of a row; of the baseline itself, what dual inference gains it.
+def gains(by_size: list[dict[str, Any]], id: str, direction: str) -> list[Curve]:
+    """A row's BLEU above the baseline's by the same search; of the baseline itself, what dual inference gains it.
 
     Args:
-        by_size: records in order.
-        id: of the row; records without it are left out.
+        by_size: records in order; those without the row are left out.
+        id: of the row.
         direction: as "de-en".
     """
     rows = [(record["pairs"], record["rows"][id]) for record in by_size if id in record["rows"]]
-    name = rows[0][1]["name"]
-    kinds = {
-        name: ("over_baseline", "plain"),
-        f"{name}, both by dual inference": ("over_baseline", "dual_inference"),
-    }
-    if not rows[0][1][direction]["over_baseline"]:
-        kinds = {f"{name}: dual inference over beam search": ("over_beam_search", "dual_inference")}
-    return {
-        label: [(size, statistics.fmean(c["gain"] for c in row[direction][over][search])) for size, row in rows]
-        for label, (over, search) in kinds.items()
-    }
+    name, over = rows[0][1]["name"], "over_baseline"
+    kinds = [("plain", name), ("dual_inference", f"{name}, both by dual inference")]
+    if not rows[0][1][direction][over]:
+        over, kinds = "over_beam_search", [("dual_inference", f"{name}: dual inference over beam search")]
+    curves = []
+    for search, label in kinds:
+        of_search = [(size, row[direction][over][search]) for size, row in rows]
+        points = [(size, statistics.fmean(c["gain"] for c in comparisons)) for size, comparisons in of_search]
+        curves.append(Curve(label, points, dashed=search != "plain"))
+    return curves
 
 
-def distances(by_size: list[dict[str, Any]], id: str, direction: str) -> Points:
-    """(pairs, bits a token by which a row's NLL is above the limit)."""
-    rows = [(record["pairs"], record["rows"][id][direction]) for record in by_size if id in record["rows"]]
-    return [(size, statistics.fmean(r["nll_bits"] - r["limit_bits"] for r in row["results"])) for size, row in rows]
+def distance(by_size: list[dict[str, Any]], id: str, direction: str) -> Curve:
+    """How far a row's NLL is above the limit, bits a token; arguments as of :func:`gains`."""
+    rows = [(record["pairs"], record["rows"][id]) for record in by_size if id in record["rows"]]
+    of_row = [(size, row[direction]["results"]) for size, row in rows]
+    points = [(size, statistics.fmean(r["nll_bits"] - r["limit_bits"] for r in results)) for size, results in of_row]
+    return Curve(rows[0][1]["name"], points)
 
 
 def picture(records: dict[str, dict[str, Any]], ids: list[str], path: Path) -> None:
-    """Gains by the number of pairs, a column a direction; below, where known, how far the NLL is from the limit."""
+    """Gains by the number of pairs, a column a direction; below, where known, how far the NLL is from the limit.
+
+    Exits with one line if the records do not go together, or the file cannot be written.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    known, by_size = limited(records), sorted(records.values(), key=lambda record: record["pairs"])
-    directions = [name for name in by_size[0]["rows"][ids[0]] if name != "name"]
+    for name, record in records.items():
+        if "pairs" not in record:
+            sys.exit(f"{name}: its record does not say how many pairs it has; make it anew: run.py ... --table")
+    by_size = sorted(records.values(), key=lambda record: record["pairs"])
+    sizes, known = [record["pairs"] for record in by_size], limited(records)
+    found = [{tuple(key for key in row if key != "name") for row in record["rows"].values()} for record in by_size]
+    if len(set.union(*found)) != 1:
+        sys.exit(f"{', '.join(records)}: are of several language pairs; give those of one")
+    (directions,) = found[0]
     figure, panels = plt.subplots(1 + known, len(directions), figsize=(5.5 * len(directions), 3.2 * (1 + known)),
                                   sharex=True, sharey="row", squeeze=False, layout="constrained")  # fmt: skip
-    for column, direction in enumerate(directions):
-        panels[0][column].set_title(direction.replace("-", "→"))
-        panels[0][column].axhline(0, color="0.7", linewidth=0.8)
+    for column, direction in zip(panels.T, directions, strict=True):
+        column[0].set_title(direction.replace("-", "→"))
+        column[0].axhline(0, color="0.7", linewidth=0.8)
         for number, id in enumerate(ids):
-            curves = [(0, label, points) for label, points in gains(by_size, id, direction).items()]
-            if known:
-                name = by_size[0]["rows"][id]["name"]
-                curves.append((1, name, distances(by_size, id, direction)))
-            for panel, label, points in curves:
-                line = "--" if "dual inference" in label.removeprefix(by_size[0]["rows"][id]["name"]) else "-"
-                panels[panel][column].plot(*zip(*points, strict=True), line, marker="o", markersize=4,
-                                           color=f"C{number}", label=label)  # fmt: skip
-        axis, sizes = panels[-1][column], [record["pairs"] for record in by_size]
-        axis.set_xscale("log")
-        axis.set_xticks(sizes, [f"{size:,}" for size in sizes])
-        axis.minorticks_off()
-        axis.set_xlabel("training pairs")
+            curves = [(column[0], curve) for curve in gains(by_size, id, direction)]
+            curves += [(column[1], distance(by_size, id, direction))] if known else []
+            for axes, curve in curves:
+                axes.plot(*zip(*curve.points, strict=True), "--" if curve.dashed else "-", marker="o", markersize=4,
+                          color=f"C{number}", label=curve.label)  # fmt: skip
+        column[-1].set_xscale("log")
+        column[-1].set_xticks(sizes, [f"{size:,}" for size in sizes])
+        column[-1].minorticks_off()
+        column[-1].set_xlabel("training pairs")
     for panel, label in zip(panels, ("gain, BLEU", "NLL above the limit, bits a token"), strict=False):
         panel[0].set_ylabel(label)
         panel[0].legend(fontsize=7)
-    figure.savefig(path, dpi=110)
+    try:
+        figure.savefig(path, dpi=110)
+    except (OSError, ValueError) as error:
+        sys.exit(f"{path}: cannot be written ({error})")
     plt.close(figure)
 
 
@@ -147,6 +164,9 @@ def main() -> None:
     parser.add_argument("--by-size", type=Path, metavar="FILE", help="write a picture over the number of pairs to it")
     options = parser.parse_args()
     records = {path.stem: read(path) for path in options.record}
+    for id in options.rows:
+        if not any(id in record["rows"] for record in records.values()):
+            sys.exit(f"--rows {id}: is in none of {', '.join(records)}")
     print(collect(records, options.rows))
     if options.by_size:
         picture(records, options.rows, options.by_size)

@@ -30,7 +30,7 @@ class Plan:
     folder: Path | None = None
 
     @property
-    def shared(self) -> Path:
+    def whole(self) -> Path:
         """The folder of scripts/preprocess.sh that the language models are trained on."""
         return self.work / "data"
 
@@ -66,7 +66,7 @@ class Plan:
         return Job(name, lambda: self.runner(name, command), list(after))
 
     def corpus_jobs(self) -> list[Job]:
-        jobs = [Job("corpus", lambda: self.make_corpus("corpus", self.recipe.corpus, self.shared))]
+        jobs = [Job("corpus", lambda: self.make_corpus("corpus", self.recipe.corpus, self.whole))]
         name, commands = self.corpus
         if self.recipe.part:
             jobs.append(Job(name, lambda: self.make_corpus(name, commands, self.data), ["corpus"]))
@@ -74,7 +74,7 @@ class Plan:
 
     def make_corpus(self, name: str, commands: Sequence[str], data: Path, *more: object) -> None:
         """Run these of the recipe's commands, with ``more`` options of scripts/preprocess.sh."""
-        places = {"data": data, "text": self.work / "text", "shared": self.shared}
+        places = {"data": data, "text": self.work / "text", "whole": self.whole}
         quoted = {key: shlex.quote(str(place)) for key, place in places.items()}
         for command in commands:
             words = shlex.split(command.format(**quoted))
@@ -90,10 +90,10 @@ class Plan:
         jobs = []
         for name, settings in self.recipe.language_models.items():
             for language in self.languages:
-                of_language, waits = self.shared / "lm" / language, ["corpus"]
+                of_language, waits = self.whole / "lm" / language, ["corpus"]
                 if settings.get("text") == "parallel":
                     of_language, waits = self.work / "parallel" / language, [f"parallel/{language}"]
-                    side = (self.shared, self.recipe, language, of_language)
+                    side = (self.whole, self.recipe, language, of_language)
                     jobs.append(Job(waits[0], lambda side=side: parallel_text(*side), ["corpus"]))
                 options = shlex.split(settings["options"])
                 folder = self.work / "lm" / name / language

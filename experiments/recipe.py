@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+TAKEN = ("baseline", "data", "lm", "logs", "parallel", "shared", "text")  # what else is in WORK
+WHOLE_PLACES = ("data", "text")  # what may stand in braces in a command
+PART_PLACES = (*WHOLE_PLACES, "whole")
 
 
 @dataclass
@@ -15,7 +20,7 @@ class Row:
     """A way to go on from the warm start.
 
     Args:
-        id: its folder, in WORK/seed-N.
+        id: its folder, in WORK/seed-N or WORK/PART/seed-N.
         name: in the table.
         options: of scripts/train_dual.sh.
         language_models: which of the recipe's.
@@ -38,7 +43,7 @@ class Variant:
     """A warm start with other settings, for experiments/baseline.py.
 
     Args:
-        id: its folder, in WORK/baseline.
+        id: its folder, in WORK/baseline or WORK/PART/baseline.
         name: in the table.
         options: of scripts/train_dual.sh.
         preprocess: options of scripts/preprocess.sh.
@@ -69,11 +74,11 @@ class Recipe:
             scripts/preprocess.sh.
         comparisons: of two rows' ids each, beside those with the baseline.
         variants: other warm starts, by which its own was chosen.
-        part, part_corpus: a folder in WORK for another corpus with ``corpus``'s BPE and dictionaries (``{shared}``
-            stands for its folder), and for the runs on it; only the language models are those of ``corpus``. So
-            recipes that differ in the amount of parallel text differ in nothing else.
-        one_warm_start: every seed goes on from the same warm start, in WORK/shared, whose seed is 1. Saves most of the
-            time of long warm starts; the spread between seeds is then that of going on alone.
+        part, part_corpus: a folder in WORK, and commands that make another corpus there (``{whole}`` stands for the
+            folder of ``corpus``), with the same BPE and dictionaries. Pairs are trained on it, in that folder; language
+            models are trained on ``corpus``, and so are common to parts of different sizes.
+        one_warm_start: every seed goes on from the same warm start, in the folder ``shared``, whose seed is 1. Saves
+            most of the time of long warm starts; the spread between seeds is then that of going on alone.
     """
 
     title: str
@@ -106,10 +111,9 @@ class Recipe:
             rows.insert(0, Row("warmup", "warm start", stage="warmup"))
             variants = [Variant(**variant) for variant in content.pop("variant", [])]
             recipe = cls(rows=rows, variants=variants, **content)
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            recipe.check_commands()
+        except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
             sys.exit(f"{path}: is not a recipe: {error}")
-        if bool(recipe.part) != bool(recipe.part_corpus):
-            sys.exit(f"{path}: give part and part_corpus both, or neither")
         if sum(row.baseline for row in rows) != 1:
             sys.exit(f"{path}: one row has to be the baseline")
         ids = {row.id for row in rows}
@@ -128,6 +132,20 @@ class Recipe:
         needed = {row.synthetic for row in rows}
         recipe.synthetic = {name: of for name, of in recipe.synthetic.items() if name in needed}
         return recipe
+
+    def check_commands(self) -> None:
+        """Raises ValueError or LookupError if there is something that no command can be made of."""
+        if bool(self.part) != bool(self.part_corpus):
+            raise ValueError("give part and part_corpus both, or neither")
+        if self.part and (
+            not re.fullmatch(r"[\w-]+", self.part) or self.part in TAKEN or self.part.startswith("seed-")
+        ):
+            raise ValueError(f"part {self.part!r}: give a folder's name that WORK does not use itself, as '1k'")
+        for commands, places in ((self.corpus, WHOLE_PLACES), (self.part_corpus, PART_PLACES)):
+            if not isinstance(commands, list):
+                raise TypeError("corpus and part_corpus are lists of commands")
+            for command in commands:
+                command.format(**dict.fromkeys(places, ""))
 
     @property
     def first_language_models(self) -> str:

@@ -8,7 +8,8 @@ where it was stopped. All choices are made on the validation text (checkpoint by
 inference); the test text is scored once a row and seed.
 
 WORK gets a table (RECIPE.md, RECIPE.json, RECIPE.png), WORK/logs what the commands printed, WORK/seed-N/ROW the runs.
-Recipes that share a WORK share what has the same name in both: corpus, language models, warm starts, rows.
+Recipes that share a WORK share what has the same name in both: corpus, language models, warm starts, rows. Those of
+a part of the corpus have warm starts and rows of their own, in WORK/PART/seed-N.
 """
 
 from __future__ import annotations

@@ -43,9 +43,10 @@ Dictionaries, made from the training text only
                              --subword word)
 
 More text for models that are there
-  --like FOLDER              take tokenisation, BPE and dictionaries of FOLDER, which this command made before for the
-                             same languages, in place of learning them: pairs and language models that were trained
-                             on FOLDER fit DEST, to be trained further or evaluated on it
+  --like FOLDER              take BPE and dictionaries of FOLDER, a DEST of these languages, in place of learning
+                             them, with all that the options of the three sections above say (they can be left out):
+                             pairs and language models that were trained on FOLDER fit DEST, to be trained further or
+                             evaluated on it. --train and --valid are needed as ever.
 
 Text for the language models
   --extra-mono-source FILE   more text of the source language, plain or .gz, for its language model alone; may be
@@ -54,7 +55,7 @@ Text for the language models
 
 Pairs that models made, as scripts/synthesize.sh does, for the pair to train on besides
   --synthetic PREFIX         may be given several times. BPE, dictionaries and language models are made without it, so that
-                             what was trained on DEST's like without it fits DEST
+                             what was trained on the same text without it fits DEST
   --upsample N               times that the real pairs are in the training data (default 1)
 
 Bad lines: an empty side, not UTF-8, NUL or another control character, a word of over 1,000 characters, a word that
@@ -89,7 +90,7 @@ whole_number() { # OPTION VALUE SMALLEST
     [[ $2 =~ ^(0|[1-9][0-9]{0,8})$ && $2 -ge $3 ]] || die "$1 $2: give a whole number of at least $3"
 }
 
-source_lang='' target_lang='' valid='' test='' dest='' subword=bpe joined=no upsample='' like=''
+source_lang='' target_lang='' valid='' test='' dest='' subword=bpe joined='' upsample='' like=''
 joint='' # yes or no, where it is said
 of_bpe='' # an option of BPE that was given
 train=() synthetic=() mono_source=() mono_target=() pass=()
@@ -159,7 +160,7 @@ done
 [[ -n $valid ]] || die "--valid PREFIX is missing (see --help)"
 [[ -n $dest ]] || die "--dest DEST is missing (see --help)"
 [[ $subword == bpe || -z $of_bpe ]] || die "$of_bpe is for --subword bpe, not $subword; leave it out"
-[[ $joined == no || $joint != no ]] || die "--joined-dictionary needs --joint-bpe; separate BPE makes no common symbols"
+[[ $joined != yes || $joint != no ]] || die "--joined-dictionary needs --joint-bpe; separate BPE makes no common symbols"
 
 [[ -z $like || -f $like/preprocess.json ]] ||
     die "--like $like: not a folder that this command has finished; give the --dest of one"
@@ -194,8 +195,8 @@ for file in "${mono_source[@]}"; do pass+=("--extra-mono-source=$file"); done
 for file in "${mono_target[@]}"; do pass+=("--extra-mono-target=$file"); done
 [[ -z $test ]] || pass+=("--test=$test")
 [[ -z $like ]] || pass+=("--like=$like")
-[[ $joint != no ]] || pass+=(--no-joint-bpe)
-[[ $joined == no ]] || pass+=(--joined-dictionary)
+case $joint in yes) pass+=(--joint-bpe) ;; no) pass+=(--no-joint-bpe) ;; esac
+case $joined in yes) pass+=(--joined-dictionary) ;; no) pass+=(--no-joined-dictionary) ;; esac
 
 find_environment
 # No progress bars (subword-nmt's), and no module of the current directory in place of a library's.

@@ -123,7 +123,7 @@ def test_a_recipe_that_is_none_is_refused_in_a_line(recipe, change, complaint):
 
 def test_a_part_has_its_own_pairs_and_the_language_models_of_the_whole(recipe, tmp_path, monkeypatch):
     part = tmp_path / "part.toml"
-    command = "scripts/recipes/multi30k.sh {data} --from {shared} -- --like {shared}"
+    command = "scripts/recipes/multi30k.sh {data} --from {whole} -- --like {whole}"
     own = f'base = "small.toml"\npart = "few"\npart_corpus = ["{command}"]\n'
     part.write_text(own)
     ran: dict[str, list[str]] = {}
@@ -139,17 +139,26 @@ def test_a_part_has_its_own_pairs_and_the_language_models_of_the_whole(recipe, t
         if not job.name.startswith("parallel"):
             job.run()
     assert jobs["few/corpus"].after == ["corpus"] and jobs["few/seed-1/warmup"].after == ["few/corpus"]
-    shared = str(work / "data")
-    given = ["--from", shared, "--from", str(tmp_path), "--", "--like", shared]
+    whole = str(work / "data")
+    given = ["--from", whole, "--from", str(tmp_path), "--", "--like", whole]
     assert ran["few/corpus"][1:] == [str(work / "few/data"), *given]
     assert ran["lm/all/de"][1:3] == [str(work / "data/lm/de"), str(work / "lm/all/de")]
     assert ran["few/seed-1/mle"][1:3] == [str(work / "few/data"), str(work / "few/seed-1/mle")]
     assert str(work / "lm/all/de/checkpoint_best.pt") in ran["few/seed-1/mle"]
     assert ran["few/seed-1/dual"][1] == str(work / "few/seed-1/data-captions")
     assert ran["few/seed-1/data-captions"][-4:-2] == ["--synthetic", str(work / "few/seed-1/synthetic-captions")]
-    part.write_text(own.replace("part =", "# part ="))
-    with pytest.raises(SystemExit, match="give part and part_corpus both"):
-        Recipe.read(part)
+    assert [job.name for job in baseline.jobs_of(plan, [1])] == ["corpus", "few/corpus", "few/seed-1/warmup"]
+    for old, new, complaint in (
+        ("part =", "# part =", "give part and part_corpus both"),
+        ('"few"', '"../few"', "part '../few': give a folder's name"),
+        ('"few"', '"seed-1"', "part 'seed-1': give a folder's name"),
+        ("{whole}", "{hole}", "hole"),
+        ("{data}", "{}", "is not a recipe"),
+        ("[", "", "is not a recipe"),
+    ):
+        part.write_text(own.replace(old, new, 1))
+        with pytest.raises(SystemExit, match=complaint):
+            Recipe.read(part)
 
 
 def test_every_job_waits_for_what_it_needs(recipe, tmp_path):
@@ -176,16 +185,16 @@ def test_variants_of_the_warm_start_differ_from_it_in_what_they_say(recipe, tmp_
     for job in jobs:
         job.run()
     assert len({job.name for job in jobs}) == len(jobs) == 1 + 2 + 2 + 1 + 2
-    assert [job.after for job in jobs if job.name == "short/seed-2"] == [["short/data"]]
-    own, drier, short = (ran[name] for name in ("seed-2/warmup", "drier/seed-2", "short/seed-2"))
+    assert [job.after for job in jobs if job.name == "baseline/short/seed-2"] == [["baseline/short/data"]]
+    own, drier, short = (ran[name] for name in ("seed-2/warmup", "baseline/drier/seed-2", "baseline/short/seed-2"))
     work = tmp_path / "work"
     assert own[2:5] == [str(work / "data"), str(work / "seed-2/warmup"), "--warmup-only"]
     dashes = own.index("--")
     folder = str(work / "baseline/drier/seed-2")
     assert drier == [*own[:3], folder, *own[4:dashes], "--dropout", "0.4", *own[dashes:], "--clip-norm", "2"]
     assert short == [*own[:2], str(work / "baseline/short/data"), str(work / "baseline/short/seed-2"), *own[4:]]
-    assert ran["short/data"][-2:] == ["--bpe-size", "100"]
-    assert ran["short/data"].count("--bpe-size") == 2  # the last one counts
+    assert ran["baseline/short/data"][-2:] == ["--bpe-size", "100"]
+    assert ran["baseline/short/data"].count("--bpe-size") == 2  # the last one counts
 
 
 def test_the_table_of_variants_is_of_the_validation_text(recipe, tmp_path):
@@ -352,19 +361,38 @@ def test_several_experiments_make_a_table(tmp_path):
         collect.read(tmp_path / "x.json")
 
 
-def test_gains_by_the_number_of_pairs(tmp_path):
+def test_gains_by_the_number_of_pairs(tmp_path, monkeypatch):
     by_size = [record_of("small", 10, 0.5), record_of("large", 20, 0.5)]
-    assert collect.gains(by_size, "mle", "de-en") == {
-        "MLE: dual inference over beam search": [(1000, -0.001), (2000, -0.001)]
-    }
-    assert collect.gains(by_size, "dual", "de-en") == {
-        "dual": [(1000, 1.25), (2000, 1.25)],
-        "dual, both by dual inference": [(1000, -0.001), (2000, -0.001)],
-    }
-    assert collect.distances(by_size, "dual", "de-en") == [(1000, 1.5), (2000, 1.5)]
-    for limit in (0.5, None):  # two rows of panels, or one
-        collect.picture({"a": record_of("A", 10, limit)}, ["mle", "dual"], tmp_path / "sizes.png")
-        assert (tmp_path / "sizes.png").read_bytes().startswith(b"\x89PNG")
+    del by_size[0]["rows"]["other"]
+    assert collect.gains(by_size, "mle", "de-en") == [
+        collect.Curve("MLE: dual inference over beam search", [(1000, -0.001), (2000, -0.001)], dashed=True)
+    ]
+    assert collect.gains(by_size, "dual", "de-en") == [
+        collect.Curve("dual", [(1000, 1.25), (2000, 1.25)]),
+        collect.Curve("dual, both by dual inference", [(1000, -0.001), (2000, -0.001)], dashed=True),
+    ]
+    assert collect.distance(by_size, "dual", "de-en").points == [(1000, 1.5), (2000, 1.5)]
+    for name, record in zip(("small", "large"), by_size, strict=True):
+        (tmp_path / f"{name}.json").write_text(json.dumps(record))
+    files, drawn = [str(tmp_path / f"{name}.json") for name in ("large", "small")], tmp_path / "sizes.png"
+
+    def run(*arguments: str) -> None:
+        monkeypatch.setattr(sys, "argv", ["collect.py", *arguments, "--by-size", str(drawn)])
+        collect.main()
+
+    run(*files, "--rows", "mle", "dual", "other")
+    assert drawn.read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(SystemExit, match="--rows gone: is in none of large, small"):
+        run(*files, "--rows", "gone")
+    for row in by_size[0]["rows"].values():
+        row["fr-en"] = row.pop("de-en")
+    with pytest.raises(SystemExit, match="large, small: are of several language pairs"):
+        collect.picture({"large": by_size[1], "small": by_size[0]}, ["mle"], drawn)
+    with pytest.raises(SystemExit, match="cannot be written"):
+        collect.picture({"large": by_size[1]}, ["mle"], tmp_path / "none" / "sizes.png")
+    del by_size[1]["pairs"]
+    with pytest.raises(SystemExit, match="large: its record does not say how many pairs"):
+        collect.picture({"large": by_size[1]}, ["mle"], drawn)
 
 
 def test_a_job_that_waits_for_nothing_that_comes_ends_all(tmp_path):

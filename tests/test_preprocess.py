@@ -136,7 +136,7 @@ def test_the_command_with_names_that_shells_and_fairseq_trip_over(tmp_path: Path
 def test_help_names_every_option_that_the_module_has() -> None:
     run = script("preprocess.sh", "--help")
     assert run.returncode == 0 and run.stderr == ""
-    inverse = {"--no-joint-bpe": "--separate-bpe"}
+    inverse = {"--no-joint-bpe": "--separate-bpe", "--no-joined-dictionary": "--separate-dictionaries"}
     for action in preprocess.get_parser()._actions:
         for option in action.option_strings:
             assert inverse.get(option, option) in run.stdout
@@ -353,6 +353,10 @@ def test_other_text_like_an_earlier_folder_fits_its_models(corpus: Path, tmp_pat
     record = json.loads((second / "preprocess.json").read_text())
     of_first = json.loads((first / "preprocess.json").read_text())
     assert record["lowercase"] and record["subword"] == of_first["subword"] and record["bpe"] == of_first["bpe"]
+    assert (
+        record["dictionary"]["unknown_share"]["train.de"] > 0
+        and "train.de" not in of_first["dictionary"]["unknown_share"]
+    )
     for language in ("de", "en"):
         codes, dictionary = f"bpe/codes.{language}", f"dual/dict.{language}.txt"
         assert (first / codes).exists() == (second / codes).exists() == (of_first["bpe"]["type"] == "subword-nmt")
@@ -381,7 +385,11 @@ def test_other_text_like_an_earlier_folder_fits_its_models(corpus: Path, tmp_pat
         (["--tokenizer=none"], "was made with another --tokenizer"),
         (["--lowercase"], "was made with another --lowercase"),
         (["--subword=word"], "was made with another --subword"),
-        (["--target-lang=fr"], "is of de and en"),
+        (["--bpe-size=0"], r"was made with another --bpe-size \(40, not 0\)"),
+        (["--no-joint-bpe"], r"was made with another --joint-bpe \(on, not off\)"),
+        (["--joined-dictionary"], r"was made with another --joined-dictionary \(off, not on\)"),
+        (["--vocab-size=9"], "was made with another --vocab-size"),
+        (["--target-lang=fr"], "is of de and en; give a folder of de and fr"),
         (["--like={tmp}"], "not a folder that this command has finished"),
         (["--dest={done}"], "is --dest itself"),
     ],
@@ -395,6 +403,30 @@ def test_like_an_earlier_folder_goes_with_nothing_else(
     with pytest.raises(UserError, match=complaint):
         preprocess.main([*arguments, f"--like={done}", *more])
     assert content(done) == before and not (tmp_path / "out").exists()
+
+
+def test_like_an_earlier_folder_that_is_not_whole(
+    corpus: Path, done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, arguments = tmp_path / "folder", options(corpus, tmp_path / "out", f"--like={tmp_path / 'folder'}")
+    shutil.copytree(done, folder)
+    record = json.loads((folder / "preprocess.json").read_text())
+    for name in ("subword", "vocab-size"):  # as earlier versions wrote it
+        del record["options"][name]
+    (folder / "preprocess.json").write_text(json.dumps(record))
+    preprocess.main(arguments)
+    shutil.rmtree(tmp_path / "out")
+    (folder / "dual" / "dict.en.txt").unlink()
+    with pytest.raises(UserError, match=r"dict\.en\.txt is gone; run the command that made the folder once more"):
+        preprocess.main(arguments)
+    assert not (tmp_path / "out").exists()
+
+    # stopped while it is made anew: codes may be of now and dictionaries of before
+    monkeypatch.setattr(preprocess.Preprocessing, "_dual", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(SystemExit):
+        preprocess.main([*options(corpus, folder), "--bpe-size=30", "--overwrite"])
+    with pytest.raises(UserError, match="not a folder that this command has finished"):
+        preprocess.main(arguments)
 
 
 def test_training_text_drops_over_long_lines_and_test_text_keeps_them(

@@ -102,5 +102,5 @@ if [[ -n $pairs ]]; then
     done
 fi
 
-exec "$ROOT/scripts/preprocess.sh" -s "$source_lang" -t "$target_lang" --dest "$dest" --bpe-size 8000 \
+exec "$ROOT/scripts/preprocess.sh" -s "$source_lang" -t "$target_lang" --dest "$dest" \
     --train "$train" --valid "$from/val" --test "$from/test_2016_flickr" "${extra[@]}" "$@"

@@ -106,7 +106,9 @@ if [[ ! -f $text/archives || $(<"$text/archives") != "$stamp" ]]; then
     trap - EXIT
 fi
 
+settings=(--bpe-size 32000 --joined-dictionary)
+[[ " $*" != *" --like"* ]] || settings=() # it has its own
 exec "$ROOT/scripts/preprocess.sh" -s "$source_lang" -t "$target_lang" --dest "$dest" \
     --train "$text/europarl-v7.de-en" --train "$text/commoncrawl.de-en" --train "$text/news-commentary-v11.de-en" \
     --valid "$text/valid" --test "$text/test" \
-    --bpe-size 32000 --joined-dictionary --max-length 250 --max-ratio 2.5 "$@"
+    "${settings[@]}" --max-length 250 --max-ratio 2.5 "$@"
