@@ -477,3 +477,18 @@ def test_a_small_experiment_gives_a_table_and_goes_on_where_it_was_stopped(recip
     assert done.returncode == 0, done.stderr[-2000:]
     assert (work / "small-gaps.md").read_text().count("| dual |") == 4
     assert (work / "small-gaps.png").read_bytes().startswith(b"\x89PNG")
+
+    # A part of the corpus has pairs of its own, and what was trained on the whole fits them.
+    part = tmp_path / "part.toml"
+    part.write_text(
+        'base = "small.toml"\ntitle = "part"\nonly = ["mle"]\npart = "few"\npart_corpus = ["""scripts/preprocess.sh '
+        "-s de -t en --train {text}/valid --valid {text}/valid --test {text}/test --dest {data} --like {whole}"
+        '"""]\n'
+    )
+    made = (work / "lm/all/de/checkpoint_best.pt").stat().st_mtime_ns
+    command = [sys.executable, ROOT / "experiments/run.py", part, work, "--seeds", "2", "--cpu", "--jobs", "2"]
+    done = subprocess.run(list(map(str, command)), env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert json.loads((work / "part.json").read_text())["pairs"] == 40 and record["pairs"] == 300
+    assert (work / "few/seed-2/mle/dual/eval/test/scores.json").is_file()
+    assert (work / "lm/all/de/checkpoint_best.pt").stat().st_mtime_ns == made
