@@ -19,6 +19,10 @@ For non-commercial research and education only; see https://github.com/multi30k/
   -t, --target-lang LANG   en (default), de or fr
   --mono                   give the language models the task 2 captions too: 145,000 more lines of German and of
                            English. There are none of French: with --pairs, the French lines that it leaves over
+  --mono-of-pairs          with --pairs: give them text of the pairs that it leaves over, the source side of the first
+                           half and the target side of the second, so that no sentence's translation is in it. It is
+                           of the same kind as the pairs; the captions of task 2 are not (written independently, and
+                           the German ones shorter)
   --pairs N                take only the first N training pairs: a low-resource setting
   --from FOLDER            fetch nothing, take FOLDER/{train,val,test_2016_flickr}.LANG.gz and, with --mono,
                            FOLDER/mono/train.{1..5}.LANG.gz
@@ -40,6 +44,7 @@ while (($#)); do
         --url) need_value "$@" && URL=${2%/} && shift ;;
         --pairs) need_value "$@" && pairs=$2 && shift ;;
         --mono) mono=yes ;;
+        --mono-of-pairs) mono=pairs ;;
         --) shift && break ;;
         -*) die "unknown option '$1' (see --help; options of preprocess.sh follow --, a path may begin with ./)" ;;
         *)
@@ -54,6 +59,7 @@ for language in "$source_lang" "$target_lang"; do
     [[ $language =~ ^(de|en|fr)$ ]] || die "language '$language': this recipe knows de, en and fr"
 done
 [[ $source_lang != "$target_lang" ]] || die "source and target language are both '$source_lang'; give two"
+[[ $mono != pairs || -n $pairs ]] || die "--mono-of-pairs: without --pairs none are left over; give that too"
 [[ -z $pairs || $pairs =~ ^[1-9][0-9]*$ ]] || die "--pairs '$pairs': give a whole number above 0"
 
 if [[ -z $from ]]; then
@@ -95,9 +101,16 @@ if [[ -n $pairs ]]; then
         language=${role}_lang language=${!language}
         [[ -r $from/train.$language.gz ]] || die "$from/train.$language.gz: there is no such file"
         lines "1,$pairs" "$language" "$train.$language"
-        if [[ $mono == yes && $language == fr ]]; then
-            lines "$((pairs + 1)),\$" fr "$train.others.fr"
-            extra+=("--extra-mono-$role" "$train.others.fr")
+        others=
+        if [[ $mono == pairs ]]; then
+            middle=$(((pairs + $(gzip -dc -- "$from/train.$language.gz" | wc -l)) / 2))
+            case $role in source) others="$((pairs + 1)),$middle" ;; target) others="$((middle + 1)),\$" ;; esac
+        elif [[ $mono == yes && $language == fr ]]; then
+            others="$((pairs + 1)),\$"
+        fi
+        if [[ -n $others ]]; then
+            lines "$others" "$language" "$train.others.$language"
+            extra+=("--extra-mono-$role" "$train.others.$language")
         fi
     done
 fi
