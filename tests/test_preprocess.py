@@ -649,6 +649,36 @@ def test_french_that_the_pairs_leave_over_is_text_of_its_own(tmp_path: Path) -> 
     assert (raw / "mono.fr").read_text().splitlines() == training[40:]
     assert (raw / "mono.en").read_text().splitlines() == [f"A caption {i}." for i in range(1, 6)]
 
+    # Of all pairs left over, one side each, with the BPE and dictionaries of before.
+    arguments = [
+        "-s",
+        "en",
+        "-t",
+        "fr",
+        "--from",
+        folder,
+        "--mono-of-pairs",
+        "--pairs",
+        "50",
+        "--",
+        "--like",
+        raw.parent,
+    ]
+    run = script("recipes/multi30k.sh", tmp_path / "more", *arguments)
+    assert run.returncode == 0, run.stderr
+    raw = tmp_path / "more" / "raw"
+    english = gzip.decompress((folder / "train.en.gz").read_bytes()).decode().splitlines()
+    assert (raw / "train.fr").read_text().splitlines() == training[:50]
+    assert (raw / "mono.en").read_text().splitlines() == [line for line in english[50:55] if line not in held_out(raw)]
+    assert (raw / "mono.fr").read_text().splitlines() == training[55:]
+    for name in ("dual/dict.fr.txt", "bpe/codes.en"):
+        assert (tmp_path / "more" / name).read_bytes() == (tmp_path / "data" / name).read_bytes()
+
+
+def held_out(raw: Path) -> set[str]:
+    """English lines of the validation and test text, which preprocessing leaves out of monolingual text."""
+    return {line for split in ("valid", "test") for line in (raw / f"{split}.en").read_text().splitlines()}
+
 
 def test_multi30k_refuses_what_it_does_not_know(tmp_path: Path) -> None:
     for arguments, message in (
@@ -659,6 +689,7 @@ def test_multi30k_refuses_what_it_does_not_know(tmp_path: Path) -> None:
         (["a", "--from", "absent"], "absent/train.de: no such file"),
         (["a", "--from", "absent", "--pairs", "2"], "absent/train.de.gz: there is no such file"),
         (["a", "--pairs", "0"], "--pairs '0': give a whole number above 0"),
+        (["a", "--mono-of-pairs"], "--mono-of-pairs: without --pairs none are left over; give that too"),
         (["a", "--bpe-size", "5"], "options of preprocess.sh follow --"),
     ):
         run = script("recipes/multi30k.sh", *arguments, cwd=tmp_path)

@@ -103,7 +103,7 @@ if [[ -n $pairs ]]; then
         lines "1,$pairs" "$language" "$train.$language"
         others=
         if [[ $mono == pairs ]]; then
-            middle=$(((pairs + $(gzip -dc -- "$from/train.$language.gz" | wc -l)) / 2))
+            middle=$(((pairs + $(gzip -dc -- "$from/train.$language.gz" | sed -n '$=')) / 2))
             case $role in source) others="$((pairs + 1)),$middle" ;; target) others="$((middle + 1)),\$" ;; esac
         elif [[ $mono == yes && $language == fr ]]; then
             others="$((pairs + 1)),\$"
