@@ -30,6 +30,14 @@ def read(path: Path) -> dict[str, Any]:
     return record
 
 
+def directions_of(records: dict[str, dict[str, Any]]) -> tuple[str, ...]:
+    """As ("de-en", "en-de"); exits with one line if the records are not all of the same."""
+    found = {tuple(key for key in row if key != "name") for r in records.values() for row in r["rows"].values()}
+    if len(found) != 1:
+        sys.exit(f"{', '.join(records)}: are of several language pairs; give those of one")
+    return found.pop()
+
+
 def collect(records: dict[str, dict[str, Any]], ids: list[str]) -> str:
     """Markdown.
 
@@ -37,9 +45,8 @@ def collect(records: dict[str, dict[str, Any]], ids: list[str]) -> str:
         records: recipe → what it found.
         ids: of the rows to show, in order.
     """
-    directions = [name for name in next(iter(next(iter(records.values()))["rows"].values())) if name != "name"]
     known, lines = limited(records), []
-    for direction in directions:
+    for direction in directions_of(records):
         head = [direction.replace("-", "→"), "", "BLEU", "gain", "p", "dual inference", "gain", "p", "NLL, bits"]
         head += ["above the limit"] if known else []
         body = []
@@ -116,7 +123,7 @@ def distance(by_size: list[dict[str, Any]], id: str, direction: str) -> Curve:
 def picture(records: dict[str, dict[str, Any]], ids: list[str], path: Path) -> None:
     """Gains by the number of pairs, a column a direction; below, where known, how far the NLL is from the limit.
 
-    Exits with one line if the records do not go together, or the file cannot be written.
+    Exits with one line if a record is too old for it, or the file cannot be written.
     """
     import matplotlib
 
@@ -128,10 +135,7 @@ def picture(records: dict[str, dict[str, Any]], ids: list[str], path: Path) -> N
             sys.exit(f"{name}: its record does not say how many pairs it has; make it anew: run.py ... --table")
     by_size = sorted(records.values(), key=lambda record: record["pairs"])
     sizes, known = [record["pairs"] for record in by_size], limited(records)
-    found = [{tuple(key for key in row if key != "name") for row in record["rows"].values()} for record in by_size]
-    if len(set.union(*found)) != 1:
-        sys.exit(f"{', '.join(records)}: are of several language pairs; give those of one")
-    (directions,) = found[0]
+    directions = directions_of(records)
     figure, panels = plt.subplots(1 + known, len(directions), figsize=(5.5 * len(directions), 3.2 * (1 + known)),
                                   sharex=True, sharey="row", squeeze=False, layout="constrained")  # fmt: skip
     for column, direction in zip(panels.T, directions, strict=True):

@@ -386,8 +386,9 @@ def test_gains_by_the_number_of_pairs(tmp_path, monkeypatch):
         run(*files, "--rows", "gone")
     for row in by_size[0]["rows"].values():
         row["fr-en"] = row.pop("de-en")
+    (tmp_path / "small.json").write_text(json.dumps(by_size[0]))
     with pytest.raises(SystemExit, match="large, small: are of several language pairs"):
-        collect.picture({"large": by_size[1], "small": by_size[0]}, ["mle"], drawn)
+        run(*files, "--rows", "mle")
     with pytest.raises(SystemExit, match="cannot be written"):
         collect.picture({"large": by_size[1]}, ["mle"], tmp_path / "none" / "sizes.png")
     del by_size[1]["pairs"]
