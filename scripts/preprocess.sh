@@ -44,7 +44,7 @@ Dictionaries, made from the training text only
 
 More text for models that are there
   --like FOLDER              take BPE and dictionaries of FOLDER, a DEST of these languages, in place of learning
-                             them, with all that the options of the three sections above say (they can be left out):
+                             them, with all that the options of the four sections above say (they can be left out):
                              pairs and language models that were trained on FOLDER fit DEST, to be trained further or
                              evaluated on it. --train and --valid are needed as ever.
 
