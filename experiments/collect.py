@@ -91,6 +91,11 @@ class Curve:
     dashed: bool = False
 
 
+def rows_of(by_size: list[dict[str, Any]], id: str) -> list[tuple[int, dict[str, Any]]]:
+    """(pairs, row) of the records that have it."""
+    return [(record["pairs"], record["rows"][id]) for record in by_size if id in record["rows"]]
+
+
 def gains(by_size: list[dict[str, Any]], id: str, direction: str) -> list[Curve]:
     """A row's BLEU above the baseline's by the same search; of the baseline itself, what dual inference gains it.
 
@@ -99,7 +104,7 @@ def gains(by_size: list[dict[str, Any]], id: str, direction: str) -> list[Curve]
         id: of the row.
         direction: as "de-en".
     """
-    rows = [(record["pairs"], record["rows"][id]) for record in by_size if id in record["rows"]]
+    rows = rows_of(by_size, id)
     name, over = rows[0][1]["name"], "over_baseline"
     kinds = [("plain", name), ("dual_inference", f"{name}, both by dual inference")]
     if not rows[0][1][direction][over]:
@@ -114,7 +119,7 @@ def gains(by_size: list[dict[str, Any]], id: str, direction: str) -> list[Curve]
 
 def distance(by_size: list[dict[str, Any]], id: str, direction: str) -> Curve:
     """How far a row's NLL is above the limit, bits a token; arguments as of :func:`gains`."""
-    rows = [(record["pairs"], record["rows"][id]) for record in by_size if id in record["rows"]]
+    rows = rows_of(by_size, id)
     of_row = [(size, row[direction]["results"]) for size, row in rows]
     points = [(size, statistics.fmean(r["nll_bits"] - r["limit_bits"] for r in results)) for size, results in of_row]
     return Curve(rows[0][1]["name"], points)
