@@ -86,7 +86,8 @@ class DualModel(BaseFairseqModel):
         """fairseq calls this before it translates; an arch may have preparations, or refusals, of its own."""
         for model in self.models.values():
             model.prepare_for_inference_(cfg)
-        super().prepare_for_inference_(cfg)
+        # nothing is left to prepare; fairseq's method would do it again and leave fconv's attention in training mode
+        self.eval()
 
     def load_state_dict(self, state_dict: dict[str, Tensor], strict: bool = True, model_cfg=None, args=None) -> None:
         """Load each direction as its arch loads a checkpoint of its own (upgrades and pruning go by the arch's keys).

@@ -8,15 +8,18 @@ import pytest
 import torch
 from fairseq import options
 from fairseq.data import Dictionary
+from fairseq.dataclass.configs import GenerationConfig
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.models import FairseqDecoder, FairseqEncoder, FairseqEncoderDecoderModel
-from fairseq.modules import AdaptiveSoftmax
+from fairseq.modules import AdaptiveSoftmax, BeamableMM
 from fairseq.tasks.translation import TranslationTask
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dual_fairseq import duality, model
+from dual_fairseq.dual_inference import DualInferenceGenerator, Weights
 from dual_fairseq.errors import UserError
 from dual_fairseq.model import DualModel, batch_log_probs, token_log_probs
+from dual_fairseq.scoring import translation_log_probs
 
 BATCH, LENGTH, VOCAB, FEATURES = 3, 5, 17, 8
 
@@ -269,6 +272,35 @@ def test_a_failing_forward_leaves_the_arch_whole(monkeypatch):
 def test_limits_are_the_smallest_of_all_roles():
     pair = DualModel({"de-en": plain_model(), "en-de": plain_model()})
     assert pair.max_positions() == (20, 20) and pair.max_decoder_positions() == 20
+
+
+def prepared_fconv_pair() -> DualModel:
+    """For a beam of 3, by whose rows fconv's attention multiplies at once."""
+    pair = DualModel({direction: build(ARCHS["fconv"]) for direction in ("a-b", "b-a")})
+    pair.prepare_for_inference_(SimpleNamespace(generation=GenerationConfig(beam=3)))
+    return pair
+
+
+def test_a_pair_is_prepared_for_inference_as_each_of_its_models_would_be():
+    pair = prepared_fconv_pair()
+    assert sum(isinstance(module, BeamableMM) for module in pair.modules()) == 2
+    assert not any(module.training for module in pair.modules())
+    with pytest.raises(RuntimeError, match="cannot train"):
+        pair.train()
+
+
+def test_dual_inference_scores_sentences_that_share_no_source():
+    """Targets of </s> alone are a single time step, which a beam's is too."""
+    pair, dictionary = prepared_fconv_pair(), Dictionary()
+    sources, targets = [torch.tensor([5 + i, 9, 2]) for i in range(3)], [torch.tensor([2])] * 3
+    models = [pair.models["b-a"]]
+    DualInferenceGenerator(
+        SimpleNamespace(eos=2), models, (None, None), dictionary, True, Weights.of_alpha(0.5), lenpen=1.0
+    )
+    together = translation_log_probs(models, sources, targets, dictionary)
+    plain = [build(ARCHS["fconv"]).eval()]
+    torch.testing.assert_close(together, translation_log_probs(plain, sources, targets, dictionary))
+    assert len(set(together.tolist())) == 3
 
 
 @pytest.mark.parametrize(
