@@ -19,7 +19,6 @@ import os
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -152,9 +151,11 @@ class DualInferenceGenerator(nn.Module):
         super().__init__()
         self.generator = generator
         self.reverse_models = list(reverse_models)
-        for module in chain.from_iterable(model.modules() for model in self.reverse_models):
-            if isinstance(module, BeamableMM):  # takes a beam of rows to share their source; here each has its own
-                module.set_beam_size(None)
+        for model in self.reverse_models:
+            model.eval()
+            for module in model.modules():
+                if isinstance(module, BeamableMM):  # takes a beam of rows to share their source; here each has its own
+                    module.set_beam_size(None)
         self.lms = lms
         self.source_dictionary = source_dictionary
         self.left_pad_source = left_pad_source

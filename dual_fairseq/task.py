@@ -423,12 +423,9 @@ class DualTranslationTask(TranslationTask):
             # fairseq tells nobody the file that it prints to
             path = os.path.join(self.cfg.results_path, f"components-{self.cfg.gen_subset}.txt")
             self._component_output = open(path, "w", buffering=1, encoding="utf-8")  # noqa: SIM115 (until the end)
-        reverse_models = [model.models[self.directions[1]] for model in models]
-        for model in reverse_models:
-            model.eval()  # which returns nothing once fairseq has prepared it for inference
         return DualInferenceGenerator(
             generator,
-            reverse_models,
+            [model.models[self.directions[1]] for model in models],
             self._dual_inference_language_models(self.dual_inference),
             self.source_dictionary,
             self.cfg.left_pad_source,

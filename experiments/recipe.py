@@ -60,7 +60,7 @@ class Recipe:
     """What a recipe file holds; ``*_options`` are options of the script in question.
 
     A file may name another as ``base``, which may do so too, and hold only what differs; with ``only``, a list of ids,
-    it takes no more than these of the rows.
+    it takes no more than these of the rows. Rows of its own take the place of the base's, and of the base's ``only``.
 
     Args:
         title: of the table.
@@ -165,8 +165,12 @@ class Recipe:
 def read_with_bases(path: Path) -> dict[str, Any]:
     """A recipe file over those that it is based on."""
     content = tomllib.loads(path.read_text(encoding="utf-8"))
-    base = content.pop("base", None)
-    return read_with_bases(path.parent / base) | content if base else content
+    if (base := content.pop("base", None)) is None:
+        return content
+    inherited = read_with_bases(path.parent / base)
+    if "row" in content:
+        inherited.pop("only", None)  # is about the rows that these take the place of
+    return inherited | content
 
 
 def experiment_parser(description: str | None) -> argparse.ArgumentParser:

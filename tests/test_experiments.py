@@ -99,6 +99,10 @@ def test_a_recipe_takes_some_rows_of_its_base(recipe, tmp_path):
     other.write_text('base = "small.toml"\nonly = ["mle", "dula"]\n')
     with pytest.raises(SystemExit, match="there is no row dula"):
         Recipe.read(other)
+    other.write_text('base = "small.toml"\nonly = ["mle"]\n')
+    third = tmp_path / "third.toml"
+    third.write_text('base = "other.toml"\n[[row]]\nid = "a"\nname = "A"\nbaseline = true\n')
+    assert [row.id for row in Recipe.read(third).rows] == ["warmup", "a"]  # ``only`` is not about rows of its own
 
 
 @pytest.mark.parametrize(
