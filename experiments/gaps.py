@@ -93,13 +93,13 @@ def tables(recipe: Recipe, found: dict[tuple[str, str], list[Scores]], splits: S
     weights = (0.01, 0.1) if weight in (0.01, 0.1) else (weight,)
     lines = [f"## The gap: {recipe.title}", ""]
     for split in splits:
-        shares = (f"2λ\\|gap\\| > 1, λ = {w:g}" for w in weights)
-        head = (split, "mean gap", "mean \\|gap\\|", "s.d.", "95 % below", "correlation with length", *shares)
+        shares = (f"2λ|gap| > 1, λ = {w:g}" for w in weights)
+        head = (split, "mean gap", "mean |gap|", "s.d.", "95 % below", "correlation with length", *shares)
         lines += [*markdown(head, [[row.name, *spread(found[row.id, split], weights)] for row in recipe.rows]), ""]
     for split in splits:
         share = [np.mean([(side * r["gap"] > threshold).mean() for r in found["warmup", split]]) for side in (1, -1)]
         groups = (f"gap > {threshold:g} ({share[0]:.0%})", "between", f"gap < −{threshold:g} ({share[1]:.0%})")
-        kinds = [f"{group}: Δ log P({p})" for group in groups for p in ("y\\|x", "x\\|y")]
+        kinds = [f"{group}: Δ log P({p})" for group in groups for p in ("y|x", "x|y")]
         lines += [*markdown([split, *kinds], changes(recipe, found, split, threshold)), ""]
     lines += [
         f"x is {recipe.source}, y {recipe.target}; nats a sentence pair, after the last update of each row, by the",

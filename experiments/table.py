@@ -147,8 +147,10 @@ def gain_cells(comparisons: Sequence[Comparison] | None) -> list[str]:
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """The lines of a table."""
-    return ["| " + " | ".join(head) + " |", "|" + "---|" * len(head), *(f"| {' | '.join(cells)} |" for cells in rows)]
+    """The lines of a table; a bar in a cell, as in |gap|, does not divide it."""
+    escaped = [" | ".join(cell.replace("|", "\\|") for cell in cells) for cells in (head, *rows)]
+    first, *others = [f"| {cells} |" for cells in escaped]
+    return [first, "|" + "---|" * len(head), *others]
 
 
 def rows_of_table(name: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

@@ -349,6 +349,14 @@ def record_of(title: str, bleu: float, limit: float | None) -> dict:
     }}  # fmt: skip
 
 
+def test_a_bar_in_a_cell_does_not_divide_it():
+    assert table.markdown(["", "|x|"], [["|gap|", "1"]]) == [
+        r"|  | \|x\| |",
+        "|---|---|",
+        r"| \|gap\| | 1 |",
+    ]
+
+
 def test_several_experiments_make_a_table(tmp_path):
     records = {"gru": record_of("GRU", 10, 0.5), "lstm": record_of("LSTM", 20, 0.5)}
     lines = collect.collect(records, ["mle", "dual", "gone"]).splitlines()
