@@ -99,6 +99,11 @@ KNOWN_NOISE = (
 # (logger, level, reason)
 CHATTY_LOGGERS = (
     ("hydra", logging.INFO, "hydra's DEBUG messages: fairseq's commands log before they have set a level"),
+    (
+        "matplotlib",
+        logging.INFO,
+        "matplotlib's, too: one of fairseq's models has all of DEBUG shown when it is imported",
+    ),
     ("fairseq.tasks.text_to_speech", logging.WARNING, "asks everybody to install tensorboardX, for speech synthesis"),
 )
 

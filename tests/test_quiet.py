@@ -68,6 +68,12 @@ def test_filters_of_the_user_come_first():
     assert len(shown) == 1
 
 
+def test_libraries_do_not_chat_once_fairseq_has_asked_for_everything():
+    program = "import dual_fairseq.compat, fairseq.models, matplotlib; matplotlib.use('Agg'); import matplotlib.pyplot"
+    ran = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert ran.stderr == ""
+
+
 # A user's own plugin beside ours, which has something to say.
 USER_MODULE = """
 import sys, warnings
