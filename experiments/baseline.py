@@ -51,14 +51,15 @@ def table(recipe: Recipe, work: Path, seeds: Sequence[int]) -> str:
     from dual_fairseq.report.runs import read_run
 
     directions = (f"{recipe.source}-{recipe.target}", f"{recipe.target}-{recipe.source}")
-    runs = {"as in the recipe": [work / recipe.home(recipe.rows[0], seed) / "warmup" for seed in seeds]}
+    own = [work / recipe.home(recipe.rows[0], seed) / "warmup" for seed in seeds]
+    runs = {"as in the recipe": list(dict.fromkeys(own))}  # one where seeds share it
     for variant in recipe.variants:
         runs[variant.name] = [home_of(recipe, work, variant) / f"seed-{seed}" for seed in seeds]
     head = ["warm start", *(direction.replace("-", "→") for direction in directions), "mean BLEU", "updates", "hours"]
     body, missing = [], []
     for name, folders in runs.items():
         stages = [read_run(folder).stages["warmup"] for folder in folders if (folder / "warmup" / "finished").is_file()]
-        if len(stages) < len(seeds):
+        if len(stages) < len(folders):
             missing.append(name)
             continue
         found = [[stage.best[f"bleu_{direction}"] for stage in stages] for direction in directions]

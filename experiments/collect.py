@@ -48,7 +48,7 @@ def collect(records: dict[str, dict[str, Any]], ids: list[str]) -> str:
     known, lines = limited(records), []
     for direction in directions_of(records):
         head = [direction.replace("-", "→"), "", "BLEU", "gain", "p", "dual inference", "gain", "p", "NLL, bits"]
-        head += ["above the limit"] if known else []
+        head += ["above the limit", "times the limit"] if known else []
         body = []
         for recipe, record in records.items():
             for number, id in enumerate(ids):
@@ -67,7 +67,15 @@ def _cells(found: dict[str, Any], limit_known: bool) -> list[str]:
         cells.append(mean_sd([r["scores"][search]["bleu"] for r in results]))
         cells += gain_cells([Comparison(**c) for c in found["over_baseline"].get(search, [])])
     cells.append(mean_sd([r["nll_bits"] for r in results], 3))
-    return [*cells, mean_sd([r["nll_bits"] - r["limit_bits"] for r in results], 3)] if limit_known else cells
+    if limit_known:
+        cells.append(mean_sd([r["nll_bits"] - r["limit_bits"] for r in results], 3))
+        cells.append(mean_sd([times_limit(r) for r in results]))
+    return cells
+
+
+def times_limit(result: dict[str, Any]) -> float:
+    """The NLL by the truth's own: of whole sentences, so whatever the BPE, where sizes differ in theirs."""
+    return float(result["nll_bits"] / result["limit_bits"])
 
 
 def limited(records: dict[str, dict[str, Any]]) -> bool:
@@ -84,7 +92,7 @@ def limited(records: dict[str, dict[str, Any]]) -> bool:
 
 @dataclass
 class Curve:
-    """What changes with the number of pairs: a row's BLEU, or its distance from the limit."""
+    """What changes with the number of pairs: a row's gain in BLEU, or its NLL."""
 
     label: str
     points: list[tuple[int, float]]  # number of pairs, value
@@ -118,15 +126,14 @@ def gains(by_size: list[dict[str, Any]], id: str, direction: str) -> list[Curve]
 
 
 def distance(by_size: list[dict[str, Any]], id: str, direction: str) -> Curve:
-    """How far a row's NLL is above the limit, bits a token; arguments as of :func:`gains`."""
+    """A row's NLL by the limit; arguments as of :func:`gains`."""
     rows = rows_of(by_size, id)
-    of_row = [(size, row[direction]["results"]) for size, row in rows]
-    points = [(size, statistics.fmean(r["nll_bits"] - r["limit_bits"] for r in results)) for size, results in of_row]
+    points = [(size, statistics.fmean(map(times_limit, row[direction]["results"]))) for size, row in rows]
     return Curve(rows[0][1]["name"], points)
 
 
 def picture(records: dict[str, dict[str, Any]], ids: list[str], path: Path) -> None:
-    """Gains by the number of pairs, a column a direction; below, where known, how far the NLL is from the limit.
+    """Gains by the number of pairs, a column a direction; below, where known, the NLL by the limit.
 
     Exits with one line if a record is too old for it, or the file cannot be written.
     """
@@ -156,7 +163,12 @@ def picture(records: dict[str, dict[str, Any]], ids: list[str], path: Path) -> N
         column[-1].set_xticks(sizes, [f"{size:,}" for size in sizes])
         column[-1].minorticks_off()
         column[-1].set_xlabel("training pairs")
-    for panel, label in zip(panels, ("gain, BLEU", "NLL above the limit, bits a token"), strict=False):
+        if known:
+            column[1].set_yscale("log")
+            column[1].axhline(1, color="0.7", linewidth=0.8)
+            column[1].yaxis.set_major_formatter("{x:g}")
+            column[1].yaxis.set_minor_formatter("{x:g}")
+    for panel, label in zip(panels, ("gain, BLEU", "NLL, times the limit"), strict=False):
         panel[0].set_ylabel(label)
         panel[0].legend(fontsize=7)
     try:

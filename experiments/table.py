@@ -34,6 +34,7 @@ class Result:
         lenpen: the length penalty tuned on the validation text, by which the n-best list of the beam is ranked anew.
         nll_bits: of the reference, a token.
         limit_bits: the truth's own, where it is known.
+        validation_bleu: by which the checkpoint was chosen: greedy, mean of both directions.
         checkpoint_updates: after how many the evaluated checkpoint was written.
         updates, seconds: of the whole training, validation left out.
     """
@@ -44,6 +45,7 @@ class Result:
     lenpen: float
     nll_bits: float
     limit_bits: float | None
+    validation_bleu: float
     checkpoint_updates: int
     updates: int
     seconds: float
@@ -79,7 +81,8 @@ def result_of(work: Path, folder: Path, row: Row, direction: str) -> Result:
     return Result(
         scores={s: {"bleu": f.bleu, "chrf": f.chrf, "length_ratio": f.length_ratio} for s, f in found.items()},
         texts=texts, references=references, lenpen=lenpen, nll_bits=scores["nll_bits_per_token"],
-        limit_bits=limits.get(direction), checkpoint_updates=int(stage.best["num_updates"]),
+        limit_bits=limits.get(direction), validation_bleu=stage.best["bleu"],
+        checkpoint_updates=int(stage.best["num_updates"]),
         updates=int(stage.train[-1]["num_updates"]), seconds=sum(epoch["train_wall"] for epoch in stage.train),
     )  # fmt: skip
 
@@ -209,9 +212,9 @@ def tables(
                 mean_sd([r.nll_bits for r in mine], 3),
             ]
             cells += [mean_sd([r.nll_bits - (r.limit_bits or 0) for r in mine], 3)] if limited else []
-        cells.append(", ".join(f"{r.checkpoint_updates:,}" for r in mine))
+        cells += [mean_sd([r.validation_bleu for r in mine]), ", ".join(f"{r.checkpoint_updates:,}" for r in mine)]
         body.append([*cells, f"{statistics.fmean(r.seconds for r in mine) / 3600:.2f}"])
-    return lines + rows_of_table("More of beam search", [*head, "best at update", "hours"], body)
+    return lines + rows_of_table("More of beam search", [*head, "validation BLEU", "best at update", "hours"], body)
 
 
 def tabulate(recipe: Recipe, work: Path, seeds: Sequence[int], name: str) -> dict[str, Any]:
@@ -255,9 +258,10 @@ def tabulate(recipe: Recipe, work: Path, seeds: Sequence[int], name: str) -> dic
     lines += against(recipe, rows, results, len(seeds))
     lines += [
         "Mean ± sample standard deviation over seeds. Gain: over the row without one, by the same way of choosing.",
-        "p: two-sided, paired approximate randomisation. Evaluated: the checkpoint of the best validation BLEU. Length",
-        "penalty and weights of dual inference are tuned on the validation text, too, and choose among the beam's",
-        "translations. NLL is of the references. Hours: of training; no comparison where the machine had other work.",
+        "p: two-sided, paired approximate randomisation. Evaluated: the checkpoint of the best validation BLEU, greedy and",
+        "mean of both directions. Length penalty and weights of dual inference are tuned on the validation text, too, and",
+        "choose among the beam's translations. NLL is of the references. Hours: of training; no comparison where the",
+        "machine had other work.",
     ]
     if left_out := [row.id for row in recipe.rows if not made[row.id]]:
         lines += ["", f"Not evaluated yet for all of these seeds: {', '.join(left_out)}."]

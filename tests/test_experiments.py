@@ -302,7 +302,7 @@ with Runner(Path({str(tmp_path)!r}), []) as runner:
 
 def result(bleu: float, texts: list[str], references: list[str]) -> table.Result:
     scores = {search: {"bleu": bleu, "chrf": 1.0, "length_ratio": 1.0} for search in table.SEARCHES}
-    return table.Result(scores, dict.fromkeys(table.SEARCHES, texts), references, 1.0, 2.0, None, 300, 1000, 36.0)
+    return table.Result(scores, dict.fromkeys(table.SEARCHES, texts), references, 1.0, 2.0, None, 30.0, 300, 1000, 36.0)
 
 
 def test_a_row_is_compared_with_the_baseline_seed_by_seed_and_search_by_search():
@@ -323,7 +323,7 @@ def test_a_row_is_compared_with_the_baseline_seed_by_seed_and_search_by_search()
         ["75.00 ± 21.21", "-15.00 ± 21.21", "0 of 2 (1 worse)", "1.000 ± 0.000"],
         ["75.00 ± 21.21", "", "", "", ""],
         ["75.00 ± 21.21", "", "", "", ""],
-        ["1.00 ± 0.00", "1.000 ± 0.000", "2.000 ± 0.000", "300, 300", "0.01"],
+        ["1.00 ± 0.00", "1.000 ± 0.000", "2.000 ± 0.000", "30.00 ± 0.00", "300, 300", "0.01"],
     ]
 
 
@@ -361,10 +361,10 @@ def test_several_experiments_make_a_table(tmp_path):
     records = {"gru": record_of("GRU", 10, 0.5), "lstm": record_of("LSTM", 20, 0.5)}
     lines = collect.collect(records, ["mle", "dual", "gone"]).splitlines()
     assert lines[2:6] == [
-        "| `gru` | MLE | 10.00 |  |  | 10.00 |  |  | 2.000 | 1.500 |",
-        "|  | dual | 10.00 | +1.25 | 0.010 | 10.00 | +0.00 | 0.500 | 2.000 | 1.500 |",
-        "| `lstm` | MLE | 20.00 |  |  | 20.00 |  |  | 2.000 | 1.500 |",
-        "|  | dual | 20.00 | +1.25 | 0.010 | 20.00 | +0.00 | 0.500 | 2.000 | 1.500 |",
+        "| `gru` | MLE | 10.00 |  |  | 10.00 |  |  | 2.000 | 1.500 | 4.00 |",
+        "|  | dual | 10.00 | +1.25 | 0.010 | 10.00 | +0.00 | 0.500 | 2.000 | 1.500 | 4.00 |",
+        "| `lstm` | MLE | 20.00 |  |  | 20.00 |  |  | 2.000 | 1.500 | 4.00 |",
+        "|  | dual | 20.00 | +1.25 | 0.010 | 20.00 | +0.00 | 0.500 | 2.000 | 1.500 | 4.00 |",
     ]
     assert lines[-1] == "Seeds 1."
     assert "above the limit" not in collect.collect({"a": record_of("A", 10, None)}, ["mle"])
@@ -383,7 +383,7 @@ def test_gains_by_the_number_of_pairs(tmp_path, monkeypatch):
         collect.Curve("dual", [(1000, 1.25), (2000, 1.25)]),
         collect.Curve("dual, both by dual inference", [(1000, -0.001), (2000, -0.001)], dashed=True),
     ]
-    assert collect.distance(by_size, "dual", "de-en").points == [(1000, 1.5), (2000, 1.5)]
+    assert collect.distance(by_size, "dual", "de-en").points == [(1000, 4.0), (2000, 4.0)]
     for name, record in zip(("small", "large"), by_size, strict=True):
         (tmp_path / f"{name}.json").write_text(json.dumps(record))
     files, drawn = [str(tmp_path / f"{name}.json") for name in ("large", "small")], tmp_path / "sizes.png"
@@ -462,6 +462,7 @@ def test_a_small_experiment_gives_a_table_and_goes_on_where_it_was_stopped(recip
             # no model is better than the truth
             assert all(r["nll_bits"] > r["limit_bits"] > 0 for r in results)
             assert all(set(r["scores"]) == set(table.SEARCHES) and r["checkpoint_updates"] for r in results)
+            assert all(0 <= r["validation_bleu"] <= 100 for r in results)
     assert {r["updates"] for id in ("mle", "dual") for r in record["rows"][id]["de-en"]["results"]} == {4}
     assert record["rows"]["mle"]["de-en"]["over_baseline"] == {}
     dual = record["rows"]["dual"]["de-en"]

@@ -629,8 +629,8 @@ def test_multi30k_downloads_or_takes_a_folder(mirror: tuple[str, Path], tmp_path
     assert run.returncode == 0 and run.stderr.count("done before") == 4
 
 
-def test_french_that_the_pairs_leave_over_is_text_of_its_own(tmp_path: Path) -> None:
-    """There are no French captions beside the parallel ones."""
+def test_text_in_one_language_only_need_not_have_its_translation_in_the_other(tmp_path: Path) -> None:
+    """French that the pairs leave over (there are no captions), English captions that are no side of a pair."""
     folder = tmp_path / "m30k"
     write_corpus(folder, ending=".gz")
     for name, new in (("train", "train"), ("valid", "val"), ("test", "test_2016_flickr")):
@@ -639,9 +639,11 @@ def test_french_that_the_pairs_leave_over_is_text_of_its_own(tmp_path: Path) -> 
     training = [f"{line[:-1]} {number}." for number, line in enumerate(sentences("de", 60, 0))]
     (folder / "train.fr.gz").write_bytes(gzip.compress("\n".join(training).encode()))
     (folder / "mono").mkdir()
+    english = gzip.decompress((folder / "train.en.gz").read_bytes()).decode().splitlines()
     for i in range(1, 6):
-        (folder / "mono" / f"train.{i}.en.gz").write_bytes(gzip.compress(f"A caption {i}.\n".encode()))
-    arguments = ["-s", "en", "-t", "fr", "--from", folder, "--mono", "--pairs", "40", "--", "--bpe-size", "40"]
+        captions = f"{english[-i]}\nA caption {i}.\n"  # the first is a side of a pair
+        (folder / "mono" / f"train.{i}.en.gz").write_bytes(gzip.compress(captions.encode()))
+    arguments = ["-s", "en", "-t", "fr", "--from", folder, "--mono-unpaired", "--pairs", "40", "--", "--bpe-size", "40"]
     run = script("recipes/multi30k.sh", tmp_path / "data", *arguments)
     assert run.returncode == 0, run.stderr
     raw = tmp_path / "data" / "raw"
@@ -667,7 +669,6 @@ def test_french_that_the_pairs_leave_over_is_text_of_its_own(tmp_path: Path) -> 
     run = script("recipes/multi30k.sh", tmp_path / "more", *arguments)
     assert run.returncode == 0, run.stderr
     raw = tmp_path / "more" / "raw"
-    english = gzip.decompress((folder / "train.en.gz").read_bytes()).decode().splitlines()
     assert (raw / "train.fr").read_text().splitlines() == training[:50]
     assert (raw / "mono.en").read_text().splitlines() == [line for line in english[50:55] if line not in held_out(raw)]
     assert (raw / "mono.fr").read_text().splitlines() == training[55:]
@@ -689,6 +690,7 @@ def test_multi30k_refuses_what_it_does_not_know(tmp_path: Path) -> None:
         (["a", "--from", "absent"], "absent/train.de: no such file"),
         (["a", "--from", "absent", "--pairs", "2"], "absent/train.de.gz: there is no such file"),
         (["a", "--pairs", "0"], "--pairs '0': give a whole number above 0"),
+        (["a", "--from", "absent", "--mono-unpaired"], "absent/mono/train.1.de.gz: there is no such file"),
         (["a", "--mono-of-pairs"], "--mono-of-pairs: without --pairs none are left over; give that too"),
         (["a", "--bpe-size", "5"], "options of preprocess.sh follow --"),
     ):

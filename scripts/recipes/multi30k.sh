@@ -17,14 +17,17 @@ For non-commercial research and education only; see https://github.com/multi30k/
 
   -s, --source-lang LANG   de (default), en or fr
   -t, --target-lang LANG   en (default), de or fr
-  --mono                   give the language models the task 2 captions too: 145,000 more lines of German and of
-                           English. There are none of French: with --pairs, the French lines that it leaves over
+  --mono                   give the language models the task 2 captions too: 145,000 lines of German and of English.
+                           The German ones were written independently; among the English ones is the English side of
+                           each training pair. There are none of French: with --pairs, the French lines that it leaves
+                           over
+  --mono-unpaired          as --mono, without captions that are a side of a training pair (29,000 of English, 185 of
+                           German): no translation of another language's text is in them
   --mono-of-pairs          with --pairs: give them text of the pairs that it leaves over, the source side of the first
                            half and the target side of the second, so that no sentence's translation is in it. It is
-                           of the same kind as the pairs; the captions of task 2 are not (written independently, and
-                           the German ones shorter)
+                           of the same kind as the pairs; the German captions of task 2 are not (and shorter)
   --pairs N                take only the first N training pairs: a low-resource setting
-  --from FOLDER            fetch nothing, take FOLDER/{train,val,test_2016_flickr}.LANG.gz and, with --mono,
+  --from FOLDER            fetch nothing, take FOLDER/{train,val,test_2016_flickr}.LANG.gz and, for the captions,
                            FOLDER/mono/train.{1..5}.LANG.gz
   --url URL                a mirror of $URL
   --help                   this text
@@ -34,7 +37,7 @@ wins, as in -- --bpe-size 4000 --joined-dictionary. Downloads are kept in DEST/d
 HELP
 }
 
-dest='' from='' source_lang=de target_lang=en mono=no pairs=''
+dest='' from='' source_lang=de target_lang=en mono=no unpaired=no pairs=''
 while (($#)); do
     case $1 in
         -h | --help) usage && exit 0 ;;
@@ -44,6 +47,7 @@ while (($#)); do
         --url) need_value "$@" && URL=${2%/} && shift ;;
         --pairs) need_value "$@" && pairs=$2 && shift ;;
         --mono) mono=yes ;;
+        --mono-unpaired) mono=yes unpaired=yes ;;
         --mono-of-pairs) mono=pairs ;;
         --) shift && break ;;
         -*) die "unknown option '$1' (see --help; options of preprocess.sh follow --, a path may begin with ./)" ;;
@@ -62,10 +66,12 @@ done
 [[ $mono != pairs || -n $pairs ]] || die "--mono-of-pairs: without --pairs none are left over; give that too"
 [[ -z $pairs || $pairs =~ ^[1-9][0-9]*$ ]] || die "--pairs '$pairs': give a whole number above 0"
 
+own=$dest/download
+[[ $own != -* ]] || own=./$own
+mkdir -p -- "$own" 2>/dev/null || die "$own: cannot be written; choose another DEST"
+
 if [[ -z $from ]]; then
-    from=$dest/download
-    [[ $from != -* ]] || from=./$from
-    mkdir -p -- "$from" 2>/dev/null || die "$from: cannot be written; choose another DEST"
+    from=$own
     for language in "$source_lang" "$target_lang"; do
         for split in train val test_2016_flickr; do
             fetch "$URL/task1/raw/$split.$language.gz" "$from/$split.$language.gz"
@@ -81,17 +87,25 @@ fi
 
 extra=()
 if [[ $mono == yes ]]; then
-    for i in 1 2 3 4 5; do
-        [[ $source_lang == fr ]] || extra+=(--extra-mono-source "$from/mono/train.$i.$source_lang.gz")
-        [[ $target_lang == fr ]] || extra+=(--extra-mono-target "$from/mono/train.$i.$target_lang.gz")
+    for role in source target; do
+        language=${role}_lang language=${!language}
+        [[ $language != fr ]] || continue
+        for i in 1 2 3 4 5; do
+            captions=$from/mono/train.$i.$language.gz
+            if [[ $unpaired == yes ]]; then
+                all=$captions captions=$own/unpaired.$i.$language
+                for file in "$all" "$from/train.$language.gz"; do [[ -r $file ]] || die "$file: there is no such file"; done
+                gzip -dc -- "$all" | LC_ALL=C grep -vxF -f <(gzip -dc -- "$from/train.$language.gz") >"$captions" ||
+                    die "$all: every line is a side of a pair; do without --mono-unpaired"
+            fi
+            extra+=("--extra-mono-$role" "$captions")
+        done
     done
 fi
 
 train=$from/train
 if [[ -n $pairs ]]; then
-    train=$dest/download/train-$pairs
-    [[ $train != -* ]] || train=./$train
-    mkdir -p -- "$dest/download" 2>/dev/null || die "$dest: cannot be written; choose another DEST"
+    train=$own/train-$pairs
     # lines RANGE LANGUAGE FILE: of the training text; sed reads to the end, so that gzip is not cut off.
     lines() {
         gzip -dc -- "$from/train.$2.gz" | sed -n "$1p" >"$3.partial"
