@@ -258,10 +258,10 @@ def tabulate(recipe: Recipe, work: Path, seeds: Sequence[int], name: str) -> dic
     lines += against(recipe, rows, results, len(seeds))
     lines += [
         "Mean ± sample standard deviation over seeds. Gain: over the row without one, by the same way of choosing.",
-        "p: two-sided, paired approximate randomisation. Evaluated: the checkpoint of the best validation BLEU, greedy and",
-        "mean of both directions. Length penalty and weights of dual inference are tuned on the validation text, too, and",
-        "choose among the beam's translations. NLL is of the references. Hours: of training; no comparison where the",
-        "machine had other work.",
+        "p: two-sided, paired approximate randomisation. Evaluated: the checkpoint of the best validation BLEU,",
+        "greedy and mean of both directions. Length penalty and weights of dual inference are tuned on the",
+        "validation text, too, and choose among the beam's translations. NLL is of the references. Hours: of",
+        "training; no comparison where the machine had other work.",
     ]
     if left_out := [row.id for row in recipe.rows if not made[row.id]]:
         lines += ["", f"Not evaluated yet for all of these seeds: {', '.join(left_out)}."]
