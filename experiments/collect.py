@@ -141,6 +141,7 @@ def picture(records: dict[str, dict[str, Any]], ids: list[str], path: Path) -> N
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import LogLocator, NullLocator
 
     for name, record in records.items():
         if "pairs" not in record:
@@ -166,8 +167,9 @@ def picture(records: dict[str, dict[str, Any]], ids: list[str], path: Path) -> N
         if known:
             column[1].set_yscale("log")
             column[1].axhline(1, color="0.7", linewidth=0.8)
+            column[1].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            column[1].yaxis.set_minor_locator(NullLocator())
             column[1].yaxis.set_major_formatter("{x:g}")
-            column[1].yaxis.set_minor_formatter("{x:g}")
     for panel, label in zip(panels, ("gain, BLEU", "NLL, times the limit"), strict=False):
         panel[0].set_ylabel(label)
         panel[0].legend(fontsize=7)
