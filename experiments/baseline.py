@@ -51,8 +51,7 @@ def table(recipe: Recipe, work: Path, seeds: Sequence[int]) -> str:
     from dual_fairseq.report.runs import read_run
 
     directions = (f"{recipe.source}-{recipe.target}", f"{recipe.target}-{recipe.source}")
-    own = [work / recipe.home(recipe.rows[0], seed) / "warmup" for seed in seeds]
-    runs = {"as in the recipe": list(dict.fromkeys(own))}  # one where seeds share it
+    runs = {"as in the recipe": recipe.folders(work, recipe.rows[0], seeds)}
     for variant in recipe.variants:
         runs[variant.name] = [home_of(recipe, work, variant) / f"seed-{seed}" for seed in seeds]
     head = ["warm start", *(direction.replace("-", "→") for direction in directions), "mean BLEU", "updates", "hours"]

@@ -6,6 +6,7 @@ import argparse
 import re
 import sys
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -156,6 +157,10 @@ class Recipe:
         """The folder in WORK that holds the row's run of this seed."""
         of_seed = "shared" if self.one_warm_start and row.stage == "warmup" else f"seed-{seed}"
         return f"{self.part}/{of_seed}" if self.part else of_seed
+
+    def folders(self, work: Path, row: Row, seeds: Sequence[int]) -> list[Path]:
+        """Those of the row's runs in WORK; one where seeds share the warm start."""
+        return list(dict.fromkeys(work / self.home(row, seed) / row.id for seed in seeds))
 
     def data(self, work: Path) -> Path:
         """The folder of scripts/preprocess.sh that the pairs are trained on."""

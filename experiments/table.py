@@ -226,9 +226,7 @@ def tabulate(recipe: Recipe, work: Path, seeds: Sequence[int], name: str) -> dic
 
     quieten_libraries()
     directions = [f"{recipe.source}-{recipe.target}", f"{recipe.target}-{recipe.source}"]
-    places = {  # one where seeds share the warm start
-        row.id: list(dict.fromkeys(work / recipe.home(row, seed) / row.id for seed in seeds)) for row in recipe.rows
-    }
+    places = {row.id: recipe.folders(work, row, seeds) for row in recipe.rows}
     made = {
         row.id: all((p / row.stage / "eval/test/scores.json").is_file() for p in places[row.id]) for row in recipe.rows
     }

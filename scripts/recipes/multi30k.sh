@@ -90,16 +90,14 @@ if [[ $mono == yes ]]; then
     for role in source target; do
         language=${role}_lang language=${!language}
         [[ $language != fr ]] || continue
-        for i in 1 2 3 4 5; do
-            captions=$from/mono/train.$i.$language.gz
-            if [[ $unpaired == yes ]]; then
-                all=$captions captions=$own/unpaired.$i.$language
-                for file in "$all" "$from/train.$language.gz"; do [[ -r $file ]] || die "$file: there is no such file"; done
-                gzip -dc -- "$all" | LC_ALL=C grep -vxF -f <(gzip -dc -- "$from/train.$language.gz") >"$captions" ||
-                    die "$all: every line is a side of a pair; do without --mono-unpaired"
-            fi
-            extra+=("--extra-mono-$role" "$captions")
-        done
+        captions=("$from/mono/train."{1..5}".$language.gz") pairs_side=$from/train.$language.gz
+        if [[ $unpaired == yes ]]; then
+            for file in "${captions[@]}" "$pairs_side"; do [[ -r $file ]] || die "$file: there is no such file"; done
+            gzip -dc -- "${captions[@]}" | LC_ALL=C grep -vxF -f <(gzip -dc -- "$pairs_side") >"$own/unpaired.$language" ||
+                die "$from/mono: every $language line is a side of a pair; do without --mono-unpaired"
+            captions=("$own/unpaired.$language")
+        fi
+        for file in "${captions[@]}"; do extra+=("--extra-mono-$role" "$file"); done
     done
 fi
 
