@@ -234,7 +234,12 @@ _call_main = distributed_utils.call_main
 
 
 def call_main(cfg, main, **kwargs):
-    """As fairseq's, which runs a command; the handlers of signals are afterwards what they were before."""
+    """As fairseq's, which runs a command; the handlers of signals are afterwards what they were before.
+
+    fairseq takes --bf16 for a wish for a TPU, and ends where PyTorch/XLA is not installed; here it is used on the GPU.
+    """
+    if cfg.common.bf16 and torch.cuda.is_available():
+        cfg.common.tpu = False
     if threading.current_thread() is not threading.main_thread():
         return _call_main(cfg, main, **kwargs)
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}

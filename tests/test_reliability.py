@@ -20,6 +20,7 @@ from conftest import PLUGIN, ROOT, SOURCE, TARGET, TINY, free_port, parameter_di
 from fairseq import options as fairseq_options
 from fairseq import tasks, utils
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+from fairseq.distributed import utils as distributed_utils
 from fairseq.logging import metrics
 
 from dual_fairseq.compat import _NanDetector
@@ -91,6 +92,19 @@ def test_half_precision_sees_the_gap_that_float32_sees(build, dtype):
         _, _, log = criterion(model, with_gaps(sample, 10_000))
         gaps.append((log["gap_sum"] / log["gap_count"]).item())
     assert gaps[1] == pytest.approx(gaps[0], abs=1.0)  # nats, of 10,000: in half precision they are 8 or 64 apart
+
+
+@pytest.mark.parametrize("gpu", [True, False])
+def test_bf16_is_for_the_gpu_where_there_is_one(corpus, monkeypatch, gpu):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    argv = [corpus / "dual", "--user-dir", PLUGIN, "--task", "dual_translation", *TINY["transformer"], "--bf16"]
+    cfg = convert_namespace_to_omegaconf(
+        fairseq_options.parse_args_and_arch(fairseq_options.get_training_parser(), [str(a) for a in argv])
+    )
+    assert cfg.common.tpu  # what fairseq makes of --bf16
+    seen = []
+    distributed_utils.call_main(cfg, lambda cfg: seen.append(cfg.common.tpu))
+    assert seen == [not gpu]
 
 
 # --- a NaN is named
