@@ -17,7 +17,8 @@ from fairseq.data.data_utils import load_indexed_dataset
 
 from .errors import UserError
 from .evaluation import STAGES, aligned, read_lines, write_whole
-from .report import Options, build, quieten_libraries
+from .quiet import quieten_libraries
+from .report import Options, build
 from .report.runs import Run, arrow, read_run, systems
 from .report.scores import number
 

@@ -114,3 +114,10 @@ def silence_known_noise() -> None:
         warnings.filterwarnings("ignore", noise.message, noise.category, noise.module, append=True)
     for name, level, _ in CHATTY_LOGGERS:
         logging.getLogger(name).setLevel(level)
+
+
+def quieten_libraries() -> None:
+    """For a command whose output is a table or text: nothing below a warning."""
+    for name in ("fairseq", "dual_fairseq", "matplotlib"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("sacrebleu").setLevel(logging.ERROR)  # its tokenizer is named in the signature

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -26,6 +25,7 @@ from .errors import UserError
 from .evaluation import aligned, bleu_metric, detokenize, read_lines, write_whole
 from .nbest import NBest, best_of, read_nbest
 from .progress import Progress
+from .quiet import quieten_libraries
 
 ALPHAS = np.linspace(0, 1, 21)
 # The general form is searched on a coarse grid, then on a finer one around its best point; the optimum is looked for
@@ -264,9 +264,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--sacrebleu-tokenize", metavar="NAME")
     options = parser.parse_args(arguments)
 
-    for chatty in ("fairseq", "matplotlib"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
-    logging.getLogger("sacrebleu").setLevel(logging.ERROR)
+    quieten_libraries()
     references = read_lines(options.reference)
     lines = [line for path in options.nbest for line in read_lines(path)]
     nbest = read_nbest(lines, len(references), options.nbest[0])

@@ -125,7 +125,7 @@ def gains(by_size: list[dict[str, Any]], id: str, direction: str) -> list[Curve]
     return curves
 
 
-def distance(by_size: list[dict[str, Any]], id: str, direction: str) -> Curve:
+def nll_by_limit(by_size: list[dict[str, Any]], id: str, direction: str) -> Curve:
     """A row's NLL by the limit; arguments as of :func:`gains`."""
     rows = rows_of(by_size, id)
     points = [(size, statistics.fmean(map(times_limit, row[direction]["results"]))) for size, row in rows]
@@ -156,7 +156,7 @@ def picture(records: dict[str, dict[str, Any]], ids: list[str], path: Path) -> N
         column[0].axhline(0, color="0.7", linewidth=0.8)
         for number, id in enumerate(ids):
             curves = [(column[0], curve) for curve in gains(by_size, id, direction)]
-            curves += [(column[1], distance(by_size, id, direction))] if known else []
+            curves += [(column[1], nll_by_limit(by_size, id, direction))] if known else []
             for axes, curve in curves:
                 axes.plot(*zip(*curve.points, strict=True), "--" if curve.dashed else "-", marker="o", markersize=4,
                           color=f"C{number}", label=curve.label)  # fmt: skip

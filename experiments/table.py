@@ -222,7 +222,7 @@ def tabulate(recipe: Recipe, work: Path, seeds: Sequence[int], name: str) -> dic
 
     Rows that have not been evaluated for every seed are left out, and named.
     """
-    from dual_fairseq.report import quieten_libraries
+    from dual_fairseq.quiet import quieten_libraries
 
     quieten_libraries()
     directions = [f"{recipe.source}-{recipe.target}", f"{recipe.target}-{recipe.source}"]

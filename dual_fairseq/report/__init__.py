@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,13 +33,6 @@ class Options:
     data: Path | None = None
     cpu: bool = False
     limits: Mapping[str, float] = field(default_factory=dict)
-
-
-def quieten_libraries() -> None:
-    """For a command line: no messages below a warning."""
-    for name in ("fairseq", "dual_fairseq", "matplotlib"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    logging.getLogger("sacrebleu").setLevel(logging.ERROR)  # the tokenizer is named in the signature
 
 
 def build(runs: Sequence[Run], options: Options) -> tuple[list[Row], list[str]]:
@@ -130,4 +122,4 @@ def _examples(shown: Sequence[System], split: str, directions: Sequence[str], co
     return sections
 
 
-__all__ = ["Options", "build", "quieten_libraries", "text_table"]
+__all__ = ["Options", "build", "text_table"]

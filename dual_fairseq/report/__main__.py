@@ -17,7 +17,8 @@ from pathlib import Path
 
 from ..errors import UserError
 from ..evaluation import write_whole
-from . import Options, build, quieten_libraries, text_table
+from ..quiet import quieten_libraries
+from . import Options, build, text_table
 from .runs import read_runs
 
 
