@@ -153,8 +153,8 @@ class Plan:
             of_row = self.work / start / f"data-{row.synthetic}" if row.synthetic else self.data
             waits = [f"{start}/data-{row.synthetic}" if row.synthetic else f"{start}/warmup", *trained]
             init = ["--init-src2tgt", self.warm_start(start), "--init-tgt2src", self.warm_start(start)]
-            own = shlex.split(self.recipe.continued_options) + shlex.split(row.options)
-            options = own_options(self.pair_options(seed), own)
+            options = own_options(self.pair_options(seed), shlex.split(self.recipe.continued_options))
+            options = own_options(options, shlex.split(row.options))
             training = self.script(name, waits, "train_dual.sh", of_row, folder, *given, *init, *options)
         best = folder / row.stage / "checkpoint_best.pt"
         evaluation = [of_row, best, *given, "--dual-inference", "--beam", self.recipe.beam]

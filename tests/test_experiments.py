@@ -33,7 +33,7 @@ corpus = [
 ]
 pair_options = "--size tiny --max-tokens 1024 --lr-warmup 20 -- --weight-decay 0.001"
 warmup_options = "--lr 0.002 --warmup-max-epoch 2"
-continued_options = "--dual-lr 0.0007 --dual-max-update 4 --dual-max-epoch 1000 --patience 1000"
+continued_options = "--dual-lr 0.0007 --dual-max-update 4 --dual-max-epoch 1000 --patience 1000 -- --log-interval 5"
 
 [language_models.all]
 options = "--size tiny --max-tokens 1024 --max-epoch 1"
@@ -235,7 +235,7 @@ def test_what_is_meant_for_fairseq_stays_behind_the_dashes(recipe, tmp_path, mon
     jobs["seed-2/dual"].run()
     (command,) = ran
     dashes = command.index("--")
-    assert command[dashes + 1 :] == ["--weight-decay", "0.001", "--clip-norm", "0.5"]
+    assert command[dashes + 1 :] == ["--weight-decay", "0.001", "--log-interval", "5", "--clip-norm", "0.5"]
     front = command[:dashes]
     assert (
         "--cpu" in front
@@ -243,6 +243,10 @@ def test_what_is_meant_for_fairseq_stays_behind_the_dashes(recipe, tmp_path, mon
         and front[front.index("--dual-lambda") + 1] == "0.01"
     )
     assert str(tmp_path / "work/lm/parallel/de/checkpoint_best.pt") in front
+    # options that all rows have end with some for fairseq: a row's own are train_dual.sh's all the same
+    jobs["seed-2/mle"].run()
+    front = ran[1][: ran[1].index("--")]
+    assert front[front.index("--dual-lambda") + 1] == "0"
 
 
 @pytest.mark.parametrize("end", ["", " -- --bpe-size 300"])
@@ -383,7 +387,7 @@ def test_gains_by_the_number_of_pairs(tmp_path, monkeypatch):
         collect.Curve("dual", [(1000, 1.25), (2000, 1.25)]),
         collect.Curve("dual, both by dual inference", [(1000, -0.001), (2000, -0.001)], dashed=True),
     ]
-    assert collect.distance(by_size, "dual", "de-en").points == [(1000, 4.0), (2000, 4.0)]
+    assert collect.nll_by_limit(by_size, "dual", "de-en").points == [(1000, 4.0), (2000, 4.0)]
     for name, record in zip(("small", "large"), by_size, strict=True):
         (tmp_path / f"{name}.json").write_text(json.dumps(record))
     files, drawn = [str(tmp_path / f"{name}.json") for name in ("large", "small")], tmp_path / "sizes.png"

@@ -627,6 +627,9 @@ def test_multi30k_downloads_or_takes_a_folder(mirror: tuple[str, Path], tmp_path
     # The same files given as a folder are the same input.
     run = script("recipes/multi30k.sh", dest, "--from", dest / "download", "--mono", "--", "--bpe-size", "40")
     assert run.returncode == 0 and run.stderr.count("done before") == 4
+    elsewhere = tmp_path / "elsewhere"
+    run = script("recipes/multi30k.sh", elsewhere, "--from", dest / "download", "--", "--bpe-size", "40")
+    assert run.returncode == 0 and not (elsewhere / "download").exists()
 
 
 def test_text_in_one_language_only_need_not_have_its_translation_in_the_other(tmp_path: Path) -> None:

@@ -127,5 +127,6 @@ if [[ -n $pairs ]]; then
     done
 fi
 
+rmdir -- "$own" 2>/dev/null || true # where nothing came into it
 exec "$ROOT/scripts/preprocess.sh" -s "$source_lang" -t "$target_lang" --dest "$dest" \
     --train "$train" --valid "$from/val" --test "$from/test_2016_flickr" "${extra[@]}" "$@"
