@@ -14,7 +14,6 @@ The AUC is the chance that a spoilt pair gets a worse value than a good one: 0.5
 from __future__ import annotations
 
 import argparse
-import logging
 import random
 from collections.abc import Callable, Sequence
 
@@ -28,6 +27,7 @@ from dual_fairseq.evaluation import aligned
 from dual_fairseq.filter import STATISTICS
 from dual_fairseq.language_model import load_language_model
 from dual_fairseq.pair import load_pair
+from dual_fairseq.quiet import quieten_libraries
 from dual_fairseq.score import score_pairs
 from dual_fairseq.task import DualTranslationTask
 
@@ -122,8 +122,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, default=5, help="draws to average over (default %(default)s)")
     parser.add_argument("--cpu", action="store_true")
     options = parser.parse_args(arguments)
-    for name in ("fairseq", "dual_fairseq"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    quieten_libraries()
 
     device = "cpu" if options.cpu or not torch.cuda.is_available() else "cuda"
     pair, task = load_pair(options.checkpoint, options.data, options.source_lang, options.target_lang, device)

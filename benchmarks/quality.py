@@ -11,7 +11,6 @@ better values go with better translations, whichever way the statistic points.
 from __future__ import annotations
 
 import argparse
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from scipy import stats
 from dual_fairseq.errors import UserError
 from dual_fairseq.evaluation import aligned, read_lines
 from dual_fairseq.filter import STATISTICS, choose, read_scores
+from dual_fairseq.quiet import quieten_libraries
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--hypothesis", type=Path, required=True, help="the translations, detokenised")
     parser.add_argument("--reference", type=Path, required=True, help="their references")
     options = parser.parse_args(arguments)
-    logging.getLogger("sacrebleu").setLevel(logging.ERROR)
+    quieten_libraries()
 
     columns = read_scores(options.scores)
     hypotheses, references = read_lines(options.hypothesis), read_lines(options.reference)

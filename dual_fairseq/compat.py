@@ -239,7 +239,7 @@ def call_main(cfg, main, **kwargs):
     fairseq takes --bf16 for a wish for a TPU, and ends where PyTorch/XLA is not installed; here it is used on the GPU.
     """
     if cfg.common.bf16 and torch.cuda.is_available():
-        cfg.common.tpu = False
+        cfg.common.tpu = cfg.distributed_training.tpu = False
     if threading.current_thread() is not threading.main_thread():
         return _call_main(cfg, main, **kwargs)
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from .dual_inference import read_choice
 from .errors import UserError
 from .files import whole_file
 from .nbest import read_nbest
+from .quiet import quieten_libraries
 
 # Where the tokenizer that sacreBLEU has for a language needs a package that is not installed.
 FALLBACK_TOKENIZERS = {"ja": "char", "ko": "13a"}
@@ -312,8 +312,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     tabulating.add_argument("--split", default="test")
     options = parser.parse_args(arguments)
 
-    logging.getLogger("fairseq").setLevel(logging.WARNING)
-    logging.getLogger("sacrebleu").setLevel(logging.ERROR)  # the tokenizer is named in the signature
+    quieten_libraries()
     if options.command == "score":
         result = evaluate(options.dest, options.out, options.split, options.sacrebleu_tokenize, options.dual_inference)
         print(table([(options.split, result)]))

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import copy
 import enum
-import logging
 import os
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -32,6 +31,7 @@ from .errors import UserError
 from .files import whole_file
 from .model import direction_name, of_direction
 from .pair import find_checkpoint
+from .quiet import quieten_libraries
 from .task import arch_name
 
 # --- what other modules that make checkpoints share
@@ -321,7 +321,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--fp16", action="store_true", help="keep the weights as 16-bit floats: half the size")
     options = parser.parse_args(arguments)
 
-    logging.getLogger("fairseq").setLevel(logging.WARNING)
+    quieten_libraries()
     written, missing = export(options.checkpoint, options.direction, options.output, options.data, options.fp16)
     for file in written:
         print(f"wrote {file}")

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import logging
 import os
 import re
 from collections.abc import Sequence
@@ -27,6 +26,7 @@ from .checkpoint import check_dictionary, data_directories, forget_word_vectors,
 from .errors import UserError
 from .export import arch_options, translation_options, write_checkpoint
 from .model import direction_name
+from .quiet import quieten_libraries
 from .task import DualTranslationTask, arch_name, pair_arch
 
 # Options that act in training, or before it, and not on what a finished model computes.
@@ -166,7 +166,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("-o", "--output", required=True, metavar="FILE", help="the checkpoint to write")
     options = parser.parse_args(arguments)
 
-    logging.getLogger("fairseq").setLevel(logging.WARNING)
+    quieten_libraries()
     output = Path(options.output)
     for path, option in zip((options.src2tgt, options.tgt2src), _OPTIONS, strict=True):
         if output.exists() and os.path.exists(path) and output.samefile(path):

@@ -2,7 +2,8 @@
 
 Each is named by its text, and by the module that is blamed for it where that is certain: one of another text is shown
 as ever. (Some are blamed on PyTorch whoever caused them, so a user's own arch that causes exactly these is not told.)
-``python -W default`` (or ``PYTHONWARNINGS``) shows them all.
+``python -W default`` (or ``PYTHONWARNINGS``) shows them all. Commands whose output is a table or text say less yet
+(:func:`quieten_libraries`).
 """
 
 from __future__ import annotations
@@ -117,7 +118,10 @@ def silence_known_noise() -> None:
 
 
 def quieten_libraries() -> None:
-    """For a command whose output is a table or text: nothing below a warning."""
+    """For a command whose output is a table or text: nothing below a warning.
+
+    fairseq's text-to-speech task has INFO shown of all libraries when it is imported.
+    """
     for name in ("fairseq", "dual_fairseq", "matplotlib"):
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("sacrebleu").setLevel(logging.ERROR)  # its tokenizer is named in the signature

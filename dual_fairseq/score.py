@@ -10,7 +10,6 @@ docs/scoring.md tells how to filter noisy parallel text and how to estimate the 
 from __future__ import annotations
 
 import argparse
-import logging
 import math
 import os
 import sys
@@ -33,6 +32,7 @@ from .language_model import FrozenLanguageModel, load_language_model
 from .model import DualModel, direction_name, parameter_like
 from .pair import find_checkpoint, load_pair
 from .progress import Progress
+from .quiet import quieten_libraries
 from .scoring import BATCH_TOKENS, language_model_log_probs, translation_log_probs
 from .task import DualTranslationTask
 from .text import TextPipeline, looks_foreign
@@ -433,8 +433,7 @@ class _Passes:
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line; see the first lines of this file."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    for name in ("fairseq", "dual_fairseq"):  # fairseq's text-to-speech task turns on INFO for all
-        logging.getLogger(name).setLevel(logging.WARNING)
+    quieten_libraries()
     try:
         if arguments[:1] == ["filter"]:
             from .filter import filter_command  # it reads the tables that are made here

@@ -98,13 +98,14 @@ def test_half_precision_sees_the_gap_that_float32_sees(build, dtype):
 def test_bf16_is_for_the_gpu_where_there_is_one(corpus, monkeypatch, gpu):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
     argv = [corpus / "dual", "--user-dir", PLUGIN, "--task", "dual_translation", *TINY["transformer"], "--bf16"]
+    argv += ["--distributed-world-size", 1]
     cfg = convert_namespace_to_omegaconf(
         fairseq_options.parse_args_and_arch(fairseq_options.get_training_parser(), [str(a) for a in argv])
     )
     assert cfg.common.tpu  # what fairseq makes of --bf16
     seen = []
-    distributed_utils.call_main(cfg, lambda cfg: seen.append(cfg.common.tpu))
-    assert seen == [not gpu]
+    distributed_utils.call_main(cfg, lambda cfg: seen.extend([cfg.common.tpu, cfg.distributed_training.tpu]))
+    assert seen == [not gpu, not gpu]
 
 
 # --- a NaN is named
