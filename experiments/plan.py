@@ -117,8 +117,7 @@ class Plan:
         self, name: str, after: Sequence[str], data: Path, folder: Path, seed: int, more: Sequence[str] = ()
     ) -> Job:
         """The training of a warm start into ``folder``, with ``more`` options of train_dual.sh."""
-        options = own_options(self.pair_options(seed), shlex.split(self.recipe.warmup_options))
-        options = own_options(options, more)
+        options = joined(self.pair_options(seed), shlex.split(self.recipe.warmup_options), more)
         return self.script(name, after, "train_dual.sh", data, folder, "--warmup-only", *options)
 
     def pair_options(self, seed: int) -> list[str]:
@@ -153,18 +152,20 @@ class Plan:
             of_row = self.work / start / f"data-{row.synthetic}" if row.synthetic else self.data
             waits = [f"{start}/data-{row.synthetic}" if row.synthetic else f"{start}/warmup", *trained]
             init = ["--init-src2tgt", self.warm_start(start), "--init-tgt2src", self.warm_start(start)]
-            options = own_options(self.pair_options(seed), shlex.split(self.recipe.continued_options))
-            options = own_options(options, shlex.split(row.options))
+            options = joined(
+                self.pair_options(seed), shlex.split(self.recipe.continued_options), shlex.split(row.options)
+            )
             training = self.script(name, waits, "train_dual.sh", of_row, folder, *given, *init, *options)
         best = folder / row.stage / "checkpoint_best.pt"
         evaluation = [of_row, best, *given, "--dual-inference", "--beam", self.recipe.beam]
         return [training, self.script(f"{name}/test", [name, *trained], "evaluate.sh", *evaluation)]
 
 
-def own_options(common: Sequence[str], own: Sequence[str]) -> list[str]:
-    """Options of train_dual.sh put together: what is meant for fairseq-train, behind ``--``, stays last."""
-    front, back = [], []
-    for options in (list(common), list(own)):
+def joined(*parts: Sequence[str]) -> list[str]:
+    """Options of train_dual.sh put together: what is meant for fairseq-train, behind each part's ``--``, comes last."""
+    front: list[str] = []
+    back: list[str] = []
+    for options in parts:
         cut = options.index("--") if "--" in options else len(options)
         front += options[:cut]
         back += options[cut + 1 :]
