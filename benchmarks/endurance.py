@@ -98,7 +98,7 @@ def prepare(work: Path, pairs: int, environment: dict[str, str]) -> Path:
 
     text, data = work / "text", work / "data"
     if not (text / "truth.json").is_file():
-        grammar = ("-m", "dual_fairseq.toy_grammar", text, "--train", pairs, "--valid", 100, "--test", 100)
+        grammar = ("-m", "dual_fairseq", "toy-corpus", text, "--train", pairs, "--valid", 100, "--test", 100)
         run(sys.executable, *grammar, "--mono", 2000)
     scripts = ROOT / "scripts"
     run(

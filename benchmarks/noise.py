@@ -22,14 +22,14 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from dual_fairseq.errors import UserError
-from dual_fairseq.evaluation import aligned
-from dual_fairseq.filter import STATISTICS
-from dual_fairseq.language_model import load_language_model
-from dual_fairseq.pair import load_pair
-from dual_fairseq.quiet import quieten_libraries
-from dual_fairseq.score import score_pairs
-from dual_fairseq.task import DualTranslationTask
+from dual_fairseq.common.errors import UserError
+from dual_fairseq.common.quiet import quieten_libraries
+from dual_fairseq.pair.evaluate import aligned
+from dual_fairseq.pair.filter import STATISTICS
+from dual_fairseq.pair.load import load_pair
+from dual_fairseq.pair.score import score_pairs
+from dual_fairseq.plugin.language_model import load_language_model
+from dual_fairseq.plugin.task import DualTranslationTask
 
 
 def auc(goodness: np.ndarray, spoilt: np.ndarray) -> float:

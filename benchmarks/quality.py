@@ -1,6 +1,6 @@
 """Do the scores of a translation, made without its reference, tell how good it is? Correlations with sentence chrF.
 
-    python -m dual_fairseq.score RUN/mle/checkpoint_best.pt -s de -t en --source SRC --target HYP --output scores.tsv
+    dual-fairseq score RUN/mle/checkpoint_best.pt -s de -t en --source SRC --target HYP --output scores.tsv
     python benchmarks/quality.py scores.tsv --hypothesis HYP --reference REF
 
 Prints Pearson's r, Spearman's rho and Kendall's tau of every statistic with the chrF of the same sentence, and the chrF
@@ -18,16 +18,16 @@ import numpy as np
 from sacrebleu.metrics import CHRF
 from scipy import stats
 
-from dual_fairseq.errors import UserError
-from dual_fairseq.evaluation import aligned, read_lines
-from dual_fairseq.filter import STATISTICS, choose, read_scores
-from dual_fairseq.quiet import quieten_libraries
+from dual_fairseq.common.errors import UserError
+from dual_fairseq.common.quiet import quieten_libraries
+from dual_fairseq.pair.evaluate import aligned, read_lines
+from dual_fairseq.pair.filter import STATISTICS, choose, read_scores
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line; see the first lines of this file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("scores", type=Path, help="table of python -m dual_fairseq.score: source and translation")
+    parser.add_argument("scores", type=Path, help="table of dual-fairseq score: source and translation")
     parser.add_argument("--hypothesis", type=Path, required=True, help="the translations, detokenised")
     parser.add_argument("--reference", type=Path, required=True, help="their references")
     options = parser.parse_args(arguments)

@@ -158,7 +158,7 @@ def timed(subjects: dict[str, Any], batches: list[Any], warmup: int, show: str) 
     """Seconds of every update of every subject, over the same batches in turn; the first ``warmup`` do not count."""
     from tqdm import tqdm
 
-    from dual_fairseq import model
+    from dual_fairseq.plugin import model
 
     seconds: dict[str, list[float]] = {kind: [] for kind in subjects}
     for i, batch in enumerate(tqdm(batches, desc=show, mininterval=2, disable=not sys.stderr.isatty())):
@@ -236,7 +236,7 @@ def measured_peak(setting: Setting, kind: str) -> dict[str, float]:
     import subjects  # noqa: F401  (what it imports is not counted)
     import torch
 
-    from dual_fairseq import model
+    from dual_fairseq.plugin import model
 
     before = resident_mb()
     subject = setting.subject(kind, setting.data())
@@ -317,7 +317,7 @@ def write_scores(setting: Setting, data: Path) -> None:
     from fairseq.data import Dictionary
     from fairseq.data.data_utils import load_indexed_dataset
 
-    from dual_fairseq.score_cache import cache_key
+    from dual_fairseq.plugin.score_cache import cache_key
 
     lms = subjects.language_models(data, setting.shape(), setting.plan.vocabulary)
     (data / "scores").mkdir(exist_ok=True)
@@ -331,7 +331,7 @@ def write_scores(setting: Setting, data: Path) -> None:
 
 def measured_start(setting: Setting, kind: str) -> dict[str, float]:
     """From the built models to the first batch: seconds, and resident memory added, in MB."""
-    from dual_fairseq.score_cache import ScoreCache
+    from dual_fairseq.plugin.score_cache import ScoreCache
 
     spent = [0.0]
     original = ScoreCache.scores

@@ -5,26 +5,40 @@
 
 import importlib.util
 import sys
+from pathlib import PurePath
 from typing import Any
-
-if importlib.util.find_spec("fairseq") is None:
-    _missing = (
-        f"fairseq is not installed for {sys.executable}: run 'make setup' in the checkout and use its "
-        ".venv/bin/python, or activate the environment that has it"
-    )
-    if sys.argv[:1] == ["-m"]:  # a command, python -m dual_fairseq.something
-        sys.exit(f"dual_fairseq: error: {_missing}")
-    raise ModuleNotFoundError(_missing, name="fairseq")
-
-# registers what fairseq is to know by name
-from . import compat, criterion, optim, recurrent, running_text, task  # noqa: F401
 
 __version__ = "0.1.0"
 
 
+def register() -> None:
+    """Register with fairseq what the plugin brings: task, criterion, optimizer, recurrent archs, running text.
+
+    Raises:
+        ModuleNotFoundError: fairseq is not installed.
+    """
+    if importlib.util.find_spec("fairseq") is None:
+        raise ModuleNotFoundError(
+            f"fairseq is not installed for {sys.executable}: run 'make setup' in the checkout and use its "
+            ".venv/bin/python, or activate the environment that has it",
+            name="fairseq",
+        )
+    from . import (
+        compat,  # noqa: F401  (first: it prepares fairseq)
+        recurrent,  # noqa: F401
+    )
+    from .plugin import criterion, optim, task  # noqa: F401
+
+
 def __getattr__(name: str) -> Any:
-    if name == "DualTranslator":  # not before it is asked for: fairseq's commands have no use for it
-        from .translator import DualTranslator
+    if name == "DualTranslator":  # fairseq's commands have no use for it
+        from .pair.translator import DualTranslator
 
         return DualTranslator
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+# fairseq imports the package for --user-dir and expects the registration. The command line answers --help without
+# loading fairseq and torch, and registers before a command that needs them.
+if PurePath(sys.argv[0] if sys.argv else "").stem not in ("-m", "dual-fairseq"):
+    register()

@@ -26,7 +26,7 @@ Scores = dict[str, np.ndarray]
 def scores_of(
     recipe: Recipe, work: Path, seeds: Sequence[int], splits: Sequence[str], runner: Runner
 ) -> dict[tuple[str, str], list[Scores]]:
-    """(row, split) → for each seed the columns of ``python -m dual_fairseq.score``, (N,) each, nats."""
+    """(row, split) → for each seed the columns of ``dual-fairseq score``, (N,) each, nats."""
     models = work / "lm" / recipe.first_language_models
     lms = [("--src-lm", recipe.source), ("--tgt-lm", recipe.target)]
     given = [str(word) for name, language in lms for word in (name, models / language / "checkpoint_best.pt")]
@@ -42,7 +42,7 @@ def scores_of(
                 if not path.is_file() or path.stat().st_mtime < checkpoint.stat().st_mtime:
                     print(f"{home}/{row.id}: {split}", flush=True)
                     unfinished = path.with_suffix(".unfinished")
-                    command = [sys.executable, "-m", "dual_fairseq.score", str(checkpoint), "-s", recipe.source,
+                    command = [sys.executable, "-m", "dual_fairseq", "score", str(checkpoint), "-s", recipe.source,
                                "-t", recipe.target, "--data", str(recipe.data(work) / "dual"), "--split", split, *given,
                                "--output", str(unfinished), *runner.machine]  # fmt: skip
                     runner(f"{home}/{row.id}/gaps", command)

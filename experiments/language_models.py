@@ -43,7 +43,7 @@ def main() -> None:
     text = work / "text"
 
     with Runner(work, ["--cpu"] if options.cpu else []) as runner:
-        runner("text", [sys.executable, "-m", "dual_fairseq.toy_grammar", str(text), *TEXT.split()])
+        runner("text", [sys.executable, "-m", "dual_fairseq", "toy-corpus", str(text), *TEXT.split()])
         for tokens, kind in (("bpe", "--bpe-size 1200"), ("char", "--subword char")):
             script = (
                 f"-s de -t en --train {text}/train --valid {text}/valid --extra-mono-source {text}/mono.de "

@@ -53,10 +53,10 @@ class Result:
 
 def result_of(work: Path, folder: Path, row: Row, direction: str) -> Result:
     """What scripts/evaluate.sh left, and the same translations with the tuned length penalty."""
-    from dual_fairseq.demo import entropy_limits
-    from dual_fairseq.dual_inference import Weights
-    from dual_fairseq.evaluation import detokenize, read_lines, score
-    from dual_fairseq.nbest import read_nbest
+    from dual_fairseq.pair.evaluate import detokenize, read_lines, score
+    from dual_fairseq.pair.nbest import read_nbest
+    from dual_fairseq.plugin.dual_inference import Weights
+    from dual_fairseq.report.demo import entropy_limits
     from dual_fairseq.report.runs import read_run
 
     out = folder / row.stage / "eval" / "test"
@@ -97,8 +97,8 @@ class Comparison:
 
 def compare(mine: Result, search: str, other: Result, its_search: str, target: str) -> Comparison:
     """A search of one result with a search of another."""
-    from dual_fairseq.evaluation import bleu_metric
-    from dual_fairseq.significance import paired_test
+    from dual_fairseq.pair.evaluate import bleu_metric
+    from dual_fairseq.pair.significance import paired_test
 
     texts = ("other", other.texts[its_search]), [("mine", mine.texts[search])]
     tests = paired_test(*texts, mine.references, {"BLEU": bleu_metric(target)}, TRIALS)["mine"]
@@ -222,7 +222,7 @@ def tabulate(recipe: Recipe, work: Path, seeds: Sequence[int], name: str) -> dic
 
     Rows that have not been evaluated for every seed are left out, and named.
     """
-    from dual_fairseq.quiet import quieten_libraries
+    from dual_fairseq.common.quiet import quieten_libraries
 
     quieten_libraries()
     directions = [f"{recipe.source}-{recipe.target}", f"{recipe.target}-{recipe.source}"]

@@ -31,7 +31,7 @@ if [[ -f $RUN/text/truth.json ]]; then
     echo "drawn before: $RUN/text"
 else
     mkdir -p -- "$RUN"
-    "$PYTHON" -m dual_fairseq.toy_grammar "$RUN/text" --train 3000 --valid 300 --test 500 --mono 12000 --seed 1
+    "$PYTHON" -m dual_fairseq toy-corpus "$RUN/text" --train 3000 --valid 300 --test 500 --mono 12000 --seed 1
 fi
 
 stage "2/4 Preprocessing"
@@ -44,5 +44,5 @@ stage "3/4 Language models, warm start, dual training, control, evaluation"
     --lr 0.002 --lr-warmup 200 --warmup-max-epoch 12 --dual-max-epoch 6 --dual-lr 0.0007 --dual-lambda 0.01
 
 stage "4/4 Report"
-"$PYTHON" -m dual_fairseq.demo "$RUN"
+"$PYTHON" -m dual_fairseq demo-page "$RUN"
 printf 'The demo took %d:%02d minutes.\n' $((SECONDS / 60)) $((SECONDS % 60))

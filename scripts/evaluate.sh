@@ -191,6 +191,6 @@ done
 
 DI=()
 ((!DUAL_INFERENCE)) || DI=(--dual-inference)
-run_module evaluation score "$DEST" "$OUT" --split "$SPLIT" "${DI[@]}" \
+run_module evaluate-files score "$DEST" "$OUT" --split "$SPLIT" "${DI[@]}" \
     ${SACREBLEU:+--sacrebleu-tokenize "$SACREBLEU"}
 printf '%s\n' "$IDENTITY" | replace "$OUT/options.txt"

@@ -201,5 +201,5 @@ case $joined in yes) pass+=(--joined-dictionary) ;; no) pass+=(--no-joined-dicti
 find_environment
 # No progress bars (subword-nmt's), and no module of the current directory in place of a library's.
 export TQDM_DISABLE=1 PYTHONSAFEPATH=1 PYTHONUTF8=1
-exec "$PYTHON" -m dual_fairseq.preprocess "--source-lang=$source_lang" "--target-lang=$target_lang" \
+exec "$PYTHON" -m dual_fairseq preprocess "--source-lang=$source_lang" "--target-lang=$target_lang" \
     "--valid=$valid" "--dest=$dest" "${pass[@]}"

@@ -19,7 +19,7 @@ DEST is the folder that scripts/preprocess.sh wrote. The stages, each with its f
   dual           dual training from the best warm start, until the mean BLEU no longer improves
   mle            with --control: the same, but by maximum likelihood, for exactly as many updates
 The language models' scores of the training text are computed once and kept in RUN/lm-scores. RUN/text holds what
-python -m dual_fairseq.translate RUN needs of DEST: dictionaries, BPE codes, how text is tokenised.
+dual-fairseq translate RUN needs of DEST: dictionaries, BPE codes, how text is tokenised.
 Each keeps checkpoint_best.pt (best mean BLEU), checkpoint_last.pt and train.log, and is evaluated in both directions
 (<stage>/eval/test, see scripts/evaluate.sh). A table of the results ends the run.
 
@@ -324,7 +324,7 @@ if [[ ! -f $RUN/warmup/finished && -z $INIT_SRC2TGT && -n $GIVEN && -n $SRC_LM &
 import logging, sys
 logging.basicConfig(level=logging.ERROR)
 from fairseq.data import Dictionary
-from dual_fairseq.language_model import load_language_model
+from dual_fairseq.plugin.language_model import load_language_model
 
 dest, *languages = sys.argv[1:]
 for option, language, path in zip(("--src-lm", "--tgt-lm"), languages[::2], languages[1::2]):
@@ -368,4 +368,4 @@ fi
 for stage in "${STAGES[@]}"; do
     evaluate "$stage"
 done
-run_module evaluation table "$RUN" --split "$SPLIT"
+run_module evaluate-files table "$RUN" --split "$SPLIT"

@@ -65,4 +65,4 @@ DEST=$(safe_path "${OPERANDS[0]}")
 find_environment
 # No module of the current directory in place of a library's.
 export PYTHONSAFEPATH=1 PYTHONUTF8=1
-exec "$PYTHON" -m dual_fairseq.train_vectors "$DEST" "${PASS[@]}"
+exec "$PYTHON" -m dual_fairseq vectors "$DEST" "${PASS[@]}"

@@ -55,11 +55,9 @@ run_or_exit() {
     ((status == 0)) || exit "$status"
 }
 
-# run_module NAME ARGUMENT...: python -m dual_fairseq.NAME, without what fairseq logs while it is imported.
+# run_module NAME ARGUMENT...: dual-fairseq NAME.
 run_module() {
-    run_or_exit "$PYTHON" -c 'import importlib, logging, sys
-logging.basicConfig(level=logging.ERROR)
-importlib.import_module("dual_fairseq." + sys.argv.pop(1)).main()' "$@"
+    run_or_exit "$PYTHON" -m dual_fairseq "$@"
 }
 
 # lock DIR: make the folder, and refuse a second run in it. The children hold the lock too, so it lasts as long as one

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dual_fairseq.checkpoint import load_state
+from dual_fairseq.plugin.checkpoint import load_state
 
 # Started in the background, or by nohup, a process ignores these, and so would all that the tests start and stop.
 for _signal, _handler in (

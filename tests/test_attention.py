@@ -18,9 +18,10 @@ from fairseq.dataclass.configs import GenerationConfig
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from matplotlib.figure import Figure
 
-from dual_fairseq import attention, export
-from dual_fairseq.attention import Attention, attention_of, draw_attention, fonts_for, picture
-from dual_fairseq.errors import UserError
+from dual_fairseq.__main__ import main
+from dual_fairseq.common.errors import UserError
+from dual_fairseq.report import attention
+from dual_fairseq.report.attention import Attention, attention_of, draw_attention, fonts_for, picture
 
 PNG = b"\x89PNG\r\n\x1a\n"
 FCONV = (
@@ -140,7 +141,7 @@ def command(run, tmp_path, monkeypatch, capsys):
 
     def call(text: str, *options: object) -> tuple[list[str], str]:
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode()), encoding="utf-8"))
-        attention.main([str(run), "--output", str(tmp_path / "out"), "--cpu", *map(str, options)])
+        main(["attention", str(run), "--output", str(tmp_path / "out"), "--cpu", *map(str, options)])
         printed = capsys.readouterr()
         return printed.out.splitlines(), printed.err
 
@@ -180,17 +181,17 @@ def test_what_the_user_can_mend_is_one_line(command, options, message):
 
 def test_a_single_model_is_drawn_as_in_its_pair(run, command, tmp_path):
     single, dest = tmp_path / "single" / "model.pt", run.parent / "data"
-    export.main([str(run / "checkpoint_best.pt"), "--direction", f"{SOURCE}-{TARGET}", "-o", str(single)])
+    main(["export", str(run / "checkpoint_best.pt"), "--direction", f"{SOURCE}-{TARGET}", "-o", str(single)])
     drawn = {}
     for name, path in (("pair", run), ("single", single)):
         options = ["-s", SOURCE, "--cpu", "--dest", str(dest), "--output", str(tmp_path / name)]
         text = tmp_path / "text"
         text.write_text("s1 s2 s3\n")
-        attention.main([str(path), *options, "--input", str(text)])
+        main(["attention", str(path), *options, "--input", str(text)])
         drawn[name] = (tmp_path / name / f"001.{SOURCE}-{TARGET}.png").read_bytes()
     assert drawn["single"] == drawn["pair"]
     with pytest.raises(UserError, match=f"-t {SOURCE}: .*model.pt translates {SOURCE} to {TARGET}"):
-        attention.main([str(single), "-t", SOURCE, "--cpu", "--dest", str(dest), "--output", str(tmp_path)])
+        main(["attention", str(single), "-t", SOURCE, "--cpu", "--dest", str(dest), "--output", str(tmp_path)])
 
 
 @pytest.mark.parametrize("options", [(), ("-s", SOURCE, "--limit", "0"), ("-s", SOURCE, "--beam", "-1")])

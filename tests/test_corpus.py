@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dual_fairseq.corpus import (
+from dual_fairseq.common.errors import UserError
+from dual_fairseq.data.clean import (
     LONGEST_WORD,
     BadLine,
     Cleaner,
@@ -25,7 +26,6 @@ from dual_fairseq.corpus import (
     parallel,
     survey,
 )
-from dual_fairseq.errors import UserError
 
 SENTENCES = {
     "de": [
@@ -243,7 +243,7 @@ def test_an_error_in_a_worker_or_in_the_jobs_arrives_and_does_not_hang() -> None
 def test_workers_end_with_a_parent_that_is_killed() -> None:
     program = (
         "import os, sys, time\n"
-        "from dual_fairseq.corpus import parallel\n"
+        "from dual_fairseq.data.clean import parallel\n"
         "def work(n):\n"
         "    os.write(1, b'%d\\n' % os.getpid())\n"  # in one piece, however buffered
         "    time.sleep(60)\n"

@@ -8,7 +8,7 @@ import pytest
 import torch
 from fairseq.data import Dictionary, FairseqDataset, LanguagePairDataset
 
-from dual_fairseq.dataset import DualLanguagePairDataset, align_rows
+from dual_fairseq.plugin.dataset import DualLanguagePairDataset, align_rows
 
 LENGTHS = [(3, 9), (7, 2), (5, 5), (7, 4), (1, 6)]  # tokens before </s>, source and target
 

@@ -10,10 +10,11 @@ import subprocess
 import pytest
 from conftest import PLUGIN, ROOT, TINY, fairseq
 
-from dual_fairseq import demo
-from dual_fairseq.errors import UserError
+from dual_fairseq.__main__ import main
+from dual_fairseq.common.errors import UserError
+from dual_fairseq.report import demo
 from dual_fairseq.report.runs import read_log
-from dual_fairseq.toy_grammar import ToyGrammar, write_corpus
+from dual_fairseq.toy_corpus.grammar import ToyGrammar, write_corpus
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +74,7 @@ def test_the_report_of_a_finished_run(run_folder, capsys):
         for direction in demo.DIRECTIONS:
             for kind in ("src", "ref", "hyp", "dual-inference.hyp"):
                 (folder / f"{direction}.{kind}.txt").write_text(f"<b>{kind} {number if kind == 'hyp' else ''}\n" * 9)
-    demo.main([str(run_folder)])
+    main(["demo-page", str(run_folder)])
     limits = demo.entropy_limits(run_folder, "test")
     table = (run_folder / "report" / "table.txt").read_text()
     assert table.strip() in capsys.readouterr().out

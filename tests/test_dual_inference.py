@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 from conftest import PLUGIN, SOURCE, TARGET, fairseq, train
 
-from dual_fairseq.dual_inference import (
+from dual_fairseq.common.errors import UserError
+from dual_fairseq.pair.load import load_pair
+from dual_fairseq.pair.nbest import read_nbest
+from dual_fairseq.plugin.dual_inference import (
     COMPONENTS,
     InputNumbers,
     Weights,
@@ -16,12 +19,9 @@ from dual_fairseq.dual_inference import (
     read_component_line,
     weights_of_options,
 )
-from dual_fairseq.errors import UserError
-from dual_fairseq.language_model import load_language_model
-from dual_fairseq.model import parameter_like
-from dual_fairseq.nbest import read_nbest
-from dual_fairseq.pair import load_pair
-from dual_fairseq.scoring import language_model_log_probs, translation_log_probs
+from dual_fairseq.plugin.language_model import load_language_model
+from dual_fairseq.plugin.log_probs import language_model_log_probs, translation_log_probs
+from dual_fairseq.plugin.model import parameter_like
 
 LN2 = math.log(2)
 

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dual_fairseq import duality
+from dual_fairseq.plugin import duality
 
 BATCH, LENGTH, VOCAB = 4, 6, 11
 

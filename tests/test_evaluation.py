@@ -11,8 +11,9 @@ import pytest
 import sacrebleu
 from conftest import SOURCE, TARGET, sentence_pairs
 
-from dual_fairseq import evaluation
-from dual_fairseq.errors import UserError
+from dual_fairseq.__main__ import main
+from dual_fairseq.common.errors import UserError
+from dual_fairseq.pair import evaluate as evaluation
 
 
 def generated(tokens: list[str], seed: int = 0, skip: tuple[int, ...] = ()) -> str:
@@ -176,7 +177,7 @@ def test_the_table_has_a_line_for_each_direction_and_stage(evaluated, tmp_path, 
         folder = tmp_path / "run" / stage / "eval" / "test"
         folder.mkdir(parents=True)
         (folder / "scores.json").write_text((out / "scores.json").read_text())
-    evaluation.main(["table", str(tmp_path / "run")])
+    main(["evaluate-files", "table", str(tmp_path / "run")])
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[:2] for line in lines[1:]] == [
         [f"{SOURCE}-{TARGET}", "warm"],
@@ -189,4 +190,4 @@ def test_the_table_has_a_line_for_each_direction_and_stage(evaluated, tmp_path, 
 
 def test_a_run_without_evaluation_is_refused(tmp_path):
     with pytest.raises(UserError, match="no stage was evaluated on split 'valid'"):
-        evaluation.main(["table", str(tmp_path), "--split", "valid"])
+        main(["evaluate-files", "table", str(tmp_path), "--split", "valid"])

@@ -27,7 +27,7 @@ finally:
 RECIPE = '''
 title = "small"
 corpus = [
-    "python -m dual_fairseq.toy_grammar {text} --train 300 --valid 40 --test 60 --mono 300 --seed 1",
+    "python -m dual_fairseq toy-corpus {text} --train 300 --valid 40 --test 60 --mono 300 --seed 1",
     """scripts/preprocess.sh -s de -t en --train {text}/train --valid {text}/valid --test {text}/test --bpe-size 300
        --extra-mono-source {text}/mono.de --extra-mono-target {text}/mono.en --dest {data}""",
 ]

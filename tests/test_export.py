@@ -19,11 +19,12 @@ import pytest
 import torch
 from conftest import PLUGIN, ROOT, SOURCE, TARGET, TINY, Run, parameters
 
-from dual_fairseq import average, export, import_pair
-from dual_fairseq.checkpoint import load_state
-from dual_fairseq.errors import UserError
-from dual_fairseq.model import of_direction
-from dual_fairseq.pair import load_pair
+from dual_fairseq.__main__ import main
+from dual_fairseq.common.errors import UserError
+from dual_fairseq.pair import average, export, import_pair
+from dual_fairseq.pair.load import load_pair
+from dual_fairseq.plugin.checkpoint import load_state
+from dual_fairseq.plugin.model import of_direction
 
 FORWARD, REVERSE = f"{SOURCE}-{TARGET}", f"{TARGET}-{SOURCE}"
 DIRECTIONS = (FORWARD, REVERSE)
@@ -140,7 +141,7 @@ def exports(pairs, data) -> Path:
     for arch in MODELS:
         for direction in DIRECTIONS:
             output = pairs / arch / "export" / f"{direction}.pt"
-            export.main([str(pairs / arch / "checkpoint_last.pt"), "--direction", direction, "-o", str(output)])
+            main(["export", str(pairs / arch / "checkpoint_last.pt"), "--direction", direction, "-o", str(output)])
     return pairs
 
 
@@ -196,11 +197,14 @@ def imported(stock, exports, data, tmp_path_factory) -> tuple[Path, Run]:
     """Pairs made of single models, and averages, in the hands of fairseq with the plugin."""
     trained, root = stock[0] / "trained", tmp_path_factory.mktemp("imported")
     singles = [str(trained / direction / "checkpoint_last.pt") for direction in DIRECTIONS]
-    import_pair.main(
-        ["--src2tgt", singles[0], "--tgt2src", singles[1], "--data", str(data), "-o", str(root / "pair.pt")]
+    main(
+        [
+            "import",
+            *["--src2tgt", singles[0], "--tgt2src", singles[1], "--data", str(data), "-o", str(root / "pair.pt")],
+        ]
     )
     last, middle = exports / "transformer" / "checkpoint_last.pt", halfway(exports)
-    average.main(["--inputs", str(last), str(middle), "--output", str(root / "mean.pt")])
+    main(["average", "--inputs", str(last), str(middle), "--output", str(root / "mean.pt")])
     lines = []
     for direction in DIRECTIONS:
         for name, path in (("pair", root / "pair.pt"), ("mean", root / "mean.pt")):
@@ -323,7 +327,7 @@ def test_a_namespace_of_built_in_types_survives_a_file(tmp_path):
 def test_the_command_and_the_dictionaries(pairs, data, tmp_path):
     """The command as it is documented, in a folder of its own and with relative names."""
     shutil.copy(pairs / "transformer" / "checkpoint_last.pt", tmp_path / "dual.pt")
-    argv = [sys.executable, "-m", "dual_fairseq.export", "dual.pt", "--direction", REVERSE, "-o", f"{REVERSE}.pt"]
+    argv = [sys.executable, "-m", "dual_fairseq", "export", "dual.pt", "--direction", REVERSE, "-o", f"{REVERSE}.pt"]
     env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(argv, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120)
     names = [f"{REVERSE}.pt", f"dict.{TARGET}.txt", f"dict.{SOURCE}.txt"]
@@ -357,10 +361,10 @@ def without_data(pair: Path, folder: Path) -> Path:
 def test_without_the_data_the_dictionaries_are_missed_or_given(pairs, data, tmp_path, capsys):
     pair = without_data(pairs / "transformer" / "checkpoint_last.pt", tmp_path)
     output = tmp_path / "out" / "single.pt"
-    export.main([str(pair), "--direction", FORWARD, "-o", str(output)])
+    main(["export", str(pair), "--direction", FORWARD, "-o", str(output)])
     assert f"did not find dict.{SOURCE}.txt and dict.{TARGET}.txt" in capsys.readouterr().out
     assert [path.name for path in output.parent.iterdir()] == ["single.pt"]
-    export.main([str(pair), "--direction", FORWARD, "-o", str(output), "--data", str(data)])
+    main(["export", str(pair), "--direction", FORWARD, "-o", str(output), "--data", str(data)])
     assert "did not find" not in capsys.readouterr().out
     assert len(list(output.parent.iterdir())) == 3
 
@@ -556,7 +560,7 @@ def test_the_newest_checkpoints_are_taken(tmp_path):
 
 def test_the_averaging_command_takes_a_folder(pairs, tmp_path, capsys):
     folder, output = pairs / "lstm", tmp_path / "new" / "mean.pt"
-    average.main(["--inputs", str(folder), "--num-epoch-checkpoints", "2", "--checkpoint-upper-bound", "3",
+    main(["average", "--inputs", str(folder), "--num-epoch-checkpoints", "2", "--checkpoint-upper-bound", "3",
                   "--output", str(output)])  # fmt: skip
     files = [str(folder / f"checkpoint{epoch}.pt") for epoch in (3, 2)]
     assert capsys.readouterr().out.splitlines() == [*(f"averaging {file}" for file in files), f"wrote {output}"]
@@ -576,7 +580,7 @@ def test_the_averaging_command_takes_a_folder(pairs, tmp_path, capsys):
 )
 def test_averaging_options_that_do_not_go_together(arguments, tmp_path):
     with pytest.raises(SystemExit) as refusal:
-        average.main(["--inputs", str(tmp_path), "--output", str(tmp_path / "out.pt"), *arguments])
+        main(["average", "--inputs", str(tmp_path), "--output", str(tmp_path / "out.pt"), *arguments])
     assert refusal.value.code not in (0, None)
     assert list(tmp_path.iterdir()) == []
 
@@ -664,7 +668,7 @@ def test_a_trained_model_comes_out_as_it_went_in(stock, imported, direction, tmp
 def test_an_exported_pair_comes_in_as_it_went_out(exports, data, tmp_path, arch, capsys):
     singles = [str(exports / arch / "export" / f"{direction}.pt") for direction in DIRECTIONS]
     output = tmp_path / "pair.pt"
-    import_pair.main(["--src2tgt", singles[0], "--tgt2src", singles[1], "--data", str(data), "-o", str(output)])
+    main(["import", "--src2tgt", singles[0], "--tgt2src", singles[1], "--data", str(data), "-o", str(output)])
     assert capsys.readouterr().out.splitlines() == [f"wrote {output}"]
     given, back = (load_state(str(path), "--path") for path in (exports / arch / "checkpoint_last.pt", output))
     assert given["model"].keys() == back["model"].keys()

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from dual_fairseq.files import whole_file
+from dual_fairseq.common.files import whole_file
 
 
 def test_a_file_gets_its_name_when_it_is_complete_and_nothing_is_left_of_a_failure(tmp_path):

@@ -13,8 +13,9 @@ import torch
 from conftest import SOURCE, TARGET
 
 from benchmarks import noise, quality
-from dual_fairseq import score
-from dual_fairseq.filter import STATISTICS, choose, read_scores
+from dual_fairseq.__main__ import main
+from dual_fairseq.pair import score
+from dual_fairseq.pair.filter import STATISTICS, choose, read_scores
 
 # Two pairs whose statistics can be computed by hand.
 COLUMNS = {
@@ -72,7 +73,7 @@ def table(tmp_path):
 
 
 def run(*arguments):
-    score.main(["filter", *map(str, arguments)])
+    main(["filter", *map(str, arguments)])
 
 
 @pytest.mark.parametrize("name", STATISTICS)

@@ -16,7 +16,7 @@ from fairseq.data.data_utils import load_indexed_dataset
 from fairseq.tasks.language_modeling import LanguageModelingTask
 from fairseq.tasks.translation import TranslationTask
 
-from dual_fairseq.checkpoint import load_state
+from dual_fairseq.plugin.checkpoint import load_state
 
 LAMBDA, LAMBDA_REVERSE, SMOOTHING, LEARNING_RATE = 0.1, 0.3, 0.1, 0.25
 FORWARD, REVERSE = f"{SOURCE}-{TARGET}", f"{TARGET}-{SOURCE}"

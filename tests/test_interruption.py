@@ -20,9 +20,9 @@ import pytest
 import torch
 from conftest import PLUGIN, ROOT, SOURCE, TARGET, TINY, parameter_difference, preprocessed, train
 
-from dual_fairseq import compat
-from dual_fairseq.checkpoint import load_state
-from dual_fairseq.errors import UserError
+from dual_fairseq.common.errors import UserError
+from dual_fairseq.compat import saving as compat
+from dual_fairseq.plugin.checkpoint import load_state
 
 ENVIRONMENT = {
     **os.environ,

@@ -10,8 +10,8 @@ from conftest import PLUGIN, SOURCE, TARGET, TINY, TRANSFORMER_LM, train, train_
 from fairseq.data import Dictionary
 from fairseq.tasks.language_modeling import LanguageModelingTask
 
-from dual_fairseq.checkpoint import load_state
-from dual_fairseq.language_model import load_language_model
+from dual_fairseq.plugin.checkpoint import load_state
+from dual_fairseq.plugin.language_model import load_language_model
 
 ADAPTIVE_LM = (
     "--arch transformer_lm --decoder-layers 1 --decoder-embed-dim 16 --decoder-ffn-embed-dim 32 "
@@ -139,7 +139,7 @@ def test_language_models_are_no_part_of_the_criterion(monkeypatch, corpus, lm_op
 
     from fairseq_cli import train as fairseq_train
 
-    from dual_fairseq.task import DualTranslationTask
+    from dual_fairseq.plugin.task import DualTranslationTask
 
     built = []
     build_criterion = DualTranslationTask.build_criterion

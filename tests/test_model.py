@@ -15,11 +15,11 @@ from fairseq.modules import AdaptiveSoftmax, BeamableMM
 from fairseq.tasks.translation import TranslationTask
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from dual_fairseq import duality, model
-from dual_fairseq.dual_inference import DualInferenceGenerator, Weights
-from dual_fairseq.errors import UserError
-from dual_fairseq.model import DualModel, batch_log_probs, token_log_probs
-from dual_fairseq.scoring import translation_log_probs
+from dual_fairseq.common.errors import UserError
+from dual_fairseq.plugin import duality, model
+from dual_fairseq.plugin.dual_inference import DualInferenceGenerator, Weights
+from dual_fairseq.plugin.log_probs import translation_log_probs
+from dual_fairseq.plugin.model import DualModel, batch_log_probs, token_log_probs
 
 BATCH, LENGTH, VOCAB, FEATURES = 3, 5, 17, 8
 

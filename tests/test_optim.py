@@ -12,7 +12,7 @@ from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.optim import build_optimizer
 from fairseq.optim.fp16_optimizer import FP16Optimizer, MemoryEfficientFP16Optimizer
 
-import dual_fairseq.optim  # noqa: F401  (registers torch_adam)
+import dual_fairseq.plugin.optim  # noqa: F401  (registers torch_adam)
 
 EPS = 1e-3  # large, so that its place in the formula is felt
 UPDATES = 20

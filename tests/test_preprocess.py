@@ -18,8 +18,9 @@ from pathlib import Path
 
 import pytest
 
-from dual_fairseq import preprocess
-from dual_fairseq.errors import UserError
+from dual_fairseq.__main__ import main
+from dual_fairseq.common.errors import UserError
+from dual_fairseq.data import preprocess
 
 ROOT = Path(__file__).resolve().parent.parent
 NOUNS = {"de": ["Hund", "Mann", "Ball", "Baum", "Vogel"], "en": ["dog", "man", "ball", "tree", "bird"]}
@@ -90,7 +91,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def done(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The corpus preprocessed in one go."""
     dest = tmp_path_factory.mktemp("done")
-    preprocess.main(options(corpus, dest))
+    main(["preprocess", *options(corpus, dest)])
     return dest
 
 
@@ -266,7 +267,7 @@ def test_bpe_and_dictionaries_see_the_training_text_alone(corpus: Path, done: Pa
             (tmp_path / "in" / f"{split}.{language}").write_text("Quux quux quux ßß!\n" * 50, encoding="utf-8")
     extra = tmp_path / "extra"
     extra.write_text("Quux quux quux.\n" * 50)
-    preprocess.main(options(tmp_path / "in", tmp_path / "out", f"--extra-mono-target={extra}"))
+    main(["preprocess", *options(tmp_path / "in", tmp_path / "out", f"--extra-mono-target={extra}")])
     for name in ("bpe/codes.de", "bpe/codes.en", "dual/dict.de.txt", "dual/dict.en.txt", "dual/train.de-en.en.bin"):
         assert (tmp_path / "out" / name).read_bytes() == (done / name).read_bytes()
     record = json.loads((tmp_path / "out" / "preprocess.json").read_text())
@@ -282,7 +283,7 @@ def test_codes_are_those_of_subword_nmts_command(done: Path, tmp_path: Path) -> 
 
 
 def test_separate_bpe_and_its_natural_end(corpus: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    preprocess.main(options(corpus, tmp_path, "--no-joint-bpe", "--bpe-size=5000"))
+    main(["preprocess", *options(corpus, tmp_path, "--no-joint-bpe", "--bpe-size=5000")])
     german, english = (lines(tmp_path / "bpe" / f"codes.{language}") for language in ("de", "en"))
     assert german != english
     record = json.loads((tmp_path / "preprocess.json").read_text())
@@ -292,7 +293,7 @@ def test_separate_bpe_and_its_natural_end(corpus: Path, tmp_path: Path, capfd: p
 
 def test_segmented_text_one_dictionary_and_a_threshold(corpus: Path, tmp_path: Path) -> None:
     arguments = ["--tokenizer=none", "--bpe-size=0", "--joined-dictionary", "--vocab-threshold=30"]
-    preprocess.main(options(corpus, tmp_path, *arguments))
+    main(["preprocess", *options(corpus, tmp_path, *arguments)])
     dictionary = (tmp_path / "dual" / "dict.de.txt").read_text(encoding="utf-8")
     assert dictionary == (tmp_path / "dual" / "dict.en.txt").read_text(encoding="utf-8")
     assert dictionary == (tmp_path / "lm" / "en" / "dict.txt").read_text(encoding="utf-8")
@@ -308,7 +309,7 @@ def test_several_training_corpora_are_one_after_the_other(corpus: Path, tmp_path
     for language in ("de", "en"):
         (tmp_path / f"more.{language}").write_text("A.\nB.", encoding="utf-8")
     arguments = [f"--train={tmp_path / 'more'}", *options(corpus, tmp_path / "out")]
-    preprocess.main(arguments)
+    main(["preprocess", *arguments])
     for language in ("de", "en"):
         assert lines(tmp_path / "out" / "raw" / f"train.{language}") == ["A.", "B.", *sentences(language, 60, 0)]
 
@@ -317,7 +318,7 @@ def test_synthetic_pairs_are_for_the_pair_alone(corpus: Path, done: Path, tmp_pa
     for language in ("de", "en"):
         (tmp_path / f"made.{language}").write_text("Zebra qqq .\n" + (corpus / f"valid.{language}").read_text())
     dest = tmp_path / "dest"
-    preprocess.main(options(corpus, dest, f"--synthetic={tmp_path / 'made'}", "--upsample=2"))
+    main(["preprocess", *options(corpus, dest, f"--synthetic={tmp_path / 'made'}", "--upsample=2")])
     for name, before in content(done).items():  # all that earlier models were trained on fits
         if name not in (
             "preprocess.json",
@@ -333,10 +334,10 @@ def test_synthetic_pairs_are_for_the_pair_alone(corpus: Path, done: Path, tmp_pa
         assert found[: len(real)] == found[len(real) : 2 * len(real)] == real
         assert found[2 * len(real) + 1 :] == decoded(done, f"dual/valid.de-en.{language}", f"dual/dict.{language}.txt")
     again = content(dest)
-    preprocess.main(options(corpus, dest, f"--synthetic={tmp_path / 'made'}", "--upsample=2"))
+    main(["preprocess", *options(corpus, dest, f"--synthetic={tmp_path / 'made'}", "--upsample=2")])
     assert content(dest) == again
     with pytest.raises(UserError, match="made with other input or options"):
-        preprocess.main(options(corpus, dest, f"--synthetic={tmp_path / 'made'}"))
+        main(["preprocess", *options(corpus, dest, f"--synthetic={tmp_path / 'made'}")])
 
 
 @pytest.mark.parametrize(
@@ -345,11 +346,11 @@ def test_synthetic_pairs_are_for_the_pair_alone(corpus: Path, done: Path, tmp_pa
 def test_other_text_like_an_earlier_folder_fits_its_models(corpus: Path, tmp_path: Path, kind: list[str]) -> None:
     first, second, third = (tmp_path / name for name in ("first", "second", "third"))
     first_options = [option for option in options(corpus, first) if "char" not in kind[0] or "--bpe" not in option]
-    preprocess.main([*first_options, *kind, "--lowercase"])
+    main(["preprocess", *first_options, *kind, "--lowercase"])
     for language, line in (("de", "Zebra ein hund ."), ("en", "A zebra dog .")):
         (tmp_path / f"other.{language}").write_text(f"{line}\n", encoding="utf-8")
     other = ["--source-lang=en", "--target-lang=de", f"--train={tmp_path / 'other'}", f"--valid={tmp_path / 'other'}"]
-    preprocess.main([*other, f"--dest={second}", f"--like={first}"])
+    main(["preprocess", *other, f"--dest={second}", f"--like={first}"])
     record = json.loads((second / "preprocess.json").read_text())
     of_first = json.loads((first / "preprocess.json").read_text())
     assert record["lowercase"] and record["subword"] == of_first["subword"] and record["bpe"] == of_first["bpe"]
@@ -369,13 +370,13 @@ def test_other_text_like_an_earlier_folder_fits_its_models(corpus: Path, tmp_pat
 
     # what synthetic text is added to, too
     again = content(second)
-    preprocess.main([*other, f"--dest={second}", f"--like={first}"])
+    main(["preprocess", *other, f"--dest={second}", f"--like={first}"])
     assert content(second) == again
-    preprocess.main([*other, f"--dest={third}", f"--like={first}", f"--synthetic={tmp_path / 'other'}"])
+    main(["preprocess", *other, f"--dest={third}", f"--like={first}", f"--synthetic={tmp_path / 'other'}"])
     assert (third / "dual" / "dict.de.txt").read_bytes() == (first / "dual" / "dict.de.txt").read_bytes()
     assert len(decoded(third, "dual/train.en-de.de", "dual/dict.de.txt")) == 2
     with pytest.raises(UserError, match="made with other input or options"):
-        preprocess.main([*other, f"--dest={second}", "--lowercase", *kind])
+        main(["preprocess", *other, f"--dest={second}", "--lowercase", *kind])
 
 
 @pytest.mark.parametrize(
@@ -401,7 +402,7 @@ def test_like_an_earlier_folder_goes_with_nothing_else(
     more = [option.format(tmp=tmp_path, done=done) for option in more]
     arguments = [option for option in options(corpus, tmp_path / "out") if not option.startswith("--bpe-size")]
     with pytest.raises(UserError, match=complaint):
-        preprocess.main([*arguments, f"--like={done}", *more])
+        main(["preprocess", *arguments, f"--like={done}", *more])
     assert content(done) == before and not (tmp_path / "out").exists()
 
 
@@ -414,19 +415,19 @@ def test_like_an_earlier_folder_that_is_not_whole(
     for name in ("subword", "vocab-size"):  # as earlier versions wrote it
         del record["options"][name]
     (folder / "preprocess.json").write_text(json.dumps(record))
-    preprocess.main(arguments)
+    main(["preprocess", *arguments])
     shutil.rmtree(tmp_path / "out")
     (folder / "dual" / "dict.en.txt").unlink()
     with pytest.raises(UserError, match=r"dict\.en\.txt is gone; run the command that made the folder once more"):
-        preprocess.main(arguments)
+        main(["preprocess", *arguments])
     assert not (tmp_path / "out").exists()
 
     # stopped while it is made anew: codes may be of now and dictionaries of before
     monkeypatch.setattr(preprocess.Preprocessing, "_dual", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(SystemExit):
-        preprocess.main([*options(corpus, folder), "--bpe-size=30", "--overwrite"])
+        main(["preprocess", *options(corpus, folder), "--bpe-size=30", "--overwrite"])
     with pytest.raises(UserError, match="not a folder that this command has finished"):
-        preprocess.main(arguments)
+        main(["preprocess", *arguments])
 
 
 def test_training_text_drops_over_long_lines_and_test_text_keeps_them(
@@ -437,7 +438,7 @@ def test_training_text_drops_over_long_lines_and_test_text_keeps_them(
         for language, more in (("de", ["Hund " * 30, "", "Hund."]), ("en", ["dog", "dog", " \u2028\t"])):
             with open(tmp_path / "in" / f"{split}.{language}", "a", encoding="utf-8") as file:
                 file.write("".join(line + "\n" for line in more))
-    preprocess.main(options(tmp_path / "in", tmp_path / "out", "--max-length=20"))
+    main(["preprocess", *options(tmp_path / "in", tmp_path / "out", "--max-length=20")])
     counts = json.loads((tmp_path / "out" / "preprocess.json").read_text())["counts"]
     assert counts["train"]["dropped"] == {"empty": 2, "over_long": 1} and counts["train"]["kept"] == 60
     assert counts["test"]["dropped"] == {"empty": 2} and counts["test"]["over_long_kept"] == 1
@@ -457,7 +458,7 @@ def test_unequal_line_counts_are_refused_with_both(corpus: Path, tmp_path: Path,
         file.write(b"one more")
     count = {"train": 60, "valid": 8, "test": 6}[split]
     with pytest.raises(UserError, match=rf"{split}\.de has {count} lines and .*{split}\.en has {count + 1}") as caught:
-        preprocess.main(options(tmp_path / "in", tmp_path / "out"))
+        main(["preprocess", *options(tmp_path / "in", tmp_path / "out")])
     assert "\n" not in str(caught.value) and not (tmp_path / "out").exists()
 
 
@@ -466,8 +467,8 @@ def test_nothing_to_learn_is_one_line(tmp_path: Path) -> None:
         for language in ("de", "en"):
             (tmp_path / f"{split}.{language}").write_text("a b c\nd e f\n")
     with pytest.raises(UserError, match="no BPE to learn; give more text or pass --bpe-size 0"):
-        preprocess.main(options(tmp_path, tmp_path / "out"))
-    preprocess.main([*options(tmp_path, tmp_path / "out"), "--bpe-size=0", "--overwrite"])
+        main(["preprocess", *options(tmp_path, tmp_path / "out")])
+    main(["preprocess", *options(tmp_path, tmp_path / "out"), "--bpe-size=0", "--overwrite"])
     assert decoded(tmp_path / "out", "dual/train.de-en.de", "dual/dict.de.txt") == ["a b c", "d e f"]
 
 
@@ -475,7 +476,7 @@ def test_a_directory_of_somebody_elses_is_left_alone(corpus: Path, tmp_path: Pat
     (tmp_path / "raw").mkdir()
     (tmp_path / "raw" / "precious").write_text("x")
     with pytest.raises(UserError, match="holds raw, not made by this command"):
-        preprocess.main(options(corpus, tmp_path, "--overwrite"))
+        main(["preprocess", *options(corpus, tmp_path, "--overwrite")])
     assert content(tmp_path) == {"raw/precious": b"x"}
 
 
@@ -488,15 +489,15 @@ def test_other_options_or_input_are_refused_and_overwrite_redoes_only_what_depen
     dest, text = tmp_path / "out", tmp_path / "in"
     shutil.copytree(done, dest)
     shutil.copytree(corpus, text)  # the same content in another place is the same input
-    preprocess.main(options(text, dest))
+    main(["preprocess", *options(text, dest)])
     before = content(dest)
     with pytest.raises(UserError, match=r"--vocab-threshold 0 -> 25\); pass --overwrite"):
-        preprocess.main(options(text, dest, "--vocab-threshold=25"))
+        main(["preprocess", *options(text, dest, "--vocab-threshold=25")])
     assert content(dest) == before
 
     (dest / "segmented" / "train.de").touch()
     kept = (dest / "segmented" / "train.de").stat().st_mtime_ns
-    preprocess.main(options(text, dest, "--vocab-threshold=25", "--overwrite"))
+    main(["preprocess", *options(text, dest, "--vocab-threshold=25", "--overwrite")])
     assert (dest / "segmented" / "train.de").stat().st_mtime_ns == kept
     assert content(dest)["dual/dict.de.txt"] != before["dual/dict.de.txt"]
     assert content(dest)["lm/de/dict.txt"] == content(dest)["dual/dict.de.txt"]
@@ -506,10 +507,10 @@ def test_other_options_or_input_are_refused_and_overwrite_redoes_only_what_depen
     with open(text / "valid.de", "a") as file:
         file.write("Einer mehr.\n")
     with pytest.raises(UserError, match=r"text of valid\.de, text of valid\.en"):
-        preprocess.main(options(text, dest, "--vocab-threshold=25"))
-    preprocess.main(options(text, dest, "--vocab-threshold=25", "--overwrite"))
+        main(["preprocess", *options(text, dest, "--vocab-threshold=25")])
+    main(["preprocess", *options(text, dest, "--vocab-threshold=25", "--overwrite")])
     fresh = tmp_path / "fresh"
-    preprocess.main(options(text, fresh, "--vocab-threshold=25"))
+    main(["preprocess", *options(text, fresh, "--vocab-threshold=25")])
     assert content(dest) == content(fresh)
 
 
@@ -526,12 +527,12 @@ def test_interrupted_in_any_stage_it_reaches_the_same_end(
     with monkeypatch.context() as patch:
         patch.setattr(preprocess.Preprocessing, f"_{stage}", interrupted)
         with pytest.raises(SystemExit) as caught:
-            preprocess.main(options(corpus, tmp_path))
+            main(["preprocess", *options(corpus, tmp_path)])
     assert caught.value.code == 130
     assert not list(tmp_path.glob(".partial.*"))
     finished = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/*")}
     (tmp_path / ".partial.left").mkdir()  # as a kill -9 leaves it
-    preprocess.main(options(corpus, tmp_path))
+    main(["preprocess", *options(corpus, tmp_path)])
     assert content(tmp_path) == content(done)
     assert all(path.stat().st_mtime_ns == time_ for path, time_ in finished.items() if path.parent.name != ".stages")
 
@@ -539,7 +540,7 @@ def test_interrupted_in_any_stage_it_reaches_the_same_end(
 # Dies by its own hand: somewhere in the midst of a stage's work or, were the machine ever so fast, right after it.
 KILLED = """
 import os, signal, sys, threading
-from dual_fairseq import preprocess
+from dual_fairseq.data import preprocess
 
 stage, delay = sys.argv[1], float(sys.argv[2])
 die = lambda: os.kill(os.getpid(), signal.SIGKILL)
@@ -551,7 +552,7 @@ def killed(self, out):
     die()
 
 setattr(preprocess.Preprocessing, "_" + stage, killed)
-preprocess.main(sys.argv[3:])
+main(["preprocess", *sys.argv[3:]])
 """
 
 
@@ -560,7 +561,7 @@ def test_killed_in_every_stage_it_reaches_the_same_end(corpus: Path, done: Path,
     for stage, delay in (("text", 0.02), ("bpe", 0.1), ("dual", 0.05), ("lm", 60.0)):
         command = [sys.executable, "-c", KILLED, stage, str(delay), *options(corpus, tmp_path)]
         assert subprocess.run(command, env=environment, capture_output=True).returncode == -signal.SIGKILL
-    preprocess.main(options(corpus, tmp_path))
+    main(["preprocess", *options(corpus, tmp_path)])
     assert content(tmp_path) == content(done)
 
 
@@ -570,7 +571,7 @@ def test_two_runs_at_once_do_not_mix(corpus: Path, done: Path) -> None:
     with open(done / ".stages" / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(UserError, match="another run is at work there"):
-            preprocess.main(options(corpus, done))
+            main(["preprocess", *options(corpus, done)])
 
 
 # --- recipes ------------------------------------------------------------------------------------------------------

@@ -4,8 +4,8 @@ import sys
 
 import pytest
 
-from dual_fairseq import progress
-from dual_fairseq.progress import Progress
+from dual_fairseq.common import progress
+from dual_fairseq.common.progress import Progress
 
 
 @pytest.fixture

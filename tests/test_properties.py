@@ -10,8 +10,8 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from dual_fairseq import duality
-from dual_fairseq.dataset import align_rows
+from dual_fairseq.plugin import duality
+from dual_fairseq.plugin.dataset import align_rows
 
 SETTINGS = settings(deadline=None, max_examples=60)
 nats = st.floats(-10_000, 10_000)

@@ -10,7 +10,7 @@ import warnings
 import pytest
 from conftest import PLUGIN, ROOT, SOURCE, TARGET, fairseq, train
 
-from dual_fairseq.quiet import KNOWN_NOISE, silence_known_noise
+from dual_fairseq.common.quiet import KNOWN_NOISE, silence_known_noise
 
 # One text of each kind, and the module that is blamed.
 TEXTS = {
@@ -22,7 +22,7 @@ TEXTS = {
     "torch.utils.data.dataloader": "'pin_memory' argument is set as true but no accelerator is found, then ...",
     "fairseq.tasks.fairseq_task": "`torch.cuda.amp.autocast(args...)` is deprecated. Please use ...",
     "torch.nn.functional": "Support for mismatched key_padding_mask and attn_mask is deprecated. Use same type ...",
-    "dual_fairseq.compat": "`broadcast_buffers` is deprecated. Use `forward_sync_buffers` instead. IMPORTANT: ...",
+    "dual_fairseq.compat.processes": "`broadcast_buffers` is deprecated. Use `forward_sync_buffers` instead. ...",
     "torch.nn.utils.weight_norm": "`torch.nn.utils.weight_norm` is deprecated in favor of ...",
     "torch.nn.modules.module": "Using non-full backward hooks on a Module that does not take as input a single Tensor",
     "fairseq.modules.linearized_convolution": "Positional args are being deprecated, use kwargs instead. Refer to ...",
@@ -45,7 +45,7 @@ def test_each_known_warning_is_silenced_and_each_entry_is_of_use():
         assert warned(text, noise.category, module) == 0
 
 
-@pytest.mark.parametrize("module", ["dual_fairseq.task", "my_arch", "__main__"])
+@pytest.mark.parametrize("module", ["dual_fairseq.plugin.task", "my_arch", "__main__"])
 @pytest.mark.parametrize("category", [UserWarning, FutureWarning, DeprecationWarning])
 def test_other_warnings_are_shown(module, category):
     assert warned("something else is deprecated", category, module) == 1

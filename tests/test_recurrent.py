@@ -23,8 +23,8 @@ from fairseq.sequence_scorer import SequenceScorer
 from fairseq.tasks.translation import TranslationTask
 from torch import Tensor, nn
 
-from dual_fairseq.errors import UserError
-from dual_fairseq.model import DualModel, _output_head, batch_log_probs
+from dual_fairseq.common.errors import UserError
+from dual_fairseq.plugin.model import DualModel, _output_head, batch_log_probs
 from dual_fairseq.recurrent.layers import (
     CELLS,
     SCHEMES,

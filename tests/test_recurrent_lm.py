@@ -18,13 +18,13 @@ from fairseq.tasks.language_modeling import LanguageModelingTask
 from test_scripts import succeed
 from torch import Tensor, nn
 
-from dual_fairseq import model as dual_model
-from dual_fairseq.checkpoint import load_state
-from dual_fairseq.errors import UserError
-from dual_fairseq.language_model import FrozenLanguageModel, load_language_model
+from dual_fairseq.common.errors import UserError
+from dual_fairseq.plugin import model as dual_model
+from dual_fairseq.plugin.checkpoint import load_state
+from dual_fairseq.plugin.language_model import FrozenLanguageModel, load_language_model
 from dual_fairseq.recurrent.language_model import Carried, RecurrentLanguageModel, RecurrentLanguageModelConfig
 from dual_fairseq.recurrent.layers import CELLS
-from dual_fairseq.running_text import Blocks, RunningText, RunningTextTask
+from dual_fairseq.recurrent.running_text import Blocks, RunningText, RunningTextTask
 
 pytestmark = pytest.mark.filterwarnings("ignore:'pin_memory':UserWarning")
 WORDS = [f"w{i}" for i in range(30)]

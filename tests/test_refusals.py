@@ -16,8 +16,8 @@ from fairseq.data.data_utils import load_indexed_dataset
 from fairseq_cli import generate as fairseq_generate
 from fairseq_cli import train as fairseq_train
 
-from dual_fairseq.errors import UserError
-from dual_fairseq.score_cache import cache_key
+from dual_fairseq.common.errors import UserError
+from dual_fairseq.plugin.score_cache import cache_key
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.distributed import utils as distributed_utils
 from fairseq.logging import metrics
 
-from dual_fairseq.compat import _NanDetector
+from dual_fairseq.compat.nan import _NanDetector
 
 FORWARD, REVERSE = f"{SOURCE}-{TARGET}", f"{TARGET}-{SOURCE}"
 
@@ -185,7 +185,7 @@ def test_the_same_seed_gives_the_same_bits(corpus, lm_options, tmp_path):
 EXACT = """
 import os, sys
 import torch
-import dual_fairseq.criterion as criterion
+import dual_fairseq.plugin.criterion as criterion
 reduce_metrics = criterion.DualCrossEntropyCriterion.reduce_metrics
 def exact(logs):
     if torch.is_grad_enabled() and os.environ.get("RANK", "0") == "0":

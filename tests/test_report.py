@@ -20,11 +20,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from dual_fairseq.errors import UserError
-from dual_fairseq.evaluation import STAGES, score
+from dual_fairseq.__main__ import main
+from dual_fairseq.common.errors import UserError
+from dual_fairseq.pair.evaluate import STAGES, score
+from dual_fairseq.pair.significance import TRIALS
 from dual_fairseq.report import gaps, page, pictures, runs, scores
-from dual_fairseq.report.__main__ import main
-from dual_fairseq.significance import TRIALS
 
 DIRECTIONS = (f"{SOURCE}-{TARGET}", f"{TARGET}-{SOURCE}")
 REFERENCES = [f"the {a} cat sees a {b} dog and {c} old birds ." for a in "abcd" for b in "efgh" for c in ("two", "six")]
@@ -151,7 +151,7 @@ def test_refusals(run, tmp_path):
         ([run, "--data", tmp_path / "absent"], "there is no such folder"),
     ):
         with pytest.raises(UserError, match=re.escape(message)):
-            main([str(a) for a in arguments])
+            main(["report", *(str(a) for a in arguments)])
 
 
 # --- scores
@@ -251,7 +251,7 @@ def test_a_run_that_was_moved_with_its_data_finds_them(tmp_path):
 def test_without_language_models_the_rest_is_reported(scored_run, tmp_path, monkeypatch, capsys):
     copy = tmp_path / "run"
     shutil.copytree(scored_run / "warmup", copy / "warmup")  # λ = 0: no language model was recorded
-    main([str(copy), "--split", "valid", "--cpu"])
+    main(["report", str(copy), "--split", "valid", "--cpu"])
     text = (copy / "report.html").read_text()
     assert "no scatter of sentence pairs, because the language model of xx (none was used) is not there." in text
     assert "Validation NLL, xx→yy" in text and "Nothing was evaluated yet" in capsys.readouterr().out
@@ -349,7 +349,7 @@ def assert_whole_page(text: str) -> Structure:
 
 
 def test_the_page_of_a_run(run, capsys):
-    main([str(run), "--no-scatter", "--examples", "2"])
+    main(["report", str(run), "--no-scatter", "--examples", "2"])
     structure = assert_whole_page((run / "report.html").read_text())
     titles = [f"{name}, {d}" for name in ("Validation NLL", "Validation BLEU") for d in ("xx→yy", "yy→xx")]
     titles += ["Mean |gap| over updates", "Share of negative weights over updates"]
@@ -367,7 +367,7 @@ def test_the_page_of_a_run(run, capsys):
 def test_text_is_escaped(run):
     for path in run.glob("*/eval/test/*.txt"):
         path.write_text(path.read_text().replace("cat", "<b onclick='x'>&cat</b>"))
-    main(["--no-scatter", "--html", str(run)])
+    main(["report", "--no-scatter", "--html", str(run)])
     structure = assert_whole_page((run / "report.html").read_text())
     assert "b" not in {tag for tag, _ in structure.opened}
     assert "&lt;b onclick=" in (run / "report.html").read_text()
@@ -377,7 +377,7 @@ def test_several_runs_share_tables_and_pictures(run, tmp_path):
     other = tmp_path / "other"
     shutil.copytree(run, other)
     out = tmp_path / "both.html"
-    main([str(run), str(other), "--no-scatter", "--html", str(out)])
+    main(["report", str(run), str(other), "--no-scatter", "--html", str(out)])
     structure = assert_whole_page(out.read_text())
     assert len(structure.images()) == 6
     for name in STAGES.values():
@@ -405,7 +405,7 @@ def test_what_a_run_lacks_is_left_out(run, parts):
     if parts == "nothing logged":
         shutil.rmtree(run / "mle")
         shutil.rmtree(run / "dual")
-    main([str(run)])
+    main(["report", str(run)])
     text = (run / "report.html").read_text()
     structure = assert_whole_page(text)
     assert "no stage has a checkpoint_best.pt" in text
@@ -428,7 +428,7 @@ def test_pictures_show_what_was_drawn(run):
 
 def test_scatter_and_histogram_of_every_stage(scored_run, tmp_path):
     out = tmp_path / "report.html"
-    main([str(scored_run), "--split", "valid", "--cpu", "--html", str(out)])
+    main(["report", str(scored_run), "--split", "valid", "--cpu", "--html", str(out)])
     headings = assert_whole_page(out.read_text()).headings
     assert {"log P(x, y) both ways, warm start", "log P(x, y) both ways, dual", "Distribution of the gap"} <= {
         *headings
@@ -456,7 +456,7 @@ addEventListener("load", () => {{
 
 @pytest.mark.skipif(BROWSER is None, reason="no chromium or google-chrome on PATH to look at the page with")
 def test_a_browser_shows_the_page_even_on_a_narrow_screen(run, tmp_path):
-    main([str(run), "--no-scatter"])
+    main(["report", str(run), "--no-scatter"])
     (tmp_path / "frame.html").write_text(FRAMED.format(page=html.escape((run / "report.html").read_text())))
     argv = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
     shown = subprocess.run(

@@ -13,9 +13,10 @@ import pytest
 import torch
 from conftest import PLUGIN, SOURCE, TARGET, fairseq, sentence_pairs
 
-from dual_fairseq import score
-from dual_fairseq.evaluation import read_validation
-from dual_fairseq.pair import load_pair
+from dual_fairseq.__main__ import main
+from dual_fairseq.pair import score
+from dual_fairseq.pair.evaluate import read_validation
+from dual_fairseq.pair.load import load_pair
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +47,7 @@ def text(tmp_path):
 def run(checkpoint, tmp_path, *arguments):
     """The rows of the table that the command line writes, a dictionary each."""
     output = tmp_path / "scores.tsv"
-    score.main([str(checkpoint), "--cpu", "--output", str(output), *map(str, arguments)])
+    main(["score", str(checkpoint), "--cpu", "--output", str(output), *map(str, arguments)])
     head, *lines = (line.split("\t") for line in output.read_text().splitlines())
     assert tuple(head) == score.COLUMNS
     assert {path.name for path in tmp_path.iterdir() if path.name.startswith(".")} == set()
@@ -239,7 +240,7 @@ def test_language_models_that_are_gone_are_named_and_can_be_given(checkpoint, lm
 def test_the_table_can_be_read_from_stdout(checkpoint, tmp_path, text, capfd):
     run(checkpoint, tmp_path, *segmented(text))
     capfd.readouterr()
-    score.main([str(checkpoint), "--cpu", *map(str, segmented(text))])
+    main(["score", str(checkpoint), "--cpu", *map(str, segmented(text))])
     assert capfd.readouterr().out == (tmp_path / "scores.tsv").read_text()
 
 
@@ -261,7 +262,7 @@ def test_the_table_can_be_read_from_stdout(checkpoint, tmp_path, text, capfd):
 )
 def test_contradictions_are_refused_before_anything_is_loaded(arguments, reason):
     with pytest.raises(SystemExit, match=reason) as refusal:
-        score.main(["nothing.pt", *arguments])
+        main(["score", "nothing.pt", *arguments])
     assert "\n" not in str(refusal.value)
 
 
@@ -269,7 +270,7 @@ def test_what_does_not_fit_is_refused(checkpoint, tmp_path, text):
     with pytest.raises(SystemExit, match=r"no binarized split 'dev'"):
         run(checkpoint, tmp_path, "--split", "dev")
     with pytest.raises(SystemExit, match="would overwrite what is read"):
-        score.main([str(checkpoint), "--cpu", "--output", str(text[0]), *map(str, segmented(text))])
+        main(["score", str(checkpoint), "--cpu", "--output", str(text[0]), *map(str, segmented(text))])
     text[0].write_text("s1\n")
     with pytest.raises(SystemExit, match=r"has 1 lines and .* has 12"):
         run(checkpoint, tmp_path, *segmented(text))

@@ -12,10 +12,11 @@ from conftest import SOURCE, TARGET, free_port, parameter_difference, train
 from fairseq.data import Dictionary
 from fairseq.data.data_utils import load_indexed_dataset
 
-from dual_fairseq import progress, score_cache
-from dual_fairseq.errors import UserError
-from dual_fairseq.language_model import load_language_model
-from dual_fairseq.score_cache import ScoreCache, cache_key
+from dual_fairseq.common import progress
+from dual_fairseq.common.errors import UserError
+from dual_fairseq.plugin import score_cache
+from dual_fairseq.plugin.language_model import load_language_model
+from dual_fairseq.plugin.score_cache import ScoreCache, cache_key
 
 OPTIONS = ("--optimizer", "adam", "--lr", 0.01, "--dual-lambda", 0.05, "--dropout", 0.1, "--num-workers", 0)
 

@@ -10,12 +10,12 @@ import torch
 from conftest import SOURCE, TARGET
 from omegaconf import OmegaConf, open_dict
 
-from dual_fairseq.errors import UserError
-from dual_fairseq.export import export
-from dual_fairseq.language_model import load_language_model
-from dual_fairseq.model import parameter_like
-from dual_fairseq.pair import load_pair
-from dual_fairseq.scoring import language_model_log_probs, length_sorted_batches, translation_log_probs
+from dual_fairseq.common.errors import UserError
+from dual_fairseq.pair.export import export
+from dual_fairseq.pair.load import load_pair
+from dual_fairseq.plugin.language_model import load_language_model
+from dual_fairseq.plugin.log_probs import language_model_log_probs, length_sorted_batches, translation_log_probs
+from dual_fairseq.plugin.model import parameter_like
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import os
 import pickle
 import re
@@ -17,7 +16,8 @@ import torch
 from conftest import PLUGIN, ROOT, SOURCE, TARGET, TINY, preprocessed
 from fairseq_cli import generate, interactive, train, validate
 
-from dual_fairseq.errors import UserError
+from dual_fairseq.__main__ import main
+from dual_fairseq.common.errors import UserError
 
 SCRIPTS = ROOT / "scripts"
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
@@ -38,7 +38,7 @@ class Hostile:
 
 PAIR = ("--user-dir", PLUGIN, "--task", "dual_translation", "-s", SOURCE, "-t", TARGET, "--cpu")
 TRAIN = (*PAIR, *TINY["transformer"], "--criterion", "dual_cross_entropy", "--max-tokens", 300, "--dual-lambda", 0)
-# what reads a checkpoint: a main function of fairseq's or a module of ours, and its arguments
+# what reads a checkpoint: a main function of fairseq or a command of ours, and its arguments
 ENTRIES: dict[str, tuple[object, tuple[object, ...]]] = {
     "src-lm": (train, ("{data}", *TRAIN, "--dual-lambda", 0.1, "--src-lm", "{bad}", "--tgt-lm", "{lm}")),
     "tgt-lm": (train, ("{data}", *TRAIN, "--dual-lambda", 0.1, "--src-lm", "{lm}", "--tgt-lm", "{bad}")),
@@ -57,7 +57,7 @@ ENTRIES: dict[str, tuple[object, tuple[object, ...]]] = {
     "translate": ("translate", ("{bad}", "-t", TARGET, "--cpu", "--input", "{text}")),
     "score": ("score", ("{bad}", "--split", "valid", "--data", "{data}", "--no-lm")),
     "export": ("export", ("{bad}", "--direction", f"{SOURCE}-{TARGET}", "-o", "{out}")),
-    "import-src2tgt": ("import_pair", ("--src2tgt", "{bad}", "--tgt2src", "{bad}", "--data", "{data}", "-o", "{out}")),
+    "import-src2tgt": ("import", ("--src2tgt", "{bad}", "--tgt2src", "{bad}", "--data", "{data}", "-o", "{out}")),
     "average": ("average", ("--inputs", "{bad}", "{bad}", "--output", "{out}")),
 }
 
@@ -102,7 +102,7 @@ def test_a_hostile_checkpoint_runs_nothing_and_is_refused_by_name(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError) as caught:
         if isinstance(program, str):
-            importlib.import_module(f"dual_fairseq.{program}").main(argv)
+            main([program, *argv])
         else:
             monkeypatch.setattr(sys, "argv", [entry, *argv])
             program.cli_main()

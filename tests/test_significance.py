@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from sacrebleu.metrics import BLEU, CHRF
 
-from dual_fairseq.significance import paired_test
+from dual_fairseq.pair.significance import paired_test
 
 WORDS = [f"word{i}" for i in range(40)]
 

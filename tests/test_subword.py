@@ -21,12 +21,12 @@ from test_preprocess import content, options, write_corpus
 from test_preprocess import script as run_script
 from test_scripts import succeed
 
-from dual_fairseq import preprocess, score
-from dual_fairseq.corpus import LONGEST_WORD, Tokenizer, mend
-from dual_fairseq.errors import UserError
-from dual_fairseq.evaluation import detokenize
-from dual_fairseq.text import SUBWORDS, VISIBLE_SPACE, TextPipeline, characters
-from dual_fairseq.translator import DualTranslator, _pieces
+from dual_fairseq.__main__ import main
+from dual_fairseq.common.errors import UserError
+from dual_fairseq.data.clean import LONGEST_WORD, Tokenizer, mend
+from dual_fairseq.data.text import SUBWORDS, VISIBLE_SPACE, TextPipeline, characters
+from dual_fairseq.pair.evaluate import detokenize
+from dual_fairseq.pair.translator import DualTranslator, _pieces
 
 KINDS = {
     "char": ["--subword=char"],
@@ -43,7 +43,7 @@ ODDITIES = [
 
 def preprocessed(folder: Path, dest: Path, *more: str) -> Path:
     arguments = [option for option in options(folder, dest, *more) if not option.startswith("--bpe-size")]
-    preprocess.main(arguments)
+    main(["preprocess", *arguments])
     return dest
 
 
@@ -154,7 +154,7 @@ def test_the_record_names_the_kind_and_without_it_is_of_bpe(corpus, dests, tmp_p
         record = json.loads((dest / "preprocess.json").read_text())
         assert record["subword"] == record["options"]["subword"] == kind.partition("-")[0]
     dest = tmp_path / "bpe"
-    preprocess.main(options(corpus, dest))
+    main(["preprocess", *options(corpus, dest)])
     record = json.loads((dest / "preprocess.json").read_text())
     assert record.pop("subword") == "bpe"
     line = lines(dest / "raw" / "test.de")[0]
@@ -176,14 +176,14 @@ def test_a_record_of_a_kind_unknown_here_is_refused(change, dests, tmp_path):
 
 def test_another_kind_in_the_same_place_is_refused_and_what_was_made_before_kinds_is_not(corpus, tmp_path):
     dest = tmp_path / "out"
-    preprocess.main(options(corpus, dest))
+    main(["preprocess", *options(corpus, dest)])
     before = content(dest)
     for stage, settings_ in (("bpe", "subword"), ("dual", "vocab-size")):  # as earlier versions wrote them
         note = dest / ".stages" / f"{stage}.json"
         found = json.loads(note.read_text())
         del found["settings"][settings_]
         note.write_text(json.dumps(found))
-    preprocess.main(options(corpus, dest))
+    main(["preprocess", *options(corpus, dest)])
     assert content(dest) == before
     with pytest.raises(UserError, match="--subword bpe -> char"):
         preprocessed(corpus, dest, "--subword=char", "--tokenizer=moses")
@@ -196,7 +196,7 @@ def test_another_kind_in_the_same_place_is_refused_and_what_was_made_before_kind
 def test_options_of_bpe_are_refused_with_another_kind(option, corpus, tmp_path):
     arguments = [given for given in options(corpus, tmp_path / "out", "--subword=char") if "--bpe-size" not in given]
     with pytest.raises(UserError, match="not with --subword char"):
-        preprocess.main([*arguments, option])
+        main(["preprocess", *arguments, option])
 
 
 # --- translation of long lines --------------------------------------------------------------------------------------
@@ -259,14 +259,27 @@ def test_a_whole_run(kind, corpus, tmp_path):
         assert 0 < scores[f"{source}-{target}"]["nll_bits_per_token"] < math.log2(symbols)  # it has learnt something
         raw = lines(dest / "raw" / f"test.{source}")
         assert DualTranslator.from_pretrained(run, device="cpu").translate(raw, source, target) == hypotheses
-        command = [sys.executable, "-m", "dual_fairseq.translate", run, "-s", source, "-t", target, "--cpu"]
+        command = [sys.executable, "-m", "dual_fairseq", "translate", run, "-s", source, "-t", target, "--cpu"]
         text = "".join(f"{line}\n" for line in raw)
         done = subprocess.run(command, input=text, capture_output=True, text=True, cwd=ROOT)
         assert done.stdout.split("\n") == [*hypotheses, ""], done.stderr
     table = tmp_path / "scores.tsv"
     files = ["--source", str(corpus / "test.de"), "--target", str(corpus / "test.en")]
-    score.main(
-        [str(run / "dual" / "checkpoint_best.pt"), "-s", "de", "-t", "en", *files, "--output", str(table), "--cpu"]
+    main(
+        [
+            "score",
+            *[
+                str(run / "dual" / "checkpoint_best.pt"),
+                "-s",
+                "de",
+                "-t",
+                "en",
+                *files,
+                "--output",
+                str(table),
+                "--cpu",
+            ],
+        ]
     )
     with open(table, encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))

@@ -84,7 +84,7 @@ def test_bleu_of_each_direction_and_their_mean(corpus):
     """From n-gram counts of several batches, against sacreBLEU's own figure of all sentences."""
     from sacrebleu import corpus_bleu
 
-    from dual_fairseq.task import _bleu_counts
+    from dual_fairseq.plugin.task import _bleu_counts
 
     task, _, criterion = build(corpus, "--dual-lambda", 0, "--eval-bleu")
     references = ["a b c d e f", "g h i j k", "a c e g i k m", "b d f h j"]

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 from sacremoses import MosesDetokenizer, MosesPunctNormalizer, MosesTokenizer
 
-from dual_fairseq import toy_grammar
-from dual_fairseq.errors import UserError
-from dual_fairseq.toy_grammar import FRAMES, STRUCTURES, TENSES, ToyGrammar, render, tokenize
+from dual_fairseq.__main__ import main
+from dual_fairseq.common.errors import UserError
+from dual_fairseq.toy_corpus import grammar as toy_grammar
+from dual_fairseq.toy_corpus.grammar import FRAMES, STRUCTURES, TENSES, ToyGrammar, render, tokenize
 
 PACKAGE = Path(toy_grammar.__file__).parent
 
@@ -294,7 +295,7 @@ def test_the_same_seed_gives_the_same_corpus_in_every_process(pairs):
     script = f"""
 import sys, types
 package = types.ModuleType("dual_fairseq"); package.__path__ = [{str(PACKAGE)!r}]; sys.modules["dual_fairseq"] = package
-from dual_fairseq.toy_grammar import ToyGrammar
+from dual_fairseq.toy_corpus.grammar import ToyGrammar
 for pair in ToyGrammar().sample(300, seed=1): print(*pair, sep="|")
 assert not {{"fairseq", "torch"}} & set(sys.modules)
 """
@@ -340,7 +341,7 @@ def test_command_writes_the_corpus_and_its_truth(tmp_path, capsys, monkeypatch, 
     monkeypatch.setattr(toy_grammar, "ToyGrammar", lambda: grammar)  # spares building its tables anew
     out = tmp_path / "deep" / "corpus"
     arguments = [str(out), "--train", "60", "--valid", "20", "--test", "30", "--mono", "50", "--seed", "4"]
-    toy_grammar.main(arguments)
+    main(["toy-corpus", *arguments])
     assert "wrote 60 train, 20 valid, 30 test pairs" in capsys.readouterr().out
     names = [f"{split}.{lang}" for split in ("train", "valid", "test", "mono") for lang in ("de", "en")]
     assert sorted(path.name for path in out.iterdir()) == sorted([*names, "truth.json"])
@@ -363,7 +364,7 @@ def test_command_writes_the_corpus_and_its_truth(tmp_path, capsys, monkeypatch, 
     assert not set(lines["train.de"]) & set(lines["mono.de"])
 
     before = {path.name: path.read_bytes() for path in out.iterdir()}
-    toy_grammar.main(arguments)
+    main(["toy-corpus", *arguments])
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 
 
@@ -388,14 +389,14 @@ def test_share_of_test_pairs_seen_in_training_is_reported(tmp_path):
 )
 def test_bad_numbers_are_one_clear_line(tmp_path, arguments, message):
     with pytest.raises(UserError, match=message):
-        toy_grammar.main([str(tmp_path / "out"), *arguments])
+        main(["toy-corpus", str(tmp_path / "out"), *arguments])
     assert not (tmp_path / "out").exists()
 
 
 def test_a_file_in_the_place_of_the_folder_is_one_clear_line(tmp_path):
     (tmp_path / "file").write_text("mine")
     with pytest.raises(UserError, match=r"is a file; name a folder"):
-        toy_grammar.main([str(tmp_path / "file")])
+        main(["toy-corpus", str(tmp_path / "file")])
     with pytest.raises(UserError, match="cannot write the corpus"):
-        toy_grammar.main([str(tmp_path / "file" / "below"), "--train", "1"])
+        main(["toy-corpus", str(tmp_path / "file" / "below"), "--train", "1"])
     assert (tmp_path / "file").read_text() == "mine"

@@ -21,7 +21,7 @@ from conftest import (
     train,
 )
 
-from dual_fairseq.checkpoint import load_state
+from dual_fairseq.plugin.checkpoint import load_state
 
 FORWARD, REVERSE = f"{SOURCE}-{TARGET}", f"{TARGET}-{SOURCE}"
 BOTH_WAYS = [(SOURCE, TARGET), (TARGET, SOURCE)]

@@ -21,14 +21,14 @@ from fairseq import options as fairseq_options
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq_cli import generate
 
-from dual_fairseq import preprocess, translate
-from dual_fairseq.corpus import LONGEST_WORD, mend
-from dual_fairseq.errors import UserError
-from dual_fairseq.evaluation import detokenize, read_hypotheses
-from dual_fairseq.pair import find_checkpoint
-from dual_fairseq.scoring import translation_log_probs
-from dual_fairseq.text import TextPipeline, indices
-from dual_fairseq.translator import DualTranslator, Hypothesis, _pieces
+from dual_fairseq.__main__ import main
+from dual_fairseq.common.errors import UserError
+from dual_fairseq.data.clean import LONGEST_WORD, mend
+from dual_fairseq.data.text import TextPipeline, indices
+from dual_fairseq.pair.evaluate import detokenize, read_hypotheses
+from dual_fairseq.pair.load import find_checkpoint
+from dual_fairseq.pair.translator import DualTranslator, Hypothesis, _pieces
+from dual_fairseq.plugin.log_probs import translation_log_probs
 
 DIRECTIONS = [(SOURCE, TARGET), (TARGET, SOURCE)]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
@@ -64,7 +64,7 @@ def preprocess_text(folder: Path, dest: Path, *more: str) -> Path:
         write_text(folder)
     prefixes = [f"--{split}={folder / split}" for split in ("train", "valid", "test")]
     languages = [f"--source-lang={SOURCE}", f"--target-lang={TARGET}"]
-    preprocess.main([*languages, *prefixes, f"--dest={dest}", "--workers=1", "--bpe-size=60", *more])
+    main(["preprocess", *languages, *prefixes, f"--dest={dest}", "--workers=1", "--bpe-size=60", *more])
     return dest
 
 
@@ -420,7 +420,7 @@ def command(run, capfd, tmp_path):
     def execute(text: bytes, *arguments: object, warning: str = "") -> str:
         (tmp_path / "text").write_bytes(text)
         capfd.readouterr()
-        translate.main([str(run), "--cpu", "--input", str(tmp_path / "text"), *map(str, arguments)])
+        main(["translate", str(run), "--cpu", "--input", str(tmp_path / "text"), *map(str, arguments)])
         out, err = capfd.readouterr()
         assert err == warning
         return out
@@ -559,7 +559,7 @@ def test_a_file_in_the_place_of_an_option_is_told_where_it_belongs(command, tmp_
 
 
 def test_without_fairseq_a_command_ends_in_one_line(tmp_path):
-    bare = [sys.executable, "-S", "-m", "dual_fairseq.translate"]
+    bare = [sys.executable, "-S", "-m", "dual_fairseq", "translate"]
     done = subprocess.run(bare, env={"PYTHONPATH": str(ROOT)}, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr.startswith(
@@ -569,7 +569,7 @@ def test_without_fairseq_a_command_ends_in_one_line(tmp_path):
 
 
 def test_as_a_filter_it_answers_at_once_and_ends_quietly(run, pair):
-    argv = [sys.executable, "-m", "dual_fairseq.translate", run, "-t", TARGET, "--cpu", "--buffer", "1"]
+    argv = [sys.executable, "-m", "dual_fairseq", "translate", run, "-t", TARGET, "--cpu", "--buffer", "1"]
     pipe = subprocess.PIPE
     with subprocess.Popen(argv, stdin=pipe, stdout=pipe, stderr=pipe, env=ENVIRONMENT, text=True) as process:
         for text in ("Bak1 bet2.", "Bik3, bop0?"):
@@ -582,7 +582,7 @@ def test_as_a_filter_it_answers_at_once_and_ends_quietly(run, pair):
 
 
 def test_it_ends_when_nobody_reads_any_more(run):
-    argv = [sys.executable, "-m", "dual_fairseq.translate", run, "-t", TARGET, "--cpu", "--buffer", "2"]
+    argv = [sys.executable, "-m", "dual_fairseq", "translate", run, "-t", TARGET, "--cpu", "--buffer", "2"]
     pipe = subprocess.PIPE
     with subprocess.Popen(argv, stdin=pipe, stdout=pipe, stderr=pipe, env=ENVIRONMENT) as process:
         process.stdin.write(b"Bak1 bet2.\n" * 2)

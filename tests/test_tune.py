@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from sacrebleu.metrics import BLEU
 
-from dual_fairseq import tune
-from dual_fairseq.dual_inference import Weights, component_line
-from dual_fairseq.errors import UserError
-from dual_fairseq.nbest import NBest, best_of, read_nbest
+from dual_fairseq.__main__ import main
+from dual_fairseq.common.errors import UserError
+from dual_fairseq.pair import tune
+from dual_fairseq.pair.nbest import NBest, best_of, read_nbest
+from dual_fairseq.plugin.dual_inference import Weights, component_line
 
 WORDS = "the a dog cat man sees hears near old red house in of and".split()
 
@@ -150,8 +151,8 @@ def test_the_command(lists, tmp_path, capsys):
     references, nbest = lists
     write_list(tmp_path / "list.txt", nbest)
     (tmp_path / "ref.en").write_text("\n".join(references) + "\n")
-    tune.main([str(tmp_path / "list.txt"), "--reference", str(tmp_path / "ref.en"), "-t", "en", "--tokenizer", "none",
-               "--out", str(tmp_path / "out")])  # fmt: skip
+    files = [tmp_path / "list.txt", "--reference", tmp_path / "ref.en", "--out", tmp_path / "out"]
+    main(["tune", *map(str, files), "-t", "en", "--tokenizer", "none"])
     printed = capsys.readouterr().out
     result = json.loads((tmp_path / "out" / "weights.json").read_text())
     assert f"{result['general']['bleu']:.2f}" in printed and "--dual-inference-reverse-weight" in printed

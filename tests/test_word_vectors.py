@@ -21,9 +21,10 @@ from fairseq import tasks
 from fairseq.data import Dictionary
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 
-from dual_fairseq import train_vectors
-from dual_fairseq.errors import UserError
-from dual_fairseq.word_vectors import VectorFile, WordVectors, read_word_vectors, start_from_vectors
+from dual_fairseq.__main__ import main
+from dual_fairseq.common.errors import UserError
+from dual_fairseq.data import vectors as train_vectors
+from dual_fairseq.plugin.word_vectors import VectorFile, WordVectors, read_word_vectors, start_from_vectors
 
 FORWARD, REVERSE = f"{SOURCE}-{TARGET}", f"{TARGET}-{SOURCE}"
 DIMENSION = 16  # of TINY's embeddings
@@ -381,7 +382,7 @@ def trained(monkeypatch) -> list[str]:
 
 
 def test_vectors_of_each_language_s_text_are_what_a_pair_starts_from(dest, trained, corpus):
-    train_vectors.main([str(dest), "--dim", "16"])
+    main(["vectors", str(dest), "--dim", "16"])
     assert trained == [SOURCE, TARGET]
     files = {language: dest / "vectors" / f"{language}.vec" for language in VALUE}
     assert "\nmore 0.25 0.25 " in files[SOURCE].read_text(), "the extra monolingual text counts"
@@ -393,27 +394,27 @@ def test_vectors_of_each_language_s_text_are_what_a_pair_starts_from(dest, train
 def test_vectors_have_the_norm_that_is_asked_for(dest, trained):
     values = np.array([[3.0, 4.0], [0.0, 15.0]])
     assert np.allclose(train_vectors.scaled(values, 0.5), values / 20)
-    train_vectors.main([str(dest), "--norm", "0"])
+    main(["vectors", str(dest), "--norm", "0"])
     assert "\nmore 0.333333 0.333333 " in (dest / "vectors" / f"{SOURCE}.vec").read_text(), "as they came"
 
 
 def test_vectors_are_trained_again_only_for_other_options_or_text(dest, trained):
-    train_vectors.main([str(dest)])
-    train_vectors.main([str(dest), "--workers", "3"])
+    main(["vectors", str(dest)])
+    main(["vectors", str(dest), "--workers", "3"])
     assert trained == [SOURCE, TARGET]
     with open(dest / "segmented" / f"train.{TARGET}", "a") as text:
         text.write("t1 t2\n")
-    train_vectors.main([str(dest)])
+    main(["vectors", str(dest)])
     assert trained == [SOURCE, TARGET, TARGET]
     (dest / "vectors" / f"{SOURCE}.vec").unlink()
-    train_vectors.main([str(dest)])
+    main(["vectors", str(dest)])
     assert trained == [SOURCE, TARGET, TARGET, SOURCE]
-    train_vectors.main([str(dest), "--window", "3"])
+    main(["vectors", str(dest), "--window", "3"])
     assert trained[4:] == [SOURCE, TARGET]
 
 
 def test_joint_vectors_are_of_both_languages(dest, trained):
-    train_vectors.main([str(dest), "--joint"])
+    main(["vectors", str(dest), "--joint"])
     assert trained == [FORWARD]
     words = {line.split()[0] for line in (dest / "vectors" / f"{FORWARD}.vec").read_text().splitlines()}
     assert {"s1", "t1", "more"} <= words
@@ -424,14 +425,14 @@ def test_without_gensim_one_line_tells_how_to_have_it(dest, monkeypatch):
     with pytest.raises(
         UserError, match=f"gensim is not installed.*: {re.escape(sys.executable)} -m pip install gensim"
     ):
-        train_vectors.main([str(dest)])
+        main(["vectors", str(dest)])
     assert not (dest / "vectors").exists()
 
 
 def test_vectors_of_text_that_is_not_there_are_refused(dest, trained):
     shutil.rmtree(dest / "segmented")
     with pytest.raises(UserError, match=r"segmented/train.xx: there is no such file; run scripts/preprocess.sh"):
-        train_vectors.main([str(dest)])
+        main(["vectors", str(dest)])
 
 
 @pytest.mark.parametrize(

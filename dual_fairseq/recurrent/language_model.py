@@ -18,7 +18,7 @@ from omegaconf import II
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..errors import UserError
+from ..common.errors import UserError
 from .layers import (
     CELLS,
     SCHEMES,

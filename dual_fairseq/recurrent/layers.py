@@ -12,7 +12,7 @@ import torch
 from fairseq.models import register_model_architecture
 from torch import Tensor, nn
 
-from ..errors import UserError
+from ..common.errors import UserError
 
 CELLS: dict[str, type[nn.RNNBase]] = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}  # nn.RNN: tanh
 

@@ -14,8 +14,8 @@ from fairseq.models import FairseqEncoderDecoderModel, register_model
 from omegaconf import II
 from torch import nn
 
-from ..errors import UserError
-from ..word_vectors import VectorFile, start_tables
+from ..common.errors import UserError
+from ..plugin.word_vectors import VectorFile, start_tables
 from .attention import ATTENTIONS, build_attention
 from .decoder import BRIDGES, READOUTS, Bridge, Readout, RecurrentDecoder
 from .encoder import RecurrentEncoder

@@ -1,4 +1,4 @@
-"""Pictures, scores and examples of one run or of several, on one page: ``python -m dual_fairseq.report RUN``."""
+"""Pictures, scores and examples of one run or of several, on one page: ``dual-fairseq report RUN``."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..errors import UserError
-from ..significance import TRIALS
+from ..common.errors import UserError
+from ..pair.significance import TRIALS
 from .runs import Run, System, arrow, choose_split, systems
 from .scores import Row, baseline_of, score_rows, text_table
 

@@ -19,15 +19,15 @@ import torch
 from fairseq.data import Dictionary, data_utils
 from torch import Tensor
 
-from ..checkpoint import load_state
-from ..errors import UserError
-from ..files import whole_file
-from ..language_model import load_language_model
-from ..model import direction_name
-from ..pair import load_pair
-from ..progress import Progress
-from ..score_cache import cache_key
-from ..scoring import language_model_log_probs, translation_log_probs
+from ..common.errors import UserError
+from ..common.files import whole_file
+from ..common.progress import Progress
+from ..pair.load import load_pair
+from ..plugin.checkpoint import load_state
+from ..plugin.language_model import load_language_model
+from ..plugin.log_probs import language_model_log_probs, translation_log_probs
+from ..plugin.model import direction_name
+from ..plugin.score_cache import cache_key
 from .runs import Run
 
 PAIRS = 1000

@@ -10,8 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError
-from ..evaluation import STAGES, read_lines
+from ..common.errors import UserError
+from ..pair.evaluate import STAGES, read_lines
 
 Record = dict[str, float]
 
@@ -38,7 +38,7 @@ class Stage:
     """A folder of a run: ``warmup``, ``mle`` or ``dual``.
 
     Args:
-        key: its name on disk, one of :data:`~dual_fairseq.evaluation.STAGES`.
+        key: its name on disk, one of :data:`~dual_fairseq.pair.evaluate.STAGES`.
         valid, train: records of its log by update, and of two at one update (a resumed run) the later.
         options: those it was trained with, without the dashes.
         finished: whether it trained to its end.

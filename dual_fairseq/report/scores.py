@@ -10,8 +10,8 @@ from typing import Any
 from sacrebleu.metrics import CHRF
 from sacrebleu.significance import Result
 
-from ..evaluation import aligned, bleu_metric
-from ..significance import TRIALS, paired_test
+from ..pair.evaluate import aligned, bleu_metric
+from ..pair.significance import TRIALS, paired_test
 from .runs import System, arrow
 
 INTERVAL_SAMPLES = 1000

@@ -1,0 +1,128 @@
+"""The command line: ``dual-fairseq COMMAND``, or ``python -m dual_fairseq COMMAND``.
+
+One table of commands, and one policy for what every command does about errors, interruptions and talkative libraries.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import logging
+import os
+import signal
+import sys
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import dual_fairseq
+
+from .common.errors import UserError
+from .common.quiet import quieten_libraries
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command of the table.
+
+    Args:
+        module: the module in this package whose ``main(arguments)`` does it.
+        summary: one line for the list of commands.
+        loads_fairseq: whether the plugin is registered with fairseq first, which takes seconds.
+    """
+
+    module: str
+    summary: str
+    loads_fairseq: bool = True
+
+
+COMMANDS = {
+    "preprocess": Command("data.preprocess", "clean, tokenise, segment and binarize parallel text", False),
+    "translate": Command("pair.translate", "translate raw text, line by line"),
+    "score": Command("pair.score", "log-probabilities and duality gap of parallel text"),
+    "filter": Command("pair.filter", "keep the best pairs of scored parallel text"),
+    "tune": Command("pair.tune", "tune the weights of dual inference on n-best lists"),
+    "export": Command("pair.export", "write one direction as a plain fairseq checkpoint"),
+    "import": Command("pair.import_pair", "make a pair of two plain fairseq checkpoints"),
+    "average": Command("pair.average", "average the weights of several checkpoints"),
+    "report": Command("report.command", "one page of pictures, scores and examples about runs"),
+    "attention": Command("report.attention", "pictures of attention"),
+    "vectors": Command("data.vectors", "train word vectors on preprocessed text"),
+    "toy-corpus": Command("toy_corpus.grammar", "write the embedded corpus, whose probabilities are known", False),
+}
+# Steps of the scripts; not for users.
+STEPS = {
+    "demo-page": Command("report.demo", ""),
+    "evaluate-files": Command("pair.evaluate", ""),
+}
+
+
+def usage() -> str:
+    """What ``dual-fairseq --help`` prints."""
+    width = max(map(len, COMMANDS))
+    commands = "\n".join(f"  {name:{width}}  {command.summary}" for name, command in COMMANDS.items())
+    return (
+        "usage: dual-fairseq COMMAND [options]\n\n"
+        f"Train two translation models as a pair, and use the pair.\n\n{commands}\n\n"
+        f"dual-fairseq COMMAND --help explains a command.\nVersion {dual_fairseq.__version__}"
+    )
+
+
+@contextmanager
+def policy() -> Iterator[None]:
+    """Libraries print warnings only; an interruption, a closed pipe and a full disk end the command in one line.
+
+    Raises:
+        UserError: a file cannot be read or written.
+    """
+    # Before fairseq is imported: it would send its log to standard output.
+    logging.basicConfig(level=logging.WARNING, format="dual_fairseq: warning: %(message)s", force=True)
+    quieten_libraries()
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader of the output has gone, as with `head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # so that Python's own last flush succeeds
+        sys.exit(128 + signal.SIGPIPE)
+    except KeyboardInterrupt:
+        print("dual_fairseq: stopped by SIGINT", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
+    except (EOFError, zlib.error) as error:
+        raise UserError(f"damaged or incomplete gzip file ({error}); fetch it or make it again") from error
+    except OSError as error:
+        raise UserError(f"{error.filename or 'input or output'}: {error.strerror or error}") from error
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command that the arguments name.
+
+    Raises:
+        SystemExit: with status 2 for an unknown command, with a message for a :class:`UserError`.
+    """
+    name, *rest = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    if name in ("-h", "--help"):
+        print(usage())
+        return
+    if name == "--version":
+        print(dual_fairseq.__version__)
+        return
+    command = {**COMMANDS, **STEPS}.get(name)
+    if command is None:
+        close = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f"did you mean {close[0]}?" if close else "dual-fairseq --help lists the commands"
+        print(f"dual_fairseq: error: {name}: there is no such command; {hint}", file=sys.stderr)
+        sys.exit(2)
+    with policy():
+        if command.loads_fairseq:
+            try:
+                dual_fairseq.register()
+            except ModuleNotFoundError as error:
+                if error.name != "fairseq":
+                    raise
+                raise UserError(str(error)) from error
+        importlib.import_module(f"dual_fairseq.{command.module}").main(rest)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,7 @@
+"""What today's PyTorch and torchrun, and runs that last days, need of fairseq 0.12: a file for each promise."""
+
+from ..common.quiet import silence_known_noise
+
+silence_known_noise()  # before fairseq is imported
+
+from . import archs, bf16, loading, memory, nan, patience, processes, saving, stopping  # noqa: E402, F401

@@ -1,0 +1,139 @@
+"""A checkpoint runs no code, and a bad one ends in one line."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+from typing import Any
+
+import numpy as np
+import torch
+from fairseq import checkpoint_utils
+from fairseq import trainer as fairseq_trainer
+from fairseq.file_io import PathManager
+
+from ..common.errors import UserError
+
+# PyTorch >= 2.6 unpickles checkpoints with ``weights_only=True`` and refuses every class it was not told of. fairseq
+# stores the options of a run as an ``argparse.Namespace``, and its ``translation`` task (with ``--eval-bleu``) n-gram
+# counts as numpy arrays. Allowing these plain records keeps fairseq checkpoints loadable and still keeps a hostile
+# checkpoint from running code.
+torch.serialization.add_safe_globals(
+    [
+        argparse.Namespace,
+        np.ndarray,
+        np.dtype,
+        type(np.dtype(np.int64)),
+        type(np.dtype(np.float64)),
+        np.core.multiarray._reconstruct,  # type: ignore[attr-defined]
+        np.core.multiarray.scalar,  # type: ignore[attr-defined]
+    ]
+)
+
+_load_checkpoint = checkpoint_utils.load_checkpoint
+_load_checkpoint_to_cpu = checkpoint_utils.load_checkpoint_to_cpu
+_load_model_ensemble_and_task = checkpoint_utils.load_model_ensemble_and_task
+_trainer_load_checkpoint = fairseq_trainer.Trainer.load_checkpoint
+
+
+class UnreadableCheckpoint(ValueError):
+    """The file is no checkpoint, is damaged, or asks for what a checkpoint has no need of; the message says which."""
+
+
+def load_checkpoint_to_cpu(path: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    """As fairseq's.
+
+    Raises:
+        UnreadableCheckpoint: nothing can be made of the file's content.
+    """
+    try:
+        return _load_checkpoint_to_cpu(path, *args, **kwargs)
+    except OSError:
+        raise
+    except Exception as error:  # torch.load raises whatever the bytes make it raise
+        text = str(error)
+        wanted = re.search(r"(?:GLOBAL|global|class:?) `?([\w.]+\.[\w.]+)", text)
+        if "eights only load failed" in text:  # PyTorch goes on to say how to let the file run its code
+            what = f"asks for {wanted[1]}" if wanted else "is no list of tensors and plain values"
+            reason = f"it {what}; a file that could run code is not loaded"
+        else:
+            reason = text.strip().splitlines()[0] if text.strip() else type(error).__name__
+        raise UnreadableCheckpoint(reason) from error
+
+
+def _refuse_unreadable(path: str, error: UnreadableCheckpoint) -> UserError:
+    return UserError(
+        f"{path}: cannot be read as a fairseq checkpoint (truncated, or not made by fairseq-train?): {error}"
+    )
+
+
+def _refuse_misfit(path: str, error: BaseException, of: str) -> UserError | None:
+    """Why weights do not fit, if it is that which went wrong."""
+    cause: BaseException | None = error
+    while cause is not None and "Error(s) in loading state_dict" not in str(cause):
+        cause = cause.__cause__ or cause.__context__
+    if cause is None:
+        return None
+    details = [line.strip() for line in str(cause).splitlines()[1:] if line.strip()]
+    if re.search(r'Unexpected key\(s\)[^:]*: "models\.', str(cause)):
+        return UserError(f"{path}: holds a pair of models, not a single one: use it with --task dual_translation")
+    return UserError(f"{path}: does not fit {of}: {details[0][:200] if details else cause}")
+
+
+def load_model_ensemble_and_task(
+    filenames: list[str], arg_overrides=None, task=None, strict=True, suffix="", num_shards=1, state=None
+):
+    """As fairseq's; a missing, unreadable or unfit checkpoint (``--path``) is a :class:`UserError`."""
+    given = (arg_overrides, task, strict, suffix, num_shards, state)
+    if state is not None:  # read by the caller, who knows what went wrong
+        return _load_model_ensemble_and_task(filenames, *given)
+    if not suffix and num_shards == 1:
+        for path in filenames:
+            if not PathManager.exists(path):
+                raise UserError(f"--path {path}: there is no such file")
+    names = os.pathsep.join(map(str, filenames))
+    try:
+        return _load_model_ensemble_and_task(filenames, *given)
+    except UnreadableCheckpoint as error:
+        raise _refuse_unreadable(f"--path {names}", error) from error
+    except RuntimeError as error:
+        refusal = _refuse_misfit(f"--path {names}", error, "the data's dictionaries")
+        if refusal is None:
+            raise
+        raise refusal from error
+
+
+def load_checkpoint(cfg, trainer, **passthrough_args):
+    """As fairseq's; a mistyped ``--restore-file`` or ``--finetune-from-model`` is a :class:`UserError`.
+
+    (fairseq trains from scratch without the first. One in the run's own folder may still have to be made.)
+    """
+    restore, finetune = cfg.restore_file, cfg.finetune_from_model
+    own = os.path.abspath(os.path.dirname(restore)) == os.path.abspath(cfg.save_dir)
+    for option, path, wanted in (
+        ("--restore-file", restore, restore != "checkpoint_last.pt" and not own and not trainer.checkpoint_suffix),
+        ("--finetune-from-model", finetune, finetune is not None),
+    ):
+        if wanted and not PathManager.exists(path):
+            raise UserError(f"{option} {path}: there is no such file")
+    return _load_checkpoint(cfg, trainer, **passthrough_args)
+
+
+def trainer_load_checkpoint(self, filename: str, *args: Any, **kwargs: Any):
+    """As fairseq's; a checkpoint to go on from that is unreadable or does not fit is a :class:`UserError`."""
+    try:
+        return _trainer_load_checkpoint(self, filename, *args, **kwargs)
+    except UnreadableCheckpoint as error:
+        raise _refuse_unreadable(filename, error) from error
+    except Exception as error:
+        refusal = _refuse_misfit(filename, error, "this model (another --arch, size or dictionary?)")
+        if refusal is None:
+            raise
+        raise refusal from error
+
+
+checkpoint_utils.load_checkpoint_to_cpu = load_checkpoint_to_cpu
+checkpoint_utils.load_model_ensemble_and_task = load_model_ensemble_and_task
+checkpoint_utils.load_checkpoint = load_checkpoint
+fairseq_trainer.Trainer.load_checkpoint = trainer_load_checkpoint

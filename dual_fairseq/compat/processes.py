@@ -1,0 +1,66 @@
+"""Several processes, started by torchrun, on machines with any number of GPUs."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import fairseq.distributed.utils as distributed_utils
+import fairseq.models.distributed_fairseq_model as distributed_fairseq_model
+import torch
+
+# fairseq asks for the environment that torchrun sets only when it sees several GPUs on this machine. With none, or with
+# one on each of several machines, every process would train a whole model of its own, in silence, and write the same
+# checkpoints.
+_infer_init_method = distributed_utils.infer_init_method
+
+
+def infer_init_method(cfg, force_distributed: bool = False) -> None:
+    """Join the processes that torchrun started; fairseq's own inference for every other launcher."""
+    world_size = int(os.environ.get("WORLD_SIZE", 1))
+    by_torchrun = {"MASTER_ADDR", "MASTER_PORT", "RANK", "LOCAL_RANK"} <= os.environ.keys()
+    if cfg.distributed_init_method is None and by_torchrun and world_size > 1:
+        cfg.distributed_init_method = "env://"
+        cfg.distributed_world_size = world_size
+        cfg.distributed_rank = int(os.environ["RANK"])
+        cfg.device_id = int(os.environ["LOCAL_RANK"]) if torch.cuda.is_available() else 0
+        cfg.distributed_no_spawn = True
+    else:
+        _infer_init_method(cfg, force_distributed)
+
+
+distributed_utils.infer_init_method = infer_init_method
+
+
+class _DistributedDataParallel(torch.nn.parallel.DistributedDataParallel):
+    """fairseq names a GPU for every module it wraps; PyTorch refuses that for a module on the CPU."""
+
+    def __init__(self, module: torch.nn.Module, device_ids=None, output_device=None, **options) -> None:
+        if next(module.parameters()).device.type == "cpu":
+            device_ids = output_device = None
+        super().__init__(module, device_ids=device_ids, output_device=output_device, **options)
+
+
+distributed_fairseq_model.DistributedDataParallel = _DistributedDataParallel
+
+
+# A process that waits in vain for a hung one is ended by ``--heartbeat-timeout``. fairseq sends it SIGINT for that, but
+# Python handles a signal when the collective that it waits in has returned.
+class _DistributedTimeoutWrapper(distributed_fairseq_model.DistributedTimeoutWrapper):
+    def __init__(self, module: torch.nn.Module, timeout: int, signal: int = signal.SIGKILL) -> None:
+        super().__init__(module, timeout, signal)
+
+
+distributed_fairseq_model.DistributedTimeoutWrapper = _DistributedTimeoutWrapper
+
+
+# When several processes resume, the first reads the checkpoint (with ``weights_only``) and sends it to the others,
+# where fairseq unpickles it by ``torch.load`` again; there the configuration's own classes, which never come from a
+# file, would be refused. PyTorch's own way of sending objects between the processes of a run serves.
+def _broadcast_object_slow(obj, src_rank: int, group, dist_device: torch.device):
+    box = [obj]
+    torch.distributed.broadcast_object_list(box, src=src_rank, group=group, device=dist_device)
+    return box[0]
+
+
+distributed_utils._broadcast_object_slow = _broadcast_object_slow

@@ -1,0 +1,82 @@
+"""A checkpoint is written whole or not at all."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from fairseq import checkpoint_utils
+from fairseq.file_io import PathManager
+
+from ..common.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+# fairseq saves a checkpoint under another name and renames it, but makes checkpoint_best.pt and checkpoint_last.pt by
+# copying over the old ones in place: killed right then, a run is left with half a checkpoint and without the old one.
+_ATTEMPTS, _PAUSE = 3, 2.5  # fairseq's own, for file systems of the network that fail for a moment
+
+_copy_file = PathManager.copy
+_persistent_save = checkpoint_utils.torch_persistent_save
+
+
+def copy(src_path: str, dst_path: str, overwrite: bool = False) -> bool:
+    """Copy a file so that the destination is the old file or the new one at any moment."""
+    if not PathManager.supports_rename(dst_path):
+        return _copy_file(src_path, dst_path, overwrite=overwrite)
+    if not overwrite and os.path.exists(dst_path):
+        return False
+
+    def write(file: Any) -> None:
+        with open(src_path, "rb") as source:
+            shutil.copyfileobj(source, file, 1 << 24)
+
+    _write(dst_path, write)
+    return True
+
+
+def torch_persistent_save(obj: Any, filename: str, async_write: bool = False) -> None:
+    """Save a checkpoint so that the file is the old one or the new one at any moment.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    if async_write or not PathManager.supports_rename(filename):
+        _persistent_save(obj, filename, async_write=async_write)
+    else:
+        _write(filename, lambda file: torch.save(obj, file))
+
+
+def _write(path: str, write: Callable[[Any], Any]) -> None:
+    unfinished = f"{path}.tmp"
+    for attempt in range(1, _ATTEMPTS + 1):
+        try:
+            with open(unfinished, "wb") as file:
+                write(file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(unfinished, path)
+            return
+        except (OSError, RuntimeError) as error:  # PyTorch's writer raises a RuntimeError after the file's OSError
+            reason = error if isinstance(error, OSError) else error.__context__
+            if not isinstance(reason, OSError):
+                raise
+            Path(unfinished).unlink(missing_ok=True)
+            if attempt == _ATTEMPTS:
+                kept = "the old one is whole" if os.path.exists(path) else "none is there yet"
+                raise UserError(
+                    f"{path}: this checkpoint cannot be written ({reason.strerror}); {kept}: make room or mend the "
+                    "folder's permissions, and the same command goes on"
+                ) from error
+            logger.warning("%s: %s; trying again", path, reason)
+            time.sleep(_PAUSE)
+
+
+PathManager.copy = staticmethod(copy)
+checkpoint_utils.torch_persistent_save = torch_persistent_save

@@ -1,0 +1,1 @@
+"""From raw text to binarized data, and from tokens back to text."""

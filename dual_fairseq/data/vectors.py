@@ -1,0 +1,196 @@
+"""Word vectors of the text that a pair's models see; ``scripts/train_vectors.sh`` is its command line.
+
+Skip-gram with negative sampling (Mikolov et al., NIPS 2013) by gensim, which is optional. A language's vectors are
+trained on its training text and extra monolingual text in ``DEST/segmented``, in the pieces that the dictionary is made
+of, so that every symbol can have one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..common.errors import UserError
+from ..common.files import sha256, whole_file
+from ..common.progress import Progress
+from .clean import say
+from .preprocess import write_json
+from .text import TextPipeline
+
+
+class Sentences:
+    """The lines of several files as lists of words, each time anew.
+
+    Args:
+        files: text, words separated by spaces.
+    """
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        self.files = files
+
+    def __iter__(self) -> Iterator[list[str]]:
+        for file in self.files:
+            with open(file, encoding="utf-8", newline="\n") as lines:
+                for line in lines:
+                    yield line.split()
+
+
+def training_text(dest: Path, language: str) -> list[Path]:
+    """The segmented text of a language that ``scripts/preprocess.sh`` left.
+
+    Raises:
+        UserError: it is not there.
+    """
+    train, mono = (dest / "segmented" / f"{name}.{language}" for name in ("train", "mono"))
+    if not train.is_file():
+        raise UserError(f"{train}: there is no such file; run scripts/preprocess.sh again")
+    return [train, mono] if mono.is_file() else [train]
+
+
+def train(files: Sequence[Path], title: str, options: argparse.Namespace) -> Any:
+    """Train skip-gram vectors.
+
+    Args:
+        files: the text.
+        title: whose vectors, for the progress bar.
+        options: of :func:`get_parser`.
+
+    Returns:
+        gensim's ``KeyedVectors``, the most frequent word first.
+
+    Raises:
+        UserError: no word is frequent enough.
+    """
+    from gensim.models import Word2Vec
+    from gensim.models.callbacks import CallbackAny2Vec
+
+    with Progress(f"vectors: {title}", options.epochs, "epochs") as bar:
+
+        class Epochs(CallbackAny2Vec):
+            def on_epoch_end(self, model: Any) -> None:
+                bar.update(1)
+
+        model = Word2Vec(
+            sg=1,
+            vector_size=options.dim,
+            window=options.window,
+            negative=options.negative,
+            min_count=options.min_count,
+            seed=options.seed,
+            workers=options.workers,
+            epochs=options.epochs,
+        )
+        sentences = Sentences(files)
+        model.build_vocab(sentences)
+        if not len(model.wv):
+            raise UserError(f"--min-count {options.min_count}: no word of {title} occurs so often; give less")
+        model.train(sentences, total_examples=model.corpus_count, epochs=options.epochs, callbacks=[Epochs()])
+    return model.wv
+
+
+def scaled(values: np.ndarray, norm: float) -> np.ndarray:
+    """Vectors multiplied by one factor, so that all angles stay and their mean norm is ``norm``; 0 changes nothing.
+
+    Args:
+        values: (N, D).
+    """
+    return values * (norm / np.linalg.norm(values, axis=1).mean()) if norm else values
+
+
+def write_vectors(words: Sequence[str], values: np.ndarray, path: Path) -> None:
+    """Write vectors in the text format of word2vec, whole or not at all.
+
+    Args:
+        words: N words.
+        values: (N, D).
+        path: the file.
+    """
+    with whole_file(path) as file:
+        file.write("{} {}\n".format(*values.shape).encode())
+        for word, row in zip(words, values.tolist(), strict=True):
+            file.write(f"{word} {' '.join(f'{value:.6g}' for value in row)}\n".encode())
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """The options of ``scripts/train_vectors.sh``, whose --help explains them."""
+    parser = argparse.ArgumentParser(prog="train_vectors", allow_abbrev=False)
+    parser.add_argument("dest", type=Path)
+    parser.add_argument("--dim", type=int, default=256)
+    parser.add_argument("--window", type=int, default=5)
+    parser.add_argument("--negative", type=int, default=5)
+    parser.add_argument("--min-count", type=int, default=1)
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--norm", type=float, default=1.0)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--joint", action="store_true")
+    return parser
+
+
+def _gensim_version() -> str:
+    """Raises: UserError: gensim is not installed."""
+    try:
+        import gensim
+    except ImportError as error:
+        if error.name not in (None, "gensim"):
+            raise
+        raise UserError(
+            f"gensim is not installed, which trains the vectors: {sys.executable} -m pip install gensim 'numpy<2'"
+        ) from None
+    return gensim.__version__
+
+
+def run(options: argparse.Namespace) -> None:
+    """Train what is not trained yet, with these options on this text.
+
+    Raises:
+        UserError: gensim or the text is missing.
+    """
+    languages = TextPipeline(options.dest).languages
+    version = _gensim_version()
+    logging.getLogger("gensim").setLevel(logging.ERROR)  # it warns of text too small for its threads
+    groups = {"-".join(languages): languages} if options.joint else {language: (language,) for language in languages}
+    texts = {
+        name: [file for lang in group for file in training_text(options.dest, lang)] for name, group in groups.items()
+    }
+    folder = options.dest / "vectors"
+    folder.mkdir(exist_ok=True)
+    for name, files in texts.items():
+        path, record_path = folder / f"{name}.vec", folder / f"{name}.json"
+        record = {
+            "options": {key: value for key, value in vars(options).items() if key not in ("dest", "joint", "workers")},
+            "text": {str(file.relative_to(options.dest)): sha256(file) for file in files},
+            "gensim": version,
+        }
+        if path.is_file() and _read(record_path) == record:
+            say(f"vectors: {name}: finished before ({path})")
+            continue
+        record_path.unlink(missing_ok=True)
+        vectors = train(files, name, options)
+        write_vectors(vectors.index_to_key, scaled(vectors.vectors, options.norm), path)
+        write_json(record_path, record)
+        say(f"vectors: {name}: {len(vectors):,} vectors of {options.dim} numbers: {path}")
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Train as the command line says.
+
+    Raises:
+        UserError: the user has something to mend.
+    """
+    run(get_parser().parse_args(arguments))

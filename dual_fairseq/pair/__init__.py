@@ -1,0 +1,1 @@
+"""A trained pair in use: translate, score, filter, evaluate, tune, export, average."""

@@ -1,0 +1,152 @@
+"""Average the weights of several checkpoints: pairs, or any other fairseq checkpoints of one kind.
+
+    dual-fairseq average --inputs a.pt b.pt c.pt --output average.pt
+    dual-fairseq average --inputs run/dual --num-epoch-checkpoints 5 --output average.pt
+
+The options are those of fairseq's ``scripts/average_checkpoints.py``, which no pip package of fairseq contains and
+which under PyTorch >= 2.6 cannot read the checkpoints of a training run. Everything but the weights is the first
+input's; with ``--num-...-checkpoints`` that is the newest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+from torch import Tensor
+
+from ..common.errors import UserError
+from ..common.progress import Progress
+from ..plugin.checkpoint import check_weightless_options, load_state
+from .export import write_checkpoint
+
+
+def average(inputs: Sequence[str | os.PathLike[str]]) -> dict[str, Any]:
+    """A checkpoint with the mean of the inputs' weights and everything else of the first.
+
+    Sums are float64; 16-bit weights become 32-bit ones; integers are divided rounding down.
+
+    Raises:
+        UserError: an input is unreadable, or its weights or its model's options are not those of the first.
+    """
+    result: dict[str, Any] = {}
+    sums: OrderedDict[str, Tensor] = OrderedDict()
+    dtypes: dict[str, torch.dtype] = {}
+    with Progress("average", len(inputs), "files") as progress:
+        for path in [os.fspath(p) for p in inputs]:
+            state = load_state(path, "--inputs")
+            progress.update(1)
+            weights = state["model"]
+            if not result:
+                result = state
+                dtypes = {key: tensor.dtype for key, tensor in weights.items()}
+                sums = OrderedDict((key, _widened(tensor)) for key, tensor in weights.items())
+                continue
+            for key in (*weights, *sums):
+                if key not in weights or key not in sums or weights[key].shape != sums[key].shape:
+                    what = "have another shape" if key in weights and key in sums else "are in only one of them"
+                    raise UserError(f"--inputs {path}: is another model than {inputs[0]}: the weights {key} {what}")
+            check_weightless_options(result["cfg"].model, state["cfg"].model, path, "--inputs")
+            for key in sums:
+                sums[key] += weights[key]  # in place, in the wide type
+    count = len(inputs)
+    result["model"] = OrderedDict((key, _narrowed(total, count, dtypes[key])) for key, total in sums.items())
+    return _as_saved(result)
+
+
+def _widened(tensor: Tensor) -> Tensor:
+    return tensor.to(torch.float64 if tensor.is_floating_point() else torch.int64, copy=True)
+
+
+def _narrowed(total: Tensor, count: int, dtype: torch.dtype) -> Tensor:
+    if total.is_floating_point():
+        return (total / count).to(torch.float32 if dtype in (torch.half, torch.bfloat16) else dtype)
+    return torch.div(total, count, rounding_mode="floor").to(dtype)
+
+
+def _as_saved(state: dict[str, Any]) -> dict[str, Any]:
+    """A checkpoint that was read, as fairseq writes it: its options in one place, in containers that can be pickled."""
+    if state.get("args") is not None:
+        cfg = None
+    else:
+        cfg = OmegaConf.to_container(state["cfg"], resolve=True, enum_to_str=True)
+    return {**state, "cfg": cfg}
+
+
+def newest(folder: str, count: int, by_update: bool, upper_bound: int | None = None) -> list[str]:
+    """The newest ``count`` checkpoints of a run, the newest first.
+
+    Args:
+        folder: of the run.
+        count: how many.
+        by_update: ``checkpoint_<epoch>_<update>.pt`` instead of ``checkpoint<epoch>.pt``.
+        upper_bound: the last epoch or update to take.
+
+    Raises:
+        UserError: there are not that many.
+    """
+    if not os.path.isdir(folder):
+        raise UserError(f"--inputs {folder}: there is no such folder")
+    pattern = re.compile(r"checkpoint_\d+_(\d+)\.pt" if by_update else r"checkpoint(\d+)\.pt")
+    found = [(int(m.group(1)), m.group(0)) for m in map(pattern.fullmatch, os.listdir(folder)) if m]
+    found = [entry for entry in found if upper_bound is None or entry[0] <= upper_bound]
+    if count < 1 or len(found) < count:
+        kind = "checkpoint_EPOCH_UPDATE.pt" if by_update else "checkpointEPOCH.pt"
+        raise UserError(
+            f"--inputs {folder}: has {len(found)} checkpoints {kind} to take {count} from; fairseq-train keeps some "
+            "with --save-interval-updates 500 --keep-interval-updates N, or without --no-epoch-checkpoints"
+        )
+    return [os.path.join(folder, name) for _, name in sorted(found, reverse=True)[:count]]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line; see the first lines of this file."""
+    parser = argparse.ArgumentParser(
+        prog="dual-fairseq average",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--inputs", required=True, nargs="+", metavar="PATH", help="checkpoints, or with --num-... a run's folder"
+    )
+    parser.add_argument("--output", required=True, metavar="FILE", help="the checkpoint to write")
+    number = parser.add_mutually_exclusive_group()
+    number.add_argument(
+        "--num-epoch-checkpoints",
+        type=int,
+        metavar="N",
+        help="take the newest N files checkpointEPOCH.pt of the folder",
+    )
+    number.add_argument(
+        "--num-update-checkpoints",
+        type=int,
+        metavar="N",
+        help="take the newest N files checkpoint_EPOCH_UPDATE.pt of the folder",
+    )
+    parser.add_argument(
+        "--checkpoint-upper-bound",
+        type=int,
+        metavar="N",
+        help="take none after this epoch (or update): with --num-epoch-checkpoints 10 and 50, those of epochs 41 to 50",
+    )
+    options = parser.parse_args(arguments)
+
+    inputs, count = options.inputs, options.num_epoch_checkpoints or options.num_update_checkpoints
+    if count is not None:
+        if len(inputs) != 1:
+            parser.error("--num-epoch-checkpoints and --num-update-checkpoints take one folder as --inputs")
+        by_update = options.num_update_checkpoints is not None
+        inputs = newest(inputs[0], count, by_update, options.checkpoint_upper_bound)
+    elif options.checkpoint_upper_bound is not None:
+        parser.error("--checkpoint-upper-bound goes with --num-epoch-checkpoints or --num-update-checkpoints")
+    for path in inputs:
+        print(f"averaging {path}")
+    write_checkpoint(average(inputs), Path(options.output))
+    print(f"wrote {options.output}")

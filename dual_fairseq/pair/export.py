@@ -1,0 +1,327 @@
+"""Write one direction of a pair as a plain fairseq ``translation`` checkpoint, with its dictionaries beside it.
+
+    dual-fairseq export dual.pt --direction de-en -o out/de-en.pt
+
+Stock fairseq (no ``--user-dir``) and what builds on it use the file like any other single model: ``fairseq-generate``,
+``TransformerModel.from_pretrained``, checkpoint averaging, ensembles, CTranslate2's fairseq converter. It holds tensors
+and plain Python values only, so PyTorch >= 2.6 reads it with ``weights_only`` and nothing in it can run code.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import enum
+import os
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from fairseq import checkpoint_utils
+from fairseq.data import Dictionary
+from fairseq.models import ARCH_MODEL_REGISTRY
+from fairseq.tasks.translation import TranslationConfig
+from omegaconf import OmegaConf
+from torch import Tensor
+
+from ..common.errors import UserError
+from ..common.files import whole_file
+from ..plugin.checkpoint import check_dictionary, data_directories, forget_word_vectors, load_state
+from ..plugin.model import direction_name, of_direction
+from ..plugin.task import arch_name
+from .load import find_checkpoint
+
+# --- what other modules that make checkpoints share
+
+
+def arch_options(model_cfg: Any) -> dict[str, Any]:
+    """The options that an arch declares, as a checkpoint records them; the record itself holds those of the whole run.
+
+    Args:
+        model_cfg: ``cfg.model`` of a checkpoint.
+
+    Raises:
+        UserError: this fairseq does not know the arch.
+    """
+    name = arch_name(model_cfg)
+    model = ARCH_MODEL_REGISTRY.get(name)
+    if model is None:
+        raise UserError(f"--arch {name}: is none of this fairseq's")
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    model.add_args(parser)
+    declared = dict.fromkeys(action.dest for action in parser._actions)
+    return {name: plain(getattr(model_cfg, name), name) for name in declared if hasattr(model_cfg, name)}
+
+
+# Where the data lie and how a run validates are no part of a model.
+_RUN_OPTIONS = ("data", "train_subset", "dataset_impl", "num_batch_buckets")
+
+
+def translation_options(task_cfg: Any) -> dict[str, Any]:
+    """Those options of fairseq's ``translation`` task in a checkpoint that belong to the model, not to the run."""
+    names = (n for n in TranslationConfig.__dataclass_fields__ if not n.startswith(("_", "eval_")))
+    kept = (n for n in names if n not in _RUN_OPTIONS and hasattr(task_cfg, n))
+    return {name: plain(getattr(task_cfg, name), name) for name in kept}
+
+
+def plain(value: Any, name: str) -> Any:
+    """An option's value in built-in types.
+
+    Raises:
+        UserError: it has none.
+    """
+    if OmegaConf.is_config(value):
+        value = OmegaConf.to_container(value, resolve=True, enum_to_str=True)
+    if isinstance(value, enum.Enum):
+        return plain(value.value, name)
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    if isinstance(value, list | tuple):
+        return [plain(item, name) for item in value]
+    if isinstance(value, dict):
+        return {plain(key, name): plain(item, name) for key, item in value.items()}
+    raise UserError(f"--{name.replace('_', '-')}: a {type(value).__name__} cannot be written as plain values")
+
+
+def write_checkpoint(state: dict[str, Any], path: str | os.PathLike[str]) -> None:
+    """Write a checkpoint so that at any moment it is there whole or not at all.
+
+    Raises:
+        UserError: it cannot be written there.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(path) as file:
+            torch.save(state, file)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+# --- export
+
+
+def export_state(state: dict[str, Any], direction: str, path: str, half: bool = False) -> dict[str, Any]:
+    """One direction of a pair as the state of a plain ``translation`` checkpoint.
+
+    Args:
+        state: a pair's checkpoint, as :func:`~dual_fairseq.plugin.checkpoint.load_state` reads it.
+        direction: ``de-en``.
+        path: the checkpoint's file, for messages.
+        half: keep floating-point weights as 16-bit floats.
+
+    Returns:
+        The state, of built-in types and tensors alone.
+
+    Raises:
+        UserError: it is no pair, or does not have that direction.
+    """
+    directions = {key.split(".")[1] for key in state["model"] if key.startswith("models.")}
+    if not directions:
+        raise UserError(f"{path}: holds a single model already, not a pair")
+    if direction not in directions:
+        raise UserError(f"--direction {direction}: {path} holds {' and '.join(sorted(directions))}")
+    source, target = state["cfg"].task.source_lang, state["cfg"].task.target_lang
+    if direction != direction_name(source, target):
+        source, target = target, source
+    model_cfg = copy.deepcopy(state["cfg"].model)
+    forget_word_vectors(model_cfg)
+
+    criterion = state["cfg"].criterion
+    options = {
+        **arch_options(model_cfg),
+        **translation_options(state["cfg"].task),
+        "arch": arch_name(model_cfg),
+        "task": "translation",
+        "source_lang": source,
+        "target_lang": target,
+        "data": ".",  # fairseq's commands, and whatever loads a model, name the data themselves
+        # what fairseq-validate measures with
+        "criterion": "label_smoothed_cross_entropy",
+        "label_smoothing": float(getattr(criterion, "label_smoothing", 0.0)),
+        "sentence_avg": bool(getattr(criterion, "sentence_avg", False)),
+    }
+    last = state["optimizer_history"][-1]
+    return {
+        "args": plain_namespace(options),
+        "cfg": None,
+        "model": _copied(of_direction(state["model"], direction), half),
+        "criterion": None,
+        "optimizer_history": [
+            {
+                "criterion_name": "LabelSmoothedCrossEntropyCriterion",
+                "optimizer_name": str(last["optimizer_name"]),
+                "lr_scheduler_state": {},
+                "num_updates": int(last["num_updates"]),
+            }
+        ],
+        "task_state": {},
+        "extra_state": {"train_iterator": {"epoch": 1, "iterations_in_epoch": 0}},
+        "last_optimizer_state": None,
+    }
+
+
+def plain_namespace(options: dict[str, Any]) -> OrderedDict[str, Any]:
+    """Options that can be read, set and deleted as attributes, like those of fairseq's ``argparse.Namespace``.
+
+    A ``Namespace`` is a class that PyTorch's ``weights_only`` refuses to unpickle. It always accepts an ``OrderedDict``
+    together with the instance's attributes (``Module.state_dict()`` carries its ``_metadata`` that way), and fairseq
+    and CTranslate2 use nothing of a Namespace but its attributes.
+    """
+    namespace = OrderedDict(options)
+    vars(namespace).update(options)
+    return namespace
+
+
+def _copied(weights: dict[str, Tensor], half: bool) -> OrderedDict[str, Tensor]:
+    """Tensors that own their memory; those that shared it (tied embeddings) share it still."""
+    copies: dict[tuple[Any, ...], Tensor] = {}
+    result: OrderedDict[str, Tensor] = OrderedDict()
+    for key, tensor in weights.items():
+        same = (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
+        if same not in copies:
+            dtype = torch.half if half and tensor.is_floating_point() else tensor.dtype
+            copies[same] = tensor.detach().to(dtype, copy=True).contiguous()
+        result[key] = copies[same]
+    return result
+
+
+# --- dictionaries
+
+
+def _find_dictionaries(data: str | None, recorded: list[Path], languages: Sequence[str], path: str) -> list[Path]:
+    """The dictionaries' files: in the folder that was given, else in the one that the pair was trained on.
+
+    Returns:
+        The files; none where nothing was given and the recorded folders are gone.
+
+    Raises:
+        UserError: a file is not in the folder that was given, or not the dictionary that the pair was trained with.
+    """
+    if data is None:
+        for folder in recorded:
+            files = [folder / f"dict.{language}.txt" for language in languages]
+            if all(file.is_file() for file in files):
+                return files
+        return []
+    files = [Path(data) / f"dict.{language}.txt" for language in languages]
+    for file, language in zip(files, languages, strict=True):
+        if not file.is_file():
+            raise UserError(f"--data {data}: has no dict.{language}.txt")
+        candidates = [folder / file.name for folder in recorded]
+        check_dictionary(Dictionary.load(str(file)), language, candidates, path, "checkpoint")
+    return files
+
+
+def _check_fit(state: dict[str, Any], files: list[Path], path: str) -> None:
+    """Build the exported model over its dictionaries, as stock fairseq will.
+
+    Raises:
+        UserError: the weights do not fit them.
+    """
+    options = {**state["args"], "data": os.fspath(files[0].parent)}
+    try:
+        checkpoint_utils.load_model_ensemble_and_task([path], state={**state, "args": plain_namespace(options)})
+    except RuntimeError as error:
+        detail = next((line.strip() for line in str(error).splitlines()[1:] if line.strip()), str(error))
+        raise UserError(
+            f"{path}: its weights do not fit the dictionaries in {files[0].parent} (give those that it was trained "
+            f"with by --data): {detail}"
+        ) from error
+
+
+def _refuse_other_dictionaries(files: list[Path], folder: Path) -> None:
+    """Raises: UserError: ``folder`` holds a dictionary of the same name and other content: some other model's."""
+    for file in files:
+        there = folder / file.name
+        if there.exists() and there.read_bytes() != file.read_bytes():
+            raise UserError(f"{there}: is another dictionary than {file}; write to a folder of its own")
+
+
+def _copy(file: Path, folder: Path) -> bool:
+    """Copy a dictionary, whole or not at all; False where it is there already."""
+    there = folder / file.name
+    if there.exists():
+        return False
+    try:
+        with whole_file(there) as copy_:
+            copy_.write(file.read_bytes())
+    except OSError as error:
+        raise UserError(f"{there}: cannot be written: {error.strerror or error}") from error
+    return True
+
+
+# --- the command
+
+
+def export(
+    checkpoint: str | os.PathLike[str],
+    direction: str,
+    output: str | os.PathLike[str],
+    data: str | os.PathLike[str] | None = None,
+    half: bool = False,
+) -> tuple[list[Path], list[str]]:
+    """Write one direction of a pair as a plain fairseq checkpoint, and its dictionaries beside it.
+
+    Args:
+        checkpoint: a pair's.
+        direction: ``de-en``.
+        output: the file to write.
+        data: a folder with ``dict.<lang>.txt`` of both languages; default: the one recorded in the checkpoint.
+        half: keep floating-point weights as 16-bit floats.
+
+    Returns:
+        (written, missing): the files that it wrote, without dictionaries that were there already, and the names of
+        dictionaries that it did not find.
+
+    Raises:
+        UserError: the checkpoint is unreadable, no pair, or without that direction; the dictionaries do not fit it;
+            beside the output lies another model's dictionary; or the output cannot be written.
+    """
+    path, output = os.fspath(checkpoint), Path(output)
+    if os.path.isdir(path):
+        path = str(find_checkpoint(path))
+    if output.is_dir():
+        raise UserError(f"-o {output}: is a folder; name the file to write, as in {output / (direction + '.pt')}")
+    if output.exists() and os.path.exists(path) and output.samefile(path):
+        raise UserError(f"-o {output}: is the pair itself; write to another file")
+    pair = load_state(path, "checkpoint")
+    state = export_state(pair, direction, path, half)
+    languages = (state["args"]["source_lang"], state["args"]["target_lang"])
+    recorded = [*data_directories(pair["cfg"].task), Path(os.path.abspath(path)).parent.parent / "text"]
+    files = _find_dictionaries(None if data is None else os.fspath(data), recorded, languages, path)
+    if files:
+        _check_fit(state, files, path)
+        _refuse_other_dictionaries(files, output.parent)
+    write_checkpoint(state, output)
+    written = [output, *(output.parent / file.name for file in files if _copy(file, output.parent))]
+    names = [f"dict.{language}.txt" for language in dict.fromkeys(languages)]
+    return written, [name for name in names if not (output.parent / name).is_file()]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line; see the first lines of this file."""
+    parser = argparse.ArgumentParser(
+        prog="dual-fairseq export",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("checkpoint", help="a pair's checkpoint, or the folder of a run or a stage")
+    parser.add_argument("--direction", required=True, metavar="de-en", help="the direction to write: source-target")
+    parser.add_argument("-o", "--output", required=True, metavar="FILE", help="the file to write")
+    parser.add_argument(
+        "--data",
+        metavar="DIR",
+        help="the folder with dict.LANG.txt of both languages, which are copied beside the output (default: the one "
+        "that the pair was trained on)",
+    )
+    parser.add_argument("--fp16", action="store_true", help="keep the weights as 16-bit floats: half the size")
+    options = parser.parse_args(arguments)
+
+    written, missing = export(options.checkpoint, options.direction, options.output, options.data, options.fp16)
+    for file in written:
+        print(f"wrote {file}")
+    if missing:
+        print(f"note: did not find {' and '.join(missing)}, which the model needs beside it; name the folder by --data")

@@ -1,0 +1,278 @@
+"""Keep the good pairs of noisy parallel text, by the table of scores that ``dual-fairseq score`` made of it.
+
+    dual-fairseq filter scores.tsv --source my.de --target my.en --keep 0.8 --output-prefix clean
+
+Good pairs are told from bad ones by a statistic of the four log-probabilities. Two estimates of the pointwise mutual
+information of x and y come with a pair of models and their language models:
+
+    log P(y|x) − log P(y)    and    log P(x|y) − log P(x)
+
+Each is the log-likelihood ratio of "y translates x" to "x and y are independent", which by the lemma of Neyman and
+Pearson is the best test there is of a misaligned pair, as far as the models are right. Their difference is the gap: it
+is 0 for good and bad pairs alike if the models agree, and says how far they disagree, not how good the pair is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import re
+from array import array
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from ..common.errors import UserError
+from ..data.clean import open_text, read_rows, say, survey
+from .score import LOG_PROBS, whole_file
+
+Columns = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """A number a sentence pair by which good pairs are told from bad ones.
+
+    Attributes:
+        formula: for people.
+        compute: from the columns of the table to (N,) values, NaN where there is none.
+        higher_is_better: whether good pairs have large values.
+        needs_language_models: whether it uses log P(x) or log P(y).
+    """
+
+    formula: str
+    compute: Callable[[Columns], np.ndarray]
+    higher_is_better: bool = True
+    needs_language_models: bool = True
+
+    def goodness(self, columns: Columns) -> np.ndarray:
+        """The values, turned so that larger is better."""
+        return self.compute(columns) if self.higher_is_better else -self.compute(columns)
+
+
+def _tokens(c: Columns) -> np.ndarray:
+    return c["tokens_x"] + c["tokens_y"]
+
+
+def _forward(c: Columns) -> np.ndarray:
+    return c["log_p_y_given_x"] / c["tokens_y"]
+
+
+def _reverse(c: Columns) -> np.ndarray:
+    return c["log_p_x_given_y"] / c["tokens_x"]
+
+
+def _dual_cross_entropy(c: Columns) -> np.ndarray:
+    forward, reverse = -_forward(c), -_reverse(c)
+    return np.abs(forward - reverse) + (forward + reverse) / 2
+
+
+def _pmi_forward(c: Columns) -> np.ndarray:
+    return c["log_p_y_given_x"] - c["log_p_y"]
+
+
+def _pmi_reverse(c: Columns) -> np.ndarray:
+    return c["log_p_x_given_y"] - c["log_p_x"]
+
+
+def _pmi(c: Columns) -> np.ndarray:
+    return (_pmi_forward(c) + _pmi_reverse(c)) / 2
+
+
+def _normalized_pmi(c: Columns) -> np.ndarray:
+    return _pmi(c) / (-sum(c[name] for name in LOG_PROBS) / 2)
+
+
+def _gap(c: Columns) -> np.ndarray:
+    return np.abs(_pmi_forward(c) - _pmi_reverse(c))
+
+
+STATISTICS: dict[str, Statistic] = {
+    "normalized_pmi": Statistic("pmi / −½ [log P(x) + log P(y|x) + log P(y) + log P(x|y)]", _normalized_pmi),
+    "conditionals": Statistic(
+        "½ [log P(y|x)/|y| + log P(x|y)/|x|]", lambda c: (_forward(c) + _reverse(c)) / 2, True, False
+    ),
+    "dual_cross_entropy": Statistic(
+        "|H(y|x) − H(x|y)| + ½ [H(y|x) + H(x|y)], H = −log P / tokens", _dual_cross_entropy, False, False
+    ),
+    "pmi": Statistic("½ [log P(y|x) − log P(y) + log P(x|y) − log P(x)]", _pmi),
+    "pmi_per_token": Statistic("pmi / (|x| + |y|)", lambda c: _pmi(c) / _tokens(c)),
+    "pmi_forward": Statistic("log P(y|x) − log P(y)", _pmi_forward),
+    "pmi_reverse": Statistic("log P(x|y) − log P(x)", _pmi_reverse),
+    "forward": Statistic("log P(y|x) / |y|", _forward, True, False),
+    "reverse": Statistic("log P(x|y) / |x|", _reverse, True, False),
+    "gap": Statistic("|gap|", _gap, False),
+    "gap_per_token": Statistic("|gap| / (|x| + |y|)", lambda c: _gap(c) / _tokens(c), False),
+}
+
+
+def read_scores(path: Path) -> dict[str, np.ndarray]:
+    """Read a table of scores.
+
+    Returns:
+        ``line`` (N,) int64, the log-probabilities and token counts, (N,) float64 each, NaN for an empty cell.
+
+    Raises:
+        UserError: it is not such a table, or is damaged.
+    """
+    wanted = ("line", "tokens_x", "tokens_y", *LOG_PROBS)
+    values = {name: array("d") for name in wanted}
+    survey(path)  # refuses what cannot be read
+    try:
+        with open_text(path) as file:
+            head = file.readline().decode("utf-8", "replace").rstrip("\r\n").split("\t")
+            if missing := [name for name in wanted if name not in head]:
+                raise UserError(
+                    f"{path}: its first line names no column {missing[0]}; give a table of dual-fairseq score"
+                )
+            where = [(head.index(name), values[name]) for name in wanted]
+            for number, raw in enumerate(file, start=2):
+                cells = raw.rstrip(b"\r\n").split(b"\t")
+                if len(cells) != len(head):
+                    raise UserError(f"{path}: line {number} has {len(cells)} cells, the first line {len(head)}")
+                for index, column in where:
+                    column.append(float(cells[index]) if cells[index] else math.nan)
+    except ValueError as error:
+        raise UserError(f"{path}: line {number}: {error}") from error
+    columns = {name: np.array(column) for name, column in values.items()}
+    if not len(columns["line"]):
+        raise UserError(f"{path}: holds no scores")
+    if not np.array_equal(np.sort(columns["line"]), np.arange(1, len(columns["line"]) + 1)):
+        raise UserError(f"{path}: its lines are not numbered 1 to {len(columns['line']):,}; give the whole table")
+    order = np.argsort(columns["line"])  # it may have been sorted by something else
+    columns = {name: column[order] for name, column in columns.items()}
+    columns["line"] = columns["line"].astype(np.int64)
+    return columns
+
+
+def choose(goodness: np.ndarray, keep: float | None = None, threshold: float | None = None) -> np.ndarray:
+    """Which pairs to keep.
+
+    Args:
+        goodness: (N,) the larger the better; NaN is never kept.
+        keep: the share of all N pairs to keep (fewer where not so many have a value); of equals the first.
+        threshold: instead, keep what is at least this good.
+
+    Returns:
+        (N,) bool.
+    """
+    known = ~np.isnan(goodness)
+    if threshold is not None:
+        return known & (goodness >= threshold)
+    assert keep is not None
+    order = np.argsort(np.where(known, -goodness, np.inf), kind="stable")
+    chosen = np.zeros(len(goodness), dtype=bool)
+    chosen[order[: min(round(keep * len(goodness)), int(known.sum()))]] = True
+    return chosen
+
+
+# --- command line: filter -------------------------------------------------------------------------------------------
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """The options of filtering."""
+    lines = [
+        f"  {name:<20}{'' if s.higher_is_better else '(low is good) '}{s.formula}" for name, s in STATISTICS.items()
+    ]
+    parser = argparse.ArgumentParser(
+        prog="dual-fairseq filter",
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=(
+            "Keep the best pairs of parallel text, by the table of scores that was made of it. Writes PREFIX.de and\n"
+            "PREFIX.en (named as --source and --target end) in the order of the input. Pairs without a value are\n"
+            "dropped."
+        ),
+        epilog="statistics for --by (log-probabilities in nats; |x|, |y| in tokens):\n"
+        + "\n".join(lines)
+        + "\n\ndocs/scoring.md compares them.",
+    )
+    parser.add_argument("scores", type=Path, metavar="SCORES", help="table of dual-fairseq score (or .gz)")
+    parser.add_argument("--source", type=Path, required=True, metavar="FILE", help="the source text, raw or not")
+    parser.add_argument("--target", type=Path, required=True, metavar="FILE", help="the target text, line by line")
+    parser.add_argument("--output-prefix", required=True, metavar="PREFIX")
+    parser.add_argument(
+        "--by", choices=STATISTICS, default="normalized_pmi", metavar="NAME", help="default %(default)s"
+    )
+    how = parser.add_mutually_exclusive_group(required=True)
+    how.add_argument("--keep", type=float, metavar="SHARE", help="the share of all lines to keep, e.g. 0.8")
+    how.add_argument("--threshold", type=float, metavar="VALUE", help="keep pairs whose value is this good or better")
+    parser.add_argument(
+        "--dropped", type=Path, metavar="FILE", help="also write what was dropped: line, value, source, target"
+    )
+    return parser
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Filter, as the command line says.
+
+    Raises:
+        UserError: the user has something to mend.
+    """
+    options = get_parser().parse_args(arguments)
+    if options.keep is not None and not 0 < options.keep <= 1:
+        raise UserError(f"--keep {options.keep}: is a share, above 0 and at most 1")
+    if options.threshold is not None and math.isnan(options.threshold):
+        raise UserError("--threshold: must be a number")
+    inputs = [options.scores, options.source, options.target]
+    suffixes = [re.sub(r"\.gz$", "", path.name).rpartition(".")[2] for path in inputs[1:]]
+    if suffixes[0] == suffixes[1] or any("." not in re.sub(r"\.gz$", "", path.name) for path in inputs[1:]):
+        raise UserError(
+            f"--source {options.source} --target {options.target}: name the files by their languages, as in my.de and "
+            "my.en; the output is named likewise"
+        )
+    outputs = [Path(f"{options.output_prefix}.{suffix}") for suffix in suffixes]
+    if options.dropped in outputs:
+        raise UserError(f"--dropped {options.dropped}: is where the kept lines go; choose another name")
+    lines = {path: survey(path).lines for path in inputs[1:]}
+
+    columns, statistic = read_scores(options.scores), STATISTICS[options.by]
+    for path, count in lines.items():
+        if count != len(columns["line"]):
+            raise UserError(
+                f"{path}: has {count:,} lines, but {options.scores} has scores of {len(columns['line']):,} pairs; give "
+                "the text that was scored"
+            )
+    values = statistic.compute(columns)
+    if np.isnan(values).all():
+        need = "; it needs language models (--src-lm, --tgt-lm), --by conditionals does not"
+        need = need if statistic.needs_language_models else ""
+        raise UserError(f"{options.scores}: no pair has a value of --by {options.by}{need}")
+    threshold = options.threshold
+    if threshold is not None and not statistic.higher_is_better:
+        threshold = -threshold
+    kept = choose(statistic.goodness(columns), options.keep, threshold)
+
+    with ExitStack() as stack:
+        files = [stack.enter_context(whole_file(path, inputs)) for path in (*outputs, *filter(None, [options.dropped]))]
+        _copy_lines(options, kept, values, files)
+    without = int(np.isnan(values).sum())
+    say(
+        f"kept {int(kept.sum()):,} of {len(kept):,} pairs"
+        + (f" with {options.by} from {values[kept].min():.4g} to {values[kept].max():.4g}" if kept.any() else "")
+        + (f"; {without:,} of those dropped have no value" if without else "")
+        + f": {outputs[0]}, {outputs[1]}"
+    )
+
+
+def _copy_lines(options: argparse.Namespace, kept: np.ndarray, values: np.ndarray, files: Sequence[IO[bytes]]) -> None:
+    """Write the kept lines to the first two files, byte by byte as they are, and the others to the third."""
+    source, target, *dropped = files
+    for file in dropped:
+        file.write(b"line\tvalue\tsource\ttarget\n")
+    index = 0
+    for rows in read_rows([(options.source, options.target)]):
+        for x, y in rows.lines:
+            if kept[index]:
+                source.write(x + b"\n")
+                target.write(y + b"\n")
+            else:
+                value = "" if math.isnan(values[index]) else f"{values[index]:.6g}"
+                cells = [f"{index + 1}\t{value}".encode(), *(text.replace(b"\t", b" ").rstrip() for text in (x, y))]
+                for file in dropped:
+                    file.write(b"\t".join(cells) + b"\n")
+            index += 1

@@ -1,0 +1,176 @@
+"""Make a pair's checkpoint of two plain fairseq translation models, one a direction.
+
+    dual-fairseq import --src2tgt de-en.pt --tgt2src en-de.pt --data DIR -o pair.pt
+
+Both were trained by ``fairseq-train --task translation`` with the same arch and sizes over the dictionaries in DIR. The
+pair translates, validates and is exported like a trained one, and training goes on from it with
+``--finetune-from-model pair.pt``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fairseq import options as fairseq_options
+from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+from fairseq.models import ARCH_MODEL_REGISTRY
+from omegaconf import OmegaConf
+
+from ..common.errors import UserError
+from ..plugin.checkpoint import check_dictionary, data_directories, forget_word_vectors, load_state, load_weights
+from ..plugin.model import direction_name
+from ..plugin.task import DualTranslationTask, arch_name, pair_arch
+from .export import arch_options, translation_options, write_checkpoint
+
+# Options that act in training, or before it, and not on what a finished model computes.
+_TRAINING_ONLY = re.compile(r"drop|quant_noise|activations$|min_params_to_wrap|^pretrained")
+_OPTIONS = ("--src2tgt", "--tgt2src")
+
+
+def import_pair(
+    src2tgt: str | os.PathLike[str], tgt2src: str | os.PathLike[str], data: str | os.PathLike[str]
+) -> tuple[dict[str, Any], list[str]]:
+    """Two single models as the state of a pair's checkpoint.
+
+    Args:
+        src2tgt, tgt2src: plain fairseq ``translation`` checkpoints of opposite directions.
+        data: the folder with both dictionaries, and with the binarized data that the pair is to be used on.
+
+    Returns:
+        The checkpoint, with no optimizer state and λ = 0, and remarks for the user.
+
+    Raises:
+        UserError: a file is unreadable or no translation model; directions, archs, options, sizes or dictionaries do
+            not make a pair.
+    """
+    paths, folder = (os.fspath(src2tgt), os.fspath(tgt2src)), os.fspath(data)
+    states = [load_state(path, option) for path, option in zip(paths, _OPTIONS, strict=True)]
+    for state in states:
+        forget_word_vectors(state["cfg"].model)
+    (source, target), reverse = (_languages(*item) for item in zip(states, paths, _OPTIONS, strict=True))
+    if reverse != (target, source):
+        raise UserError(
+            f"--tgt2src {paths[1]}: translates {direction_name(*reverse)}; the reverse of --src2tgt "
+            f"({direction_name(source, target)}) is needed"
+        )
+    remarks = _compare(states[0]["cfg"], states[1]["cfg"], paths[1])
+    cfg = _pair_config(states[0]["cfg"], source, target, folder)
+
+    task = DualTranslationTask.setup_task(copy.deepcopy(cfg.task), from_checkpoint=True)
+    pair = task.build_model(copy.deepcopy(cfg.model), from_checkpoint=True)
+    for direction, state, path, option in zip(task.directions, states, paths, _OPTIONS, strict=True):
+        theirs = state["cfg"].task
+        for language, dictionary in ((source, task.source_dictionary), (target, task.target_dictionary)):
+            candidates = (d / f"dict.{language}.txt" for d in [Path(path).parent, *data_directories(theirs)])
+            if check_dictionary(dictionary, language, candidates, path, option) is None:
+                remarks.append(f"{option} {path}: its dict.{language}.txt was not found and not compared")
+        model_cfg = copy.deepcopy(state["cfg"].model)  # pruning writes into it
+        what = f"the model of {direction} over the dictionaries in {folder}"
+        load_weights(pair.models[direction], state["model"], model_cfg, path, option, what)
+    state = {
+        "args": None,
+        "cfg": OmegaConf.to_container(cfg, resolve=True, enum_to_str=True),
+        "model": pair.state_dict(),
+        "criterion": None,
+        "optimizer_history": [
+            {
+                "criterion_name": "DualCrossEntropyCriterion",
+                "optimizer_name": str(states[0]["optimizer_history"][-1]["optimizer_name"]),
+                "lr_scheduler_state": {},
+                "num_updates": 0,
+            }
+        ],
+        "task_state": task.state_dict(),
+        "extra_state": {"train_iterator": {"epoch": 1, "iterations_in_epoch": 0}},
+        "last_optimizer_state": None,
+    }
+    return state, remarks
+
+
+def _languages(state: dict[str, Any], path: str, option: str) -> tuple[str, str]:
+    """Raises: UserError: it is no single model of fairseq's ``translation`` task."""
+    if any(key.startswith("models.") for key in state["model"]):
+        raise UserError(f"{option} {path}: holds a pair; take one direction out with dual-fairseq export")
+    task = state["cfg"].task
+    name = getattr(task, "_name", None) or getattr(task, "task", None)
+    if name != "translation":
+        raise UserError(
+            f"{option} {path}: is a checkpoint of --task {name}; a pair is made of two of --task translation"
+        )
+    if not (task.source_lang and task.target_lang):
+        raise UserError(f"{option} {path}: does not say which languages it translates")
+    pair_arch(arch_name(state["cfg"].model))
+    return task.source_lang, task.target_lang
+
+
+def _compare(cfg: Any, reverse_cfg: Any, path: str) -> list[str]:
+    """Both models of a pair are built by the same options.
+
+    Returns:
+        Remarks on options that differ without harm.
+
+    Raises:
+        UserError: an option differs that changes what a model computes.
+    """
+    names = [arch_name(c.model) for c in (cfg, reverse_cfg)]
+    if ARCH_MODEL_REGISTRY.get(names[0]) is not ARCH_MODEL_REGISTRY.get(names[1]):
+        raise UserError(f"--tgt2src {path}: is of --arch {names[1]}, and --src2tgt of --arch {names[0]}")
+    mine = {**arch_options(cfg.model), **translation_options(cfg.task)}
+    theirs = {**arch_options(reverse_cfg.model), **translation_options(reverse_cfg.task)}
+    remarks = []
+    for name in mine:
+        if name in ("source_lang", "target_lang") or mine[name] == theirs.get(name, mine[name]):
+            continue
+        flag, values = "--" + name.replace("_", "-"), f"{theirs[name]}, and --src2tgt with {mine[name]}"
+        if not _TRAINING_ONLY.search(name):
+            raise UserError(f"--tgt2src {path}: was trained with {flag} {values}; a pair needs the same options")
+        remarks.append(f"--tgt2src {path}: was trained with {flag} {values}, which the pair records")
+    return remarks
+
+
+def _pair_config(cfg: Any, source: str, target: str, data: str) -> Any:
+    """The configuration of ``fairseq-train --task dual_translation`` with the model options of ``cfg``, and λ = 0."""
+    smoothing = float(getattr(cfg.criterion, "label_smoothing", None) or 0.0)
+    command = [
+        *(data, "--task", "dual_translation", "--source-lang", source, "--target-lang", target),
+        *("--arch", arch_name(cfg.model), "--criterion", "dual_cross_entropy"),
+        *("--dual-lambda", "0", "--label-smoothing", str(smoothing)),
+    ]
+    args = fairseq_options.parse_args_and_arch(fairseq_options.get_training_parser(), command)
+    vars(args).update({**arch_options(cfg.model), **translation_options(cfg.task)})
+    return convert_namespace_to_omegaconf(args)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line; see the first lines of this file."""
+    parser = argparse.ArgumentParser(
+        prog="dual-fairseq import",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--src2tgt", required=True, metavar="FILE", help="the model of the pair's source→target")
+    parser.add_argument("--tgt2src", required=True, metavar="FILE", help="the model of the opposite direction")
+    parser.add_argument(
+        "--data",
+        required=True,
+        metavar="DIR",
+        help="the folder with dict.LANG.txt of both languages (and with the data)",
+    )
+    parser.add_argument("-o", "--output", required=True, metavar="FILE", help="the checkpoint to write")
+    options = parser.parse_args(arguments)
+
+    output = Path(options.output)
+    for path, option in zip((options.src2tgt, options.tgt2src), _OPTIONS, strict=True):
+        if output.exists() and os.path.exists(path) and output.samefile(path):
+            raise UserError(f"-o {output}: is the file of {option}; write to another file")
+    state, remarks = import_pair(options.src2tgt, options.tgt2src, options.data)
+    write_checkpoint(state, output)
+    for remark in remarks:
+        print(f"note: {remark}")
+    print(f"wrote {output}")

@@ -1,0 +1,145 @@
+"""A trained pair, loaded for use from Python."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from fairseq import checkpoint_utils
+from fairseq.dataclass.utils import overwrite_args_by_name
+from omegaconf import open_dict
+
+from ..common.errors import UserError
+from ..plugin.checkpoint import check_dictionary, data_directories, load_state
+from ..plugin.language_model import find_language_model
+from ..plugin.model import DualModel
+from ..plugin.task import DualTranslationConfig, DualTranslationTask
+from .evaluate import STAGES
+
+
+def find_checkpoint(run: str | os.PathLike[str]) -> Path:
+    """The checkpoint to use a pair by.
+
+    Args:
+        run: a checkpoint file; or a folder of ``scripts/train_dual.sh``, of which the best checkpoint of the stage
+            ``dual`` is taken, else of ``mle``, else of ``warmup``; or the folder of one stage (any folder of
+            checkpoints), of which the best is taken, else the last.
+
+    Raises:
+        UserError: there is none.
+    """
+    path = Path(run)
+    if path.is_file():
+        return path
+    if not path.is_dir():
+        raise UserError(f"{path}: there is no such folder or checkpoint")
+    if (path / "train").is_dir() and not any((path / stage).is_dir() for stage in STAGES):
+        path /= "train"  # scripts/demo.sh keeps its run beside its text
+    names = [f"{stage}/checkpoint_best.pt" for stage in reversed(STAGES)] + ["checkpoint_best.pt", "checkpoint_last.pt"]
+    for name in names:
+        if (path / name).is_file():
+            return path / name
+    raise UserError(f"{path}: holds no checkpoint of a pair ({', '.join(names)}); has scripts/train_dual.sh run?")
+
+
+def load_pair(
+    checkpoint: str | os.PathLike[str],
+    data: str | os.PathLike[str] | None = None,
+    source: str | None = None,
+    target: str | None = None,
+    device: str | torch.device | None = None,
+    overrides: dict[str, Any] | None = None,
+    state: dict[str, Any] | None = None,
+) -> tuple[DualModel, DualTranslationTask]:
+    """Load a pair's checkpoint, in evaluation mode.
+
+    Args:
+        checkpoint: of ``fairseq-train --task dual_translation``, or a folder: see :func:`find_checkpoint`.
+        data: a folder with ``dict.<lang>.txt`` of both languages; default: the one recorded in the checkpoint.
+        source, target: which of its languages the task's source and target are to be; default: as it was trained.
+        device: where to put the models; default: a GPU if there is one.
+        overrides: of fairseq's model and task options, e.g. ``{"src_lm": "lm.de.pt"}``.
+        state: what is in the checkpoint, where it has been read already; its ``cfg`` is changed.
+
+    The language models that it was trained with, or those in its run's folder, become ``task.cfg.src_lm`` and
+    ``tgt_lm`` where they are still there; None where they are not.
+
+    Returns:
+        (pair, task): ``pair.models["de-en"]`` is a plain fairseq model.
+
+    Raises:
+        UserError: the checkpoint is missing, unreadable, or no pair; the dictionaries or a language are not there, or
+            are not those that it was trained with.
+    """
+    path = os.fspath(checkpoint)
+    if os.path.isdir(path):
+        path = str(find_checkpoint(path))
+    if state is None:
+        state = load_state(path, "checkpoint")
+    name = getattr(state["cfg"].task, "_name", None) or getattr(state["cfg"].task, "task", None)
+    if name != "dual_translation":
+        raise UserError(f"{path}: is a checkpoint of --task {name}, not of a pair (--task dual_translation)")
+    changes = dict(overrides or {})
+    recorded = (state["cfg"].task.source_lang, state["cfg"].task.target_lang)
+    for language in (source, target):
+        if language not in (None, *recorded):
+            raise UserError(f"{path}: is a pair of {recorded[0]} and {recorded[1]}, without '{language}'")
+    source = source or next(language for language in recorded if language != target)
+    target = target or next(language for language in recorded if language != source)
+    changes["source_lang"], changes["target_lang"] = source, target
+    lms = dict(zip(recorded, (getattr(state["cfg"].task, n, None) for n in ("src_lm", "tgt_lm")), strict=True))
+    for option, language in (("src_lm", source), ("tgt_lm", target)):
+        changes.setdefault(option, find_language_model(language, lms[language], path))
+    folder = Path(os.fspath(data) if data is not None else state["cfg"].task.data.split(os.pathsep)[0])
+    own = Path(os.path.abspath(path)).parent.parent / "text"  # what a run keeps of its data
+    if data is None and not folder.is_dir() and own.is_dir():
+        folder = own
+    if not folder.is_dir():
+        raise UserError(
+            f"{path}: the folder of its dictionaries, {folder}, is not there; give the one that is (--data)"
+        )
+    known = {field.name for field in fields(DualTranslationConfig)}
+    if unknown := [name for name in changes if name not in known and name not in state["cfg"].model]:
+        raise UserError(f"{path}: {', '.join(unknown)}: no option of --task dual_translation or of this model")
+    with open_dict(state["cfg"].task):  # options that are younger than the checkpoint
+        state["cfg"].task.update({name: changes[name] for name in changes.keys() & known})
+    pair, task = model_of_state(path, state, folder, changes, device)
+    task.gone_language_models = [lm for lm in lms.values() if lm and lm not in (task.cfg.src_lm, task.cfg.tgt_lm)]
+    return pair, task
+
+
+def model_of_state(
+    path: str,
+    state: dict[str, Any],
+    data: Path,
+    overrides: dict[str, Any],
+    device: str | torch.device | None = None,
+) -> tuple[Any, Any]:
+    """The model of a checkpoint that has been read, in evaluation mode, and its task.
+
+    Args:
+        path, state: the checkpoint; ``state["cfg"]`` is changed.
+        data: the folder of the dictionaries.
+        overrides: of fairseq's model and task options that the checkpoint knows.
+        device: where to put the model; default: a GPU if there is one.
+
+    Raises:
+        UserError: the dictionaries are not those that the model was trained with.
+    """
+    stage = Path(os.path.abspath(path)).parent
+    as_trained = [stage, stage.parent / "text", *data_directories(state["cfg"].task)]
+    state["args"] = None  # older fairseq's, which would come before cfg
+    overwrite_args_by_name(state["cfg"], {**overrides, "data": os.fspath(data)})
+    try:
+        models, _, task = checkpoint_utils.load_model_ensemble_and_task([path], state=state)
+    except RuntimeError as error:
+        raise UserError(f"{path}: does not fit the dictionaries in {data}; give the data it was trained on") from error
+    sides = ((task.cfg.source_lang, task.source_dictionary), (task.cfg.target_lang, task.target_dictionary))
+    for language, dictionary in sides:
+        check_dictionary(dictionary, language, (d / f"dict.{language}.txt" for d in as_trained), path, "checkpoint")
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return models[0].eval().to(device), task

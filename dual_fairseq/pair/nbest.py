@@ -1,0 +1,86 @@
+"""Saved n-best lists: what fairseq-generate prints with ``--dual-inference-alpha 1 --nbest N``, and choices from it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..common.errors import UserError
+from ..plugin.dual_inference import COMPONENTS, Weights, read_component_line
+
+
+@dataclass
+class NBest:
+    """The translations of N sentences, up to K of each.
+
+    Args:
+        texts: by sentence number, best first as the beam search has them.
+        components: (N, K, 5) nats, see :data:`~dual_fairseq.plugin.dual_inference.COMPONENTS`; NaN beyond the last one.
+    """
+
+    texts: list[list[str]]
+    components: np.ndarray
+
+    def best(self, weights: Weights, lenpen: float) -> list[str]:
+        """The best translation of each sentence under some weights; '' where there is none."""
+        return self.take(best_of(self.components, weights, lenpen))
+
+    def take(self, chosen: np.ndarray) -> list[str]:
+        """(N,) which translation of each sentence → the translations; '' where there is none."""
+        return [texts[i] if texts else "" for texts, i in zip(self.texts, chosen, strict=True)]
+
+
+def best_of(components: np.ndarray, weights: Weights, lenpen: float) -> np.ndarray:
+    """(N, K, 5) components → (N,) which of the K is best; with plain weights the first, as the beam search has it."""
+    if weights.plain:
+        return np.zeros(len(components), dtype=np.int64)
+    return weights.score(components, lenpen).argmax(axis=1)
+
+
+def read_nbest(lines: Sequence[str], count: int, path: Path) -> NBest:
+    """The ``R-`` and ``H-`` lines of fairseq-generate's output; texts are tokens joined by spaces.
+
+    Args:
+        lines: its lines.
+        count: the number of sentences; one that is missing has no translations.
+        path: the file, for messages.
+
+    Raises:
+        UserError: components are missing, or there are more sentences.
+    """
+    texts: list[list[str]] = [[] for _ in range(count)]
+    components: list[list[np.ndarray]] = [[] for _ in range(count)]
+    try:
+        for line in lines:
+            if line.startswith("H-"):
+                head, _, tokens = line.split("\t", 2)
+                texts[int(head[2:])].append(tokens)
+            elif line.startswith("R-"):
+                number, values = read_component_line(line)
+                components[number].append(values)
+    except IndexError as error:
+        raise UserError(f"{path}: has more sentences than the {count} of the reference; give the same split") from error
+    except (ValueError, KeyError) as error:
+        raise UserError(f"{path}: is not what fairseq-generate printed, or was cut: {line[:60]!r}") from error
+    if [len(t) for t in texts] != [len(c) for c in components]:
+        raise UserError(
+            f"{path}: has not the component scores of every translation; make it with fairseq-generate "
+            "--task dual_translation --dual-inference-alpha 1 --nbest N"
+        )
+    if pieces := sum("@@ " in f"{text} " for of_sentence in texts for text in of_sentence):
+        raise UserError(
+            f"{path}: {pieces:,} translations hold BPE marks (@@); make it with fairseq-generate --remove-bpe"
+        )
+    missing = texts.count([])
+    if missing > count // 10:
+        raise UserError(
+            f"{path}: has no translation of {missing:,} of the reference's {count:,} sentences; give the same split"
+        )
+    table = np.full((count, max(map(len, texts), default=0) or 1, len(COMPONENTS)), np.nan)
+    for row, of_sentence in zip(table, components, strict=True):
+        if of_sentence:
+            row[: len(of_sentence)] = of_sentence
+    return NBest(texts, table)

@@ -1,0 +1,370 @@
+"""Raw text in, raw text out, with a trained pair.
+
+from dual_fairseq import DualTranslator
+
+pair = DualTranslator.from_pretrained("run")
+pair.translate(["Ein Hund rennt."], source="de", target="en")
+pair.translate_nbest(["A dog runs."], source="en", target="de", nbest=5)
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from fairseq import tasks, utils
+from fairseq.data import LanguagePairDataset
+from fairseq.dataclass.configs import GenerationConfig
+from torch import Tensor
+
+from ..common.errors import UserError
+from ..data.text import SEPARATOR, TextPipeline, indices, looks_foreign
+from ..plugin.dual_inference import read_choice
+from ..plugin.log_probs import length_sorted_batches
+from ..plugin.model import DualModel, parameter_like
+from ..plugin.task import DualTranslationTask
+from .load import find_checkpoint, load_pair
+
+logger = logging.getLogger(__name__)
+
+# As scripts/evaluate.sh sets them: the longest translation is a·(source tokens) + b tokens.
+MAX_LEN_A, MAX_LEN_B = 1.5, 20
+Weighting = float | str | os.PathLike[str]
+_SENTENCE_ENDS = set(".!?…。！？؟।")
+_WIDE_ENDS = set("。！？")  # no space follows them
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """One translation.
+
+    Attributes:
+        text: raw text, detokenised.
+        score: fairseq's: log P(translation | source), ``</s>`` included, in nats, divided by length ** lenpen (so with
+            lenpen 1 nats a token); with dual inference, the score that it was chosen by. Of a line translated in pieces
+            the mean over its pieces, by their lengths.
+        tokens: the tokens of the model (BPE pieces, characters or words), joined by spaces.
+    """
+
+    text: str
+    score: float
+    tokens: str
+
+
+class DualTranslator:
+    """A pair that translates raw text in both directions; made by :meth:`from_pretrained`.
+
+    Args:
+        pairs: one pair, or several of the same languages and dictionaries as an ensemble.
+        task: the task of one direction.
+        text: tokenisation and segmentation.
+
+    Attributes:
+        languages: the two languages, the source language of training first.
+    """
+
+    def __init__(self, pairs: Sequence[DualModel], task: DualTranslationTask, text: TextPipeline) -> None:
+        self.pairs = list(pairs)
+        self.text = text
+        self.languages: tuple[str, str] = (task.cfg.source_lang, task.cfg.target_lang)
+        if set(text.languages) != set(self.languages):
+            raise UserError(
+                f"{text.folder}: is text of {' and '.join(text.languages)}, but the pair's languages are "
+                f"{' and '.join(self.languages)}; give the folder that the pair was trained on"
+            )
+        self._tasks = {self.languages: task, self.languages[::-1]: _reversed(task)}
+        self._tasks[self.languages[::-1]].dual_inference_lms = task.dual_inference_lms  # loaded once
+        self._generators: dict[str, tuple[Any, Any]] = {}  # target language → what its last one was made for, and it
+        self._lenpen: dict[tuple[str, str], float] = {}  # of tuned weights
+        self._told: set[tuple[str, str]] = set()  # directions given text that looks foreign
+        for pair in self.pairs:
+            # without BeamableMM (of fconv), which binds a model to one beam size
+            pair.prepare_for_inference_(SimpleNamespace(generation=GenerationConfig(no_beamable_mm=True)))
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        run_dir: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+        dest: str | os.PathLike[str] | None = None,
+        device: str | torch.device | None = None,
+        fp16: bool = False,
+        dual_inference: Weighting | Mapping[str, Weighting] | None = None,
+        **overrides: Any,
+    ) -> DualTranslator:
+        """Load a trained pair.
+
+        Args:
+            run_dir: a folder of ``scripts/train_dual.sh`` or of one of its stages, or a checkpoint of a pair, see
+                :func:`find_checkpoint`; several translate together, as an ensemble.
+            dest: the folder that ``scripts/preprocess.sh`` wrote, where neither the run nor the checkpoint tells of it,
+                see :meth:`TextPipeline.of_checkpoint`.
+            device: where to put the models; default: a GPU if there is one.
+            fp16: half precision, on a GPU.
+            dual_inference: let both models and both language models choose among the translations of the beam: an α, or
+                the ``weights.json`` of ``dual-fairseq tune``, which counts for the language that it was tuned for; or
+                one for each target language.
+            overrides: of fairseq's model and task options, e.g. ``src_lm="lm.de.pt"``.
+
+        Raises:
+            UserError: there is no pair, or not all that belongs to it.
+        """
+        runs = [run_dir] if isinstance(run_dir, (str, os.PathLike)) else list(run_dir)
+        checkpoints = [find_checkpoint(run) for run in runs]
+        text = TextPipeline.of_checkpoint(checkpoints[0], dest)
+        if os.pathsep in str(text.dictionaries):
+            raise UserError(
+                f"{text.dictionaries}: fairseq takes '{os.pathsep}' for a separator of paths; rename the folder"
+            )
+        pairs = []
+        for checkpoint in checkpoints:
+            pair, task = load_pair(
+                checkpoint, text.dictionaries, device=device, overrides={"eval_bleu": False, **overrides}
+            )
+            if fp16 and not parameter_like(pair).is_cuda:
+                raise UserError("fp16: half precision needs a GPU; leave it out")
+            pairs.append(pair.half() if fp16 else pair)
+            logger.info("%s: %s", checkpoint, " and ".join(task.directions))
+            if pairs[0].models.keys() != pair.models.keys():
+                raise UserError(f"{checkpoint}: is not a pair of the same languages as {checkpoints[0]}")
+        translator = cls(pairs, task, text)
+        if dual_inference is not None:
+            translator._use_dual_inference(dual_inference)
+        return translator
+
+    def _use_dual_inference(self, given: Weighting | Mapping[str, Weighting]) -> None:
+        for direction, task in self._tasks.items():
+            own = given.get(direction[1]) if isinstance(given, Mapping) else given
+            if own is None:
+                continue
+            choice = read_choice(own)
+            if choice.language in (None, direction[1]):
+                task.dual_inference = choice.weights
+                self._lenpen[direction] = 1.0 if choice.lenpen is None else choice.lenpen
+            elif isinstance(given, Mapping):
+                raise UserError(f"{own}: was tuned for translations into {choice.language}, not {direction[1]}")
+
+    def chooses(self, target: str) -> bool:
+        """Whether translations into a language are chosen by dual inference."""
+        return any(task.dual_inference is not None for (_, into), task in self._tasks.items() if into == target)
+
+    def use_language_models(self, files: Mapping[str, str | None]) -> None:
+        """Language → the file of its language model, for dual inference; None leaves that of the pair's training."""
+        for (source, target), task in self._tasks.items():
+            task.cfg.src_lm = files.get(source) or task.cfg.src_lm
+            task.cfg.tgt_lm = files.get(target) or task.cfg.tgt_lm
+        self._generators.clear()
+
+    def direction(self, source: str | None = None, target: str | None = None) -> tuple[str, str]:
+        """(source, target), of which one may be left out.
+
+        Raises:
+            UserError: these are not the pair's two languages.
+        """
+        first, second = self.languages
+        if source is None and target is not None:
+            source = first if target == second else second
+        elif target is None and source is not None:
+            target = first if source == second else second
+        for direction in self._tasks:
+            if direction == (source, target):
+                return direction
+        asked = f"{source} to {target}" if source is not None else "no language was given"
+        raise UserError(f"{asked}: this pair translates {first} to {second} and {second} to {first}")
+
+    def translate(
+        self, texts: Iterable[str], source: str | None = None, target: str | None = None, **options: Any
+    ) -> list[str]:
+        """The best translation of each text.
+
+        Args:
+            texts: raw text, a sentence each.
+            source, target: the languages; one of them may be left out.
+            options: of :meth:`translate_nbest`.
+
+        Returns:
+            Raw text, in the order of ``texts``.
+        """
+        return [best[0].text for best in self.translate_nbest(texts, source, target, nbest=1, **options)]
+
+    def translate_nbest(
+        self,
+        texts: Iterable[str],
+        source: str | None = None,
+        target: str | None = None,
+        *,
+        nbest: int = 1,
+        beam: int = 5,
+        lenpen: float | None = None,
+        max_tokens: int = 4096,
+        first: int = 1,
+        advance: Callable[[int], object] = lambda count: None,
+        **generation: Any,
+    ) -> list[list[Hypothesis]]:
+        """The ``nbest`` best translations of each text, best first.
+
+        Texts of like length are translated together. An empty text has one translation: the empty one, with score 0.
+        A text of more tokens than the model takes is cut into its sentences (or into pieces that the model takes, where
+        it has no sentence ends); their translations are joined, and a warning is logged.
+
+        Args:
+            texts: raw text, a sentence each.
+            source, target: the languages; one of them may be left out.
+            nbest: how many, at most ``beam``.
+            beam: beam size.
+            lenpen: length penalty; above 1 favours longer translations. Default: 1, or the one of tuned weights.
+            max_tokens: padded source tokens in a batch.
+            first: the number of the first text, in warnings.
+            advance: called after each batch with the number of texts that are done.
+            generation: further options of fairseq's generation (fields of its ``GenerationConfig``), as
+                ``no_repeat_ngram_size=3``.
+
+        Returns:
+            A list a text, in the order of ``texts``.
+
+        Raises:
+            UserError: the languages are not the pair's, an option's value makes no sense, or a GPU's memory ran out.
+            TypeError: there is no such option, or ``texts`` is one string.
+        """
+        if isinstance(texts, str):
+            raise TypeError("texts: give a list of strings, not one string")
+        if unknown := generation.keys() - {field.name for field in fields(GenerationConfig)}:
+            raise TypeError(f"no option of translation or of fairseq's GenerationConfig: {', '.join(sorted(unknown))}")
+        for name, value in (("beam", beam), ("nbest", nbest), ("max_tokens", max_tokens)):
+            if value < 1:
+                raise UserError(f"{name} {value}: give a whole number above 0")
+        if nbest > beam:
+            raise UserError(f"nbest {nbest}: needs a beam of that size, not {beam}")
+        source, target = self.direction(source, target)
+        task = self._tasks[source, target]
+        if lenpen is None:
+            lenpen = self._lenpen.get((source, target), 1.0)
+        generator = self._build_generator(
+            task, {"max_len_a": MAX_LEN_A, "max_len_b": MAX_LEN_B, **generation, "beam": beam, "lenpen": lenpen}
+        )
+        limit = int(min(task.max_positions()[0], *(pair.max_positions()[0] for pair in self.pairs))) - 1  # </s>
+
+        pieces: list[Tensor] = []
+        text_of: list[int] = []  # piece → text
+        left: list[int] = []  # pieces of each text that are not translated yet
+        for number, text in enumerate(texts):
+            tokens = self.text.encode(text, source).split()
+            parts = _pieces(tokens, limit, self.text.subword.space) if tokens else []
+            if len(parts) > 1:
+                logger.warning(
+                    "line %d: %s tokens, over the %s that this model takes; translated in %d pieces",
+                    first + number, f"{len(tokens):,}", f"{limit:,}", len(parts),
+                )  # fmt: skip
+            pieces += [indices(part, task.source_dictionary) for part in parts]
+            text_of += [number] * len(parts)
+            left.append(len(parts))
+        if (source, target) not in self._told and looks_foreign(pieces, task.source_dictionary):
+            self._told.add((source, target))  # once for a file
+            logger.warning(
+                "lines %d to %d: most tokens are unknown to the models; is the text %s?",
+                first, first + len(left) - 1, source,
+            )  # fmt: skip
+        advance(left.count(0))
+
+        found: list[list[tuple[str, float]]] = [[] for _ in pieces]
+        for number, hypotheses in self._search(task, generator, pieces, max_tokens, nbest):
+            found[number] = hypotheses
+            left[text_of[number]] -= 1
+            if left[text_of[number]] == 0:
+                advance(1)
+        results: list[list[list[tuple[str, float]]]] = [[] for _ in left]
+        for number, hypotheses in zip(text_of, found, strict=True):
+            results[number].append(hypotheses)
+        return [self._joined(parts, target) for parts in results]
+
+    def _build_generator(self, task: DualTranslationTask, options: dict[str, Any]) -> Any:
+        made_for, generator = self._generators.get(task.cfg.target_lang, (None, None))
+        if made_for != options:
+            generator = task.build_generator(self.pairs, GenerationConfig(**options))
+            self._generators[task.cfg.target_lang] = (options, generator)
+        return generator
+
+    def _search(
+        self, task: DualTranslationTask, generator: Any, pieces: list[Tensor], max_tokens: int, nbest: int
+    ) -> Iterable[tuple[int, list[tuple[str, float]]]]:
+        """Yields (index of a piece, its (tokens, score), best first), batch by batch, the longest first."""
+        device = parameter_like(self.pairs[0]).device
+        sizes = [len(piece) for piece in pieces]
+        dictionary = task.target_dictionary
+        dataset = LanguagePairDataset(
+            pieces, sizes, task.source_dictionary, tgt_dict=dictionary, left_pad_source=task.cfg.left_pad_source,
+            shuffle=False,
+        )  # fmt: skip
+        for batch in length_sorted_batches(np.asarray(sizes), max_tokens):
+            sample = dataset.collater([dataset[int(i)] for i in batch])
+            sample = utils.apply_to_sample(lambda tensor: tensor.to(device), sample)
+            try:
+                beams = task.inference_step(generator, self.pairs, sample)
+            except torch.OutOfMemoryError:
+                raise UserError(
+                    f"the GPU's memory does not hold {len(batch)} sentences of up to {sizes[batch[0]]} tokens; give a "
+                    f"smaller max_tokens (--max-tokens) than {max_tokens}, or a smaller beam"
+                ) from None
+            for number, hypotheses in zip(sample["id"].tolist(), beams, strict=True):
+                yield number, [(dictionary.string(h["tokens"].cpu()), float(h["score"])) for h in hypotheses[:nbest]]
+
+    def _joined(self, parts: list[list[tuple[str, float]]], target: str) -> list[Hypothesis]:
+        """The n-best list of a text from those of its pieces, of which the shortest counts."""
+        if not parts:
+            return [Hypothesis("", 0.0, "")]
+        hypotheses = []
+        for ranked in zip(*parts, strict=False):
+            tokens = self.text.join([tokens for tokens, _ in ranked])
+            lengths = [len(tokens.split()) + 1 for tokens, _ in ranked]  # with </s>
+            score = sum(score * n for (_, score), n in zip(ranked, lengths, strict=True)) / sum(lengths)
+            hypotheses.append(Hypothesis(self.text.decode(tokens, target), score, tokens))
+        return hypotheses
+
+
+def _reversed(task: DualTranslationTask) -> DualTranslationTask:
+    """The task of the other direction, over the same dictionaries."""
+    cfg = copy.deepcopy(task.cfg)
+    cfg.source_lang, cfg.target_lang = task.cfg.target_lang, task.cfg.source_lang
+    cfg.src_lm, cfg.tgt_lm = task.cfg.tgt_lm, task.cfg.src_lm
+    return tasks.setup_task(cfg, from_checkpoint=True)
+
+
+def _pieces(tokens: list[str], limit: int, space: str = "") -> list[list[str]]:
+    """Tokens in pieces of at most ``limit``.
+
+    What has to be cut at all is cut into its sentences, since models trained on sentences lose most of a long text; a
+    sentence over the limit ends with a word, or where it must.
+
+    Args:
+        tokens: of a line.
+        limit: most tokens of a piece.
+        space: the token between two words, where tokens are characters; a piece neither begins nor ends with it.
+    """
+    if len(tokens) <= limit:
+        return [tokens]
+    pieces: list[list[str]] = [[]]
+    for token, following in zip(tokens, [*tokens[1:], ""], strict=True):
+        if space and token == space and not pieces[-1]:
+            continue
+        pieces[-1].append(token)
+        if token in _SENTENCE_ENDS and following not in _SENTENCE_ENDS and _ends_word(token, following, space):
+            pieces.append([])
+        elif len(pieces[-1]) == limit:
+            last = [*zip(pieces[-1], [*pieces[-1][1:], following], strict=True)]
+            end = next((i for i in range(limit, 0, -1) if _ends_word(*last[i - 1], space)), limit)
+            rest = pieces[-1][end:]
+            pieces[-1:] = [pieces[-1][:end], rest[1:] if space and rest[:1] == [space] else rest]
+    return [piece for piece in pieces if piece]
+
+
+def _ends_word(token: str, following: str, space: str) -> bool:
+    """Whether a word ends between two tokens; after the last one there is ""."""
+    if not space:
+        return not token.endswith(SEPARATOR)
+    return following in (space, "") or token in _WIDE_ENDS

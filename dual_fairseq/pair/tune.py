@@ -1,0 +1,272 @@
+"""Tune the weights of dual inference on saved n-best lists of the validation text.
+
+    fairseq-generate ... --gen-subset valid --remove-bpe --nbest 5 --dual-inference-alpha 1 > nbest.txt
+    dual-fairseq tune nbest.txt --reference valid.en --target-lang en --out tuned
+
+No model runs: the components of every translation are in the list. Prints BLEU, chrF and length ratio by α, finds the
+best α and the best weights of the general form, and writes tuned/weights.json, tuned/alpha.tsv and tuned/tuning.png.
+scripts/evaluate.sh does all of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sacrebleu.metrics import BLEU, CHRF
+
+from ..common.errors import UserError
+from ..common.progress import Progress
+from ..plugin.dual_inference import Weights
+from .evaluate import aligned, bleu_metric, detokenize, read_lines, write_whole
+from .nbest import NBest, best_of, read_nbest
+
+ALPHAS = np.linspace(0, 1, 21)
+# The general form is searched on a coarse grid, then on a finer one around its best point; the optimum is looked for
+# on a plateau, not on a spike. (from, to, step) of the weights of log P(x|y), log P(y) and |y| (nats a token):
+GRID = {"reverse": (0.0, 3.0, 0.2), "lm": (0.0, 2.4, 0.2), "length": (-1.0, 6.0, 0.5)}
+FINER = 4
+FORMS = ("plain", "alpha", "general")
+LENPENS = np.linspace(0, 3, 31).round(1)
+
+
+def detokenize_all(texts: Sequence[Sequence[str]], language: str, tokenizer: str) -> list[list[str]]:
+    """See :func:`~dual_fairseq.pair.evaluate.detokenize`."""
+    flat = iter(detokenize([text for of_sentence in texts for text in of_sentence], language, tokenizer))
+    return [[next(flat) for _ in of_sentence] for of_sentence in texts]
+
+
+class CorpusBleu:
+    """Corpus BLEU of any choice of one translation a sentence, from counts made once.
+
+    Args:
+        texts, references: of N sentences: up to K translations, and the reference.
+        metric: sacreBLEU's.
+    """
+
+    def __init__(self, texts: Sequence[Sequence[str]], references: Sequence[str], metric: BLEU) -> None:
+        order = metric.max_ngram_order
+        width = max(map(len, texts), default=0) or 1
+        self.order = order
+        self.counts = np.zeros((len(texts), width, 2 * order + 2), dtype=np.int64)
+        for row, of_sentence, reference in zip(self.counts, texts, references, strict=True):
+            for k, text in enumerate(of_sentence or [""]):
+                bleu = metric.corpus_score([text], [[reference]])
+                row[k] = [*bleu.counts, *bleu.totals, bleu.sys_len, bleu.ref_len]
+
+    def score(self, chosen: np.ndarray) -> float:
+        """(N,) which translation of each sentence is chosen → BLEU, 0 to 100."""
+        return self._bleu(self._of(chosen).sum(axis=0))
+
+    def resampled(self, chosen: np.ndarray, draws: np.ndarray) -> np.ndarray:
+        """(N,) choices, (R, N) how often each sentence is drawn → (R,) BLEU."""
+        return np.array([self._bleu(counts) for counts in draws @ self._of(chosen)])
+
+    def _of(self, chosen: np.ndarray) -> np.ndarray:
+        return self.counts[np.arange(len(chosen)), chosen]
+
+    def _bleu(self, counts: np.ndarray) -> float:
+        *ngrams, sys_len, ref_len = counts.tolist()
+        return BLEU.compute_bleu(
+            correct=ngrams[: self.order], total=ngrams[self.order :], sys_len=sys_len, ref_len=ref_len,
+            smooth_method="exp",
+        ).score  # fmt: skip
+
+
+def tune_lenpen(nbest: NBest, bleu: CorpusBleu, lenpen: float) -> float:
+    """A length penalty for plain generation: of those that are as good as the best, the nearest to ``lenpen``.
+
+    As good is what is behind the best by no more than one standard error of the difference (bootstrap over sentences):
+    BLEU is often flat in the length penalty, its maximum then the validation text's own and far out (the rule of one
+    standard error of Breiman et al. 1984, §3.4.3).
+    """
+    count = len(nbest.texts)
+    draws = np.random.default_rng(1).multinomial(count, np.full(count, 1 / count), 200)
+    candidates = sorted({lenpen, *LENPENS.tolist()}, key=lambda x: (abs(x - lenpen), x))
+    chosen = [Weights().score(nbest.components, x).argmax(axis=1) for x in candidates]
+    scores = [bleu.score(c) for c in chosen]
+    best = max(range(len(candidates)), key=lambda i: (scores[i], -candidates[i]))
+    of_best = bleu.resampled(chosen[best], draws)
+    return next(  # the best itself at the latest
+        candidate
+        for candidate, c, score in zip(candidates, chosen, scores, strict=True)
+        if scores[best] - score <= np.std(of_best - bleu.resampled(c, draws))
+    )
+
+
+def grid_search(nbest: NBest, bleu: CorpusBleu) -> Weights:
+    """The weights of the general form (lenpen 0) in the middle of the best plateau of BLEU.
+
+    Every point of a grid is scored and replaced by the mean of itself and its neighbours: a single peak among lower
+    points is the validation text's own and would not be met again.
+    """
+    best = _best_point(nbest, bleu, [np.arange(low, high + step / 2, step) for low, high, step in GRID.values()])
+    axes = []
+    for centre, (low, high, step) in zip(best, GRID.values(), strict=True):
+        axis = centre + np.linspace(-step, step, 2 * FINER + 1)
+        axes.append(axis[(axis > low - step / 2) & (axis < high + step / 2)])
+    reverse, lm, length = (round(float(value), 4) for value in _best_point(nbest, bleu, axes))
+    return Weights(1.0, reverse=reverse, lm=lm, length=length)
+
+
+def _best_point(nbest: NBest, bleu: CorpusBleu, axes: Sequence[np.ndarray]) -> list[float]:
+    surface = np.empty([len(axis) for axis in axes])
+    with Progress("tune", surface.size, "points of the grid") as progress:
+        for index in np.ndindex(*surface.shape):
+            weights = Weights(1.0, **{name: axis[i] for name, axis, i in zip(GRID, axes, index, strict=True)})
+            surface[index] = bleu.score(best_of(nbest.components, weights, 0.0))
+            progress.update(1)
+    best = np.unravel_index(_smooth(surface).argmax(), surface.shape)
+    return [float(axis[i]) for axis, i in zip(axes, best, strict=True)]
+
+
+def _smooth(surface: np.ndarray) -> np.ndarray:
+    """The mean of every point and its neighbours in all directions; beyond the edge there are none."""
+    total, count = np.pad(surface, 1), np.pad(np.ones_like(surface), 1)
+    for axis in range(surface.ndim):
+        total, count = (a + np.roll(a, 1, axis) + np.roll(a, -1, axis) for a in (total, count))
+    inner = (slice(1, -1),) * surface.ndim
+    return (total / np.maximum(count, 1))[inner]
+
+
+def tune(nbest: NBest, references: Sequence[str], language: str, lenpen: float, tokenize: str | None) -> dict[str, Any]:
+    """Scores by α and by the general form's best weights.
+
+    Args:
+        nbest, references: of the validation text.
+        language: the target language.
+        lenpen: length penalty of plain generation and of the α form; that of the general form is 0, for it has a
+            weight of the length.
+        tokenize: a sacreBLEU tokenizer; see :func:`~dual_fairseq.pair.evaluate.bleu_metric`.
+
+    Returns:
+        What weights.json holds: of each of :data:`FORMS` its weights, lenpen, BLEU, chrF and length ratio; ``lenpen``,
+        plain generation with a length penalty of its own (:func:`tune_lenpen`); which form is best; the target
+        language; and ``by_alpha``, the same for every α. The α form is missing where no LM of the source was at hand.
+
+    Raises:
+        UserError: no component but log P(y|x) is there.
+    """
+    metric = bleu_metric(language, tokenize)
+    bleu = CorpusBleu(nbest.texts, references, metric)
+    chrf = CHRF()
+
+    def row(weights: Weights, lenpen: float, chosen: np.ndarray | None = None) -> dict[str, Any]:
+        hypotheses = nbest.take(best_of(nbest.components, weights, lenpen) if chosen is None else chosen)
+        score = metric.corpus_score(hypotheses, [references])
+        return {
+            "weights": asdict(weights), "lenpen": lenpen, "bleu": score.score,
+            "chrf": chrf.corpus_score(hypotheses, [references]).score,
+            "length_ratio": score.sys_len / max(score.ref_len, 1),
+        }  # fmt: skip
+
+    known = ~np.isnan(nbest.components).all(axis=(0, 1))
+    result: dict[str, Any] = {"target_lang": language, "plain": row(Weights(), lenpen)}
+    # a fair baseline has a length penalty of its own, for the general form has a weight of the length
+    tuned = tune_lenpen(nbest, bleu, lenpen)
+    result["lenpen"] = row(Weights(), tuned, Weights().score(nbest.components, tuned).argmax(axis=1))
+    if known[1:4].all():
+        result["by_alpha"] = [{"alpha": round(float(a), 4), **row(Weights.of_alpha(float(a)), lenpen)} for a in ALPHAS]
+        result["alpha"] = max(result["by_alpha"], key=lambda r: (r["bleu"], r["alpha"]))
+    if known[1] and known[2]:
+        result["general"] = row(grid_search(nbest, bleu), 0.0)
+    if not {"alpha", "general"} & result.keys():
+        raise UserError("the n-best list has no language model scores; give fairseq-generate --src-lm and --tgt-lm")
+    result["best"] = max((form for form in FORMS if form in result), key=lambda form: result[form]["bleu"])
+    return result
+
+
+def options_of(row: dict[str, Any], alpha: float | None = None) -> str:
+    """What to give fairseq-generate for a row of :func:`tune`."""
+    if alpha is not None:
+        return f"--dual-inference-alpha {alpha:g} --lenpen {row['lenpen']:g}"
+    weights = row["weights"]
+    names = ("reverse", "lm", "length")
+    return " ".join([*(f"--dual-inference-{n}-weight {weights[n]:g}" for n in names), f"--lenpen {row['lenpen']:g}"])
+
+
+def table(result: dict[str, Any]) -> str:
+    """The result as plain text: by α, by form, and the options that stand for the forms."""
+    rows = [("", "", "BLEU", "chrF", "length ratio")]
+
+    def line(name: str, row: dict[str, Any]) -> None:
+        rows.append((name, "", f"{row['bleu']:.2f}", f"{row['chrf']:.2f}", f"{row['length_ratio']:.3f}"))
+
+    for row in result.get("by_alpha", []):
+        line(f"α = {row['alpha']:.2f}", row)
+    line("plain", result["plain"])
+    line(f"plain, lenpen {result['lenpen']['lenpen']:.1f}", result["lenpen"])
+    options = []
+    if "alpha" in result:
+        line("best α", result["alpha"])
+        options.append("best α:       " + options_of(result["alpha"], result["alpha"]["alpha"]))
+    if "general" in result:
+        line("general form", result["general"])
+        options.append("general form: " + options_of(result["general"]))
+    return "\n".join([aligned(rows), "", "as options of fairseq-generate:", *options])
+
+
+def picture(result: dict[str, Any], out: Path, title: str) -> None:
+    """BLEU, chrF and length ratio over α, with the other forms as lines."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, panels = plt.subplots(1, 3, figsize=(13, 3.8), layout="constrained")
+    for axes, key, name in zip(panels, ("bleu", "chrf", "length_ratio"), ("BLEU", "chrF", "length ratio"), strict=True):
+        if "by_alpha" in result:
+            axes.plot([r["alpha"] for r in result["by_alpha"]], [r[key] for r in result["by_alpha"]], marker=".")
+        for form, colour in (("plain", "0.5"), ("general", "tab:green")):
+            if form in result:
+                axes.axhline(result[form][key], color=colour, linestyle="--", label=f"{form} ({result[form][key]:.2f})")
+        axes.set_xlabel("α (1: plain generation)")
+        axes.set_title(name)
+        axes.grid(alpha=0.25)
+        axes.legend(fontsize=8)
+    figure.suptitle(title)
+    figure.savefig(out, dpi=110)
+    plt.close(figure)
+
+
+def write(result: dict[str, Any], out: Path, title: str) -> None:
+    """Write alpha.tsv, tuning.png and, last, weights.json."""
+    out.mkdir(parents=True, exist_ok=True)
+    lines = ["alpha\tbleu\tchrf\tlength_ratio"]
+    for row in result.get("by_alpha", []):
+        lines.append(f"{row['alpha']:g}\t{row['bleu']:.4f}\t{row['chrf']:.4f}\t{row['length_ratio']:.4f}")
+    write_whole(out / "alpha.tsv", "\n".join(lines) + "\n")
+    picture(result, out / "tuning.png", title)
+    write_whole(out / "weights.json", json.dumps(result, indent=1) + "\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line; see the first lines of this file."""
+    parser = argparse.ArgumentParser(
+        prog="dual-fairseq tune", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "nbest", type=Path, nargs="+", help="what fairseq-generate printed (with --results-path, both files)"
+    )
+    parser.add_argument("--reference", type=Path, required=True, help="the references, raw text, a sentence a line")
+    parser.add_argument("--target-lang", "-t", required=True, metavar="LANG")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="gets weights.json, alpha.tsv, tuning.png"
+    )
+    parser.add_argument("--tokenizer", choices=("moses", "none"), default="moses", help="what to undo in the list")
+    parser.add_argument("--lenpen", type=float, default=1.0, help="of plain generation and of the α form (default 1)")
+    parser.add_argument("--sacrebleu-tokenize", metavar="NAME")
+    options = parser.parse_args(arguments)
+
+    references = read_lines(options.reference)
+    lines = [line for path in options.nbest for line in read_lines(path)]
+    nbest = read_nbest(lines, len(references), options.nbest[0])
+    nbest.texts = detokenize_all(nbest.texts, options.target_lang, options.tokenizer)
+    result = tune(nbest, references, options.target_lang, options.lenpen, options.sacrebleu_tokenize)
+    write(result, options.out, f"{options.nbest[0].name}, {len(references)} sentences")
+    print(table(result))

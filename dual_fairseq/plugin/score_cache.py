@@ -1,0 +1,190 @@
+"""log P(x) and log P(y) of a data set, computed once.
+
+The language models are frozen, so their scores of a training pair never change. One file a language keeps them:
+float32, one number a sentence, memory-mapped, named after the content of everything that they follow from (language
+model, dictionary, sentences), so that a stale file can never be taken for a fresh one. A file gets its name when it is
+complete: neither a crash nor two runs at once can leave half a file that is believed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from fairseq.data import Dictionary, data_utils
+from fairseq.data.indexed_dataset import MMapIndexedDataset
+
+from ..common.errors import UserError
+from ..common.files import whole_file
+from ..common.progress import Progress
+from .language_model import FrozenLanguageModel
+from .log_probs import length_sorted_batches
+
+logger = logging.getLogger(__name__)
+
+_FORMAT = b"dual_fairseq language model scores 1"
+_BATCH_TOKENS = 16_384
+_BLOCK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The scores of one language's side of a data set.
+
+    Args:
+        log_probs: (N,) float32 in nats, sentence i of the data set at i; NaN where a sentence is too long for the LM.
+        max_positions: the longest sentence that the language model scores, in tokens.
+    """
+
+    log_probs: np.ndarray
+    max_positions: int
+
+
+class ScoreCache:
+    """A directory of score files.
+
+    Args:
+        directory: made if it is missing.
+        cpu: compute on the CPU even where there is a GPU.
+
+    Raises:
+        UserError: the directory cannot be made or written to.
+    """
+
+    def __init__(self, directory: str, cpu: bool) -> None:
+        self.directory = Path(directory)
+        self.device = torch.device("cuda" if torch.cuda.is_available() and not cpu else "cpu")
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=self.directory).close()
+        except OSError as error:
+            raise _cannot_use(self.directory, error) from error
+
+    def scores(
+        self,
+        sentences: Any,
+        sizes: np.ndarray,
+        dictionary: Dictionary,
+        lm_path: str,
+        load: Callable[[], FrozenLanguageModel],
+        name: str,
+    ) -> Scores:
+        """The scores of ``sentences``, read where they are known, else computed by all processes of the run together.
+
+        Args:
+            sentences: N token tensors, each ending in ``</s>``.
+            sizes: (N,) their lengths in tokens.
+            dictionary: of their language.
+            lm_path: the language model's checkpoint, which is only hashed unless there is something to compute.
+            load: loads it.
+            name: of split and language, for file names and messages.
+
+        Raises:
+            UserError: the language model cannot be read, or the directory not be written to.
+        """
+        path = self.directory / f"{name}.{cache_key(lm_path, dictionary, sentences)}.npy"
+        found = _agree(path.is_file())
+        if not found:
+            self._compute(path, sentences, sizes, dictionary, load, name)
+        try:
+            log_probs = np.load(path, mmap_mode="r", allow_pickle=False)
+            limits = json.loads(path.with_suffix(".json").read_text())
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path}: cannot be read ({error}); remove it, it will be computed again") from error
+        if log_probs.shape != (len(sentences),):
+            raise UserError(f"{path}: has {log_probs.shape} scores for {len(sentences)} sentences; remove it")
+        if found:
+            logger.info("%s: language model scores of %s read", path, name)
+        return Scores(log_probs, limits["max_positions"])
+
+    def _compute(self, path: Path, sentences, sizes, dictionary: Dictionary, load, name: str) -> None:
+        lm = load()
+        limit = int(min(lm.max_positions, np.iinfo(np.int64).max))
+        rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+        log_probs = np.zeros(len(sentences), dtype=np.float32)
+        too_long = np.asarray(sizes) > limit
+        log_probs[too_long] = np.nan if rank == 0 else 0.0
+        like = torch.zeros((), device=self.device)
+        batches = list(length_sorted_batches(np.where(too_long, 0, sizes), _BATCH_TOKENS))[rank::world]
+        total = sum(len(batch) for batch in batches)
+        title = f"LM scores of {name}"
+        share = f" (this process's share; there are {world})" if world > 1 else ""
+
+        def tell(_: str) -> None:
+            logger.info("%s: %s of %s%s", title, f"{progress.done:,}", f"{total:,}", share)
+
+        if rank == 0:
+            logger.info("%s: %s sentences to score", title, f"{len(sentences):,}")
+        with Progress(title, total, shown=rank == 0, tell=tell) as progress:
+            for batch in batches:
+                tokens = data_utils.collate_tokens([sentences[i] for i in batch], dictionary.pad())
+                log_probs[batch] = lm.sentence_log_prob(tokens.long().to(self.device), like).cpu().numpy()
+                progress.update(len(batch))
+        if world > 1:
+            _sum_over_processes(log_probs, self.device)
+        if rank == 0:
+            try:
+                limits = json.dumps({"max_positions": limit}).encode()
+                with whole_file(path.with_suffix(".json"), sync=True) as file:
+                    file.write(limits)
+                with whole_file(path, sync=True) as file:
+                    np.save(file, log_probs, allow_pickle=False)
+            except OSError as error:
+                raise _cannot_use(self.directory, error) from error
+        if world > 1:
+            dist.barrier()
+
+
+def cache_key(lm_path: str, dictionary: Dictionary, sentences: Any) -> str:
+    """A digest of the content that the scores follow from: language model, dictionary, sentences."""
+    digest = hashlib.sha256(_FORMAT)
+    parts = [_file_blocks(Path(lm_path)), ["\n".join(dictionary.symbols).encode()], *_sentence_blocks(sentences)]
+    for part in parts:
+        of_part = hashlib.sha256()
+        for block in part:
+            of_part.update(block)
+        digest.update(of_part.digest())
+    return digest.hexdigest()[:32]
+
+
+def _file_blocks(path: Path) -> Iterator[bytes]:
+    with open(path, "rb") as file:
+        while block := file.read(_BLOCK):
+            yield block
+
+
+def _sentence_blocks(sentences: Any) -> list[Iterable[bytes]]:
+    """The sentences' content: of fairseq's memory-mapped files as it lies on disk, of anything else token by token."""
+    if isinstance(sentences, MMapIndexedDataset):
+        return [_file_blocks(Path(sentences._path + suffix)) for suffix in (".idx", ".bin")]
+    return [(np.asarray(sentences[i], dtype=np.int64).tobytes() + b"\n" for i in range(len(sentences)))]
+
+
+def _agree(found: bool) -> bool:
+    """Whether every process sees the file: what one has to compute, all do."""
+    if not dist.is_initialized():
+        return found
+    votes: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(votes, found)
+    return all(votes)
+
+
+def _sum_over_processes(values: np.ndarray, device: torch.device) -> None:
+    """Add up the processes' parts in place; each sentence is 0 but in one of them."""
+    for start in range(0, len(values), _BLOCK):
+        block = torch.from_numpy(values[start : start + _BLOCK]).to(device)
+        dist.all_reduce(block)
+        values[start : start + _BLOCK] = block.cpu().numpy()
+
+
+def _cannot_use(directory: Path, error: OSError) -> UserError:
+    return UserError(f"--lm-score-cache {directory}: cannot be used ({error.strerror}); mend that or choose another")

@@ -1,0 +1,162 @@
+"""The end of ``make demo``: a table, a picture and a page about a run on the embedded corpus, whose limits are known.
+
+``dual-fairseq demo-page RUN`` reads what ``scripts/demo.sh`` left in RUN and writes RUN/report/.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fairseq.data.data_utils import load_indexed_dataset
+
+from ..common.errors import UserError
+from ..pair.evaluate import STAGES, aligned, read_lines, write_whole
+from ..report import Options, build
+from .runs import Run, arrow, read_run, systems
+from .scores import number
+
+SOURCE, TARGET = "de", "en"
+DIRECTIONS = {f"{SOURCE}-{TARGET}": TARGET, f"{TARGET}-{SOURCE}": SOURCE}  # direction → its target language
+TRUTH = {f"{SOURCE}-{TARGET}": "log_p_en_given_de", f"{TARGET}-{SOURCE}": "log_p_de_given_en"}
+HEAD = ("direction", "system", "BLEU", "chrF", "NLL bits/token", "above the limit", "mean |gap| nats", "BLEU re-scored")
+
+
+@dataclass
+class Row:
+    """One system in one direction on the test text."""
+
+    direction: str
+    system: str
+    bleu: float
+    chrf: float
+    nll: float  # bits per target token, </s> included
+    limit: float  # the truth's own NLL of the same tokens: no model can expect less
+    gap: float  # mean |gap|, nats a sentence pair
+    rescored: float | None = None  # BLEU with dual inference
+
+    def cells(self) -> tuple[str, ...]:
+        return (
+            arrow(self.direction), self.system, f"{self.bleu:.2f}", f"{self.chrf:.2f}", f"{self.nll:.3f}",
+            f"+{self.nll - self.limit:.3f}", f"{self.gap:.2f}", number(self.rescored, 2),
+        )  # fmt: skip
+
+
+def read_json(path: Path) -> Any:
+    """Raises: UserError: the file is not there."""
+    return json.loads("\n".join(read_lines(path)))
+
+
+def entropy_limits(run: Path, split: str) -> dict[str, float]:
+    """The truth's NLL of a split, −log₂ P(target | source) a BPE token, by direction.
+
+    A segmentation is a function of the sentence, so the probability of the tokens is that of the sentence.
+
+    Raises:
+        UserError: the binarized split is not the whole text that the truth was computed of.
+    """
+    truth = read_json(run / "text" / "truth.json")["splits"][split]
+    limits = {}
+    for direction, language in DIRECTIONS.items():
+        path = run / "data" / "dual" / f"{split}.{SOURCE}-{TARGET}.{language}"
+        sentences = load_indexed_dataset(str(path), None)
+        if sentences is None or len(sentences) != truth["sentences"]:
+            raise UserError(f"{path}: is not the text of {run / 'text'}; remove {run} and run the demo again")
+        limits[direction] = -truth[TRUTH[direction]] / math.log(2) / int(sentences.sizes.sum())
+    return limits
+
+
+def result_rows(run: Path, split: str = "test") -> list[Row]:
+    """The table: direction by direction, the systems in the order of :data:`~dual_fairseq.pair.evaluate.STAGES`."""
+    limits = entropy_limits(run, split)
+    scores = {name: read_json(run / "train" / stage / "eval" / split / "scores.json") for stage, name in STAGES.items()}
+    return [
+        Row(
+            direction, name, s[direction]["bleu"], s[direction]["chrf"], s[direction]["nll_bits_per_token"],
+            limits[direction], s["gap_abs"], (s[direction].get("dual_inference") or {}).get("bleu"),
+        )
+        for direction in DIRECTIONS
+        for name, s in scores.items()
+    ]  # fmt: skip
+
+
+def text_table(rows: Sequence[Row]) -> str:
+    """The table as plain text."""
+    return aligned([HEAD, *(row.cells() for row in rows)])
+
+
+def picture(run: Run, rows: Sequence[Row], limits: Mapping[str, float], out: Path) -> None:
+    """Validation NLL and BLEU over updates, and the gap of every system on the test text."""
+    import matplotlib.pyplot as plt
+
+    from .pictures import LOOK, STAGE_COLOURS, draw_curves
+
+    shown = systems([run])
+    with plt.rc_context(LOOK):
+        figure, axes = plt.subplots(2, 3, figsize=(15, 8), layout="constrained")
+    for line, direction in zip(axes, DIRECTIONS, strict=True):
+        draw_curves(line[0], shown, f"nll_loss_{direction}", limits[direction])
+        line[0].set_title(f"Validation NLL {arrow(direction)}, bits a token", pad=16)
+        draw_curves(line[1], shown, f"bleu_{direction}")
+        line[1].set_title(f"Validation BLEU {arrow(direction)}", pad=16)
+    gaps = {row.system: row.gap for row in rows}
+    bars = axes[0, 2].bar(list(gaps), list(gaps.values()), color=[STAGE_COLOURS[stage] for stage in STAGES], width=0.6)
+    axes[0, 2].bar_label(bars, fmt="%.2f")
+    axes[0, 2].margins(y=0.1)
+    axes[0, 2].set_title("Mean |gap| on the test text, nats (the truth: 0)", pad=16)
+    draw_curves(axes[1, 2], shown, "gap_abs", training=True)
+    axes[1, 2].set_ylim(bottom=0)
+    axes[1, 2].set_title("Mean |gap| over updates, nats", pad=16)
+    figure.savefig(out, dpi=80)
+    plt.close(figure)
+
+
+LEAD = """\
+The corpus is drawn from a probabilistic grammar whose log P(x, y), log P(x) and log P(y) are known exactly, so \
+there is a limit that no model's negative log-likelihood (NLL) can be expected to beat: the truth's own. "Dual" and \
+"MLE continued" start from the same warm start and make the same number of updates; scores are of the test text, each \
+system at its best validation BLEU. This is one seed and a short training: small differences between the last two are \
+noise."""
+
+
+def limit_section(rows: Sequence[Row]) -> str:
+    """How far each system is from the truth, as HTML."""
+    from . import page
+
+    head = ("direction", "system", "NLL bits/token", "the truth's own", "above the limit")
+    lines = [
+        (arrow(row.direction), row.system, f"{row.nll:.3f}", f"{row.limit:.3f}", f"+{row.nll - row.limit:.3f}")
+        for row in rows
+    ]
+    return page.section("Distance from the limit, on the test text", page.table(head, lines, names=2))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line; see the first lines of this file."""
+    parser = argparse.ArgumentParser(prog="dual-fairseq demo-page", description=__doc__.splitlines()[0])
+    parser.add_argument("run", type=Path, help="the folder of scripts/demo.sh")
+    folder = parser.parse_args(arguments).run
+    from . import page
+
+    report = folder / "report"
+    report.mkdir(exist_ok=True)
+    rows = result_rows(folder)
+    table = text_table(rows)
+    write_whole(report / "table.txt", table + "\n")
+    run, limits = read_run(folder), entropy_limits(folder, "valid")
+    picture(run, rows, limits, report / "demo.png")
+    _, (scores, *rest) = build([run], Options(split="test", limits=limits))
+    title = "Two translation models, trained as a pair"
+    html = page.page(title, page.paragraph(LEAD), [scores, limit_section(rows), *rest])
+    write_whole(report / "index.html", html)
+    print(table)
+    print(
+        "(Re-scored: by dual inference, where the pair and both language models choose among the beam's translations.)"
+    )
+    print("(One seed and a short training: small differences between the last two systems are noise; see README.md.)")
+    print(f"\nPicture: {report / 'demo.png'}\nPage:    {report / 'index.html'}")

@@ -1,0 +1,1 @@
+"""The embedded corpus: a probabilistic synchronous grammar whose log-probabilities and entropies are known exactly."""
