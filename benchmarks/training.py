@@ -158,14 +158,14 @@ def timed(subjects: dict[str, Any], batches: list[Any], warmup: int, show: str) 
     """Seconds of every update of every subject, over the same batches in turn; the first ``warmup`` do not count."""
     from tqdm import tqdm
 
-    from dual_fairseq.plugin import model
+    from dual_fairseq.plugin import output_layer
 
     seconds: dict[str, list[float]] = {kind: [] for kind in subjects}
     for i, batch in enumerate(tqdm(batches, desc=show, mininterval=2, disable=not sys.stderr.isatty())):
         kinds = list(subjects)
         for kind in kinds[i % len(kinds) :] + kinds[: i % len(kinds)]:  # nobody is always first
             if kind == "apart":
-                with mock.patch.object(model, "_output_head", lambda _: None):
+                with mock.patch.object(output_layer, "find_output_layer", lambda _: None):
                     taken = subjects[kind].update(batch)
             else:
                 taken = subjects[kind].update(batch)
@@ -199,7 +199,7 @@ def part_step(setting: Setting) -> Table:
                      f"{low:.3f}–{high:.3f}"])  # fmt: skip
     of_lms = 0
     if "on the fly" in subjects:
-        lms = subjects["on the fly"].tasks[0].language_models()
+        lms = subjects["on the fly"].tasks[0].priors.models()
         of_lms = sum(p.numel() for lm in lms for p in lm._model.parameters())
     note = (
         f"{setting.plan.updates} updates after {setting.plan.warmup}; batches of "
@@ -236,13 +236,13 @@ def measured_peak(setting: Setting, kind: str) -> dict[str, float]:
     import subjects  # noqa: F401  (what it imports is not counted)
     import torch
 
-    from dual_fairseq.plugin import model
+    from dual_fairseq.plugin import output_layer
 
     before = resident_mb()
     subject = setting.subject(kind, setting.data())
     largest = max(subject.batches(setting.shape()), key=subject.tokens)
     if kind == "apart":
-        mock.patch.object(model, "_output_head", lambda _: None).start()
+        mock.patch.object(output_layer, "find_output_layer", lambda _: None).start()
     if setting.device == "cuda":
         torch.cuda.reset_peak_memory_stats()
         before = 0.0
@@ -412,7 +412,7 @@ def part_lm(setting: Setting) -> Table:
     data = setting.data()
     subject = setting.subject("on the fly", data)
     task, dataset = subject.tasks[0], subject.datasets[0]
-    lm = task.language_models()[1]
+    lm = task.priors.models()[1]
     like = torch.zeros((), device=setting.device, dtype=subjects.DTYPES[setting.precision])
     batches = [dataset.collater([dataset[i] for i in rows])["target"].to(setting.device)
                for rows in subject.batches(setting.shape())[: setting.plan.updates]]  # fmt: skip

@@ -24,7 +24,8 @@ from fairseq.tasks.translation import TranslationTask
 from torch import Tensor, nn
 
 from dual_fairseq.common.errors import UserError
-from dual_fairseq.plugin.model import DualModel, _output_head, batch_log_probs
+from dual_fairseq.plugin.model import DualModel
+from dual_fairseq.plugin.output_layer import batch_log_probs, find_output_layer
 from dual_fairseq.recurrent.layers import (
     CELLS,
     SCHEMES,
@@ -391,7 +392,7 @@ def test_every_parameter_learns(form):
 @pytest.mark.parametrize("form", FORMS)
 def test_the_pair_takes_output_layer_and_loss_as_one(form):
     model = build(FORMS[form]).eval()
-    assert _output_head(model) is not None
+    assert find_output_layer(model) is not None
     sources, targets = padded(SOURCES, left=True), padded(TARGETS)
     net_input = {"src_tokens": sources, "src_lengths": None, "prev_output_tokens": shifted(targets)}
     found = batch_log_probs(model, {"net_input": net_input, "target": targets}, PAD)
@@ -402,7 +403,7 @@ def test_the_pair_takes_output_layer_and_loss_as_one(form):
 def test_an_arch_that_changes_the_output_layer_runs_as_it_is():
     model = build(NAMED["rnn_luong"])
     model.decoder.__class__ = type("Changed", (type(model.decoder),), {"output_layer": lambda self, x: 2 * x})
-    assert _output_head(model) is None
+    assert find_output_layer(model) is None
 
 
 # --- states and stacks

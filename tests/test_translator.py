@@ -466,7 +466,7 @@ def test_language_models_of_the_run_are_found(command, run, tmp_path, lm_files):
         options = ("-t", target, "--beam", 3, "--scores", "--dual-inference", 0.5)
         lms = ("--src-lm", lm_files[source], "--tgt-lm", lm_files[target])
         assert command(TEXT, *options, *lms) == "".join(f"{h[0].score:.4f}\t{h[0].text}\n" for h in best)
-    assert len(found._tasks[SOURCE, TARGET].dual_inference_lms) == 2  # loaded once, for both directions
+    assert len(found._tasks[SOURCE, TARGET].priors.for_inference) == 2  # loaded once, for both directions
 
 
 def test_dual_inference_by_tuned_weights(command, run, pair, tmp_path):

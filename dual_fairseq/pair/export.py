@@ -29,8 +29,7 @@ from torch import Tensor
 from ..common.errors import UserError
 from ..common.files import whole_file
 from ..plugin.checkpoint import check_dictionary, data_directories, forget_word_vectors, load_state
-from ..plugin.model import direction_name, of_direction
-from ..plugin.task import arch_name
+from ..plugin.model import arch_name, direction_name, of_direction
 from .load import find_checkpoint
 
 # --- what other modules that make checkpoints share

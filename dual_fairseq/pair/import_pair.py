@@ -24,8 +24,8 @@ from omegaconf import OmegaConf
 
 from ..common.errors import UserError
 from ..plugin.checkpoint import check_dictionary, data_directories, forget_word_vectors, load_state, load_weights
-from ..plugin.model import direction_name
-from ..plugin.task import DualTranslationTask, arch_name, pair_arch
+from ..plugin.model import arch_name, direction_name, pair_arch
+from ..plugin.task import DualTranslationTask
 from .export import arch_options, translation_options, write_checkpoint
 
 # Options that act in training, or before it, and not on what a finished model computes.

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..common.errors import UserError
 from .checkpoint import check_dictionary, data_directories, forget_word_vectors, load_state, load_weights
-from .model import batch_log_probs
+from .output_layer import batch_log_probs
 
 logger = logging.getLogger(__name__)
 
