@@ -1,6 +1,6 @@
 """By which settings a baseline is strongest: other warm starts beside a recipe's own, on the validation text.
 
-    python experiments/baseline.py experiments/multi30k-3k.toml WORK --seeds 1 --jobs 2 [--from FOLDER] [--cpu]
+    python experiments/baseline.py experiments/recipes/multi30k-3k.toml WORK --seeds 1 --jobs 2 [--from FOLDER] [--cpu]
 
 The recipe names them as variants: other options of train_dual.sh or of preprocess.sh. The test text is not looked at.
 WORK gets RECIPE-baseline.md, WORK/baseline/VARIANT (or WORK/PART/baseline/VARIANT) the runs; the recipe's own warm

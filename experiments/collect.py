@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import statistics
 import sys
 from dataclasses import dataclass
@@ -184,13 +185,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("record", type=Path, nargs="+", help="RECIPE.json in a WORK of experiments/run.py")
     parser.add_argument("--rows", nargs="+", default=["mle", "dual-0.01"], metavar="ID", help="default: %(default)s")
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write the table to it as well")
     parser.add_argument("--by-size", type=Path, metavar="FILE", help="write a picture over the number of pairs to it")
     options = parser.parse_args()
     records = {path.stem: read(path) for path in options.record}
     for id in options.rows:
         if not any(id in record["rows"] for record in records.values()):
             sys.exit(f"--rows {id}: is in none of {', '.join(records)}")
-    print(collect(records, options.rows))
+    text = collect(records, options.rows)
+    print(text)
+    if options.output:
+        command = shlex.join(["python", "experiments/collect.py", *map(str, options.record), "--rows", *options.rows])
+        options.output.write_text(f"# {options.output.stem}\n\nMade by\n\n    {command}\n\n{text}", encoding="utf-8")
     if options.by_size:
         picture(records, options.rows, options.by_size)
 
