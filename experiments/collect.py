@@ -1,10 +1,10 @@
-"""Several experiments in one table, as of several archs or sizes of corpus.
+"""Several experiments in one table, for example several archs or sizes of corpus.
 
     python experiments/collect.py runs/rnnsearch/grammar-rnnsearch.json runs/luong/grammar-rnn_luong.json ...
     python experiments/collect.py runs/m3k/multi30k-{1k,3k,10k}.json --rows mle dual-0.01 --by-size sizes.png
 
-Takes what experiments/run.py left, in which the same rows have the same names. A line for each experiment and row; with
---by-size a picture, too, over the number of training pairs.
+It reads the records of experiments/run.py, in which the same rows have the same ids, and makes a line for each
+experiment and row. --by-size also draws a picture over the number of training pairs.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from table import Comparison, gain_cells, markdown, mean_sd
 
 
 def read(path: Path) -> dict[str, Any]:
-    """A record of experiments/run.py; exits with one line if it is none."""
+    """A record of experiments/run.py; exits with one line if the file is not one."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         record["title"], record["seeds"], record["rows"]
@@ -32,18 +32,18 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def directions_of(records: dict[str, dict[str, Any]]) -> tuple[str, ...]:
-    """As ("de-en", "en-de"); exits with one line if the records are not all of the same."""
-    found = {tuple(key for key in row if key != "name") for r in records.values() for row in r["rows"].values()}
-    if len(found) != 1:
-        sys.exit(f"{', '.join(records)}: are of several language pairs; give those of one")
-    return found.pop()
+    """As ("de-en", "en-de"); exits with one line if the records have several language pairs."""
+    pairs = {tuple(key for key in row if key != "name") for r in records.values() for row in r["rows"].values()}
+    if len(pairs) != 1:
+        sys.exit(f"{', '.join(records)}: are of several language pairs; give records of one pair")
+    return pairs.pop()
 
 
 def collect(records: dict[str, dict[str, Any]], ids: list[str]) -> str:
     """Markdown.
 
     Args:
-        records: recipe → what it found.
+        records: recipe → its record.
         ids: of the rows to show, in order.
     """
     known, lines = limited(records), []
@@ -106,7 +106,7 @@ def rows_of(by_size: list[dict[str, Any]], id: str) -> list[tuple[int, dict[str,
 
 
 def gains(by_size: list[dict[str, Any]], id: str, direction: str) -> list[Curve]:
-    """A row's BLEU above the baseline's by the same search; of the baseline itself, what dual inference gains it.
+    """A row's BLEU above the baseline's by the same search; for the baseline, the gain of dual inference.
 
     Args:
         by_size: records in order; those without the row are left out.

@@ -1,16 +1,16 @@
-"""From raw text to a table: what one way of training a pair gains over another, with seeds and significance.
+"""What one way of training a pair gains over another: from raw text to a table with seeds and significance.
 
     python experiments/run.py experiments/recipes/multi30k-3k.toml WORK --seeds 1 2 3 --jobs 2 [--from FOLDER] [--cpu]
 
-A recipe names a corpus, language models, a warm start and rows. Of every seed a pair is warm-started, and each row goes
-on from it for the same number of updates. All of it is done by the scripts of this repository; the same command goes on
-where it was stopped. All choices are made on the validation text (checkpoint by BLEU, length penalty, weights of dual
-inference); the test text is scored once a row and seed.
+A recipe names a corpus, language models, a warm start and rows. Each seed trains a warm start, and each row continues
+it for the same number of updates. The commands of this repository do the work; the same command continues where it was
+stopped. All choices are made on the validation text (checkpoint by BLEU, length penalty, weights of dual inference);
+the test text is scored once for each row and seed.
 
-WORK gets a table (RECIPE.md, RECIPE.json, RECIPE.png), WORK/logs what the commands printed, WORK/seed-N/ROW the runs.
---results FOLDER also writes RECIPE.md there; experiments/results holds the tables that the documentation refers to.
-Recipes that share a WORK share what has the same name in both: corpus, language models, warm starts, rows. Those of
-a part of the corpus have warm starts and rows of their own, in WORK/PART/seed-N.
+WORK gets a table (RECIPE.md, RECIPE.json, RECIPE.png), the commands' output (logs/) and the runs (seed-N/ROW).
+--results FOLDER also writes RECIPE.md to FOLDER; experiments/results holds the tables that the documentation refers to.
+Recipes that share a WORK share what has the same name in both: corpus, language models, warm starts, rows. A recipe for
+a part of the corpus has its own warm starts and rows, in WORK/PART/seed-N.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What an experiment found: a table of all rows, with significance, and a picture."""
+"""The results of an experiment: a table of all rows, with significance, and a picture."""
 
 from __future__ import annotations
 
