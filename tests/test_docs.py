@@ -129,16 +129,16 @@ def check(words: list[str], whole: bool) -> None:
         if not own or own[0].isupper():
             return
         command = " ".join(own[:2]) if own[0] == "corpus" else own[0]
-        if command not in PENDING:
-            parser = parser_of(lambda: command_line.main([own[0]]))
-            own = own[1:]
-        else:
-            known = options_of(PENDING[command])
-            if command in ("train", "train-lm") and theirs:
-                check(["fairseq-train", "data", *OF_THE_PLUGIN, *theirs], whole)
+        if theirs and own[0] in ("train", "train-lm"):
+            check(["fairseq-train", "data", *OF_THE_PLUGIN, *theirs], whole)
+        if command in PENDING:
+            known = options_of(PENDING[command]) | {"--config", "--dry-run"}  # which the scripts do not have
             parser = argparse.ArgumentParser()
             parser._option_string_actions = dict.fromkeys(known)
             whole = False
+        else:
+            parser = parser_of(lambda: command_line.main([own[0]]))
+            own = own[1:]
     else:
         return
     if whole:
