@@ -14,7 +14,6 @@ import json
 import shlex
 import statistics
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -91,46 +90,23 @@ def limited(records: dict[str, dict[str, Any]]) -> bool:
     )
 
 
-@dataclass
-class Curve:
-    """What changes with the number of pairs: a row's gain in BLEU, or its NLL."""
+def gains(rows: list[tuple[int, dict[str, Any]]], direction: str) -> list[tuple[str, str, list[float]]]:
+    """(search, label, gains): a row's mean gain in BLEU at each size, over the baseline by the same search.
 
-    label: str
-    points: list[tuple[int, float]]  # number of pairs, value
-    dashed: bool = False
-
-
-def rows_of(by_size: list[dict[str, Any]], id: str) -> list[tuple[int, dict[str, Any]]]:
-    """(pairs, row) of the records that have it."""
-    return [(record["pairs"], record["rows"][id]) for record in by_size if id in record["rows"]]
-
-
-def gains(by_size: list[dict[str, Any]], id: str, direction: str) -> list[Curve]:
-    """A row's BLEU above the baseline's by the same search; for the baseline, the gain of dual inference.
+    For the baseline itself: over its own beam search.
 
     Args:
-        by_size: records in order; those without the row are left out.
-        id: of the row.
+        rows: (number of pairs, row of a record).
         direction: as "de-en".
     """
-    rows = rows_of(by_size, id)
-    name, over = rows[0][1]["name"], "over_baseline"
-    kinds = [("plain", name), ("dual_inference", f"{name}, both by dual inference")]
-    if not rows[0][1][direction][over]:
-        over, kinds = "over_beam_search", [("dual_inference", f"{name}: dual inference over beam search")]
-    curves = []
-    for search, label in kinds:
-        of_search = [(size, row[direction][over][search]) for size, row in rows]
-        points = [(size, statistics.fmean(c["gain"] for c in comparisons)) for size, comparisons in of_search]
-        curves.append(Curve(label, points, dashed=search != "plain"))
-    return curves
-
-
-def nll_by_limit(by_size: list[dict[str, Any]], id: str, direction: str) -> Curve:
-    """A row's NLL by the limit; arguments as of :func:`gains`."""
-    rows = rows_of(by_size, id)
-    points = [(size, statistics.fmean(map(times_limit, row[direction]["results"]))) for size, row in rows]
-    return Curve(rows[0][1]["name"], points)
+    name, first = rows[0][1]["name"], rows[0][1][direction]
+    over, labels = "over_baseline", {"plain": name, "dual_inference": f"{name}, both by dual inference"}
+    if not first[over]:
+        over, labels = "over_beam_search", {"dual_inference": f"{name}: dual inference over beam search"}
+    return [
+        (search, label, [statistics.fmean(c["gain"] for c in row[direction][over][search]) for _, row in rows])
+        for search, label in labels.items()
+    ]
 
 
 def picture(records: dict[str, dict[str, Any]], ids: list[str], path: Path) -> None:
@@ -156,11 +132,14 @@ def picture(records: dict[str, dict[str, Any]], ids: list[str], path: Path) -> N
         column[0].set_title(direction.replace("-", "→"))
         column[0].axhline(0, color="0.7", linewidth=0.8)
         for number, id in enumerate(ids):
-            curves = [(column[0], curve) for curve in gains(by_size, id, direction)]
-            curves += [(column[1], nll_by_limit(by_size, id, direction))] if known else []
-            for axes, curve in curves:
-                axes.plot(*zip(*curve.points, strict=True), "--" if curve.dashed else "-", marker="o", markersize=4,
-                          color=f"C{number}", label=curve.label)  # fmt: skip
+            rows = [(record["pairs"], record["rows"][id]) for record in by_size if id in record["rows"]]
+            at = [size for size, _ in rows]
+            for search, label, values in gains(rows, direction):
+                line = "-" if search == "plain" else "--"
+                column[0].plot(at, values, line, marker="o", markersize=4, color=f"C{number}", label=label)
+            if known:
+                values = [statistics.fmean(map(times_limit, row[direction]["results"])) for _, row in rows]
+                column[1].plot(at, values, marker="o", markersize=4, color=f"C{number}", label=rows[0][1]["name"])
         column[-1].set_xscale("log")
         column[-1].set_xticks(sizes, [f"{size:,}" for size in sizes])
         column[-1].minorticks_off()

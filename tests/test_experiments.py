@@ -379,14 +379,15 @@ def test_several_experiments_make_a_table(tmp_path):
 def test_gains_by_the_number_of_pairs(tmp_path, monkeypatch):
     by_size = [record_of("small", 10, 0.5), record_of("large", 20, 0.5)]
     del by_size[0]["rows"]["other"]
-    assert collect.gains(by_size, "mle", "de-en") == [
-        collect.Curve("MLE: dual inference over beam search", [(1000, -0.001), (2000, -0.001)], dashed=True)
+    of = {id: [(r["pairs"], r["rows"][id]) for r in by_size] for id in ("mle", "dual")}
+    assert collect.gains(of["mle"], "de-en") == [
+        ("dual_inference", "MLE: dual inference over beam search", [-0.001, -0.001])
     ]
-    assert collect.gains(by_size, "dual", "de-en") == [
-        collect.Curve("dual", [(1000, 1.25), (2000, 1.25)]),
-        collect.Curve("dual, both by dual inference", [(1000, -0.001), (2000, -0.001)], dashed=True),
+    assert collect.gains(of["dual"], "de-en") == [
+        ("plain", "dual", [1.25, 1.25]),
+        ("dual_inference", "dual, both by dual inference", [-0.001, -0.001]),
     ]
-    assert collect.nll_by_limit(by_size, "dual", "de-en").points == [(1000, 4.0), (2000, 4.0)]
+    assert collect.times_limit(by_size[0]["rows"]["dual"]["de-en"]["results"][0]) == 4
     for name, record in zip(("small", "large"), by_size, strict=True):
         (tmp_path / f"{name}.json").write_text(json.dumps(record))
     files, drawn = [str(tmp_path / f"{name}.json") for name in ("large", "small")], tmp_path / "sizes.png"
