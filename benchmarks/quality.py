@@ -20,7 +20,8 @@ from scipy import stats
 
 from dual_fairseq.common.errors import UserError
 from dual_fairseq.common.quiet import quieten_libraries
-from dual_fairseq.pair.evaluate import aligned, read_lines
+from dual_fairseq.common.tables import aligned
+from dual_fairseq.pair.evaluate import read_lines
 from dual_fairseq.pair.filter import STATISTICS, choose, read_scores
 
 
