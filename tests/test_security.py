@@ -20,7 +20,12 @@ from dual_fairseq.__main__ import main
 from dual_fairseq.common.errors import UserError
 
 SCRIPTS = ROOT / "scripts"
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+ENVIRONMENT = {
+    **os.environ,
+    "OMP_NUM_THREADS": "1",
+    "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    "PYTHONPATH": str(PLUGIN.parent),
+}
 
 
 class Hostile:
@@ -137,10 +142,12 @@ def test_nothing_turns_weights_only_off():
 
 # --- scripts
 
+EVALUATE = [sys.executable, "-m", "dual_fairseq", "evaluate"]
+
 
 def test_scripts_evaluate_no_text_and_make_no_names_that_can_be_guessed():
     scripts = [*SCRIPTS.rglob("*.sh")]
-    assert len(scripts) > 8
+    assert len(scripts) > 3
     for path in scripts:
         code = "\n".join(line for line in path.read_text().splitlines() if not line.lstrip().startswith("#"))
         assert not re.search(r"(^|[;&|(]|\b(then|do|else)\b)\s*eval\s", code, re.MULTILINE), path
@@ -148,15 +155,17 @@ def test_scripts_evaluate_no_text_and_make_no_names_that_can_be_guessed():
 
 
 @pytest.mark.slow
-def test_evaluate_sh_refuses_a_hostile_checkpoint_in_one_line(corpus, trained_pair, tmp_path):
+def test_evaluate_refuses_a_hostile_checkpoint_in_one_line(corpus, trained_pair, tmp_path):
     preprocessed(corpus, tmp_path / "data", "none")
     bad = tmp_path / "bad.pt"
     checkpoint_of("in_a_good_one", bad, tmp_path / "ran", trained_pair[0] / "checkpoint_best.pt")
-    command = [str(SCRIPTS / "evaluate.sh"), str(tmp_path / "data"), str(bad), "--cpu", "--out", str(tmp_path / "out")]
+    command = [*EVALUATE, str(tmp_path / "data"), str(bad), "--cpu", "--out", str(tmp_path / "out")]
     done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 1 and not (tmp_path / "ran").exists()
     (line,) = done.stderr.strip().splitlines()
-    assert line.startswith(f"evaluate.sh: error: --path {bad}: ") and "a file that could run code is not loaded" in line
+    assert (
+        line.startswith(f"dual_fairseq: error: --path {bad}: ") and "a file that could run code is not loaded" in line
+    )
     assert not (tmp_path / "out" / "scores.json").exists()
 
 
@@ -173,7 +182,7 @@ def test_any_name_of_a_file_is_a_name(corpus, trained_pair, tmp_path, name):
     operands = [f"{name}", f"{name} models/{name}.pt"]
     arguments = ["--cpu", "--beam", "1", "--out", f"{name} results", "--", "--max-len-b", "5"]
     # operands that begin with a dash are told from options as everywhere
-    command = [str(SCRIPTS / "evaluate.sh"), *(f"./{o}" if o.startswith("-") else o for o in operands), *arguments]
+    command = [*EVALUATE, *(f"./{o}" if o.startswith("-") else o for o in operands), *arguments]
     done = subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / f"{name} results" / "scores.json").is_file()
@@ -187,13 +196,24 @@ LANGUAGES = ["x/y", "x y", "-x", "x'y", "$(touch pwned)", "../xx", "", "x;y"]
 def test_a_language_that_is_no_code_is_refused_by_the_scripts(corpus, tmp_path, language):
     (tmp_path / "preprocess.json").write_text(f'{{"source": "{language}", "target": "{TARGET}", "tokenizer": "none"}}')
     commands = [
-        ["train_dual.sh", tmp_path, tmp_path / "run"],
-        ["evaluate.sh", tmp_path, tmp_path / "preprocess.json"],
-        ["preprocess.sh", f"-s={language}", "-t", TARGET, "--train", "a", "--valid", "b", "--dest", tmp_path / "out"],
+        [SCRIPTS / "train_dual.sh", tmp_path, tmp_path / "run"],
+        [*EVALUATE, tmp_path, tmp_path / "preprocess.json"],
+        [
+            SCRIPTS / "preprocess.sh",
+            f"-s={language}",
+            "-t",
+            TARGET,
+            "--train",
+            "a",
+            "--valid",
+            "b",
+            "--dest",
+            tmp_path / "out",
+        ],
     ]
-    for name, *rest in commands:
-        command = [str(word) for word in (SCRIPTS / name, *rest)]
+    for words in commands:
+        command = list(map(str, words))
         done = subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=60)
         assert done.returncode != 0 and len(done.stderr.strip().splitlines()) == 1, done.stderr
-        assert done.stderr.startswith(f"{name}: error: ")
+        assert ": error: " in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["preprocess.json"]

@@ -13,36 +13,11 @@ from fairseq.dataclass.utils import overwrite_args_by_name
 from omegaconf import open_dict
 
 from ..common.errors import UserError
+from ..common.folders import find_checkpoint
 from ..plugin.checkpoint import check_dictionary, data_directories, load_state
 from ..plugin.language_model import find_language_model
 from ..plugin.model import DualModel
 from ..plugin.task import DualTranslationConfig, DualTranslationTask
-from .evaluate import STAGES
-
-
-def find_checkpoint(run: str | os.PathLike[str]) -> Path:
-    """The checkpoint to use a pair by.
-
-    Args:
-        run: a checkpoint file; or a folder of ``scripts/train_dual.sh``, of which the best checkpoint of the stage
-            ``dual`` is taken, else of ``mle``, else of ``warmup``; or the folder of one stage (any folder of
-            checkpoints), of which the best is taken, else the last.
-
-    Raises:
-        UserError: there is none.
-    """
-    path = Path(run)
-    if path.is_file():
-        return path
-    if not path.is_dir():
-        raise UserError(f"{path}: there is no such folder or checkpoint")
-    if (path / "train").is_dir() and not any((path / stage).is_dir() for stage in STAGES):
-        path /= "train"  # scripts/demo.sh keeps its run beside its text
-    names = [f"{stage}/checkpoint_best.pt" for stage in reversed(STAGES)] + ["checkpoint_best.pt", "checkpoint_last.pt"]
-    for name in names:
-        if (path / name).is_file():
-            return path / name
-    raise UserError(f"{path}: holds no checkpoint of a pair ({', '.join(names)}); has scripts/train_dual.sh run?")
 
 
 def load_pair(
@@ -57,7 +32,8 @@ def load_pair(
     """Load a pair's checkpoint, in evaluation mode.
 
     Args:
-        checkpoint: of ``fairseq-train --task dual_translation``, or a folder: see :func:`find_checkpoint`.
+        checkpoint: of ``fairseq-train --task dual_translation``, or a folder, see
+            :func:`~dual_fairseq.common.folders.find_checkpoint`.
         data: a folder with ``dict.<lang>.txt`` of both languages; default: the one recorded in the checkpoint.
         source, target: which of its languages the task's source and target are to be; default: as it was trained.
         device: where to put the models; default: a GPU if there is one.

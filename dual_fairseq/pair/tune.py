@@ -22,8 +22,9 @@ from sacrebleu.metrics import BLEU, CHRF
 
 from ..common.errors import UserError
 from ..common.progress import Progress
+from ..common.tables import aligned
 from ..plugin.dual_inference import Weights
-from .evaluate import aligned, bleu_metric, detokenize, read_lines, write_whole
+from .evaluate import bleu_metric, detokenize, read_lines, write_whole
 from .nbest import NBest, best_of, read_nbest
 
 ALPHAS = np.linspace(0, 1, 21)

@@ -1,6 +1,6 @@
 """The end of ``make demo``: a table, a picture and a page about a run on the embedded corpus, whose limits are known.
 
-``dual-fairseq demo-page RUN`` reads what ``scripts/demo.sh`` left in RUN and writes RUN/report/.
+It reads what the other steps of ``dual-fairseq demo`` left in RUN, and writes RUN/report/.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from typing import Any
 from fairseq.data.data_utils import load_indexed_dataset
 
 from ..common.errors import UserError
-from ..pair.evaluate import STAGES, aligned, read_lines, write_whole
+from ..common.folders import STAGES
+from ..common.tables import aligned
+from ..pair.evaluate import read_lines, write_whole
 from ..report import Options, build
 from .runs import Run, arrow, read_run, systems
 from .scores import number
@@ -72,7 +74,7 @@ def entropy_limits(run: Path, split: str) -> dict[str, float]:
 
 
 def result_rows(run: Path, split: str = "test") -> list[Row]:
-    """The table: direction by direction, the systems in the order of :data:`~dual_fairseq.pair.evaluate.STAGES`."""
+    """The table: direction by direction, the systems in the order of :data:`~dual_fairseq.common.folders.STAGES`."""
     limits = entropy_limits(run, split)
     scores = {name: read_json(run / "train" / stage / "eval" / split / "scores.json") for stage, name in STAGES.items()}
     return [
@@ -138,7 +140,7 @@ def limit_section(rows: Sequence[Row]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line; see the first lines of this file."""
-    parser = argparse.ArgumentParser(prog="dual-fairseq demo-page", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="dual-fairseq report.demo", description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path, help="the folder of scripts/demo.sh")
     folder = parser.parse_args(arguments).run
     from . import page
