@@ -23,7 +23,7 @@ from fairseq.models import ARCH_MODEL_REGISTRY
 from omegaconf import OmegaConf
 
 from ..common.errors import UserError
-from ..plugin.checkpoint import check_dictionary, data_directories, forget_word_vectors, load_state, load_weights
+from ..plugin.checkpoint import check_dictionary, data_directories, load_state, load_weights
 from ..plugin.model import arch_name, direction_name, pair_arch
 from ..plugin.task import DualTranslationTask
 from .export import arch_options, translation_options, write_checkpoint
@@ -51,8 +51,6 @@ def import_pair(
     """
     paths, folder = (os.fspath(src2tgt), os.fspath(tgt2src)), os.fspath(data)
     states = [load_state(path, option) for path, option in zip(paths, _OPTIONS, strict=True)]
-    for state in states:
-        forget_word_vectors(state["cfg"].model)
     (source, target), reverse = (_languages(*item) for item in zip(states, paths, _OPTIONS, strict=True))
     if reverse != (target, source):
         raise UserError(

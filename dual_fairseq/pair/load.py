@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from fairseq import checkpoint_utils
 from fairseq.dataclass.utils import overwrite_args_by_name
-from omegaconf import open_dict
 
 from ..common.errors import UserError
 from ..common.folders import find_checkpoint
@@ -69,8 +68,8 @@ def load_pair(
     lms = dict(zip(recorded, (getattr(state["cfg"].task, n, None) for n in ("src_lm", "tgt_lm")), strict=True))
     for option, language in (("src_lm", source), ("tgt_lm", target)):
         changes.setdefault(option, find_language_model(language, lms[language], path))
-    folder = Path(os.fspath(data) if data is not None else state["cfg"].task.data.split(os.pathsep)[0])
     own = Path(os.path.abspath(path)).parent.parent / "text"  # what a run keeps of its data
+    folder = Path(data) if data is not None else next(iter(data_directories(state["cfg"].task)), own)
     if data is None and not folder.is_dir() and own.is_dir():
         folder = own
     if not folder.is_dir():
@@ -80,8 +79,6 @@ def load_pair(
     known = {field.name for field in fields(DualTranslationConfig)}
     if unknown := [name for name in changes if name not in known and name not in state["cfg"].model]:
         raise UserError(f"{path}: {', '.join(unknown)}: no option of --task dual_translation or of this model")
-    with open_dict(state["cfg"].task):  # options that are younger than the checkpoint
-        state["cfg"].task.update({name: changes[name] for name in changes.keys() & known})
     pair, task = model_of_state(path, state, folder, changes, device)
     task.gone_language_models = [lm for lm in lms.values() if lm and lm not in (task.cfg.src_lm, task.cfg.tgt_lm)]
     return pair, task
@@ -107,7 +104,6 @@ def model_of_state(
     """
     stage = Path(os.path.abspath(path)).parent
     as_trained = [stage, stage.parent / "text", *data_directories(state["cfg"].task)]
-    state["args"] = None  # older fairseq's, which would come before cfg
     overwrite_args_by_name(state["cfg"], {**overrides, "data": os.fspath(data)})
     try:
         models, _, task = checkpoint_utils.load_model_ensemble_and_task([path], state=state)
