@@ -134,6 +134,24 @@ def take_options(state: dict[str, Any]) -> dict[str, Any]:
     return {**state, "args": None, "cfg": cfg, "task_state": task_state}
 
 
+def taken_options(cfg: Any) -> dict[str, Any]:
+    """The inverse of :func:`take_options`: the options that it took, by name, as ``args`` has them.
+
+    Args:
+        cfg: of its result.
+    """
+    model = dict(cfg.model if OmegaConf.is_config(cfg.model) else vars(cfg.model))
+    names = {"arch": model.pop("_name"), "task": _name_of(cfg.task), "criterion": _name_of(cfg.criterion)}
+    sections = [cfg[section] or {} for section in _TAKEN]
+    listed = [name for kinds in _TAKEN.values() for known in kinds.values() for name in known]
+    rest = {name: section[name] for section in sections for name in listed if name in section}
+    return {**rest, **model, **names}
+
+
+def _name_of(options: Any) -> str | None:
+    return None if options is None else options._name
+
+
 def declared_options(arch: str) -> dict[str, argparse.Action]:
     """The options that an arch declares, by name.
 
