@@ -26,8 +26,8 @@ from ..common.literals import NoLiteral, literal
 
 # --- the list
 
-# Of the options that an arch declares, those whose values are numbers and switches are taken, and of the others these:
-# a word, or what fairseq would evaluate. All the rest name files.
+# Of the options that an arch declares, those are taken whose values are numbers, switches or choices that it declares;
+# and of the others these: a word, or what fairseq would evaluate. All the rest name files.
 _MODEL_TEXTS = frozenset({
     "activation_fn", "adaptive_input_cutoff", "adaptive_softmax_cutoff", "attention", "bridge", "cell",
     "character_filters", "decoder_attention", "decoder_conv_type", "decoder_glu", "decoder_kernel_size_list",
@@ -177,7 +177,7 @@ def _model_options(arch: Any, given: Mapping[str, Any]) -> dict[str, Any]:
         elif action.type in (int, float) or not isinstance(given[name], str):
             options[name] = _number(name, given[name])
         else:
-            options[name] = None
+            options[name] = given[name] if given[name] in (action.choices or ()) else None
     return {**options, "_name": arch}
 
 
