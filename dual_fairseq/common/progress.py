@@ -11,7 +11,8 @@ from tqdm import tqdm
 SECONDS = 30.0  # between two lines
 
 
-def to_stderr(line: str) -> None:
+def say(line: str) -> None:
+    """Print a line to standard error."""
     print(line, file=sys.stderr, flush=True)
 
 
@@ -32,7 +33,7 @@ class Progress:
         total: int | None = None,
         unit: str = "sentences",
         shown: bool = True,
-        tell: Callable[[str], None] = to_stderr,
+        tell: Callable[[str], None] = say,
     ) -> None:
         self.title, self.total, self.unit = title, total, unit
         self.done = 0
