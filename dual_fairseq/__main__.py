@@ -49,7 +49,7 @@ COMMANDS = {
     "report": Command("report.command", "one page of pictures, scores and examples about runs"),
     "attention": Command("report.attention", "pictures of attention"),
     "vectors": Command("data.vectors", "train word vectors on preprocessed text"),
-    "toy-corpus": Command("toy_corpus.grammar", "write the embedded corpus, whose probabilities are known", False),
+    "toy-corpus": Command("toy_corpus.corpus", "write the embedded corpus, whose probabilities are known", False),
 }
 # Steps of the scripts; not for users.
 STEPS = {
