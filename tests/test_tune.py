@@ -151,7 +151,7 @@ def test_the_command(lists, tmp_path, capsys):
     references, nbest = lists
     write_list(tmp_path / "list.txt", nbest)
     (tmp_path / "ref.en").write_text("\n".join(references) + "\n")
-    files = [tmp_path / "list.txt", "--reference", tmp_path / "ref.en", "--out", tmp_path / "out"]
+    files = [tmp_path / "list.txt", "--reference", tmp_path / "ref.en", "-o", tmp_path / "out"]
     main(["tune", *map(str, files), "-t", "en", "--tokenizer", "none"])
     printed = capsys.readouterr().out
     result = json.loads((tmp_path / "out" / "weights.json").read_text())

@@ -25,7 +25,8 @@ from fairseq.dataclass.configs import GenerationConfig
 from torch import Tensor
 
 from ..common.errors import UserError
-from ..data.text import SEPARATOR, TextPipeline, indices, looks_foreign
+from ..data.segment import SEPARATOR
+from ..data.text import TextPipeline, indices, looks_foreign
 from ..plugin.dual_inference import read_choice
 from ..plugin.log_probs import length_sorted_batches
 from ..plugin.model import DualModel, parameter_like

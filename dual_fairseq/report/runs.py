@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from ..common.errors import UserError
-from ..pair.evaluate import STAGES, read_lines
+from ..common.files import read_lines
+from ..pair.evaluate import STAGES
 
 Record = dict[str, float]
 

@@ -1,0 +1,1 @@
+"""A report on runs: tables, pictures, examples of translations and of attention."""
