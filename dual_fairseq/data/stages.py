@@ -26,7 +26,7 @@ class Stage:
         name: what messages and its note call it.
         outputs: the folders that it makes below DEST.
         settings: the options and digests of inputs that it depends on, beyond those of the stages before it.
-        work: writes the outputs into the folder that it is given; returns what is worth recording.
+        work: writes the outputs into the folder that is its argument; returns what is worth recording.
     """
 
     name: str
@@ -68,7 +68,7 @@ def run_stages(dest: Path, stages: Sequence[Stage], overwrite: bool, record: Pat
         record: a file about the complete folder; removed before a stage is done.
 
     Returns:
-        Stage → what it found worth recording.
+        Stage → what its work returned.
 
     Raises:
         UserError: settings have changed, and ``overwrite`` is not set.

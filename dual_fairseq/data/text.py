@@ -23,7 +23,7 @@ class TextPipeline:
     """Tokenisation and segmentation of a pair's languages, applied and undone.
 
     Attributes:
-        languages: codes of the source and of the target language, as ``dual-fairseq preprocess`` was given them.
+        languages: codes of the source and of the target language, in the order of ``dual-fairseq preprocess``.
         dictionaries: the folder with ``dict.<lang>.txt`` of both, which is what a fairseq task takes for its data.
         kind: ``bpe``, ``char`` or ``word``.
         subword: what that means for its tokens.

@@ -2,14 +2,14 @@
 
     dual-fairseq filter scores.tsv --source my.de --target my.en --keep 0.8 --output-prefix clean
 
-Good pairs are told from bad ones by a statistic of the four log-probabilities. Two estimates of the pointwise mutual
+A statistic of the four log-probabilities separates good pairs from bad ones. Two estimates of the pointwise mutual
 information of x and y come with a pair of models and their language models:
 
     log P(y|x) − log P(y)    and    log P(x|y) − log P(x)
 
 Each is the log-likelihood ratio of "y translates x" to "x and y are independent", which by the lemma of Neyman and
-Pearson is the best test there is of a misaligned pair, as far as the models are right. Their difference is the gap: it
-is 0 for good and bad pairs alike if the models agree, and says how far they disagree, not how good the pair is.
+Pearson is the best test of a misaligned pair, as far as the models are right. Their difference is the gap. If
+the models agree, it is 0 for good and for bad pairs: it says how far they disagree, not how good the pair is.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ Columns = Mapping[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Statistic:
-    """A number a sentence pair by which good pairs are told from bad ones.
+    """A number for each sentence pair that separates good pairs from bad ones.
 
     Attributes:
         formula: for people.
-        compute: from the columns of the table to (N,) values, NaN where there is none.
+        compute: from the columns of the table to (N,) values, NaN where it cannot be computed.
         higher_is_better: whether good pairs have large values.
         needs_language_models: whether it uses log P(x) or log P(y).
     """

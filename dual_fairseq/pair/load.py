@@ -62,17 +62,17 @@ def load_pair(
         source, target: which of its languages the task's source and target are to be; default: as it was trained.
         device: where to put the models; default: a GPU if there is one.
         overrides: of fairseq's model and task options, e.g. ``{"src_lm": "lm.de.pt"}``.
-        state: what is in the checkpoint, where it has been read already; its ``cfg`` is changed.
+        state: the checkpoint's content, where it has been read already; its ``cfg`` is changed.
 
     The language models that it was trained with, or those in its run's folder, become ``task.cfg.src_lm`` and
-    ``tgt_lm`` where they are still there; None where they are not.
+    ``tgt_lm`` where they still exist, else None.
 
     Returns:
         (pair, task): ``pair.models["de-en"]`` is a plain fairseq model.
 
     Raises:
-        UserError: the checkpoint is missing, unreadable, or no pair; the dictionaries or a language are not there, or
-            are not those that it was trained with.
+        UserError: the checkpoint is missing, unreadable, or no pair; the dictionaries are missing or not those that it
+            was trained with; or it does not translate a language.
     """
     path = os.fspath(checkpoint)
     if os.path.isdir(path):
@@ -99,12 +99,12 @@ def load_pair(
         folder = own
     if not folder.is_dir():
         raise UserError(
-            f"{path}: the folder of its dictionaries, {folder}, is not there; give the one that is (--data)"
+            f"{path}: the folder of its dictionaries, {folder}, is gone; name the folder where they are now (--data)"
         )
     known = {field.name for field in fields(DualTranslationConfig)}
     if unknown := [name for name in changes if name not in known and name not in state["cfg"].model]:
         raise UserError(f"{path}: {', '.join(unknown)}: no option of --task dual_translation or of this model")
-    with open_dict(state["cfg"].task):  # options that are younger than the checkpoint
+    with open_dict(state["cfg"].task):  # options that are newer than the checkpoint
         state["cfg"].task.update({name: changes[name] for name in changes.keys() & known})
     pair, task = model_of_state(path, state, folder, changes, device)
     task.gone_language_models = [lm for lm in lms.values() if lm and lm not in (task.cfg.src_lm, task.cfg.tgt_lm)]
@@ -131,7 +131,7 @@ def model_of_state(
     """
     stage = Path(os.path.abspath(path)).parent
     as_trained = [stage, stage.parent / "text", *data_directories(state["cfg"].task)]
-    state["args"] = None  # older fairseq's, which would come before cfg
+    state["args"] = None  # of older versions of fairseq; it would come before cfg
     overwrite_args_by_name(state["cfg"], {**overrides, "data": os.fspath(data)})
     try:
         models, _, task = checkpoint_utils.load_model_ensemble_and_task([path], state=state)

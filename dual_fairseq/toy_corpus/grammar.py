@@ -168,11 +168,11 @@ class ToyGrammar:
         if (symbol, start) in memo:
             return memo[symbol, start]
         nonterminal = self.nonterminals[symbol]
-        found: list[tuple[int, Node]] = []
+        matches: list[tuple[int, Node]] = []
 
         def walk(trie: Trie, at: int, chosen: dict) -> None:
             if trie.pattern >= 0:
-                found.append((at, Node(symbol, trie.pattern, tuple(chosen[k] for k in range(len(chosen))))))
+                matches.append((at, Node(symbol, trie.pattern, tuple(chosen[k] for k in range(len(chosen))))))
             for edge, child in trie.next.items():
                 if isinstance(edge, str):
                     if at < len(tokens) and tokens[at] == edge:
@@ -191,8 +191,8 @@ class ToyGrammar:
                     walk(child, end, {**chosen, slot: (*done, piece)})
 
         walk(nonterminal.trie[lang], start, {})
-        memo[symbol, start] = found
-        return found
+        memo[symbol, start] = matches
+        return matches
 
     def _inside(self, node: Node, lang: str) -> Vector:
         """Probability by topic of a parse in one language."""
@@ -223,13 +223,13 @@ class ToyGrammar:
 
     def joint_derivations(self, de: str, en: str) -> list[float]:
         """Probability of each derivation (topic, rules, phrases) of a pair."""
-        found: list[float] = []
+        probabilities: list[float] = []
         english = self._parses(en, "en")
         for source in self._parses(de, "de"):
             for target in english:
                 for vector in self._joint(source, target):
-                    found += _times(vector, self.topic_weights)
-        return found
+                    probabilities += _times(vector, self.topic_weights)
+        return probabilities
 
     def derivations(self, sentence: str, lang: str) -> list[tuple[Node, Vector]]:
         return [(node, _times(self._inside(node, lang), self.topic_weights)) for node in self._parses(sentence, lang)]
@@ -269,11 +269,11 @@ class ToyGrammar:
     def _translated(self, node: Node, source: str, tokens: list[str], start: int) -> list[tuple[int, Vector]]:
         """Ends and, by topic, probabilities of the translations of a source parse that the tokens go on with."""
         nonterminal = self.nonterminals[node.symbol]
-        found: list[tuple[int, Vector]] = []
+        translations: list[tuple[int, Vector]] = []
 
         def walk(rule: Rule, pattern: tuple[Symbol, ...], at: int, vector: Vector, chosen: dict[int, Phrase]) -> None:
             if not pattern:
-                found.append((at, vector))
+                translations.append((at, vector))
                 return
             symbol, rest = pattern[0], pattern[1:]
             if isinstance(symbol, str):
@@ -296,7 +296,7 @@ class ToyGrammar:
         for rule in nonterminal.by_pattern[source][node.pattern]:
             share = rule.weight / nonterminal.weights[source][node.pattern]
             walk(rule, rule.de if source == "en" else rule.en, start, (share,) * len(self.topics), {})
-        return found
+        return translations
 
     def gap(self, de: str, en: str) -> float:
         """[log P(de) + log P(en|de)] - [log P(en) + log P(de|en)] in nats: 0 but for rounding.

@@ -46,12 +46,12 @@ class Limits(NamedTuple):
 
 def split_alternatives(text: str) -> list[tuple[str, float]]:
     """``"big; large:0.6"`` -> ``[("big", 0.625), ("large", 0.375)]``."""
-    found = []
+    alternatives = []
     for item in text.split(";"):
         word, _, weight = item.strip().partition(":")
-        found.append((word.strip(), float(weight) if weight else 1.0))
-    total = sum(weight for _, weight in found)
-    return [(word, weight / total) for word, weight in found]
+        alternatives.append((word.strip(), float(weight) if weight else 1.0))
+    total = sum(weight for _, weight in alternatives)
+    return [(word, weight / total) for word, weight in alternatives]
 
 
 def rows(table: str) -> list[list[str]]:
@@ -76,28 +76,28 @@ def _cross(weight: float, english: list[tuple], german: list[tuple]) -> list[tup
 
 
 def _weighted_rows(table: str, limits: Limits) -> list[tuple]:
-    found: list[tuple] = []
+    pairs: list[tuple] = []
     for weight, en, de in rows(table)[: limits.words]:
-        found += _cross(float(weight), _alternatives(en, limits), _alternatives(de, limits))
-    return found
+        pairs += _cross(float(weight), _alternatives(en, limits), _alternatives(de, limits))
+    return pairs
 
 
 def _nouns(noun_class: str, topic: str, limits: Limits) -> list[tuple]:
-    found: list[tuple] = []
+    pairs: list[tuple] = []
     for row in [row for row in _topic_rows(lexicon.NOUNS, 1, topic) if row[0] == noun_class][: limits.words]:
         english = [(english_noun(text), p) for text, p in _alternatives(row[2], limits)]
         german = [(german_noun(text), p) for text, p in _alternatives(row[3], limits)]
-        found += [(item, row) for item in _cross(1.0, english, german)]
-    return found
+        pairs += [(item, row) for item in _cross(1.0, english, german)]
+    return pairs
 
 
 def _adjectives(mark: str, topic: str, limits: Limits) -> list[tuple]:
     """``(English, (predicative, attributive), weight)`` of the adjectives said of animates, things or places."""
-    found: list[tuple] = []
+    pairs: list[tuple] = []
     for _, _, en, de in [row for row in _topic_rows(lexicon.ADJECTIVES, 1, topic) if mark in row[0]][: limits.words]:
         german = [((text.split("/")[0], text.split("/")[-1]), p) for text, p in _alternatives(de, limits)]
-        found += _cross(1.0, _alternatives(en, limits), german)
-    return found
+        pairs += _cross(1.0, _alternatives(en, limits), german)
+    return pairs
 
 
 def _determiners(number: str, limits: Limits) -> list[tuple]:
@@ -107,11 +107,11 @@ def _determiners(number: str, limits: Limits) -> list[tuple]:
 
 def _pronouns(number: str, limits: Limits) -> list[tuple]:
     """Items ``("pronoun", form, ...)``; ``number`` is ``sg``, ``pl`` or ``any``."""
-    found: list[tuple] = []
+    pairs: list[tuple] = []
     for name, number_weight in _number_weights(number):
         for weight, en, de in rows(lexicon.PRONOUNS[name])[: limits.words]:
-            found.append((("pronoun", *en.split()), ("pronoun", *de.split()), number_weight * float(weight)))
-    return found
+            pairs.append((("pronoun", *en.split()), ("pronoun", *de.split()), number_weight * float(weight)))
+    return pairs
 
 
 def _number_weights(number: str) -> list[tuple[str, float]]:
@@ -125,12 +125,12 @@ def _noun_phrases(noun_class: str, number: str, options: Sequence[str], topic: s
         noun_class: ``animate`` or ``thing``.
         options: ``adjective`` (there may be one), ``pronoun`` (or a pronoun instead), ``no`` (the determiner *no*).
     """
-    found: list[tuple] = []
+    pairs: list[tuple] = []
     pronouns = 0.25 if "pronoun" in options else 0.0
     if pronouns:
         offered = _pronouns(number, limits)
         total = math.fsum(p for *_, p in offered)
-        found += [(en, de, pronouns * p / total) for en, de, p in offered]
+        pairs += [(en, de, pronouns * p / total) for en, de, p in offered]
     classes = (("person", 0.8), ("animal", 0.2)) if noun_class == "animate" else ((noun_class, 1.0),)
     for (one, number_weight), (name, class_weight) in product(_number_weights(number), classes):
         nouns = [item for item, _ in _nouns(name, topic, limits)]
@@ -149,15 +149,15 @@ def _noun_phrases(noun_class: str, number: str, options: Sequence[str], topic: s
         ):
             en = ("np", det_en, adj_en, noun_en, one)
             de = ("np", det_de, adj_de, noun_de, one)
-            found.append((en, de, scale * p * q * r))
-    return found
+            pairs.append((en, de, scale * p * q * r))
+    return pairs
 
 
 def _place_phrases(kind: str, topic: str, limits: Limits) -> list[tuple]:
     """Items ``(preposition, determiner, noun[, case])`` of place (``loc``) or direction (``goal``)."""
     determiners = [("the", "der", 0.65), ("a", "ein", 0.12), ("this", "dies", 0.08), ("our", "unser", 0.07)]
     determiners = [*determiners, ("that", "dies", 0.04), ("that", "jen", 0.04)][: limits.words]
-    found: list[tuple] = []
+    pairs: list[tuple] = []
     for (en, de, p), row in _nouns("place", topic, limits):
         own = _alternatives(row[4 if kind == "loc" else 5], limits)
         if kind == "loc":
@@ -166,16 +166,16 @@ def _place_phrases(kind: str, topic: str, limits: Limits) -> list[tuple]:
         for (text, q), det in product(own, determiners):
             there, here = text.split("/")
             case = "acc" if kind == "goal" and here != "zu" else "dat"
-            found.append(((there, det[0], en), (here, det[1], de, case), p * q * det[2]))
-    return found
+            pairs.append(((there, det[0], en), (here, det[1], de, case), p * q * det[2]))
+    return pairs
 
 
 @cache
 def word_pairs(kind: str, shared: tuple[str, ...], topic: str, limits: Limits) -> list[tuple]:
     """``(English item, German item, probability)`` of a table, probabilities summing to 1."""
-    found = _weighted_pairs(kind, shared, topic, limits)
-    total = math.fsum(p for _, _, p in found)
-    return [(en, de, p / total) for en, de, p in found]
+    pairs = _weighted_pairs(kind, shared, topic, limits)
+    total = math.fsum(p for _, _, p in pairs)
+    return [(en, de, p / total) for en, de, p in pairs]
 
 
 def _weighted_pairs(kind: str, shared: tuple[str, ...], topic: str, limits: Limits) -> list[tuple]:
@@ -186,14 +186,14 @@ def _weighted_pairs(kind: str, shared: tuple[str, ...], topic: str, limits: Limi
     if kind in ("loc", "goal"):
         return _place_phrases(kind, topic, limits)
     if kind == "verb":
-        found: list[tuple] = []
+        pairs: list[tuple] = []
         for _, _, en, de in [row for row in _topic_rows(lexicon.VERBS, 1, topic) if row[0] == shared[0]][
             : limits.words
         ]:
             english = [(english_verb(text), p) for text, p in _alternatives(en, limits)]
             german = [(german_verb(text), p) for text, p in _alternatives(de, limits)]
-            found += _cross(1.0, english, german)
-        return found
+            pairs += _cross(1.0, english, german)
+        return pairs
     if kind == "predicate":
         return [(en, de[0], p) for en, de, p in _adjectives(shared[0], topic, limits)]
     tables = {

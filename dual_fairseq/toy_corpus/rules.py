@@ -236,7 +236,7 @@ class _Clause:
             middles = [(0.75, [*adverb, *objects]), (0.25, [*objects, *adverb])]
         elif len(objects) == 2:
             middles = [(0.8, objects), (0.2, objects[::-1])]
-        found: list[tuple[float, list[Symbol]]] = []
+        orders: list[tuple[float, list[Symbol]]] = []
         if self.shape in ("question", "inverted"):
             return [(p, [*finite, *subjects, *middle, *no, *place, *rest]) for p, middle in middles]
         fronted: list[tuple[float, list[Symbol]]] = []
@@ -250,8 +250,8 @@ class _Clause:
                 fronted.append((0.07, [*objects, *finite, *subjects, *adverb, *no, *place, *rest]))
         left = 1 - math.fsum(p for p, _ in fronted)
         for p, middle in middles:
-            found.append((left * p, [*subjects, *finite, *middle, *no, *place, *rest]))
-        return found + fronted
+            orders.append((left * p, [*subjects, *finite, *middle, *no, *place, *rest]))
+        return orders + fronted
 
     def _english_orders(
         self,
@@ -270,16 +270,16 @@ class _Clause:
         tails: list[tuple[float, list[Symbol]]] = [(1.0, [*objects])]
         if len(objects) == 2:
             tails = [(0.6, [*objects]), (0.4, [objects[1], "to", objects[0]])]
-        found: list[tuple[float, list[Symbol]]] = []
+        orders: list[tuple[float, list[Symbol]]] = []
         for p, tail in tails:
             if self.shape == "question":
-                found.append((p, [*finite, subject, *often, *rest, *tail, *place, *when]))
+                orders.append((p, [*finite, subject, *often, *rest, *tail, *place, *when]))
                 continue
             core = [subject, *finite, *no, *often, *rest, *tail, *place]
             if when and self.shape == "main":
                 # What German puts first, English rather puts first too.
                 first = 0.7 if de[0] == when[0] else 0.2
-                found += [(p * first, [*when, *core]), (p * (1 - first), [*core, *when])]
+                orders += [(p * first, [*when, *core]), (p * (1 - first), [*core, *when])]
             else:
-                found.append((p, [*core, *when]))
-        return found
+                orders.append((p, [*core, *when]))
+        return orders
