@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from dual_fairseq.__main__ import main
-from dual_fairseq.pair import score
-from dual_fairseq.pair.filter import STATISTICS, choose, read_scores
+from dual_fairseq.pair import score_table
+from dual_fairseq.pair.filter import STATISTICS, choose
+from dual_fairseq.pair.score_table import read_scores
 
 # Two pairs whose statistics can be computed by hand.
 COLUMNS = {
@@ -53,16 +54,18 @@ def table(tmp_path):
 
     def write(rows, name="scores.tsv"):
         path = tmp_path / name
-        blocks = {column: np.full(len(rows), math.nan) for column in score.COLUMNS if column not in ("line", "note")}
+        blocks = {
+            column: np.full(len(rows), math.nan) for column in score_table.COLUMNS if column not in ("line", "note")
+        }
         for i, row in enumerate(rows):
             if row is not None:
-                for column, value in zip(score.LOG_PROBS, row, strict=True):
+                for column, value in zip(score_table.LOG_PROBS, row, strict=True):
                     blocks[column][i] = value
                 blocks["tokens_x"][i], blocks["tokens_y"][i] = 4, 5
         notes = np.array(["" if row else "source: empty" for row in rows], dtype=object)
         with open(path, "wb") as file:
-            file.write("\t".join(score.COLUMNS).encode() + b"\n")
-            score.write_rows(file, 1, blocks | {"note": notes})
+            file.write("\t".join(score_table.COLUMNS).encode() + b"\n")
+            score_table.write_rows(file, 1, blocks | {"note": notes})
         return path
 
     return write
@@ -86,7 +89,7 @@ def test_a_table_is_read_as_it_was_written(table):
     path = table(rows)
     columns = read_scores(path)
     np.testing.assert_array_equal(columns["line"], [1, 2, 3])
-    for i, name in enumerate(score.LOG_PROBS):
+    for i, name in enumerate(score_table.LOG_PROBS):
         np.testing.assert_array_equal(columns[name], [rows[0][i], math.nan, rows[2][i]])
     np.testing.assert_array_equal(columns["tokens_y"], [5, math.nan, 5])
 
@@ -175,7 +178,7 @@ def test_statistics_choose_in_their_own_direction(table, parallel_text, tmp_path
         (("--keep", 0.5, "--target", "{other}/my.de"), "name the files by their languages"),
         (("--keep", 0.5, "--target", "{other}/short.en"), "has 1 lines, but .* of 5 pairs"),
         (("--keep", 0.5, "--target", "{other}/nothing.en"), "nothing.en: No such file"),
-        (("--keep", 0.5, "--output-prefix", "{other}/my"), "would overwrite what is read"),
+        (("--keep", 0.5, "--output-prefix", "{other}/my"), "is the same file as the input"),
         (("--keep", 0.5, "--dropped", "{other}/clean.en"), "is where the kept lines go"),
     ],
     ids=["none", "percent", "nan", "same name", "short", "missing", "overwrite", "dropped"],

@@ -37,17 +37,17 @@ def load_pair(
         source, target: which of its languages the task's source and target are to be; default: as it was trained.
         device: where to put the models; default: a GPU if there is one.
         overrides: of fairseq's model and task options, e.g. ``{"src_lm": "lm.de.pt"}``.
-        state: what is in the checkpoint, where it has been read already; its ``cfg`` is changed.
+        state: the checkpoint's content, where it has been read already; its ``cfg`` is changed.
 
     The language models that it was trained with, or those in its run's folder, become ``task.cfg.src_lm`` and
-    ``tgt_lm`` where they are still there; None where they are not.
+    ``tgt_lm`` where they still exist, else None.
 
     Returns:
         (pair, task): ``pair.models["de-en"]`` is a plain fairseq model.
 
     Raises:
-        UserError: the checkpoint is missing, unreadable, or no pair; the dictionaries or a language are not there, or
-            are not those that it was trained with.
+        UserError: the checkpoint is missing, unreadable, or no pair; the dictionaries are missing or not those that it
+            was trained with; or it does not translate a language.
     """
     path = os.fspath(checkpoint)
     if os.path.isdir(path):
@@ -74,7 +74,7 @@ def load_pair(
         folder = own
     if not folder.is_dir():
         raise UserError(
-            f"{path}: the folder of its dictionaries, {folder}, is not there; give the one that is (--data)"
+            f"{path}: the folder of its dictionaries, {folder}, is gone; name the folder where they are now (--data)"
         )
     known = {field.name for field in fields(DualTranslationConfig)}
     if unknown := [name for name in changes if name not in known and name not in state["cfg"].model]:
