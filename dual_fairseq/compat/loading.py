@@ -129,10 +129,22 @@ def load_checkpoint(cfg, trainer, **passthrough_args):
     return _load_checkpoint(cfg, trainer, **passthrough_args)
 
 
-def trainer_load_checkpoint(self, filename: str, *args: Any, **kwargs: Any):
-    """As fairseq's; a checkpoint to go on from that is unreadable or does not fit is a :class:`UserError`."""
+def trainer_load_checkpoint(self, filename: str, reset_optimizer: bool = False, *args: Any, **kwargs: Any):
+    """As fairseq's; a checkpoint to go on from that is unreadable or does not fit is a :class:`UserError`.
+
+    A task may look at all of it before anything is taken over, by a method
+    ``check_checkpoint(state, path, model_cfg, keeps_optimizer)``.
+    """
+
+    def load_and_check(path: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        state = load_checkpoint_to_cpu(path, *args, **kwargs)
+        if hasattr(self.task, "check_checkpoint"):
+            self.task.check_checkpoint(state, path, self.cfg.model, not reset_optimizer)
+        return state
+
+    checkpoint_utils.load_checkpoint_to_cpu = load_and_check  # the trainer reads the file in the middle of its method
     try:
-        return _trainer_load_checkpoint(self, filename, *args, **kwargs)
+        return _trainer_load_checkpoint(self, filename, reset_optimizer, *args, **kwargs)
     except UnreadableCheckpoint as error:
         raise _refuse_unreadable(filename, error) from error
     except Exception as error:
@@ -140,6 +152,8 @@ def trainer_load_checkpoint(self, filename: str, *args: Any, **kwargs: Any):
         if refusal is None:
             raise
         raise refusal from error
+    finally:
+        checkpoint_utils.load_checkpoint_to_cpu = load_checkpoint_to_cpu
 
 
 checkpoint_utils.load_checkpoint_to_cpu = load_checkpoint_to_cpu

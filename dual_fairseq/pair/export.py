@@ -147,7 +147,8 @@ def export_state(state: dict[str, Any], direction: str, path: str, half: bool = 
                 "num_updates": int(last["num_updates"]),
             }
         ],
-        "task_state": {},
+        # which dictionaries the weights belong to; stock fairseq reads past it
+        "task_state": {"dictionaries": (state.get("task_state") or {}).get("dictionaries") or {}},
         "extra_state": {"train_iterator": {"epoch": 1, "iterations_in_epoch": 0}},
         "last_optimizer_state": None,
     }
@@ -181,7 +182,9 @@ def _copied(weights: dict[str, Tensor], half: bool) -> OrderedDict[str, Tensor]:
 # --- dictionaries
 
 
-def _find_dictionaries(data: str | None, recorded: list[Path], languages: Sequence[str], path: str) -> list[Path]:
+def _find_dictionaries(
+    data: str | None, task_state: dict[str, Any], recorded: list[Path], languages: Sequence[str], path: str
+) -> list[Path]:
     """The dictionaries' files in the folder ``data``, by default in the one that the pair was trained on.
 
     Returns:
@@ -194,14 +197,16 @@ def _find_dictionaries(data: str | None, recorded: list[Path], languages: Sequen
         for folder in recorded:
             files = [folder / f"dict.{language}.txt" for language in languages]
             if all(file.is_file() for file in files):
-                return files
-        return []
-    files = [Path(data) / f"dict.{language}.txt" for language in languages]
+                break
+        else:
+            return []
+    else:
+        files = [Path(data) / f"dict.{language}.txt" for language in languages]
     for file, language in zip(files, languages, strict=True):
         if not file.is_file():
             raise UserError(f"--data {data}: has no dict.{language}.txt")
         candidates = [folder / file.name for folder in recorded]
-        check_dictionary(Dictionary.load(str(file)), language, candidates, path, "checkpoint")
+        check_dictionary(Dictionary.load(str(file)), language, task_state, candidates, path, "checkpoint")
     return files
 
 
@@ -277,7 +282,9 @@ def export(
     state = export_state(pair, direction, path, half)
     languages = (state["args"]["source_lang"], state["args"]["target_lang"])
     recorded = [*data_directories(pair["cfg"].task), Path(os.path.abspath(path)).parent.parent / "text"]
-    files = _find_dictionaries(None if data is None else os.fspath(data), recorded, languages, path)
+    files = _find_dictionaries(
+        None if data is None else os.fspath(data), state["task_state"], recorded, languages, path
+    )
     if files:
         _check_fit(state, files, path)
         _refuse_other_dictionaries(files, output.parent)
