@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import PLUGIN, SOURCE, TARGET, TINY
-from fairseq.data import Dictionary
 from fairseq_cli import generate, interactive, train, validate
 
 from dual_fairseq.__main__ import main

@@ -21,6 +21,7 @@ from .binarized import explain_split, languages_of
 from .checkpoint import check_dictionary, check_model_options, data_directories, dictionary_digests
 from .dataset import DualLanguagePairDataset
 from .dual_inference import ComponentPrinter, DualInferenceGenerator, weights_of_options
+from .generator import DirectionTask
 from .model import DualModel, arch_name, direction_name, pair_arch
 from .priors import Priors
 from .validation_bleu import bleu_counts, detokenize_as_target, log_bleu
@@ -81,7 +82,7 @@ class DualTranslationConfig(TranslationConfig):
 
 
 @register_task("dual_translation", dataclass=DualTranslationConfig)
-class DualTranslationTask(TranslationTask):
+class DualTranslationTask(DirectionTask):
     """Train and use two translation models as a pair.
 
     The task is made of two of fairseq's own translation tasks, one a direction: each builds its model, its validation
@@ -107,7 +108,7 @@ class DualTranslationTask(TranslationTask):
             side_cfg = copy.deepcopy(cfg)
             side_cfg.source_lang, side_cfg.target_lang = source, target
             detokenize_as_target(side_cfg)
-            self.sides[direction_name(source, target)] = TranslationTask(side_cfg, *dictionaries)
+            self.sides[direction_name(source, target)] = DirectionTask(side_cfg, *dictionaries)
         self.directions = tuple(self.sides)
         self.priors = Priors(cfg, (src_dict, tgt_dict))
         self.dual_inference = weights_of_options(
