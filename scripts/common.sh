@@ -2,7 +2,7 @@
 # What all scripts share; to be sourced. Defines functions and ROOT, runs nothing.
 
 # The checkout: the folder that holds scripts/ and dual_fairseq/.
-ROOT=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
+ROOT=$(CDPATH="" cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
 
 say() { printf '%s\n' "$*"; }
 

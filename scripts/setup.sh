@@ -30,7 +30,7 @@ case "${1:-}" in
 esac
 
 # The physical path: it is what Python writes into the environment's scripts.
-root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)"
+root="$(CDPATH="" cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)"
 cd "$root"
 venv="$root/.venv"
 log="$venv/setup.log"

@@ -18,7 +18,6 @@ from typing import Any
 
 import torch
 from fairseq import checkpoint_utils
-from fairseq.data import Dictionary
 from fairseq.models import ARCH_MODEL_REGISTRY
 from fairseq.tasks.translation import TranslationConfig
 from omegaconf import OmegaConf
@@ -29,7 +28,7 @@ from ..common.errors import UserError
 from ..common.files import check_output, whole_file
 from ..common.options import add_output
 from ..compat.checkpoint_options import declared_options
-from ..plugin.checkpoint import check_dictionary, data_directories, load_state
+from ..plugin.checkpoint import check_dictionary, data_directories, load_dictionary, load_state, pair_languages
 from ..plugin.model import arch_name, direction_name, of_direction
 from .load import find_checkpoint
 
@@ -116,7 +115,7 @@ def export_state(state: dict[str, Any], direction: str, path: str, half: bool = 
         raise UserError(f"{path}: holds a single model already, not a pair")
     if direction not in directions:
         raise UserError(f"--direction {direction}: {path} holds {' and '.join(sorted(directions))}")
-    source, target = state["cfg"].task.source_lang, state["cfg"].task.target_lang
+    source, target = pair_languages(state, path)
     if direction != direction_name(source, target):
         source, target = target, source
     model_cfg, criterion = state["cfg"].model, state["cfg"].criterion
@@ -206,7 +205,7 @@ def _find_dictionaries(
         if not file.is_file():
             raise UserError(f"--data {data}: has no dict.{language}.txt")
         candidates = [folder / file.name for folder in recorded]
-        check_dictionary(Dictionary.load(str(file)), language, task_state, candidates, path, "checkpoint")
+        check_dictionary(load_dictionary(file), language, task_state, candidates, path, "checkpoint")
     return files
 
 

@@ -13,7 +13,7 @@ from fairseq.dataclass.utils import overwrite_args_by_name
 
 from ..common.errors import UserError
 from ..common.folders import find_checkpoint
-from ..plugin.checkpoint import check_dictionary, data_directories, load_state
+from ..plugin.checkpoint import check_dictionary, data_directories, load_state, pair_languages
 from ..plugin.language_model import find_language_model
 from ..plugin.model import DualModel
 from ..plugin.task import DualTranslationConfig, DualTranslationTask
@@ -54,11 +54,8 @@ def load_pair(
         path = str(find_checkpoint(path))
     if state is None:
         state = load_state(path, "checkpoint")
-    name = getattr(state["cfg"].task, "_name", None) or getattr(state["cfg"].task, "task", None)
-    if name != "dual_translation":
-        raise UserError(f"{path}: is a checkpoint of --task {name}, not of a pair (--task dual_translation)")
     changes = dict(overrides or {})
-    recorded = (state["cfg"].task.source_lang, state["cfg"].task.target_lang)
+    recorded = pair_languages(state, path)
     for language in (source, target):
         if language not in (None, *recorded):
             raise UserError(f"{path}: is a pair of {recorded[0]} and {recorded[1]}, without '{language}'")

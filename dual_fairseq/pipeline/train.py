@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,8 +10,8 @@ from pathlib import Path
 from ..common.arguments import Parser, count, decimal, positive
 from ..common.errors import UserError
 from ..common.files import whole_file
-from ..common.folders import POST_PROCESS, STAGES, Data, RunFolder
-from ..common.tables import score_table
+from ..common.folders import POST_PROCESS, STAGES, Data, RunFolder, refuse_colons
+from ..common.tables import read_scores, score_table
 from . import config, evaluate, train_lm
 from .devices import Device, find_device
 from .jobs import PACKAGE, ask, check, locked, say, show, step
@@ -191,8 +190,7 @@ class Training:
         self.options = options
         self.run = RunFolder(options.run)
         self.data = data = Data.from_folder(options.dest)
-        if ":" in str(options.dest):
-            raise UserError(f"fairseq takes ':' in a data path for a separator: rename {options.dest}")
+        refuse_colons(options.dest, options.run)
         sides = [data.index(split, language) for split in ("train", "valid") for language in data.languages]
         for file in sides:
             if not file.is_file():
@@ -405,7 +403,7 @@ class Training:
         for stage, name in STAGES.items():
             file = self.run.stage(stage).evaluation(self.options.split) / "scores.json"
             if file.is_file():
-                rows.append((name, json.loads(file.read_text(encoding="utf-8"))))
+                rows.append((name, read_scores(file)))
         say(score_table(rows))
 
     def show(self) -> None:

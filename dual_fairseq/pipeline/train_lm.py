@@ -10,8 +10,9 @@ from pathlib import Path
 from ..common.arguments import Parser, decimal, positive
 from ..common.errors import UserError
 from ..common.files import whole_file
-from ..common.folders import StageFolder
+from ..common.folders import StageFolder, refuse_colons
 from ..common.options import add_device
+from ..common.records import read_record
 from . import jobs
 from .devices import Device, find_device
 from .jobs import ask, locked, say, step
@@ -88,8 +89,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
                 f"{options.data / name} not found: give a language's folder that dual-fairseq preprocess wrote, "
                 "DEST/lm/<language>"
             )
-    if ":" in str(options.data):
-        raise UserError(f"fairseq takes ':' in a data path for a separator: rename {options.data}")
+    refuse_colons(options.data, options.save_dir)
     if options.arch != "rnn":
         for option, value in (("--cell", options.cell), ("--running-text", options.running_text)):
             if value:
@@ -165,7 +165,7 @@ def train(options: argparse.Namespace, device: Device) -> None:
             scores = {"perplexity": 2 ** float(bits), "bits_per_token": float(bits), "num_updates": int(updates)}
             with whole_file(result) as file:
                 file.write(f"{json.dumps(scores)}\n".encode())
-    perplexity = json.loads(result.read_text(encoding="utf-8"))["perplexity"]
+    perplexity = read_record(result, {"perplexity": float}, "remove it, and it will be measured again")["perplexity"]
     say(f"  validation perplexity {perplexity:.2f} a token: {files.best}")
 
 

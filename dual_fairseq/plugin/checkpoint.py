@@ -116,12 +116,52 @@ def _in_one_form(value: Any) -> Any:
     return [_in_one_form(item) for item in value] if isinstance(value, list | tuple) else value
 
 
+def pair_languages(state: dict[str, Any], path: str) -> tuple[str, str]:
+    """Source and target language of a pair's checkpoint, as it was trained.
+
+    Raises:
+        UserError: it is no pair, or does not name two languages.
+    """
+    task = state["cfg"].task
+    name = getattr(task, "_name", None) or getattr(task, "task", None)
+    if name != "dual_translation":
+        raise UserError(f"{path}: is a checkpoint of --task {name}, not of a pair (--task dual_translation)")
+    source, target = getattr(task, "source_lang", None), getattr(task, "target_lang", None)
+    if not source or not target or source == target:
+        raise UserError(f"{path}: is damaged: its languages are {source} and {target}, not two")
+    return source, target
+
+
 def set_options(cfg: Any, values: dict[str, Any]) -> None:
     """Set those of ``values`` that a configuration (a Namespace, a dataclass or an OmegaConf node) has."""
     with open_dict(cfg) if OmegaConf.is_config(cfg) else nullcontext():
         for name, value in values.items():
             if hasattr(cfg, name):
                 setattr(cfg, name, value)
+
+
+def load_dictionary(path: str | os.PathLike[str]) -> Dictionary:
+    """A dictionary from its file.
+
+    Raises:
+        UserError: the file is missing or no dictionary.
+    """
+    known = set(Dictionary().symbols)
+    fix = "copy the dictionary that the data were binarized with, or run dual-fairseq preprocess again"
+    try:
+        with open(path, encoding="utf-8") as file:
+            for number, line in enumerate(file, start=1):
+                symbol, _, count = line.rstrip().removesuffix(" #fairseq:overwrite").rpartition(" ")
+                if not symbol or not count.isdecimal():
+                    raise UserError(f"{path}: line {number} is no symbol and its count; {fix}")
+                if symbol in known and not line.rstrip().endswith(" #fairseq:overwrite"):
+                    raise UserError(f"{path}: line {number} has '{symbol}' once more; {fix}")
+                known.add(symbol)
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: is not UTF-8 ({error.reason}); {fix}") from error
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; {fix}") from error
+    return Dictionary.load(os.fspath(path))
 
 
 def dictionary_digests(dictionaries: Mapping[str, Dictionary]) -> dict[str, str]:
@@ -168,7 +208,7 @@ def check_dictionary(
     found = next((candidate for candidate in candidates if candidate.is_file()), None)
     if found is None:
         return False
-    theirs = Dictionary.load(str(found))
+    theirs = load_dictionary(found)
     if len(theirs) != len(expected):
         raise UserError(
             f"{option} {path}: was trained with {found} ({len(theirs)} symbols), but the data's dictionary of "

@@ -13,13 +13,12 @@ Either is divided by |y|^lenpen, as fairseq divides the log P(y|x) of its beam s
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import sys
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -30,6 +29,7 @@ from fairseq.modules import BeamableMM
 from torch import Tensor, nn
 
 from ..common.errors import UserError
+from ..common.records import check_shape, read_record
 from .language_model import FrozenLanguageModel
 from .log_probs import BATCH_TOKENS, language_model_log_probs, translation_log_probs
 from .model import parameter_like
@@ -114,14 +114,19 @@ def read_choice(given: str | float | os.PathLike[str]) -> Choice:
         return Choice(weights)
     except ValueError:
         pass
+    if not Path(given).exists():
+        raise UserError(f"{given}: is no number, and there is no such file; dual-fairseq evaluate writes one")
+    wrong, fix = "is not the weights.json of dual-fairseq tune", "give α from 0 to 1, or such a file"
+    tuned = read_record(given, {"best": str, "target_lang?": (None, str)}, fix, wrong)
+    weights = {field.name: float for field in fields(Weights)}
+    row = tuned.get(tuned["best"])
     try:
-        tuned = json.loads(Path(str(given)).read_text(encoding="utf-8"))
-        row = tuned[tuned["best"]]
-        return Choice(Weights(**row["weights"]), float(row["lenpen"]), tuned.get("target_lang"))
-    except FileNotFoundError as error:
-        raise UserError(f"{given}: is no number, and there is no such file; see scripts/evaluate.sh") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{given}: is not the weights.json of dual-fairseq tune ({error})") from error
+        check_shape(row, {"weights": weights, "lenpen": float}, tuned["best"])
+    except ValueError as error:
+        raise UserError(f"{given}: {wrong} ({error}); {fix}") from error
+    if unknown := row["weights"].keys() - weights:
+        raise UserError(f"{given}: {wrong} (there is no weight of {', '.join(sorted(unknown))}); {fix}")
+    return Choice(Weights(**row["weights"]), float(row["lenpen"]), tuned.get("target_lang"))
 
 
 class DualInferenceGenerator(nn.Module):

@@ -9,9 +9,13 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from fairseq.data import Dictionary
 from fairseq.sequence_generator import SequenceGenerator, SequenceGeneratorWithAlignment
 from fairseq.tasks.translation import TranslationTask
 from torch import Tensor
+
+from ..common.errors import UserError
+from .checkpoint import load_dictionary
 
 
 class _BySentence(SequenceGenerator):
@@ -48,9 +52,16 @@ class _AligningBySentence(_BySentence, SequenceGeneratorWithAlignment):
 
 
 class DirectionTask(TranslationTask):
-    """fairseq's ``translation`` task with this search."""
+    """fairseq's ``translation`` task with this search, and one line for a damaged dictionary."""
+
+    @classmethod
+    def load_dictionary(cls, filename: str) -> Dictionary:
+        return load_dictionary(filename)
 
     def build_generator(self, models, args, seq_gen_cls=None, extra_gen_cls_kwargs=None, **kwargs):
+        for name in ("lenpen", "unkpen", "temperature", "max_len_a"):
+            if not math.isfinite(getattr(args, name, 1.0)):
+                raise UserError(f"--{name.replace('_', '-')} {getattr(args, name)}: give a finite number")
         if seq_gen_cls is None:
             alignment = getattr(args, "print_alignment", None)
             seq_gen_cls = _AligningBySentence if alignment else _BySentence
