@@ -68,6 +68,29 @@ def test_a_colon_in_a_path_is_refused_before_any_work(command, tmp_path, monkeyp
     assert list((tmp_path / "a:b").iterdir()) == [tmp_path / "a:b" / "pair.pt"]
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["average", "--inputs", "a", "b", "-o", "a"],
+        ["average", "--inputs", "a", "b", "-o", "link"],
+        ["import", "--src2tgt", "a", "--tgt2src", "b", "--data", ".", "-o", "b"],
+        ["export", "a", "--direction", "de-en", "-o", "a"],
+        ["translate", "a", "-t", "en", "--input", "b", "--output", "b"],
+        ["translate", "a", "-t", "en", "--input", "b", "--output", "a"],
+        ["tune", "weights.json", "--reference", "b", "-t", "en", "-o", "."],
+    ],
+    ids=lambda command: f"{command[0]}-{command[-1]}",
+)
+def test_no_command_writes_over_what_it_reads(tmp_path, monkeypatch, command):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "b", "weights.json"):
+        (tmp_path / name).write_text(name)
+    os.link(tmp_path / "a", tmp_path / "link")
+    with pytest.raises(UserError, match=r"is the same file as the input .*; write to another file"):
+        main(command)
+    assert [(tmp_path / name).read_text() for name in ("a", "b", "weights.json")] == ["a", "b", "weights.json"]
+
+
 # --- standard streams
 
 

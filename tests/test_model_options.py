@@ -31,8 +31,8 @@ ARCHS = {
     "rnnsearch": f"--arch rnnsearch {HIDDEN}".split(),
     "rnn_luong": f"--arch rnn_luong {HIDDEN}".split(),
 }
-# They name files, or freeze what stands in them, or prune what is loaded.
-NOT_TRIED = ("embed_path", "freeze_embed", "layers_to_keep")
+# They name files, or freeze what stands in them, or prune what is loaded, or need a GPU.
+NOT_TRIED = ("embed_path", "freeze_embed", "layers_to_keep", "offload_activations")
 
 
 def configuration(arch: str):

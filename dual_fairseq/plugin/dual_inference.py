@@ -114,17 +114,17 @@ def read_choice(given: str | float | os.PathLike[str]) -> Choice:
         return Choice(weights)
     except ValueError:
         pass
-    if not Path(given).exists():
+    if not Path(str(given)).exists():
         raise UserError(f"{given}: is no number, and there is no such file; dual-fairseq evaluate writes one")
     wrong, fix = "is not the weights.json of dual-fairseq tune", "give α from 0 to 1, or such a file"
-    tuned = read_record(given, {"best": str, "target_lang?": (None, str)}, fix, wrong)
-    weights = {field.name: float for field in fields(Weights)}
+    tuned = read_record(str(given), {"best": str, "target_lang?": (None, str)}, fix, wrong)
+    names = {field.name: float for field in fields(Weights)}
     row = tuned.get(tuned["best"])
     try:
-        check_shape(row, {"weights": weights, "lenpen": float}, tuned["best"])
+        check_shape(row, {"weights": names, "lenpen": float}, tuned["best"])
     except ValueError as error:
         raise UserError(f"{given}: {wrong} ({error}); {fix}") from error
-    if unknown := row["weights"].keys() - weights:
+    if unknown := row["weights"].keys() - names:
         raise UserError(f"{given}: {wrong} (there is no weight of {', '.join(sorted(unknown))}); {fix}")
     return Choice(Weights(**row["weights"]), float(row["lenpen"]), tuned.get("target_lang"))
 

@@ -293,13 +293,15 @@ class DualTranslationTask(DirectionTask):
 
     # --- fairseq's hooks: generation
 
-    def build_generator(self, models, args, **kwargs):
+    def build_generator(self, models, args, seq_gen_cls=None, extra_gen_cls_kwargs=None, **kwargs):
         """A generator of source→target: of a pair, that direction's model is taken, or all of it for dual inference.
 
         Raises:
             UserError: dual inference asks for a language model that is missing.
         """
-        generator = super().build_generator(self._of_direction(models), args, **kwargs)
+        generator = super().build_generator(
+            self._of_direction(models), args, seq_gen_cls, extra_gen_cls_kwargs, **kwargs
+        )
         if self.dual_inference is None:
             return generator
         file = None
