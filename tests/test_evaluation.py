@@ -13,6 +13,8 @@ from conftest import SOURCE, TARGET, sentence_pairs
 
 from dual_fairseq.__main__ import main
 from dual_fairseq.common.errors import UserError
+from dual_fairseq.common.tables import score_table
+from dual_fairseq.data.tokenizer import detokenize
 from dual_fairseq.pair import evaluate as evaluation
 
 
@@ -74,8 +76,8 @@ def test_an_empty_hypothesis_is_read():
     ],
 )
 def test_moses_tokens_are_detokenized_for_their_language(language, tokens, text):
-    assert evaluation.detokenize([tokens], language, "moses") == [text]
-    assert evaluation.detokenize([tokens], language, "none") == [tokens]
+    assert detokenize([tokens], language, "moses") == [text]
+    assert detokenize([tokens], language, "none") == [tokens]
 
 
 def test_scores_are_those_of_sacrebleu():
@@ -147,7 +149,7 @@ def test_references_of_another_length_are_refused(evaluated):
     for language in (SOURCE, TARGET):
         with open(dest / "raw" / f"test.{language}", "a") as file:
             file.write("one more\n")
-    with pytest.raises(UserError, match=r"run scripts/preprocess\.sh again"):
+    with pytest.raises(UserError, match=r"run dual-fairseq preprocess again"):
         evaluation.evaluate(dest, out, "test")
 
 
@@ -158,15 +160,10 @@ def test_a_validation_that_printed_nothing_is_refused(evaluated):
         evaluation.evaluate(dest, out, "test")
 
 
-def test_the_table_has_a_line_for_each_direction_and_stage(evaluated, tmp_path, capsys):
+def test_the_table_has_a_line_for_each_direction_and_stage(evaluated):
     dest, out, _ = evaluated
-    evaluation.evaluate(dest, out, "test")
-    for stage in ("warmup", "dual"):
-        folder = tmp_path / "run" / stage / "eval" / "test"
-        folder.mkdir(parents=True)
-        (folder / "scores.json").write_text((out / "scores.json").read_text())
-    main(["evaluate-files", "table", str(tmp_path / "run")])
-    lines = capsys.readouterr().out.splitlines()
+    scores = evaluation.evaluate(dest, out, "test")
+    lines = score_table([("warm start", scores), ("dual", scores)]).splitlines()
     assert [line.split()[:2] for line in lines[1:]] == [
         [f"{SOURCE}-{TARGET}", "warm"],
         [f"{SOURCE}-{TARGET}", "dual"],
@@ -176,6 +173,8 @@ def test_the_table_has_a_line_for_each_direction_and_stage(evaluated, tmp_path, 
     assert lines[2].split() == [f"{SOURCE}-{TARGET}", "dual", "100.00", "100.00", "1.000", "5.250", "3.50"]
 
 
-def test_a_run_without_evaluation_is_refused(tmp_path):
-    with pytest.raises(UserError, match="no stage was evaluated on split 'valid'"):
-        main(["evaluate-files", "table", str(tmp_path), "--split", "valid"])
+def test_the_step_writes_the_scores_and_prints_them(evaluated, capsys):
+    dest, out, _ = evaluated
+    main(["pair.evaluate", str(dest), str(out)])
+    scores = json.loads((out / "scores.json").read_text())
+    assert capsys.readouterr().out == score_table([("test", scores)]) + "\n"

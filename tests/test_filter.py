@@ -1,18 +1,14 @@
-"""Filtering by a table of scores, and the benchmarks that measure which statistic to filter by."""
+"""Filtering by a table of scores."""
 
 from __future__ import annotations
 
 import gzip
 import logging
 import math
-import random
 
 import numpy as np
 import pytest
-import torch
-from conftest import SOURCE, TARGET
 
-from benchmarks import noise, quality
 from dual_fairseq.__main__ import main
 from dual_fairseq.pair import score_table
 from dual_fairseq.pair.filter import STATISTICS, choose
@@ -205,60 +201,3 @@ def test_a_statistic_of_missing_language_models_is_refused(table, parallel_text,
         run(scores, *common, "--keep", 0.5)
     run(scores, *common, "--keep", 0.4, "--by", "conditionals")
     assert (tmp_path / "clean.en").read_bytes() == b"A\nB\n"
-
-
-# --- benchmarks ---
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_auc_counts_the_pairs_in_the_right_order(seed):
-    rng = np.random.default_rng(seed)
-    goodness = rng.integers(0, 6, size=60).astype(float)  # many ties
-    spoilt = rng.random(60) < 0.3
-    wins = [(g > s) + (g == s) / 2 for g in goodness[~spoilt] for s in goodness[spoilt]]
-    assert noise.auc(goodness, spoilt) == pytest.approx(np.mean(wins), abs=1e-12)
-    assert noise.auc((~spoilt).astype(float), spoilt) == 1 and noise.auc(spoilt.astype(float), spoilt) == 0
-
-
-def test_noise_is_what_it_is_called():
-    targets = [torch.tensor([*range(10 * i, 10 * i + length), 2]) for i, length in enumerate((3, 8, 8, 5, 4, 3), 1)]
-    whole = sorted(tuple(target.tolist()) for target in targets)
-    for make in (noise.shuffle, noise.same_length):
-        spoilt = make(None, targets, targets, random.Random(0))
-        assert sorted(tuple(target.tolist()) for target in spoilt) == whole
-        assert not any(torch.equal(a, b) for a, b in zip(spoilt, targets, strict=True))
-    spoilt = noise.same_length(None, targets, targets, random.Random(0))
-    assert sum(len(a) == len(b) for a, b in zip(spoilt, targets, strict=True)) >= 2
-    for target, cut in zip(targets, noise.half(None, targets, targets, random.Random(0)), strict=True):
-        assert cut.tolist() == [*target.tolist()[: len(target) // 2], 2]
-    for target, mixed in zip(targets, noise.word_order(None, targets, targets, random.Random(0)), strict=True):
-        assert sorted(mixed.tolist()[:-1]) == target.tolist()[:-1] and mixed[-1] == 2
-
-
-def test_the_noise_benchmark_runs_as_its_help_says(trained_pair, lm_options, capsys):
-    noise.main(
-        [str(trained_pair[0] / "checkpoint_best.pt"), "-s", SOURCE, "-t", TARGET, "--split", "valid", "--seeds", "1",
-         "--cpu", *map(str, lm_options)]
-    )  # fmt: skip
-    title, _, *rows = capsys.readouterr().out.splitlines()
-    assert title.startswith("valid: 5 of 24 targets spoilt")
-    assert [row.split()[0] for row in rows] == list(STATISTICS)
-    by_name = {row.split()[0]: [float(cell) for cell in row.split()[2::2]] for row in rows}
-    assert all(len(areas) == len(noise.NOISE) for areas in by_name.values())
-    # whatever was learnt, words in the other language's place are improbable
-    assert by_name["forward"][list(noise.NOISE).index("copy")] > 0.9
-
-
-def test_the_quality_benchmark_finds_a_perfect_estimate(table, tmp_path, capsys):
-    reference = "the quick brown fox jumps over the lazy dog"
-    hypotheses = [reference, reference[:30], reference[:20], reference[:10], "zzz"]
-    values = [(-1, -1, -20, -20), (-2, -2, -20, -20), (-3, -3, -20, -20), (-4, -4, -20, -20), (-5, -5, -20, -20)]
-    for name, lines in (("hyp", hypotheses), ("ref", [reference] * 5)):
-        (tmp_path / name).write_text("".join(f"{line}\n" for line in lines))
-    files = ["--hypothesis", str(tmp_path / "hyp"), "--reference", str(tmp_path / "ref")]
-    quality.main([str(table(values)), *files])
-    rows = {line.split()[0]: line.split() for line in capsys.readouterr().out.splitlines()}
-    assert rows["forward"][3:5] == rows["dual_cross_entropy"][3:5] == ["+1.000", "+1.000"]
-    quality.main([str(table(values[::-1])), *files])
-    rows = {line.split()[0]: line.split() for line in capsys.readouterr().out.splitlines()}
-    assert rows["forward"][3:5] == ["-1.000", "-1.000"]

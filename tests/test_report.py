@@ -22,7 +22,8 @@ from PIL import Image
 
 from dual_fairseq.__main__ import main
 from dual_fairseq.common.errors import UserError
-from dual_fairseq.pair.evaluate import STAGES, score
+from dual_fairseq.common.folders import STAGES
+from dual_fairseq.pair.evaluate import score
 from dual_fairseq.pair.significance import TRIALS
 from dual_fairseq.report import examples, gaps, pictures, runs, scores
 

@@ -138,8 +138,8 @@ def test_half_precision_is_close(checkpoint):
     task.load_dataset("valid")
     dataset = task.datasets["valid"]
     text = [[side[i] for i in range(8)] for side in (dataset.src, dataset.tgt)]
-    full = score_pairs(pair, task, *text, task.language_models())
-    half = score_pairs(pair.half(), task, *text, task.language_models())
+    full = score_pairs(pair, task, *text, task.priors.models())
+    half = score_pairs(pair.half(), task, *text, task.priors.models())
     for name, values in full.items():
         assert half[name].dtype == np.float64
         np.testing.assert_allclose(half[name], values, atol=0.3)

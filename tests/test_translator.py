@@ -23,6 +23,7 @@ from fairseq_cli import generate
 
 from dual_fairseq.__main__ import main
 from dual_fairseq.common.errors import UserError
+from dual_fairseq.common.folders import Data, RunFolder
 from dual_fairseq.data.clean import LONGEST_WORD, repair
 from dual_fairseq.data.text import TextPipeline, indices
 from dual_fairseq.data.tokenizer import detokenize
@@ -83,19 +84,9 @@ def dest(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def run(dest, tmp_path_factory) -> Path:
-    """A run of scripts/train_dual.sh: folder and text are made by the script, the checkpoint in place of its stages."""
+    """A run: its text as dual-fairseq train keeps it, and a checkpoint in place of its stages."""
     folder = tmp_path_factory.mktemp("a run")
-    some_file = dest / "preprocess.json"  # opened by nobody: the script comes no further than to its first training
-    script = [ROOT / "scripts" / "train_dual.sh", dest, folder, "--cpu", "--no-eval", "--src-lm", some_file]
-    script += ["--tgt-lm", some_file, "--init-src2tgt", some_file, "--init-tgt2src", some_file]
-    commands = tmp_path_factory.mktemp("bin")
-    for name, code in (("fairseq-train", "exit 3"), ("python", f'exec "{sys.executable}" "$@"')):
-        (commands / name).write_text(f"#!/bin/sh\n{code}\n")
-        (commands / name).chmod(0o755)
-    environment = {**ENVIRONMENT, "PATH": f"{commands}:{os.environ['PATH']}"}
-    done = subprocess.run(script, env=environment, capture_output=True, text=True, check=False)
-    assert "fairseq-train ended with status 3" in done.stderr, done.stderr
-    shutil.rmtree(folder / "dual")
+    Data.from_folder(dest).keep(RunFolder(folder).text)
     train(
         dest / "dual", folder / "dual", "--dual-lambda", 0, "--optimizer", "adam", "--lr", 0.01, "--max-epoch", 4,
         "--max-source-positions", 60, "--max-target-positions", 60, "--skip-invalid-size-inputs-valid-test",
@@ -188,7 +179,7 @@ def test_text_is_found_in_the_run_then_in_the_data_then_where_it_is_said(dest, r
     ("change", "message"),
     [
         pytest.param(
-            {"preprocess.json": None}, r"preprocess\.json: No such file.*preprocess\.sh wrote", id="no-record"
+            {"preprocess.json": None}, r"preprocess\.json: No such file.*dual-fairseq preprocess wrote", id="no-record"
         ),
         pytest.param({"preprocess.json": "{"}, r"preprocess\.json: is damaged", id="no-json"),
         pytest.param({"preprocess.json": "[]"}, r"preprocess\.json: is damaged", id="another-json"),
@@ -467,7 +458,7 @@ def test_language_models_of_the_run_are_found(command, run, tmp_path, lm_files):
         options = ("-t", target, "--beam", 3, "--scores", "--dual-inference", 0.5)
         lms = ("--src-lm", lm_files[source], "--tgt-lm", lm_files[target])
         assert command(TEXT, *options, *lms) == "".join(f"{h[0].score:.4f}\t{h[0].text}\n" for h in best)
-    assert len(found._tasks[SOURCE, TARGET].dual_inference_lms) == 2  # loaded once, for both directions
+    assert len(found._tasks[SOURCE, TARGET].priors.for_inference) == 2  # loaded once, for both directions
 
 
 def test_dual_inference_by_tuned_weights(command, run, pair, tmp_path):

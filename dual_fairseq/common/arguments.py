@@ -43,11 +43,17 @@ class Parser(argparse.ArgumentParser):
             self.error(f"{rest[0]}: one argument too many")
         return options
 
-    def parse(self, arguments: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
-        """The options, and what follows the first ``--``."""
+    @staticmethod
+    def split(arguments: Sequence[str] | None) -> tuple[list[str], list[str]]:
+        """What comes before the first ``--``, and what follows it."""
         words = list(arguments or ())
         cut = words.index("--") if "--" in words else len(words)
-        return self.parse_args(words[:cut]), words[cut + 1 :]
+        return words[:cut], words[cut + 1 :]
+
+    def parse(self, arguments: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
+        """The options, and what follows the first ``--``."""
+        own, extra = self.split(arguments)
+        return self.parse_args(own), extra
 
     def _refuse_option(self, option: str) -> NoReturn:
         close = difflib.get_close_matches(option, self._option_string_actions, n=1)

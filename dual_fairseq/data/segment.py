@@ -11,6 +11,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 from ..common.errors import UserError
+from ..common.folders import POST_PROCESS
 from ..common.progress import Progress, say
 from .workers import parallel
 
@@ -32,7 +33,7 @@ class Subword:
     space: str = ""
 
 
-SUBWORDS = {"bpe": Subword("subword_nmt"), "char": Subword("sentencepiece", VISIBLE_SPACE), "word": Subword(None)}
+SUBWORDS = {kind: Subword(name, VISIBLE_SPACE if kind == "char" else "") for kind, name in POST_PROCESS.items()}
 
 
 def characters(line: str) -> str:

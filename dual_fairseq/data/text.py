@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from fairseq.data.data_utils import post_process
 from torch import Tensor
 
 from ..common.errors import UserError
+from ..common.folders import RECORD, Data
 from ..plugin.checkpoint import data_directories, load_state
 from .clean import LONGEST_WORD, repair
 from .segment import SUBWORDS, characters, load_bpe
@@ -40,31 +40,15 @@ class TextPipeline:
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = Path(folder)
-        path = self.folder / "preprocess.json"
-        try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-            self.languages = (record["source"], record["target"])
-            self.tokenizer: str = record["tokenizer"]
-            self.lowercase: bool = record.get("lowercase", False)
-            self.kind: str = record.get("subword", "bpe")  # earlier versions knew nothing else
-            codes_of = (record.get("bpe") or {}).get("type")
-        except OSError as error:
-            raise UserError(f"{path}: {error.strerror}; give the folder that scripts/preprocess.sh wrote") from error
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UserError(f"{path}: is damaged; run scripts/preprocess.sh again") from error
-        fitting = (None, "subword-nmt" if self.kind == "bpe" else self.kind)
-        if self.tokenizer not in ("moses", "none") or self.kind not in list(SUBWORDS) or codes_of not in fitting:
-            raise UserError(
-                f"{path}: names a tokenizer or segmentation unknown here ({self.tokenizer}, {self.kind}, {codes_of}); "
-                "update dual-fairseq"
-            )
+        data = Data.from_folder(folder)
+        path = self.folder / RECORD
+        self.languages, self.tokenizer, self.lowercase = data.languages, data.tokenizer, data.lowercase
+        self.kind = data.subword
         self.subword = SUBWORDS[self.kind]
-        bpe = codes_of == "subword-nmt"
-        self.dictionaries = self.folder / "dual" if (self.folder / "dual").is_dir() else self.folder
-        codes = self.folder / "bpe" if (self.folder / "bpe").is_dir() else self.folder
-        needed = [self.dictionaries / f"dict.{language}.txt" for language in self.languages]
-        if bpe:
-            needed += [codes / f"codes.{language}" for language in self.languages]
+        self.dictionaries = data.dual
+        needed = [data.dictionary(language) for language in self.languages]
+        if data.has_codes:
+            needed += [data.codes(language) for language in self.languages]
         for file in needed:
             if not file.is_file():
                 raise UserError(
@@ -73,8 +57,8 @@ class TextPipeline:
         self._tokenize = {language: Tokenizer(self.tokenizer, language) for language in self.languages}
         self._segment: dict[str, Callable[[str], str]] = {}  # nothing for words, nor for text that is in pieces already
         for language in self.languages:
-            if bpe:
-                self._segment[language] = load_bpe(codes / f"codes.{language}")
+            if data.has_codes:
+                self._segment[language] = load_bpe(data.codes(language))
             elif self.kind == "char":
                 self._segment[language] = characters
 
@@ -97,11 +81,11 @@ class TextPipeline:
         path = Path(os.path.abspath(checkpoint))
         candidates = [path.parent / "text", path.parent.parent / "text"]
         for folder in candidates:
-            if (folder / "preprocess.json").is_file():
+            if (folder / RECORD).is_file():
                 return cls(folder)
         recorded = data_directories(load_state(os.fspath(checkpoint), "checkpoint")["cfg"].task)
         for folder in (data.parent for data in recorded):
-            if (folder / "preprocess.json").is_file():
+            if (folder / RECORD).is_file():
                 return cls(folder)
         places = ", ".join(map(str, [*candidates, *(data.parent for data in recorded)]))
         raise UserError(

@@ -59,7 +59,8 @@ def average(inputs: Sequence[str | os.PathLike[str]]) -> dict[str, Any]:
                 sums[key] += weights[key]  # in place, in the wide type
     count = len(inputs)
     result["model"] = OrderedDict((key, _narrowed(total, count, dtypes[key])) for key, total in sums.items())
-    return _as_saved(result)
+    # its options as fairseq writes them, in containers that can be pickled
+    return {**result, "cfg": OmegaConf.to_container(result["cfg"], resolve=True, enum_to_str=True)}
 
 
 def _widened(tensor: Tensor) -> Tensor:
@@ -70,15 +71,6 @@ def _narrowed(total: Tensor, count: int, dtype: torch.dtype) -> Tensor:
     if total.is_floating_point():
         return (total / count).to(torch.float32 if dtype in (torch.half, torch.bfloat16) else dtype)
     return torch.div(total, count, rounding_mode="floor").to(dtype)
-
-
-def _as_saved(state: dict[str, Any]) -> dict[str, Any]:
-    """A checkpoint that was read, as fairseq writes it: its options in one place, in containers that can be pickled."""
-    if state.get("args") is not None:
-        cfg = None
-    else:
-        cfg = OmegaConf.to_container(state["cfg"], resolve=True, enum_to_str=True)
-    return {**state, "cfg": cfg}
 
 
 def newest(folder: str, count: int, by_update: bool, upper_bound: int | None = None) -> list[str]:

@@ -9,8 +9,6 @@ and plain Python values only, so PyTorch >= 2.6 reads it with ``weights_only`` a
 
 from __future__ import annotations
 
-import argparse
-import copy
 import enum
 import os
 from collections import OrderedDict
@@ -30,9 +28,9 @@ from ..common.arguments import Parser
 from ..common.errors import UserError
 from ..common.files import check_output, whole_file
 from ..common.options import add_output
-from ..plugin.checkpoint import check_dictionary, data_directories, forget_word_vectors, load_state
-from ..plugin.model import direction_name, of_direction
-from ..plugin.task import arch_name
+from ..compat.checkpoint_options import declared_options
+from ..plugin.checkpoint import check_dictionary, data_directories, load_state
+from ..plugin.model import arch_name, direction_name, of_direction
 from .load import find_checkpoint
 
 # --- shared by the modules that write checkpoints
@@ -48,13 +46,9 @@ def arch_options(model_cfg: Any) -> dict[str, Any]:
         UserError: this fairseq does not know the arch.
     """
     name = arch_name(model_cfg)
-    model = ARCH_MODEL_REGISTRY.get(name)
-    if model is None:
+    if name not in ARCH_MODEL_REGISTRY:
         raise UserError(f"--arch {name}: is not an arch of this fairseq")
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    model.add_args(parser)
-    declared = dict.fromkeys(action.dest for action in parser._actions)
-    return {name: plain(getattr(model_cfg, name), name) for name in declared if hasattr(model_cfg, name)}
+    return {n: plain(getattr(model_cfg, n), n) for n in declared_options(name) if hasattr(model_cfg, n)}
 
 
 # Where the data lie and how a run validates are no part of a model.
@@ -125,10 +119,7 @@ def export_state(state: dict[str, Any], direction: str, path: str, half: bool = 
     source, target = state["cfg"].task.source_lang, state["cfg"].task.target_lang
     if direction != direction_name(source, target):
         source, target = target, source
-    model_cfg = copy.deepcopy(state["cfg"].model)
-    forget_word_vectors(model_cfg)
-
-    criterion = state["cfg"].criterion
+    model_cfg, criterion = state["cfg"].model, state["cfg"].criterion
     options = {
         **arch_options(model_cfg),
         **translation_options(state["cfg"].task),

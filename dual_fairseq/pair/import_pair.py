@@ -25,9 +25,9 @@ from ..common.arguments import Parser
 from ..common.errors import UserError
 from ..common.files import check_output
 from ..common.options import add_output
-from ..plugin.checkpoint import check_dictionary, data_directories, forget_word_vectors, load_state, load_weights
-from ..plugin.model import direction_name
-from ..plugin.task import DualTranslationTask, arch_name, pair_arch
+from ..plugin.checkpoint import check_dictionary, data_directories, load_state, load_weights
+from ..plugin.model import arch_name, direction_name, pair_arch
+from ..plugin.task import DualTranslationTask
 from .export import arch_options, translation_options, write_checkpoint
 
 # Options that act in training, or before it, and not on what a finished model computes.
@@ -53,8 +53,6 @@ def import_pair(
     """
     paths, folder = (os.fspath(src2tgt), os.fspath(tgt2src)), os.fspath(data)
     states = [load_state(path, option) for path, option in zip(paths, _OPTIONS, strict=True)]
-    for state in states:
-        forget_word_vectors(state["cfg"].model)
     (source, target), reverse = (_languages(*item) for item in zip(states, paths, _OPTIONS, strict=True))
     if reverse != (target, source):
         raise UserError(

@@ -283,7 +283,7 @@ def _language_models(options: argparse.Namespace, task: DualTranslationTask, che
             load_language_model(options.tgt_lm, task.target_dictionary, task.cfg.target_lang, "--tgt-lm"),
         )
     if task.cfg.src_lm and task.cfg.tgt_lm:
-        return task.language_models()
+        return task.priors.models()
     gone = task.gone_language_models
     reason = f"the language model {gone[0]} that it was trained with is gone" if gone else "has no language models"
     say(f"note: {checkpoint}: {reason}: the cells that need one stay empty; --src-lm and --tgt-lm fill them")

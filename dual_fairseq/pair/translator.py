@@ -81,7 +81,7 @@ class DualTranslator:
                 f"{' and '.join(self.languages)}; give the folder that the pair was trained on"
             )
         self._tasks = {self.languages: task, self.languages[::-1]: _reversed(task)}
-        self._tasks[self.languages[::-1]].dual_inference_lms = task.dual_inference_lms  # loaded once
+        self._tasks[self.languages[::-1]].priors.for_inference = task.priors.for_inference  # loaded once
         self._generators: dict[str, tuple[Any, Any]] = {}  # target language → what its last one was made for, and it
         self._lenpen: dict[tuple[str, str], float] = {}  # of tuned weights
         self._warned: set[tuple[str, str]] = set()  # directions whose text looks foreign

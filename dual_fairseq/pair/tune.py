@@ -24,9 +24,10 @@ from ..common.errors import UserError
 from ..common.files import check_output, read_lines, write_json, write_text
 from ..common.options import add_languages
 from ..common.progress import Progress
+from ..common.tables import aligned
 from ..data.tokenizer import detokenize
 from ..plugin.dual_inference import Weights
-from .evaluate import aligned, bleu_metric
+from .evaluate import bleu_metric
 from .nbest import NBest, best_of, read_nbest
 
 ALPHAS = np.linspace(0, 1, 21)

@@ -1,6 +1,6 @@
 """The end of ``make demo``: a table, a picture and a page about a run on the embedded corpus, whose limits are known.
 
-``dual-fairseq demo-page RUN`` reads what ``scripts/demo.sh`` left in RUN and writes RUN/report/.
+It reads what the other steps of ``dual-fairseq demo`` left in RUN, and writes RUN/report/.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from fairseq.data.data_utils import load_indexed_dataset
 
 from ..common.errors import UserError
 from ..common.files import read_lines, write_text
-from ..pair.evaluate import STAGES, aligned
+from ..common.folders import STAGES
+from ..common.tables import aligned
 from .build import Options, build
 from .page import Paragraph, Section, Table, render
 from .runs import Run, arrow, read_run, systems
@@ -74,7 +75,7 @@ def entropy_limits(run: Path, split: str) -> dict[str, float]:
 
 
 def result_rows(run: Path, split: str = "test") -> list[Row]:
-    """The table: direction by direction, the systems in the order of :data:`~dual_fairseq.pair.evaluate.STAGES`."""
+    """The table: direction by direction, the systems in the order of :data:`~dual_fairseq.common.folders.STAGES`."""
     limits = entropy_limits(run, split)
     scores = {name: read_json(run / "train" / stage / "eval" / split / "scores.json") for stage, name in STAGES.items()}
     return [
@@ -138,7 +139,7 @@ def limit_section(rows: Sequence[Row]) -> Section:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line; see the first lines of this file."""
-    parser = argparse.ArgumentParser(prog="dual-fairseq demo-page", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="dual-fairseq report.demo", description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path, help="the folder of scripts/demo.sh")
     folder = parser.parse_args(arguments).run
     report = folder / "report"

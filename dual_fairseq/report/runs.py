@@ -12,7 +12,7 @@ from typing import Any
 
 from ..common.errors import UserError
 from ..common.files import read_lines
-from ..pair.evaluate import STAGES
+from ..common.folders import RECORD, STAGES, StageFolder, find_run
 
 Record = dict[str, float]
 
@@ -39,7 +39,7 @@ class Stage:
     """A folder of a run: ``warmup``, ``mle`` or ``dual``.
 
     Args:
-        key: its name on disk, one of :data:`~dual_fairseq.pair.evaluate.STAGES`.
+        key: its name on disk, one of :data:`~dual_fairseq.common.folders.STAGES`.
         valid, train: records of its log by update, and of two at one update (a resumed run) the later.
         options: those it was trained with, without the dashes.
         finished: whether it trained to its end.
@@ -160,9 +160,9 @@ def read_run(folder: Path, name: str | None = None) -> Run:
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: there is no such folder; give one that scripts/train_dual.sh wrote")
-    if (folder / "preprocess.json").is_file():
+    if (folder / RECORD).is_file():
         raise UserError(f"{folder}: is the data of scripts/preprocess.sh; give the run of scripts/train_dual.sh")
-    root = next((f for f in (folder, folder / "train") if any((f / key).is_dir() for key in STAGES)), None)
+    root = find_run(folder)
     if root is None:
         raise UserError(
             f"{folder}: holds none of the stages {', '.join(STAGES)}; give a folder of scripts/train_dual.sh"
@@ -176,7 +176,7 @@ def read_run(folder: Path, name: str | None = None) -> Run:
 
 
 def _read_stage(folder: Path, key: str) -> Stage:
-    valid, train = read_log(folder / "train.log")
+    valid, train = read_log(StageFolder(folder).log)
     evaluations = {}
     for path in sorted(folder.glob("eval/*/scores.json")):
         try:
@@ -184,13 +184,8 @@ def _read_stage(folder: Path, key: str) -> Stage:
         except json.JSONDecodeError as error:
             raise UserError(f"{path}: is not JSON ({error}); run scripts/evaluate.sh again") from error
         evaluations[path.parent.name] = Evaluation(path.parent, scores)
-    options = {}
-    if (folder / "options.txt").is_file():
-        for line in read_lines(folder / "options.txt"):
-            if line.startswith("--"):
-                option, _, value = line[2:].partition(" ")
-                options[option] = value
-    return Stage(key, folder, valid, train, options, (folder / "finished").is_file(), evaluations)
+    files = StageFolder(folder)
+    return Stage(key, folder, valid, train, files.options(), files.finished.is_file(), evaluations)
 
 
 def read_runs(folders: Sequence[Path]) -> list[Run]:
