@@ -25,12 +25,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROO
 # Commands whose options are still those of a script, or checked by one.
 PENDING = {
     "preprocess": "preprocess.sh",
-    "train-lm": "train_lm.sh",
-    "train": "train_dual.sh",
-    "evaluate": "evaluate.sh",
-    "synthesize": "synthesize.sh",
     "vectors": "train_vectors.sh",
-    "demo": "demo.sh",
     "corpus multi30k": "recipes/multi30k.sh",
     "corpus wmt16": "recipes/wmt16-de-en.sh",
 }
@@ -132,9 +127,8 @@ def check(words: list[str], whole: bool) -> None:
         if theirs and own[0] in ("train", "train-lm"):
             check(["fairseq-train", "data", *OF_THE_PLUGIN, *theirs], whole)
         if command in PENDING:
-            known = options_of(PENDING[command]) | {"--config", "--dry-run"}  # which the scripts do not have
             parser = argparse.ArgumentParser()
-            parser._option_string_actions = dict.fromkeys(known)
+            parser._option_string_actions = dict.fromkeys(options_of(PENDING[command]))
             whole = False
         else:
             parser = parser_of(lambda: command_line.main([own[0]]))

@@ -373,7 +373,7 @@ def test_an_average_publishes_nothing_of_this_machine(hostile_options, tmp_path,
 
 
 def test_validation_takes_numbers_and_language_models_and_makes_nothing(
-    corpus, trained_pair, tmp_path, monkeypatch, capsys
+    corpus, trained_pair, tmp_path, monkeypatch, caplog
 ):
     (tmp_path / "module").mkdir()
     (tmp_path / "module" / "__init__.py").write_text(f"import os; os.mkdir({str(tmp_path / 'imported')!r})")
@@ -390,7 +390,7 @@ def test_validation_takes_numbers_and_language_models_and_makes_nothing(
         checkpoint={"save_dir": folders["save_dir"]},
     )
     enter("validate", corpus, bad, tmp_path, monkeypatch)
-    assert "gap_abs" in capsys.readouterr().out + capsys.readouterr().err
+    assert "gap_abs" in caplog.text
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.pt", "module", "resumed", "text"]
     assert os.listdir(tmp_path / "module") == ["__init__.py"]
 
@@ -424,6 +424,24 @@ def test_scripts_evaluate_no_text_and_make_no_names_that_can_be_guessed():
         code = "\n".join(line for line in path.read_text().splitlines() if not line.lstrip().startswith("#"))
         assert not re.search(r"(^|[;&|(]|\b(then|do|else)\b)\s*eval\s", code, re.MULTILINE), path
         assert not re.search(r"/tmp\b|\$\$", code), path
+
+
+def test_scripts_calculate_with_nothing_that_a_checkpoint_says(tmp_path):
+    """bash runs the commands in what it calculates with: ``((made >= 5))`` where made is ``PATH[$(command)]``."""
+    torch.save(
+        {"optimizer_history": [{"num_updates": "PATH[$(touch${IFS}ran)]"}], "extra_state": {}},
+        tmp_path / "checkpoint_last.pt",
+    )
+    script = f"""
+        set -euo pipefail
+        . {SCRIPTS / "common.sh"} && . {SCRIPTS / "training.sh"}
+        PYTHON={sys.executable} LAUNCH=(true) DEVICE=()
+        train . 5
+    """
+    command = ["bash", "-c", script]
+    done = subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1 and "checkpoint_last.pt cannot be read" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint_last.pt"]
 
 
 @pytest.mark.slow

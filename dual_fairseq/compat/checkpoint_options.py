@@ -26,8 +26,8 @@ from ..common.literals import NoLiteral, literal
 
 # --- the list
 
-# Of the options that an arch declares, those whose values are numbers and switches are taken, and of the others these:
-# a word, or what fairseq would evaluate. All the rest name files.
+# Of the options that an arch declares, those are taken whose values are numbers, switches or choices that it declares;
+# and of the others these: a word, or what fairseq would evaluate. All the rest name files.
 _MODEL_TEXTS = frozenset({
     "activation_fn", "adaptive_input_cutoff", "adaptive_softmax_cutoff", "attention", "bridge", "cell",
     "character_filters", "decoder_attention", "decoder_conv_type", "decoder_glu", "decoder_kernel_size_list",
@@ -134,6 +134,24 @@ def take_options(state: dict[str, Any]) -> dict[str, Any]:
     return {**state, "args": None, "cfg": cfg, "task_state": task_state}
 
 
+def taken_options(cfg: Any) -> dict[str, Any]:
+    """The inverse of :func:`take_options`: the options that it took, by name, as ``args`` has them.
+
+    Args:
+        cfg: of its result.
+    """
+    model = dict(cfg.model if OmegaConf.is_config(cfg.model) else vars(cfg.model))
+    names = {"arch": model.pop("_name"), "task": _name_of(cfg.task), "criterion": _name_of(cfg.criterion)}
+    sections = [cfg[section] or {} for section in _TAKEN]
+    listed = [name for kinds in _TAKEN.values() for known in kinds.values() for name in known]
+    rest = {name: section[name] for section in sections for name in listed if name in section}
+    return {**rest, **model, **names}
+
+
+def _name_of(options: Any) -> str | None:
+    return None if options is None else options._name
+
+
 def declared_options(arch: str) -> dict[str, argparse.Action]:
     """The options that an arch declares, by name.
 
@@ -159,7 +177,7 @@ def _model_options(arch: Any, given: Mapping[str, Any]) -> dict[str, Any]:
         elif action.type in (int, float) or not isinstance(given[name], str):
             options[name] = _number(name, given[name])
         else:
-            options[name] = None
+            options[name] = given[name] if given[name] in (action.choices or ()) else None
     return {**options, "_name": arch}
 
 

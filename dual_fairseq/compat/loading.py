@@ -52,14 +52,14 @@ def load_checkpoint_to_cpu(
     """
     try:
         with open(PathManager.get_local_path(path), "rb") as file:
-            state = take_options(torch.load(file, map_location="cpu"))
+            state = take_options(torch.load(file, map_location="cpu", weights_only=True))
         if arg_overrides is not None and state.get("cfg") is not None:
             overwrite_args_by_name(state["cfg"], arg_overrides)
         return checkpoint_utils._upgrade_state_dict(state)
     except OSError:
         raise
     except RefusedOption as error:
-        raise UnreadableCheckpoint(f"it asks for an option that is not taken from a file: {error}") from error
+        raise UnreadableCheckpoint(f"its options are refused: {error}") from error
     except Exception as error:  # torch.load raises whatever the bytes make it raise
         text = str(error)
         wanted = re.search(r"(?:GLOBAL|global|class:?) `?([\w.]+\.[\w.]+)", text)

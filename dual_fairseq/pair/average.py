@@ -17,7 +17,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from omegaconf import OmegaConf
 from torch import Tensor
 
 from ..common.arguments import Parser
@@ -25,8 +24,9 @@ from ..common.errors import UserError
 from ..common.files import check_output
 from ..common.options import add_output, whole_number
 from ..common.progress import Progress
+from ..compat.checkpoint_options import taken_options
 from ..plugin.checkpoint import check_weightless_options, load_state
-from .export import write_checkpoint
+from .export import plain, plain_namespace, write_checkpoint
 
 
 def average(inputs: Sequence[str | os.PathLike[str]]) -> dict[str, Any]:
@@ -59,8 +59,9 @@ def average(inputs: Sequence[str | os.PathLike[str]]) -> dict[str, Any]:
                 sums[key] += weights[key]  # in place, in the wide type
     count = len(inputs)
     result["model"] = OrderedDict((key, _narrowed(total, count, dtypes[key])) for key, total in sums.items())
-    # its options as fairseq writes them, in containers that can be pickled
-    return {**result, "cfg": OmegaConf.to_container(result["cfg"], resolve=True, enum_to_str=True)}
+    # its options in built-in types, so that stock fairseq reads the average of what export wrote
+    options = {name: plain(value, name) for name, value in taken_options(result["cfg"]).items()}
+    return {**result, "args": plain_namespace(options), "cfg": None}
 
 
 def _widened(tensor: Tensor) -> Tensor:
