@@ -49,7 +49,7 @@ COMMANDS = {
     "translate": Command("pair.translate", "translate raw text, line by line"),
     "score": Command("pair.score", "log-probabilities and duality gap of parallel text"),
     "filter": Command("pair.filter", "keep the best pairs of scored parallel text", False),
-    "tune": Command("pair.tune", "tune the weights of dual inference on n-best lists"),
+    "tune": Command("pair.tune", "tune the weights of dual inference on n-best lists", False),
     "export": Command("pair.export", "write one direction as a plain fairseq checkpoint"),
     "import": Command("pair.import_pair", "make a pair of two plain fairseq checkpoints"),
     "average": Command("pair.average", "average the weights of several checkpoints"),

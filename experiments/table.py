@@ -57,7 +57,7 @@ def result_of(work: Path, folder: Path, row: Row, direction: str) -> Result:
     from dual_fairseq.data.tokenizer import detokenize
     from dual_fairseq.pair.evaluate import score
     from dual_fairseq.pair.nbest import read_nbest
-    from dual_fairseq.plugin.dual_inference import Weights
+    from dual_fairseq.plugin.ranking import Weights
     from dual_fairseq.report.demo import entropy_limits
     from dual_fairseq.report.runs import read_run
 
@@ -99,7 +99,7 @@ class Comparison:
 
 def compare(mine: Result, search: str, other: Result, its_search: str, target: str) -> Comparison:
     """A search of one result with a search of another."""
-    from dual_fairseq.pair.evaluate import bleu_metric
+    from dual_fairseq.common.bleu import bleu_metric
     from dual_fairseq.pair.significance import paired_test
 
     texts = ("other", other.texts[its_search]), [("mine", mine.texts[search])]

@@ -13,17 +13,11 @@ from fairseq.data import Dictionary
 from dual_fairseq.common.errors import UserError
 from dual_fairseq.pair.load import load_pair
 from dual_fairseq.pair.nbest import read_nbest
-from dual_fairseq.plugin.dual_inference import (
-    COMPONENTS,
-    ComponentPrinter,
-    Weights,
-    component_line,
-    read_component_line,
-    weights_of_options,
-)
+from dual_fairseq.plugin.dual_inference import ComponentPrinter
 from dual_fairseq.plugin.language_model import load_language_model
 from dual_fairseq.plugin.log_probs import language_model_log_probs, translation_log_probs
 from dual_fairseq.plugin.model import parameter_like
+from dual_fairseq.plugin.ranking import COMPONENTS, Weights, component_line, read_component_line, weights_of_options
 
 LN2 = math.log(2)
 

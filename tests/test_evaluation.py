@@ -12,6 +12,7 @@ import sacrebleu
 from conftest import SOURCE, TARGET, sentence_pairs
 
 from dual_fairseq.__main__ import main
+from dual_fairseq.common.bleu import bleu_metric
 from dual_fairseq.common.errors import UserError
 from dual_fairseq.common.tables import score_table
 from dual_fairseq.data.tokenizer import detokenize
@@ -111,7 +112,7 @@ def test_a_missing_japanese_tokenizer_is_replaced_and_said(capsys):
 
 def test_an_unknown_tokenizer_is_refused_with_the_choice():
     with pytest.raises(UserError, match="--sacrebleu-tokenize moses: choose one of 13a, char"):
-        evaluation.bleu_metric("en", "moses")
+        bleu_metric("en", "moses")
 
 
 def test_a_perfect_translation_scores_100_and_its_files_are_aligned(evaluated):

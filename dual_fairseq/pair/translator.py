@@ -27,9 +27,9 @@ from torch import Tensor
 from ..common.errors import UserError
 from ..data.segment import SEPARATOR
 from ..data.text import TextPipeline, indices, looks_foreign
-from ..plugin.dual_inference import read_choice
 from ..plugin.log_probs import length_sorted_batches
 from ..plugin.model import DualModel, parameter_like
+from ..plugin.ranking import read_choice
 from ..plugin.task import DualTranslationTask
 from .load import find_checkpoint, load_pair
 

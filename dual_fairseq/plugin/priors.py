@@ -11,8 +11,8 @@ from fairseq import utils
 from fairseq.data import Dictionary, LanguagePairDataset
 
 from ..common.errors import UserError
-from .dual_inference import Weights
 from .language_model import FrozenLanguageModel, find_language_model, load_language_model
+from .ranking import Weights
 from .score_cache import ScoreCache
 
 

@@ -16,9 +16,10 @@ from omegaconf import II, OmegaConf, open_dict
 from ..common.errors import UserError
 from .binarized import explain_split, languages_of
 from .dataset import DualLanguagePairDataset
-from .dual_inference import ComponentPrinter, DualInferenceGenerator, weights_of_options
+from .dual_inference import ComponentPrinter, DualInferenceGenerator
 from .model import DualModel, arch_name, direction_name, pair_arch
 from .priors import Priors
+from .ranking import weights_of_options
 from .validation_bleu import bleu_counts, detokenize_as_target, log_bleu
 from .warm_start import warm_start
 from .word_vectors import check_options, reversed_model_options, start_from_vectors, vector_files
