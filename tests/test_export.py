@@ -414,7 +414,7 @@ def test_nothing_in_a_hostile_file_runs(tmp_path):
         "direction": (f"--direction xx-zz: .* holds {FORWARD} and {REVERSE}"),
         "single": "holds a single model already",
         "folder": "is a folder; name the file",
-        "itself": "is the pair itself",
+        "itself": "is the same file as the input",
         "data": f"has no dict.{SOURCE}.txt",
         "order": "symbol 4 is",
         "size": "do not fit the dictionaries",

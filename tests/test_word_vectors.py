@@ -431,7 +431,7 @@ def test_without_gensim_one_line_tells_how_to_have_it(dest, monkeypatch):
 
 def test_vectors_of_text_that_is_not_there_are_refused(dest, trained):
     shutil.rmtree(dest / "segmented")
-    with pytest.raises(UserError, match=r"segmented/train.xx: there is no such file; run scripts/preprocess.sh"):
+    with pytest.raises(UserError, match=r"segmented/train.xx: there is no such file; run dual-fairseq preprocess"):
         main(["vectors", str(dest)])
 
 
