@@ -114,7 +114,7 @@ def pair(run) -> DualTranslator:
     "more",
     [
         pytest.param([], id="moses-joint-bpe"),
-        pytest.param(["--lowercase", "--no-joint-bpe"], id="lowercase-separate-bpe"),
+        pytest.param(["--lowercase", "--separate-bpe"], id="lowercase-separate-bpe"),
         pytest.param(["--tokenizer=none", "--bpe-size=0"], id="segmented-before"),
         pytest.param(["--tokenizer=none"], id="bpe-alone"),
     ],
