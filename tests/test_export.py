@@ -551,7 +551,7 @@ def test_the_newest_checkpoints_are_taken(tmp_path):
     assert taken(2, False, 9) == ["checkpoint2.pt", "checkpoint1.pt"]
     assert taken(1, True) == ["checkpoint_2_100.pt"]
     assert taken(1, True, 99) == ["checkpoint_1_50.pt"]
-    with pytest.raises(UserError, match=r"has 2 checkpoints checkpoint_EPOCH_UPDATE.pt to take 3 from"):
+    with pytest.raises(UserError, match=r"has 2 checkpoints checkpoint_EPOCH_UPDATE.pt, not 3"):
         taken(3, True)
     with pytest.raises(UserError, match="no such folder"):
         average.newest(str(tmp_path / "gone"), 1, False)
