@@ -169,7 +169,7 @@ def test_text_is_found_in_the_run_then_in_the_data_then_where_it_is_said(dest, r
     moved = torch.load(bare, weights_only=False)
     moved["cfg"]["task"]["data"] = str(tmp_path / "gone" / "dual")
     torch.save(moved, bare)
-    with pytest.raises(UserError, match=r"bare\.pt: how its text was tokenised is not known .*gone.*--dest DEST"):
+    with pytest.raises(UserError, match=r"bare\.pt: cannot tell how its text was tokenised .*gone.*--dest DEST"):
         TextPipeline.of_checkpoint(bare)
     translator = DualTranslator.from_pretrained(bare, dest=dest, device="cpu")
     assert translator.text.folder == dest
@@ -357,7 +357,7 @@ def test_dual_inference_is_an_override(source, target, run):
     [
         ({"target": "zz"}, UserError, "this pair translates xx to yy and yy to xx"),
         ({"source": "xx", "target": "xx"}, UserError, "xx to xx: this pair translates"),
-        ({}, UserError, "no language was given"),
+        ({}, UserError, "no language was named"),
         ({"target": "yy", "beam": 0}, UserError, "beam 0: give a whole number above 0"),
         ({"target": "yy", "beam": 2, "nbest": 3}, UserError, "nbest 3: needs a beam of that size, not 2"),
         ({"target": "yy", "bream": 2}, TypeError, "bream"),
