@@ -39,7 +39,7 @@ lint: setup ## check style, types and shell scripts
 	"$(VENV)/shellcheck" $(SHELL_SCRIPTS)
 
 demo: setup ## train and compare on the embedded corpus
-	@PATH="$(VENV):$$PATH" scripts/demo.sh
+	@"$(VENV)/dual-fairseq" demo runs/demo
 
 bench: setup ## measure what training a pair costs (tables to runs/bench; BENCH_ARGS="--parts step", --help lists them)
 	OMP_NUM_THREADS=1 "$(VENV)/python" benchmarks/training.py $(BENCH_ARGS)

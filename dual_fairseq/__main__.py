@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import dual_fairseq
 
 from .common.errors import UserError
+from .common.interruption import Stopped, stoppable
 from .common.quiet import quieten_libraries
 
 
@@ -30,18 +31,24 @@ class Command:
         module: the module in this package whose ``main(arguments)`` does it.
         summary: one line for the list of commands.
         loads_fairseq: whether the plugin is registered with fairseq first, which takes seconds.
+        goes_on: whether the same command, when it was stopped, goes on from there.
     """
 
     module: str
     summary: str
     loads_fairseq: bool = True
+    goes_on: bool = False
 
 
 COMMANDS = {
-    "preprocess": Command("data.preprocess", "clean, tokenise, segment and binarize parallel text", False),
+    "preprocess": Command("data.preprocess", "clean, tokenise, segment and binarize parallel text", False, True),
+    "train-lm": Command("pipeline.train_lm", "train the language model of one language", False, True),
+    "train": Command("pipeline.train", "train a pair: language models, warm start, dual training", False, True),
+    "evaluate": Command("pipeline.evaluate", "translate a split in both directions and score it", False, True),
+    "synthesize": Command("pipeline.synthesize", "make parallel text of monolingual text by a pair", False, True),
     "translate": Command("pair.translate", "translate raw text, line by line"),
     "score": Command("pair.score", "log-probabilities and duality gap of parallel text"),
-    "filter": Command("pair.filter", "keep the best pairs of scored parallel text"),
+    "filter": Command("pair.filter", "keep the best pairs of scored parallel text", False),
     "tune": Command("pair.tune", "tune the weights of dual inference on n-best lists"),
     "export": Command("pair.export", "write one direction as a plain fairseq checkpoint"),
     "import": Command("pair.import_pair", "make a pair of two plain fairseq checkpoints"),
@@ -49,12 +56,8 @@ COMMANDS = {
     "report": Command("report.command", "one page of pictures, scores and examples about runs"),
     "attention": Command("report.attention", "pictures of attention"),
     "vectors": Command("data.vectors", "train word vectors on preprocessed text"),
-    "toy-corpus": Command("toy_corpus.grammar", "write the embedded corpus, whose probabilities are known", False),
-}
-# Steps of the scripts; not for users.
-STEPS = {
-    "demo-page": Command("report.demo", ""),
-    "evaluate-files": Command("pair.evaluate", ""),
+    "demo": Command("pipeline.demo", "the whole pipeline on the embedded corpus", False, True),
+    "toy-corpus": Command("toy_corpus.corpus", "write the embedded corpus, whose probabilities are known", False),
 }
 
 
@@ -70,8 +73,12 @@ def usage() -> str:
 
 
 @contextmanager
-def policy() -> Iterator[None]:
+def policy(name: str, goes_on: bool = False) -> Iterator[None]:
     """Libraries print warnings only; an interruption, a closed pipe and a full disk end the command in one line.
+
+    Args:
+        name: of the command.
+        goes_on: whether the same command goes on from where it was stopped.
 
     Raises:
         UserError: a file cannot be read or written.
@@ -80,14 +87,18 @@ def policy() -> Iterator[None]:
     logging.basicConfig(level=logging.WARNING, format="dual_fairseq: warning: %(message)s", force=True)
     quieten_libraries()
     try:
-        yield
+        with stoppable():
+            yield
         sys.stdout.flush()
     except BrokenPipeError:  # the reader of the output has gone, as with `head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # so that Python's own last flush succeeds
         sys.exit(128 + signal.SIGPIPE)
-    except KeyboardInterrupt:
-        print("dual_fairseq: stopped by SIGINT", file=sys.stderr)
-        sys.exit(128 + signal.SIGINT)
+    except KeyboardInterrupt as interruption:
+        number = interruption.number if isinstance(interruption, Stopped) else signal.SIGINT
+        further = "; the same command goes on from here" if goes_on else ""
+        if goes_on or number != signal.SIGINT:  # Ctrl-C is the usual end of a filter
+            print(f"dual-fairseq {name}: stopped by {signal.Signals(number).name}{further}", file=sys.stderr)
+        sys.exit(128 + number)
     except (EOFError, zlib.error) as error:
         raise UserError(f"damaged or incomplete gzip file ({error}); fetch it or make it again") from error
     except OSError as error:
@@ -107,13 +118,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if name == "--version":
         print(dual_fairseq.__version__)
         return
-    command = {**COMMANDS, **STEPS}.get(name)
+    command = COMMANDS.get(name)
+    if command is None and "." in name:  # a module that the pipeline runs as a step, in a process of its own
+        command = Command(name, "", not name.startswith("pipeline."))
     if command is None:
         close = difflib.get_close_matches(name, COMMANDS, n=1)
         hint = f"did you mean {close[0]}?" if close else "dual-fairseq --help lists the commands"
         print(f"dual_fairseq: error: {name}: there is no such command; {hint}", file=sys.stderr)
         sys.exit(2)
-    with policy():
+    with policy(name, command.goes_on):
         if command.loads_fairseq:
             try:
                 dual_fairseq.register()

@@ -6,6 +6,7 @@ import json
 import math
 import re
 import subprocess
+import sys
 
 import pytest
 from conftest import PLUGIN, ROOT, TINY, fairseq
@@ -14,7 +15,8 @@ from dual_fairseq.__main__ import main
 from dual_fairseq.common.errors import UserError
 from dual_fairseq.report import demo
 from dual_fairseq.report.runs import read_log
-from dual_fairseq.toy_corpus.grammar import ToyGrammar, write_corpus
+from dual_fairseq.toy_corpus.corpus import write_corpus
+from dual_fairseq.toy_corpus.grammar import ToyGrammar
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +76,7 @@ def test_the_report_of_a_finished_run(run_folder, capsys):
         for direction in demo.DIRECTIONS:
             for kind in ("src", "ref", "hyp", "dual-inference.hyp"):
                 (folder / f"{direction}.{kind}.txt").write_text(f"<b>{kind} {number if kind == 'hyp' else ''}\n" * 9)
-    main(["demo-page", str(run_folder)])
+    main(["report.demo", str(run_folder)])
     limits = demo.entropy_limits(run_folder, "test")
     table = (run_folder / "report" / "table.txt").read_text()
     assert table.strip() in capsys.readouterr().out
@@ -123,7 +125,11 @@ def test_no_model_s_validation_nll_is_below_the_limit(run_folder):
 def test_the_whole_demo_and_that_no_model_beats_the_truth(tmp_path):
     def run_demo() -> str:
         done = subprocess.run(
-            [ROOT / "scripts" / "demo.sh", tmp_path / "run"], capture_output=True, text=True, timeout=3600
+            [sys.executable, "-m", "dual_fairseq", "demo", tmp_path / "run"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=3600,
         )
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
         return done.stdout

@@ -13,6 +13,7 @@ from conftest import SOURCE, TARGET, sentence_pairs
 
 from dual_fairseq.__main__ import main
 from dual_fairseq.common.errors import UserError
+from dual_fairseq.common.tables import score_table
 from dual_fairseq.pair import evaluate as evaluation
 
 
@@ -59,18 +60,6 @@ def test_hypotheses_are_found_by_number_and_the_best_of_each_counts():
 
 def test_an_empty_hypothesis_is_read():
     assert evaluation.read_hypotheses(["H-0\t-inf\t"]) == {0: ""}
-
-
-def test_lines_are_split_at_line_feeds_alone(tmp_path):
-    path = tmp_path / "text"
-    path.write_bytes("one\u2028still one\x0b\x85\ntwo\n\nfour".encode())
-    assert evaluation.read_lines(path) == ["one\u2028still one\x0b\x85", "two", "", "four"]
-
-
-def test_text_that_is_not_utf8_is_refused_by_name(tmp_path):
-    (tmp_path / "text").write_bytes(b"good\nb\xffd\n")
-    with pytest.raises(UserError, match=r"text: is not UTF-8 \(byte 6\)"):
-        evaluation.read_lines(tmp_path / "text")
 
 
 @pytest.mark.parametrize(
@@ -159,7 +148,7 @@ def test_references_of_another_length_are_refused(evaluated):
     for language in (SOURCE, TARGET):
         with open(dest / "raw" / f"test.{language}", "a") as file:
             file.write("one more\n")
-    with pytest.raises(UserError, match=r"run scripts/preprocess\.sh again"):
+    with pytest.raises(UserError, match=r"run dual-fairseq preprocess again"):
         evaluation.evaluate(dest, out, "test")
 
 
@@ -170,15 +159,10 @@ def test_a_validation_that_printed_nothing_is_refused(evaluated):
         evaluation.evaluate(dest, out, "test")
 
 
-def test_the_table_has_a_line_for_each_direction_and_stage(evaluated, tmp_path, capsys):
+def test_the_table_has_a_line_for_each_direction_and_stage(evaluated):
     dest, out, _ = evaluated
-    evaluation.evaluate(dest, out, "test")
-    for stage in ("warmup", "dual"):
-        folder = tmp_path / "run" / stage / "eval" / "test"
-        folder.mkdir(parents=True)
-        (folder / "scores.json").write_text((out / "scores.json").read_text())
-    main(["evaluate-files", "table", str(tmp_path / "run")])
-    lines = capsys.readouterr().out.splitlines()
+    scores = evaluation.evaluate(dest, out, "test")
+    lines = score_table([("warm start", scores), ("dual", scores)]).splitlines()
     assert [line.split()[:2] for line in lines[1:]] == [
         [f"{SOURCE}-{TARGET}", "warm"],
         [f"{SOURCE}-{TARGET}", "dual"],
@@ -188,6 +172,8 @@ def test_the_table_has_a_line_for_each_direction_and_stage(evaluated, tmp_path, 
     assert lines[2].split() == [f"{SOURCE}-{TARGET}", "dual", "100.00", "100.00", "1.000", "5.250", "3.50"]
 
 
-def test_a_run_without_evaluation_is_refused(tmp_path):
-    with pytest.raises(UserError, match="no stage was evaluated on split 'valid'"):
-        main(["evaluate-files", "table", str(tmp_path), "--split", "valid"])
+def test_the_step_writes_the_scores_and_prints_them(evaluated, capsys):
+    dest, out, _ = evaluated
+    main(["pair.evaluate", str(dest), str(out)])
+    scores = json.loads((out / "scores.json").read_text())
+    assert capsys.readouterr().out == score_table([("test", scores)]) + "\n"

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
-import subprocess
-import sys
 from functools import cache
 from itertools import product
 from types import SimpleNamespace
@@ -13,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 import test_gradient
 import torch
-from conftest import PLUGIN, ROOT, SOURCE, TARGET, fairseq, gate_matrices, parameters, sentence_pairs, train, zero_state
+from conftest import PLUGIN, SOURCE, TARGET, fairseq, gate_matrices, parameters, sentence_pairs, train, zero_state
 from fairseq import options
 from fairseq.data import Dictionary, LanguagePairDataset
 from fairseq.dataclass.configs import GenerationConfig
@@ -703,13 +700,3 @@ def test_as_a_pair_it_trains_resumes_and_translates_both_ways(corpus, lm_options
         assert output.count("\nH-") == 16 and output.count("\nA-") == 16 * len(aligned)
     held = {key.split(".")[1] for key in parameters(tmp_path)}
     assert held == {f"{SOURCE}-{TARGET}", f"{TARGET}-{SOURCE}"}
-
-
-@pytest.mark.slow
-def test_the_benchmark_runs_and_has_a_ratio_for_each_arch():
-    command = [sys.executable, ROOT / "benchmarks" / "recurrent.py", "--quick", "--device", "cpu"]
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.count("| lstm |") == done.stdout.count("| rnnsearch |") == done.stdout.count("### ") == 4
-    assert done.stdout.count("| 1.00 | 1.00–1.00 |") >= 4

@@ -23,9 +23,11 @@ from fairseq_cli import generate
 
 from dual_fairseq.__main__ import main
 from dual_fairseq.common.errors import UserError
-from dual_fairseq.data.clean import LONGEST_WORD, mend
+from dual_fairseq.common.folders import Data, RunFolder
+from dual_fairseq.data.clean import LONGEST_WORD, repair
 from dual_fairseq.data.text import TextPipeline, indices
-from dual_fairseq.pair.evaluate import detokenize, read_hypotheses
+from dual_fairseq.data.tokenizer import detokenize
+from dual_fairseq.pair.evaluate import read_hypotheses
 from dual_fairseq.pair.load import find_checkpoint
 from dual_fairseq.pair.translator import DualTranslator, Hypothesis, _pieces
 from dual_fairseq.plugin.log_probs import translation_log_probs
@@ -82,19 +84,9 @@ def dest(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def run(dest, tmp_path_factory) -> Path:
-    """A run of scripts/train_dual.sh: folder and text are made by the script, the checkpoint in place of its stages."""
+    """A run: its text as dual-fairseq train keeps it, and a checkpoint in place of its stages."""
     folder = tmp_path_factory.mktemp("a run")
-    some_file = dest / "preprocess.json"  # opened by nobody: the script comes no further than to its first training
-    script = [ROOT / "scripts" / "train_dual.sh", dest, folder, "--cpu", "--no-eval", "--src-lm", some_file]
-    script += ["--tgt-lm", some_file, "--init-src2tgt", some_file, "--init-tgt2src", some_file]
-    commands = tmp_path_factory.mktemp("bin")
-    for name, code in (("fairseq-train", "exit 3"), ("python", f'exec "{sys.executable}" "$@"')):
-        (commands / name).write_text(f"#!/bin/sh\n{code}\n")
-        (commands / name).chmod(0o755)
-    environment = {**ENVIRONMENT, "PATH": f"{commands}:{os.environ['PATH']}"}
-    done = subprocess.run(script, env=environment, capture_output=True, text=True, check=False)
-    assert "fairseq-train ended with status 3" in done.stderr, done.stderr
-    shutil.rmtree(folder / "dual")
+    Data.from_folder(dest).keep(RunFolder(folder).text)
     train(
         dest / "dual", folder / "dual", "--dual-lambda", 0, "--optimizer", "adam", "--lr", 0.01, "--max-epoch", 4,
         "--max-source-positions", 60, "--max-target-positions", 60, "--skip-invalid-size-inputs-valid-test",
@@ -151,7 +143,7 @@ def test_a_line_that_preprocessing_drops_is_still_text(dest):
     long_word = "ab" * LONGEST_WORD
     halves = long_word[:LONGEST_WORD], long_word[LONGEST_WORD:]
     assert text.encode(f"x {long_word} y", SOURCE) == text.encode(f"x {' '.join(halves)} y", SOURCE)
-    assert mend("  a \t b  ") == "a b"
+    assert repair("  a \t b  ") == "a b"
 
 
 def test_the_run_holds_the_text_and_names_no_file_of_this_machine(dest, run):
@@ -187,7 +179,7 @@ def test_text_is_found_in_the_run_then_in_the_data_then_where_it_is_said(dest, r
     ("change", "message"),
     [
         pytest.param(
-            {"preprocess.json": None}, r"preprocess\.json: No such file.*preprocess\.sh wrote", id="no-record"
+            {"preprocess.json": None}, r"preprocess\.json: No such file.*dual-fairseq preprocess wrote", id="no-record"
         ),
         pytest.param({"preprocess.json": "{"}, r"preprocess\.json: is damaged", id="no-json"),
         pytest.param({"preprocess.json": "[]"}, r"preprocess\.json: is damaged", id="another-json"),
@@ -520,7 +512,7 @@ def test_a_line_that_is_not_utf8_is_named_after_the_lines_before_it(command, tmp
         command(TEXT.replace(b"But1 but1", b"B\xe4t1\nBak1"), "-t", TARGET, "--output", tmp_path / "out")
     assert not (tmp_path / "out").exists()
     assert (tmp_path / "out.partial").read_text().splitlines() == expected
-    assert capfd.readouterr().err == f"what was translated until then is in {tmp_path / 'out.partial'}\n"
+    assert capfd.readouterr().err == f"what was written until then is in {tmp_path / 'out.partial'}\n"
 
 
 def test_an_over_long_line_is_named_on_stderr(command, pair):

@@ -1,7 +1,6 @@
-"""Scores what fairseq-generate printed: detokenised sacreBLEU and chrF of both directions, and a table of stages.
+"""Scores what fairseq-generate printed: detokenised sacreBLEU and chrF of both directions.
 
-``dual-fairseq evaluate-files score DEST OUT --split test`` is the last step of ``scripts/evaluate.sh``;
-``dual-fairseq evaluate-files table RUN --split test`` prints what ``scripts/train_dual.sh`` ends with.
+It is the last step of ``dual-fairseq evaluate``.
 """
 
 from __future__ import annotations
@@ -14,16 +13,17 @@ from pathlib import Path
 
 from fairseq.data import data_utils
 from sacrebleu.metrics import BLEU, CHRF
-from sacremoses import MosesDetokenizer
 
 from ..common.errors import UserError
-from ..common.files import whole_file
+from ..common.files import read_lines, write_json, write_text
+from ..common.folders import Data
+from ..common.tables import score_table
+from ..data.tokenizer import detokenize
 from ..plugin.dual_inference import read_choice
 from .nbest import read_nbest
 
 # Where the tokenizer that sacreBLEU has for a language needs a package that is not installed.
 FALLBACK_TOKENIZERS = {"ja": "char", "ko": "13a"}
-STAGES = {"warmup": "warm start", "mle": "MLE continued", "dual": "dual"}
 
 
 @dataclass
@@ -43,23 +43,6 @@ class Scores:
     untranslated: int
     nll_bits_per_token: float | None = None
     dual_inference: dict[str, object] | None = None
-
-
-def read_lines(path: Path) -> list[str]:
-    r"""The lines of a text file, split at ``\n`` alone: other line separators of Unicode may stand inside a sentence.
-
-    Raises:
-        UserError: the file is missing or not UTF-8.
-    """
-    try:
-        lines = path.read_bytes().decode("utf-8").split("\n")
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: there is no such file") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: is not UTF-8 (byte {error.start}); mend the file") from error
-    if lines[-1] == "":
-        lines.pop()
-    return lines
 
 
 def read_hypotheses(lines: Iterable[str]) -> dict[int, str]:
@@ -94,20 +77,6 @@ def read_validation(lines: Iterable[str], split: str) -> dict[str, float]:
             if any(key.startswith(prefix) for key in stats):
                 return {k.removeprefix(prefix): float(str(v)) for k, v in stats.items() if k.startswith(prefix)}
     raise UserError(f"fairseq-validate printed no result for split '{split}'; see its output in validate.txt")
-
-
-def detokenize(lines: Sequence[str], language: str, tokenizer: str) -> list[str]:
-    """Undo the tokenisation of ``scripts/preprocess.sh``.
-
-    Args:
-        lines: tokens joined by spaces, without BPE.
-        language: their language, which decides about quotation marks, apostrophes and the like.
-        tokenizer: ``moses``, or ``none`` for text that was segmented by someone else: it stays as it is.
-    """
-    if tokenizer == "none":
-        return list(lines)
-    moses = MosesDetokenizer(lang=language)
-    return [moses.detokenize(line.split()) for line in lines]
 
 
 def bleu_metric(language: str, tokenize: str | None = None) -> BLEU:
@@ -182,7 +151,7 @@ def evaluate(
     """Score the output of fairseq-generate and fairseq-validate that lies in ``out``.
 
     Args:
-        dest: the folder that ``scripts/preprocess.sh`` wrote.
+        dest: the folder that ``dual-fairseq preprocess`` wrote.
         out: holds ``<src>-<tgt>.generate.txt`` of both directions and ``validate.txt``; gets the texts and
             ``scores.json``, written last and whole.
         split: the split that was translated.
@@ -196,8 +165,8 @@ def evaluate(
     Raises:
         UserError: a file is missing or does not belong to the others.
     """
-    record = json.loads("\n".join(read_lines(dest / "preprocess.json")))
-    languages = (record["source"], record["target"])
+    data = Data.from_folder(dest)
+    languages = data.languages
     validation = read_validation(read_lines(out / "validate.txt"), split)
     texts = {language: read_lines(dest / "raw" / f"{split}.{language}") for language in languages}
     result: dict[str, object] = {}
@@ -209,13 +178,13 @@ def evaluate(
         if len(texts[source]) != count:
             raise UserError(
                 f"{dest / 'raw'}: {split}.{source} has {len(texts[source])} lines and {split}.{target} {count}; "
-                "run scripts/preprocess.sh again"
+                "run dual-fairseq preprocess again"
             )
         binarized = dest / "dual" / f"{split}.{languages[0]}-{languages[1]}.{target}"
         if len(data_utils.load_indexed_dataset(str(binarized), None)) != count:
             raise UserError(
                 f"{dest / 'raw' / f'{split}.{target}'}: has not as many lines as {binarized}.bin has sentences; "
-                "run scripts/preprocess.sh again"
+                "run dual-fairseq preprocess again"
             )
         # a sentence that fairseq-generate left out counts as translated by nothing
         missing = count - len(by_number)
@@ -224,9 +193,9 @@ def evaluate(
                 f"{direction}: {missing} of {count} sentences were not translated and count as empty "
                 "(too long for the model, or an output that was cut short)"
             )
-        hypotheses = detokenize([by_number.get(number, "") for number in range(count)], target, record["tokenizer"])
+        hypotheses = detokenize([by_number.get(number, "") for number in range(count)], target, data.tokenizer)
         for name, lines in (("src", texts[source]), ("hyp", hypotheses), ("ref", texts[target])):
-            write_whole(out / f"{direction}.{name}.txt", "".join(f"{line}\n" for line in lines))
+            write_text(out / f"{direction}.{name}.txt", "".join(f"{line}\n" for line in lines))
         scores = score(hypotheses, texts[target], target, tokenize, missing)
         scores.nll_bits_per_token = validation.get(f"nll_loss_{direction}")
         tuned = out / "tuning" / direction / "weights.json"
@@ -234,8 +203,8 @@ def evaluate(
             choice = read_choice(tuned)
             lenpen = choice.lenpen or 0.0
             best = read_nbest(read_lines(generated), count, generated).best(choice.weights, lenpen)
-            best = detokenize(best, target, record["tokenizer"])
-            write_whole(out / f"{direction}.dual-inference.hyp.txt", "".join(f"{line}\n" for line in best))
+            best = detokenize(best, target, data.tokenizer)
+            write_text(out / f"{direction}.dual-inference.hyp.txt", "".join(f"{line}\n" for line in best))
             rescored = score(best, texts[target], target, tokenize)
             scores.dual_inference = {
                 "bleu": rescored.bleu, "chrf": rescored.chrf, "length_ratio": rescored.length_ratio,
@@ -244,79 +213,18 @@ def evaluate(
         result[direction] = asdict(scores)
     if "gap_abs" in validation:
         result["gap_abs"] = validation["gap_abs"]
-    write_whole(out / "scores.json", json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+    write_json(out / "scores.json", result)
     return result
 
 
-def table(rows: Iterable[tuple[str, dict[str, object]]]) -> str:
-    """A plain-text table of scores, a line for each system and direction.
-
-    Args:
-        rows: what to call the system, and its ``scores.json``.
-    """
-    rows = list(rows)
-    head: tuple[str, ...] = ("direction", "system", "BLEU", "chrF", "length", "NLL bits/token", "mean |gap| nats")
-    rescored = any(isinstance(v, dict) and v.get("dual_inference") for _, scores in rows for v in scores.values())
-    if rescored:
-        head += ("dual inference: BLEU", "length")
-    lines: list[tuple[str, ...]] = [head]
-    for name, scores in rows:
-        gap = scores.get("gap_abs")
-        for direction, values in scores.items():
-            if isinstance(values, dict):
-                numbers = [values["bleu"], values["chrf"], values["length_ratio"], values["nll_bits_per_token"], gap]
-                if rescored:
-                    of_it = values.get("dual_inference") or {}
-                    numbers += [of_it.get("bleu"), of_it.get("length_ratio")]
-                digits = (2, 2, 3, 3, 2, 2, 3)[: len(numbers)]
-                cells = ("-" if n is None else f"{n:.{d}f}" for n, d in zip(numbers, digits, strict=True))
-                lines.append((direction, name, *cells))
-    directions = list(dict.fromkeys(line[0] for line in lines))
-    lines.sort(key=lambda line: directions.index(line[0]))
-    return aligned(lines)
-
-
-def aligned(lines: Sequence[tuple[str, ...]]) -> str:
-    """Rows of cells as plain text in columns: the first two, which are names, to the left, the others to the right."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join(
-            c.ljust(w) if i < 2 else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    )
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file so that at any moment it is there whole or not at all."""
-    try:
-        with whole_file(path) as file:
-            file.write(text.encode())
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written: {error.strerror}") from error
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command line; see the first lines of this file."""
-    parser = argparse.ArgumentParser(prog="dual-fairseq evaluate-files", description=__doc__.splitlines()[0])
-    commands = parser.add_subparsers(dest="command", required=True)
-    scoring = commands.add_parser("score", help="score the output of fairseq-generate of both directions")
-    scoring.add_argument("dest", type=Path, help="the folder that scripts/preprocess.sh wrote")
-    scoring.add_argument("out", type=Path, help="the folder with the output, which also gets the scores")
-    scoring.add_argument("--split", default="test")
-    scoring.add_argument("--sacrebleu-tokenize", metavar="NAME", help="a sacreBLEU tokenizer, in both directions")
-    scoring.add_argument("--dual-inference", action="store_true", help="by the weights in OUT/tuning")
-    tabulating = commands.add_parser("table", help="print the scores of all stages of a run")
-    tabulating.add_argument("run", type=Path, help="the folder of scripts/train_dual.sh")
-    tabulating.add_argument("--split", default="test")
+    """The last step of ``dual-fairseq evaluate``: score what fairseq's commands have printed into a folder."""
+    parser = argparse.ArgumentParser(prog="dual-fairseq pair.evaluate", description=main.__doc__)
+    parser.add_argument("dest", type=Path, help="the folder that preprocessing wrote")
+    parser.add_argument("out", type=Path, help="the folder with the output, which also gets the scores")
+    parser.add_argument("--split", default="test")
+    parser.add_argument("--sacrebleu-tokenize", metavar="NAME", help="a sacreBLEU tokenizer, in both directions")
+    parser.add_argument("--dual-inference", action="store_true", help="by the weights in OUT/tuning")
     options = parser.parse_args(arguments)
-
-    if options.command == "score":
-        result = evaluate(options.dest, options.out, options.split, options.sacrebleu_tokenize, options.dual_inference)
-        print(table([(options.split, result)]))
-        return
-    found = [(name, options.run / stage / "eval" / options.split / "scores.json") for stage, name in STAGES.items()]
-    rows = [(name, json.loads("\n".join(read_lines(path)))) for name, path in found if path.is_file()]
-    if not rows:
-        raise UserError(f"{options.run}: no stage was evaluated on split '{options.split}'; see scripts/train_dual.sh")
-    print(table(rows))
+    result = evaluate(options.dest, options.out, options.split, options.sacrebleu_tokenize, options.dual_inference)
+    print(score_table([(options.split, result)]))

@@ -15,7 +15,6 @@ from omegaconf import II, OmegaConf, open_dict
 
 from ..common.errors import UserError
 from .binarized import explain_split, languages_of
-from .checkpoint import forget_word_vectors
 from .dataset import DualLanguagePairDataset
 from .dual_inference import ComponentPrinter, DualInferenceGenerator, weights_of_options
 from .model import DualModel, arch_name, direction_name, pair_arch
@@ -195,8 +194,6 @@ class DualTranslationTask(TranslationTask):
         configs = dict(zip(self.directions, (cfg, reversed_model_options(cfg)), strict=True))
         models: dict[str, FairseqEncoderDecoderModel] = {}
         for direction, side in self.sides.items():
-            if from_checkpoint:
-                forget_word_vectors(configs[direction])
             models[direction] = side.build_model(configs[direction], from_checkpoint)
         restored = os.path.exists(os.path.join(self.cfg.save_dir, self.cfg.restore_file))
         if not from_checkpoint and not restored:  # a run that goes on has its weights already

@@ -1,6 +1,6 @@
 """The end of ``make demo``: a table, a picture and a page about a run on the embedded corpus, whose limits are known.
 
-``dual-fairseq demo-page RUN`` reads what ``scripts/demo.sh`` left in RUN and writes RUN/report/.
+It reads what the other steps of ``dual-fairseq demo`` left in RUN, and writes RUN/report/.
 """
 
 from __future__ import annotations
@@ -16,8 +16,11 @@ from typing import Any
 from fairseq.data.data_utils import load_indexed_dataset
 
 from ..common.errors import UserError
-from ..pair.evaluate import STAGES, aligned, read_lines, write_whole
-from ..report import Options, build
+from ..common.files import read_lines, write_text
+from ..common.folders import STAGES
+from ..common.tables import aligned
+from .build import Options, build
+from .page import Paragraph, Section, Table, render
 from .runs import Run, arrow, read_run, systems
 from .scores import number
 
@@ -72,7 +75,7 @@ def entropy_limits(run: Path, split: str) -> dict[str, float]:
 
 
 def result_rows(run: Path, split: str = "test") -> list[Row]:
-    """The table: direction by direction, the systems in the order of :data:`~dual_fairseq.pair.evaluate.STAGES`."""
+    """The table: direction by direction, the systems in the order of :data:`~dual_fairseq.common.folders.STAGES`."""
     limits = entropy_limits(run, split)
     scores = {name: read_json(run / "train" / stage / "eval" / split / "scores.json") for stage, name in STAGES.items()}
     return [
@@ -124,36 +127,32 @@ system at its best validation BLEU. This is one seed and a short training: small
 noise."""
 
 
-def limit_section(rows: Sequence[Row]) -> str:
-    """How far each system is from the truth, as HTML."""
-    from . import page
-
+def limit_section(rows: Sequence[Row]) -> Section:
+    """How far each system is from the truth."""
     head = ("direction", "system", "NLL bits/token", "the truth's own", "above the limit")
     lines = [
         (arrow(row.direction), row.system, f"{row.nll:.3f}", f"{row.limit:.3f}", f"+{row.nll - row.limit:.3f}")
         for row in rows
     ]
-    return page.section("Distance from the limit, on the test text", page.table(head, lines, names=2))
+    return Section("Distance from the limit, on the test text", [Table(head, lines, names=2)])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line; see the first lines of this file."""
-    parser = argparse.ArgumentParser(prog="dual-fairseq demo-page", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="dual-fairseq report.demo", description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path, help="the folder of scripts/demo.sh")
     folder = parser.parse_args(arguments).run
-    from . import page
-
     report = folder / "report"
     report.mkdir(exist_ok=True)
     rows = result_rows(folder)
     table = text_table(rows)
-    write_whole(report / "table.txt", table + "\n")
+    write_text(report / "table.txt", table + "\n")
     run, limits = read_run(folder), entropy_limits(folder, "valid")
     picture(run, rows, limits, report / "demo.png")
     _, (scores, *rest) = build([run], Options(split="test", limits=limits))
     title = "Two translation models, trained as a pair"
-    html = page.page(title, page.paragraph(LEAD), [scores, limit_section(rows), *rest])
-    write_whole(report / "index.html", html)
+    html = render(title, Paragraph(LEAD), [scores, limit_section(rows), *rest])
+    write_text(report / "index.html", html)
     print(table)
     print(
         "(Re-scored: by dual inference, where the pair and both language models choose among the beam's translations.)"

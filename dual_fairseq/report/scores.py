@@ -10,7 +10,8 @@ from typing import Any
 from sacrebleu.metrics import CHRF
 from sacrebleu.significance import Result
 
-from ..pair.evaluate import aligned, bleu_metric
+from ..common.tables import aligned
+from ..pair.evaluate import bleu_metric
 from ..pair.significance import TRIALS, paired_test
 from .runs import System, arrow
 

@@ -1,0 +1,77 @@
+"""The parser of every command: a mistake gets one line, and a mistyped option a suggestion."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from .errors import UserError
+
+
+class Parser(argparse.ArgumentParser):
+    """As argparse's, but options are never abbreviated, and a mistake is a :class:`UserError`.
+
+    Args:
+        command: its name after ``dual-fairseq``.
+        text: the help above the options, its lines as they are.
+        passes_on: the fairseq command that gets what follows ``--``; see :meth:`parse`.
+    """
+
+    def __init__(self, command: str, text: str, passes_on: str | None = None) -> None:
+        super().__init__(
+            prog=f"dual-fairseq {command}",
+            description=text,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        self.passes_on = passes_on
+        if passes_on:
+            self.epilog = f"What follows `--` goes to {passes_on} as it is and wins over the options above."
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message.removeprefix('argument ')} (see {self.prog} --help)")
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        options, rest = self.parse_known_args(args, namespace)
+        for word in rest:
+            if word.startswith("-") and word != "-":
+                self._refuse_option(word.partition("=")[0])
+        if rest:
+            self.error(f"{rest[0]}: one argument too many")
+        return options
+
+    @staticmethod
+    def split(arguments: Sequence[str] | None) -> tuple[list[str], list[str]]:
+        """What comes before the first ``--``, and what follows it."""
+        words = list(arguments or ())
+        cut = words.index("--") if "--" in words else len(words)
+        return words[:cut], words[cut + 1 :]
+
+    def parse(self, arguments: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
+        """The options, and what follows the first ``--``."""
+        own, extra = self.split(arguments)
+        return self.parse_args(own), extra
+
+    def _refuse_option(self, option: str) -> NoReturn:
+        close = difflib.get_close_matches(option, self._option_string_actions, n=1)
+        if close:
+            self.error(f"unknown option {option}; did you mean {close[0]}?")
+        self.error(f"unknown option {option}" + (f"; options of {self.passes_on} go after --" * bool(self.passes_on)))
+
+
+def _number(pattern: str, what: str) -> Callable[[str], str]:
+    def check(text: str) -> str:
+        if not re.fullmatch(pattern, text):
+            raise argparse.ArgumentTypeError(f"takes {what}, not '{text}'")
+        return text
+
+    return check
+
+
+# Types of options that go on to fairseq and into options.txt: checked, but kept as they were written.
+positive = _number("0*[1-9][0-9]*", "a whole number above 0")
+count = _number("[0-9]+", "a whole number that is 0 or more")
+decimal = _number(r"([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?", "a number that is 0 or more")

@@ -1,0 +1,215 @@
+"""The folders that commands leave: DEST of preprocessing, and RUN of training with its stages."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from .errors import UserError
+from .files import whole_file
+
+# The stages of a pair in RUN, in the order of tables: folder → what people call it.
+STAGES = {"warmup": "warm start", "mle": "MLE continued", "dual": "dual"}
+BEST, LAST = "checkpoint_best.pt", "checkpoint_last.pt"
+RECORD = "preprocess.json"
+# What fairseq calls the reverse of each kind of segmentation.
+POST_PROCESS = {"bpe": "subword_nmt", "char": "sentencepiece", "word": None}
+# The part of the record that says how text is treated; the rest names files of one machine.
+_KEPT = ("source", "target", "tokenizer", "lowercase", "subword", "bpe", "dictionary", "versions")
+
+
+@dataclass(frozen=True)
+class Data:
+    """What preprocessing wrote (DEST), or the part of it that a run keeps (RUN/text).
+
+    Attributes:
+        folder: its path.
+        source, target: language codes.
+        tokenizer: ``moses`` or ``none``.
+        lowercase: whether all text is in lower case.
+        subword: ``bpe``, ``char`` or ``word``.
+        has_codes: whether there are BPE codes; not for text that was segmented already.
+        record: all of ``preprocess.json``.
+    """
+
+    folder: Path
+    source: str
+    target: str
+    tokenizer: str
+    lowercase: bool
+    subword: str
+    has_codes: bool
+    record: dict[str, object]
+
+    @classmethod
+    def from_folder(cls, folder: str | os.PathLike[str]) -> Data:
+        """Read and check the record.
+
+        Raises:
+            UserError: the record is missing, damaged, or by another version of this package.
+        """
+        path = Path(folder) / RECORD
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+            subword = record.get("subword", "bpe")  # earlier versions knew nothing else
+            segmentation = (record.get("bpe") or {}).get("type")
+            data = cls(
+                Path(folder),
+                record["source"],
+                record["target"],
+                record["tokenizer"],
+                bool(record.get("lowercase", False)),
+                subword,
+                segmentation == "subword-nmt",
+                record,
+            )
+            languages_ok = all(re.fullmatch("[A-Za-z0-9][A-Za-z0-9_]*", code) for code in data.languages)
+        except OSError as error:
+            raise UserError(f"{path}: {error.strerror}; give the folder that dual-fairseq preprocess wrote") from error
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"{path}: is damaged; run dual-fairseq preprocess again") from error
+        if not languages_ok:
+            raise UserError(f"{path}: is damaged (no language codes); run dual-fairseq preprocess again")
+        expected = (None, "subword-nmt" if subword == "bpe" else subword)
+        known = data.tokenizer in ("moses", "none") and subword in list(POST_PROCESS)
+        if not known or segmentation not in expected:
+            raise UserError(
+                f"{path}: names a tokenizer or segmentation unknown here ({data.tokenizer}, {subword}, "
+                f"{segmentation}); update dual-fairseq"
+            )
+        return data
+
+    @property
+    def languages(self) -> tuple[str, str]:
+        return self.source, self.target
+
+    @property
+    def pair(self) -> str:
+        return f"{self.source}-{self.target}"
+
+    @property
+    def dual(self) -> Path:
+        """The folder of the binarized pair, with the dictionaries."""
+        return self.folder / "dual" if (self.folder / "dual").is_dir() else self.folder
+
+    def dictionary(self, language: str) -> Path:
+        return self.dual / f"dict.{language}.txt"
+
+    def codes(self, language: str) -> Path:
+        """The BPE codes of a language."""
+        folder = self.folder / "bpe" if (self.folder / "bpe").is_dir() else self.folder
+        return folder / f"codes.{language}"
+
+    def raw(self, split: str, language: str) -> Path:
+        """The text of a split, clean but not tokenised."""
+        return self.folder / "raw" / f"{split}.{language}"
+
+    def index(self, split: str, language: str) -> Path:
+        """The index of one side of a binarized split."""
+        return self.dual / f"{split}.{self.pair}.{language}.idx"
+
+    def keep(self, folder: Path) -> None:
+        """Copy to ``folder`` (RUN/text) what translating raw text needs beside a checkpoint."""
+        folder.mkdir(parents=True, exist_ok=True)
+        files = [self.dictionary(language) for language in self.languages]
+        files += [self.codes(language) for language in self.languages if self.codes(language).is_file()]
+        for file in files:
+            with whole_file(folder / file.name) as copy:
+                copy.write(file.read_bytes())
+        record = {key: self.record[key] for key in _KEPT if key in self.record}
+        with whole_file(folder / RECORD) as copy:
+            copy.write(f"{json.dumps(record, indent=2)}\n".encode())
+
+
+@dataclass(frozen=True)
+class StageFolder:
+    """The folder of one training by fairseq-train: a stage of a pair, or a language model."""
+
+    folder: Path
+
+    @property
+    def best(self) -> Path:
+        return self.folder / BEST
+
+    @property
+    def last(self) -> Path:
+        return self.folder / LAST
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "train.log"
+
+    @property
+    def finished(self) -> Path:
+        """A file that is there when the training has come to its end."""
+        return self.folder / "finished"
+
+    @property
+    def options_file(self) -> Path:
+        return self.folder / "options.txt"
+
+    def recorded(self) -> list[str]:
+        """The lines of ``options.txt``: digests of the input, then the options of fairseq-train."""
+        if not self.options_file.is_file():
+            return []
+        return self.options_file.read_text(encoding="utf-8", errors="surrogateescape").rstrip("\n").split("\n")
+
+    def options(self) -> dict[str, str]:
+        """The options that it was trained with, without their dashes."""
+        pairs = (line[2:].partition(" ") for line in self.recorded() if line.startswith("--"))
+        return {name: value for name, _, value in pairs}
+
+    def evaluation(self, split: str) -> Path:
+        """The folder of translations and scores of a split."""
+        return self.folder / "eval" / split
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """What ``dual-fairseq train`` writes."""
+
+    folder: Path
+
+    def stage(self, name: str) -> StageFolder:
+        """One of :data:`STAGES`."""
+        return StageFolder(self.folder / name)
+
+    def language_model(self, language: str) -> StageFolder:
+        return StageFolder(self.folder / "lm" / language)
+
+    @property
+    def text(self) -> Path:
+        """What translating raw text needs of DEST: see :meth:`Data.keep`."""
+        return self.folder / "text"
+
+
+def find_run(folder: Path) -> Path | None:
+    """The folder that holds stages: this one, or ``train`` in it, where the demo keeps its run; else None."""
+    return next((f for f in (folder, folder / "train") if any((f / stage).is_dir() for stage in STAGES)), None)
+
+
+def find_checkpoint(run: str | os.PathLike[str]) -> Path:
+    """The checkpoint to use a pair by.
+
+    Args:
+        run: a checkpoint file; or a folder of ``dual-fairseq train``, of which the best checkpoint of the stage
+            ``dual`` is taken, else of ``mle``, else of ``warmup``; or the folder of one stage (any folder of
+            checkpoints), of which the best is taken, else the last.
+
+    Raises:
+        UserError: there is none.
+    """
+    path = Path(run)
+    if path.is_file():
+        return path
+    if not path.is_dir():
+        raise UserError(f"{path}: there is no such folder or checkpoint")
+    path = find_run(path) or path
+    names = [f"{stage}/{BEST}" for stage in reversed(STAGES)] + [BEST, LAST]
+    for name in names:
+        if (path / name).is_file():
+            return path / name
+    raise UserError(f"{path}: holds no checkpoint of a pair ({', '.join(names)}); has dual-fairseq train run?")

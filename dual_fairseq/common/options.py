@@ -1,0 +1,81 @@
+"""Options that several commands have, with one name and one explanation for each."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+
+def whole_number(smallest: int = 1) -> Callable[[str], int]:
+    """A type for argparse: a whole number of at least ``smallest``."""
+
+    def read(text: str) -> int:
+        if not text.isdecimal() or int(text) < smallest:
+            raise argparse.ArgumentTypeError(f"give a whole number of at least {smallest}, not '{text}'")
+        return int(text)
+
+    return read
+
+
+def add_languages(
+    parser: argparse._ActionsContainer,
+    required: bool = False,
+    source: str = "",
+    target: str = "",
+    sides: Sequence[str] = ("source", "target"),
+) -> None:
+    """Add -s/--source-lang and -t/--target-lang.
+
+    Args:
+        parser: or one of its groups.
+        required: whether they must be given.
+        source, target: what the help adds, such as the default.
+        sides: which of the two to add.
+    """
+    for side, more in (("source", source), ("target", target)):
+        if side in sides:
+            text = f"{side} language, as de" + (f" {more}" if more else "")
+            parser.add_argument(f"-{side[0]}", f"--{side}-lang", required=required, metavar="LANG", help=text)
+
+
+def add_output(
+    parser: argparse._ActionsContainer, text: str = "the file to write", metavar: str = "FILE", required: bool = True
+) -> None:
+    """Add -o/--output, a path.
+
+    Args:
+        text: the help.
+    """
+    parser.add_argument("-o", "--output", type=Path, required=required, metavar=metavar, help=text)
+
+
+def add_device(parser: argparse._ActionsContainer, fp16: bool = False) -> None:
+    """Add --cpu, and with ``fp16`` --fp16 too."""
+    parser.add_argument("--cpu", action="store_true", help="use no GPU even if there is one")
+    if fp16:
+        parser.add_argument("--fp16", action="store_true", help="compute in half precision; needs a GPU")
+
+
+def add_beam(parser: argparse._ActionsContainer) -> None:
+    """Add --beam."""
+    parser.add_argument("--beam", type=whole_number(), default=5, metavar="N", help="beam size (default %(default)s)")
+
+
+def add_max_tokens(parser: argparse._ActionsContainer, default: int | None = 4096) -> None:
+    """Add --max-tokens."""
+    text = "tokens of a batch, padding included" + ("" if default is None else " (default %(default)s)")
+    parser.add_argument("--max-tokens", type=whole_number(), default=default, metavar="N", help=text)
+
+
+def add_seed(parser: argparse._ActionsContainer) -> None:
+    """Add --seed."""
+    text = "seed of the random numbers; the same seed gives the same result (default %(default)s)"
+    parser.add_argument("--seed", type=whole_number(0), default=1, metavar="N", help=text)
+
+
+def add_workers(parser: argparse._ActionsContainer) -> None:
+    """Add --workers."""
+    text = "processes to use (default: the number of processors)"
+    parser.add_argument("--workers", type=whole_number(), default=os.cpu_count() or 1, metavar="N", help=text)

@@ -1,0 +1,45 @@
+"""Plain-text tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+
+def aligned(lines: Sequence[tuple[str, ...]]) -> str:
+    """Rows of cells as plain text in columns: the first two, which are names, to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(
+            c.ljust(w) if i < 2 else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    )
+
+
+def score_table(rows: Iterable[tuple[str, Mapping[str, Any]]]) -> str:
+    """A table of scores, a line for each system and direction.
+
+    Args:
+        rows: what to call the system, and its ``scores.json``.
+    """
+    rows = list(rows)
+    head: tuple[str, ...] = ("direction", "system", "BLEU", "chrF", "length", "NLL bits/token", "mean |gap| nats")
+    rescored = any(isinstance(v, dict) and v.get("dual_inference") for _, scores in rows for v in scores.values())
+    if rescored:
+        head += ("dual inference: BLEU", "length")
+    lines: list[tuple[str, ...]] = [head]
+    for name, scores in rows:
+        gap = scores.get("gap_abs")
+        for direction, values in scores.items():
+            if isinstance(values, dict):
+                numbers = [values["bleu"], values["chrf"], values["length_ratio"], values["nll_bits_per_token"], gap]
+                if rescored:
+                    again = values.get("dual_inference") or {}
+                    numbers += [again.get("bleu"), again.get("length_ratio")]
+                digits = (2, 2, 3, 3, 2, 2, 3)[: len(numbers)]
+                cells = ("-" if n is None else f"{n:.{d}f}" for n, d in zip(numbers, digits, strict=True))
+                lines.append((direction, name, *cells))
+    directions = list(dict.fromkeys(line[0] for line in lines))
+    lines.sort(key=lambda line: directions.index(line[0]))
+    return aligned(lines)

@@ -1,0 +1,298 @@
+"""``dual-fairseq evaluate``: both directions' translations of a split by one checkpoint, and their scores."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..common.arguments import Parser, decimal, positive
+from ..common.errors import UserError
+from ..common.files import whole_file
+from ..common.folders import POST_PROCESS, Data, RunFolder, find_checkpoint
+from ..common.options import add_device
+from .devices import Device, find_device
+from .jobs import PACKAGE, check, locked, run, say, show, step
+from .progress import SentenceDisplay
+from .stages import digest, failure, is_whole, option_lines
+
+HELP = """\
+Translate a split in both directions with one checkpoint of a pair, and score the result.
+
+The references are DEST/raw/<split>.<language>. For each direction the output folder gets, all in the order of the
+split, detokenised:
+  <src>-<tgt>.src.txt, .hyp.txt, .ref.txt   source, translation, reference
+  <src>-<tgt>.generate.txt                  what fairseq-generate printed
+and scores.json: BLEU and chrF with their sacreBLEU signatures, length ratio, NLL in bits a target token (of the
+reference), and with both language models the mean |gap| in nats a sentence pair.
+
+The same command again does nothing; another checkpoint or other options replace the output when theirs is complete.
+"""
+
+
+def get_parser() -> Parser:
+    """The options of the command."""
+    parser = Parser("evaluate", HELP, passes_on="fairseq-generate")
+    parser.usage = "dual-fairseq evaluate DEST CHECKPOINT [options] [-- options of fairseq-generate]"
+    add = parser.add_argument
+    add("dest", metavar="DEST", type=Path, help="the folder that preprocessing wrote")
+    add("checkpoint", metavar="CHECKPOINT", type=Path,
+        help="of a pair; or a run, whose best is taken: of the stage dual, else mle, else warmup")  # fmt: skip
+    add("--split", type=split_name, default="test", metavar="NAME", help="test (default), valid, ...")
+    add("-o", "--output", "--out", type=Path, metavar="DIR",
+        help="the output folder (default: eval/<split> beside the checkpoint)")  # fmt: skip
+    add_search(parser)
+    add("--max-tokens", type=positive, default="4096", metavar="N",
+        help="tokens of a batch, padding included (default 4096)")  # fmt: skip
+    add("--src-lm", type=Path, metavar="FILE", help="language model of the source language ...")
+    add("--tgt-lm", type=Path, metavar="FILE",
+        help="... and of the target language, to measure |gap| (both or none; default: those in the run, "
+        "RUN/lm/<language>, if there are such)")  # fmt: skip
+    add("--dual-inference", action="store_true",
+        help="also re-score the translations of the beam by both models and both language models: weights tuned on "
+        "the validation text (<output>/tuning/<src>-<tgt>), results in scores.json and "
+        "<src>-<tgt>.dual-inference.hyp.txt; needs both language models")  # fmt: skip
+    add("--tune-split", type=split_name, default="valid", metavar="NAME", help="the validation text (default valid)")
+    add_device(parser)
+    add("--dry-run", action="store_true", help="print the fairseq commands that this would run, and do nothing")
+    return parser
+
+
+def add_search(parser: argparse._ActionsContainer) -> None:
+    """Add the options of beam search and of BLEU, which ``train`` has too."""
+    add = parser.add_argument
+    add("--beam", type=positive, default="5", metavar="N", help="beam size (default 5)")
+    add("--lenpen", type=decimal, default="1", metavar="X",
+        help="length penalty: above 1 favours longer output (default 1)")  # fmt: skip
+    add("--sacrebleu-tokenize", default="", metavar="NAME",
+        help="sacreBLEU's tokenizer, in both directions (default: 13a, or the one that sacreBLEU has for the target "
+        "language: zh, ja-mecab, ko-mecab)")  # fmt: skip
+
+
+def split_name(text: str) -> str:
+    if not re.fullmatch("[A-Za-z0-9_]+", text):
+        raise argparse.ArgumentTypeError(f"takes a name such as test, not '{text}'")
+    return text
+
+
+@dataclass(frozen=True)
+class Part:
+    """A fairseq command of an evaluation.
+
+    Attributes:
+        title: what it does, for people.
+        name: the file below the output folder that gets what it prints.
+        command: its words.
+        sentences: how many it reads.
+    """
+
+    title: str
+    name: str
+    command: list[str]
+    sentences: int
+
+
+class Evaluation:
+    """The evaluation of a checkpoint on a split.
+
+    Args:
+        options: of :func:`get_parser`; language models that it leaves open are looked for in the run.
+        extra: options of fairseq-generate.
+        device: where to run.
+        expected: whether the checkpoint and the language models need not be there yet, for a dry run.
+
+    Raises:
+        UserError: something is wrong with the options, the data, the checkpoint or the language models.
+    """
+
+    def __init__(
+        self, options: argparse.Namespace, extra: Sequence[str], device: Device, expected: bool = False
+    ) -> None:
+        self.options, self.extra, self.device = options, list(extra), device
+        if options.dual_inference and options.split == options.tune_split:
+            raise UserError(f"--dual-inference tunes its weights on '{options.tune_split}': evaluate another split")
+        self.checkpoint = options.checkpoint if expected else find_checkpoint(options.checkpoint)
+        given = [lm for lm in (options.src_lm, options.tgt_lm) if lm]
+        if len(given) == 1:
+            raise UserError("give both --src-lm and --tgt-lm, or neither")
+        for file in [] if expected else given:
+            if not file.is_file():
+                raise UserError(f"{file}: there is no such language model")
+        self.data = data = Data.from_folder(options.dest)
+        self.splits = [options.split, *([options.tune_split] if options.dual_inference else [])]
+        self.lms = dict(zip(data.languages, given, strict=True)) if given else self._own_language_models()
+        for split in self.splits:
+            for language in data.languages:
+                if not data.index(split, language).is_file():
+                    raise UserError(f"{data.dual} has no split '{split}' of {data.pair}: see --split")
+                if not data.raw(split, language).is_file():
+                    raise UserError(f"{data.raw(split, language)} not found: run dual-fairseq preprocess again")
+        if not expected and not is_whole(self.checkpoint):
+            raise UserError(
+                f"{self.checkpoint} is not a checkpoint, or was cut short: give a checkpoint_best.pt of a pair"
+            )
+        self.out = options.output or self.checkpoint.parent / "eval" / options.split
+        self.search = ["--beam", options.beam, "--lenpen", options.lenpen, *self.extra]
+
+    def _own_language_models(self) -> dict[str, Path]:
+        """Those of the checkpoint's run, by language; none where one is missing."""
+        run = RunFolder(self.checkpoint.parent.parent)
+        files = {language: run.language_model(language).best for language in self.data.languages}
+        if all(file.is_file() for file in files.values()):
+            return files
+        if self.options.dual_inference:
+            raise UserError(
+                f"--dual-inference needs the language models, which are not in {run.folder / 'lm'}: give --src-lm and "
+                "--tgt-lm"
+            )
+        return {}
+
+    def identity(self) -> str:
+        """What decides about the result, in lines."""
+        data = self.data
+        texts = [data.raw(split, language) for split in self.splits for language in data.languages]
+        words = [*self.search, "--sacrebleu-tokenize", self.options.sacrebleu_tokenize]
+        words += ["--dual-inference", " ".join(self.splits[1:])]
+        lines = [
+            f"checkpoint {digest(self.checkpoint)}",
+            f"data {digest(*map(data.dictionary, data.languages), *texts)}",
+            f"language models {digest(*self.lms.values()) if self.lms else ''}",
+            *option_lines(words),
+        ]
+        return "\n".join(lines) + "\n"
+
+    def run(self) -> None:
+        """Evaluate, unless that was done before. The old output stays until the new one is complete.
+
+        Raises:
+            UserError: a command failed, or another run is at work in the output folder.
+        """
+        with locked(self.out):
+            record, scores = self.out / "options.txt", self.out / "scores.json"
+            identity = self.identity().encode("utf-8", "surrogateescape")
+            if scores.is_file() and record.is_file() and record.read_bytes() == identity:
+                say(f"Evaluated before: {scores}")
+                return
+            new = self.out / ".new"
+            shutil.rmtree(new, ignore_errors=True)
+            new.mkdir()
+            for part in self.steps(new):
+                say(part.title)
+                (new / part.name).parent.mkdir(parents=True, exist_ok=True)
+                status = run(part.command, new / part.name, SentenceDisplay(part.sentences))
+                if status:
+                    raise failure(new / part.name, 0, part.command[0], status)
+            for command, table in self.tuning(new):
+                say(f"Tuning the weights of dual inference, {table.parent.name.replace('-', ' -> ')}")
+                check(command, table)
+            check(self.scoring(new))
+            record.unlink(missing_ok=True)  # what follows is no evaluation until all of it is in its place
+            for path in sorted(new.rglob("*")):
+                if path.is_file():
+                    place = self.out / path.relative_to(new)
+                    place.parent.mkdir(parents=True, exist_ok=True)
+                    os.replace(path, place)
+            with whole_file(record) as file:
+                file.write(identity)
+            shutil.rmtree(new)
+
+    def show(self) -> None:
+        """The commands that would evaluate it, to be copied."""
+        folders = {(self.out / part.name).parent for part in self.steps(self.out)}
+        show(f"Evaluation of {self.checkpoint} on {self.options.split}", ["mkdir", "-p", *map(str, sorted(folders))])
+        for part in self.steps(self.out):
+            show(part.title, part.command, self.out / part.name)
+        for command, table in self.tuning(self.out):
+            show(f"The weights of dual inference, {table.parent.name.replace('-', ' -> ')}", command, table)
+        show("BLEU and chrF", self.scoring(self.out))
+
+    def steps(self, out: Path) -> list[Part]:
+        """The fairseq commands; ``out`` gets what they print."""
+        data, split = self.data, self.options.split
+        weight = 1.0 if self.lms else 0.0
+        source_lm, target_lm = (str(self.lms[lang]) if self.lms else None for lang in data.languages)
+        # The checkpoint remembers a λ, LM files and that BLEU was wanted; this measurement must not depend on them.
+        overrides = {"dual_lambda": weight, "dual_lambda_reverse": weight, "src_lm": source_lm, "tgt_lm": target_lm}
+        overrides |= {"lm_score_cache": None, "eval_bleu": False}
+        validation = [
+            *self._common("fairseq-validate"), "-s", data.source, "-t", data.target, "--valid-subset", split,
+            "--log-format", "json", "--model-overrides", str(overrides),
+        ]  # fmt: skip
+        title = "Measuring NLL" + " and |gap|" * bool(self.lms)
+        steps = [Part(title, "validate.txt", validation, self._count(split))]
+        for source, target in (data.languages, data.languages[::-1]):
+            steps.append(self._translation(split, source, target, f"{source}-{target}.generate.txt"))
+            if self.options.dual_inference:
+                name = f"tuning/{source}-{target}/generate.txt"
+                steps.append(self._translation(self.options.tune_split, source, target, name))
+        return steps
+
+    def _common(self, command: str) -> list[str]:
+        # fairseq drops the last batch when its size is not a multiple of --required-batch-size-multiple (8 by default).
+        return [
+            command, str(self.data.dual), "--user-dir", str(PACKAGE), "--task", "dual_translation",
+            "--path", str(self.checkpoint), "--max-tokens", self.options.max_tokens,
+            "--required-batch-size-multiple", "1", "--skip-invalid-size-inputs-valid-test", *self.device.options,
+        ]  # fmt: skip
+
+    def _translation(self, split: str, source: str, target: str, name: str) -> Part:
+        """The translations of a split; for dual inference its n-best lists with all scores."""
+        words = POST_PROCESS[self.data.subword]
+        command = [*self._common("fairseq-generate"), "-s", source, "-t", target, "--gen-subset", split]
+        command += ["--post-process", words] if words else []
+        command += ["--max-len-a", "1.5", "--max-len-b", "20", "--no-progress-bar", *self.search]
+        if self.options.dual_inference:
+            command += ["--nbest", self.options.beam, "--dual-inference-alpha", "1"]
+            command += ["--src-lm", str(self.lms[source]), "--tgt-lm", str(self.lms[target])]
+        count = self._count(split)
+        title = f"Translating {split}, {source} -> {target}: {count} sentences ({self.device})"
+        return Part(title, name, command, count)
+
+    def _count(self, split: str) -> int:
+        """The sentences of a split; its last line may lack a line end."""
+        text = self.data.raw(split, self.data.source).read_bytes()
+        return text.count(b"\n") + (not text.endswith(b"\n") and bool(text))
+
+    def tuning(self, out: Path) -> list[tuple[list[str], Path]]:
+        """The commands that tune the weights of dual inference, each with the file for the table that it prints."""
+        if not self.options.dual_inference:
+            return []
+        commands = []
+        for source, target in (self.data.languages, self.data.languages[::-1]):
+            folder = out / "tuning" / f"{source}-{target}"
+            command = step(
+                "tune", folder / "generate.txt", "--out", folder, "-t", target, "--reference",
+                self.data.raw(self.options.tune_split, target), "--tokenizer", self.data.tokenizer, "--lenpen",
+                self.options.lenpen, *self._tokenize(),
+            )  # fmt: skip
+            commands.append((command, folder / "table.txt"))
+        return commands
+
+    def scoring(self, out: Path) -> list[str]:
+        """The command that makes ``scores.json`` of what the others have printed."""
+        options = [*self._tokenize(), *(["--dual-inference"] if self.options.dual_inference else [])]
+        return step("pair.evaluate", self.data.folder, out, "--split", self.options.split, *options)
+
+    def _tokenize(self) -> list[str]:
+        name = self.options.sacrebleu_tokenize
+        return ["--sacrebleu-tokenize", name] if name else []
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command.
+
+    Raises:
+        UserError: the user has something to fix.
+    """
+    options, extra = get_parser().parse(arguments)
+    # All that can be refused without torch is refused first: asking for GPUs takes seconds.
+    evaluation = Evaluation(options, extra, Device(0, 1))
+    evaluation.device = find_device(options.cpu, "1", extra)
+    if options.dry_run:
+        evaluation.show()
+    else:
+        evaluation.run()

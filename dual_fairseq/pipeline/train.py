@@ -1,0 +1,432 @@
+"""``dual-fairseq train``: both translation models of a language pair with dual supervision, evaluated at the end."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..common.arguments import Parser, count, decimal, positive
+from ..common.errors import UserError
+from ..common.files import whole_file
+from ..common.folders import POST_PROCESS, STAGES, Data, RunFolder
+from ..common.tables import score_table
+from . import config, evaluate, train_lm
+from .devices import Device, find_device
+from .jobs import PACKAGE, ask, check, locked, say, show, step
+from .presets import LANGUAGE_MODELS, PAIRS, SIZES
+from .stages import Stage, digest, updates_of
+
+HELP = """\
+Train both translation models of a language pair with dual supervision, from preprocessed text to evaluated models.
+
+DEST is the folder that preprocessing wrote. The stages, each with its folder in RUN:
+  lm/<language>  the two language models (dual-fairseq train-lm), unless they are given
+  warmup         warm start: the pair by maximum likelihood (λ = 0), until the mean BLEU of both directions on the
+                 validation text no longer improves
+  dual           dual training from the best warm start, until the mean BLEU no longer improves
+  mle            with --control: the same, but by maximum likelihood, for exactly as many updates
+The language models' scores of the training text are computed once and kept in RUN/lm-scores. RUN/text holds what
+dual-fairseq translate RUN needs of DEST: dictionaries, BPE codes, how text is tokenised. RUN/train.toml holds all
+options, to be used again with --config.
+Each keeps checkpoint_best.pt (best mean BLEU), checkpoint_last.pt and train.log, and is evaluated in both directions
+(<stage>/eval/test, see dual-fairseq evaluate). A table of the results ends the run.
+
+The same command again goes on where it was stopped; finished stages are not done twice.
+"""
+# Options of train-lm that are options here too, with lm_ before their names.
+LM_OPTIONS = ("arch", "cell", "size", "max_tokens", "lr", "lr_warmup", "max_epoch", "patience")
+EXAMPLES = """\
+
+  -- --fp16 --update-freq 4
+  -- --save-interval-updates 2000 --keep-interval-updates 1    for long epochs: less is lost when stopped
+"""
+
+
+def get_parser() -> Parser:
+    """The options of the command."""
+    parser = Parser("train", HELP, passes_on="fairseq-train")
+    parser.usage = "dual-fairseq train DEST RUN [options] [-- options of fairseq-train]"
+    parser.epilog = f"{parser.epilog}{EXAMPLES}"
+    parser.add_argument("dest", metavar="DEST", type=Path, help="the folder that preprocessing wrote")
+    parser.add_argument("run", metavar="RUN", type=Path, help="the folder for the run")
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE",
+        help="take options from a TOML file, a long option's name without its dashes as the key (RUN/train.toml of "
+        f"another run is such a file; {config.EXTRA} = [...] is what follows `--`); the command line wins",
+    )  # fmt: skip
+    _add_language_models(parser.add_argument_group("language models"))
+    _add_pair(parser.add_argument_group("the pair"))
+    _add_dual(parser.add_argument_group("dual training"))
+    _add_stages(parser.add_argument_group("both stages of the pair"))
+    evaluation = parser.add_argument_group("evaluation")
+    evaluation.add_argument("--split", type=evaluate.split_name, metavar="NAME",
+                            help="what to evaluate on (default: test, or valid if there is no test)")  # fmt: skip
+    evaluate.add_search(evaluation)
+    evaluation.add_argument("--dual-inference", action=argparse.BooleanOptionalAction, default=True,
+                            help="re-score translations by both models and both language models as well (weights are "
+                            "tuned on the validation text; takes another translation of it)")  # fmt: skip
+    evaluation.add_argument("--eval", action=argparse.BooleanOptionalAction, default=True,
+                            help="evaluate the stages")  # fmt: skip
+    train_lm.add_training(parser.add_argument_group("machine"), "go on in stages that were trained with other options")
+    return parser
+
+
+def _add_language_models(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--src-lm", type=Path, metavar="FILE", help="trained language model of the source language ...")
+    add("--tgt-lm", type=Path, metavar="FILE", help="... and of the target language (default: train them)")
+    add("--lm-arch", choices=tuple(LANGUAGE_MODELS), help="this and the following: see dual-fairseq train-lm --help")
+    add("--lm-cell", choices=("rnn", "gru", "lstm"))
+    add("--lm-size", choices=SIZES)
+    add("--lm-max-tokens", type=positive, metavar="N")
+    add("--lm-lr", type=decimal, metavar="RATE")
+    for name in ("lr-warmup", "max-epoch", "patience"):
+        add(f"--lm-{name}", type=positive, metavar="N")
+
+
+def _add_pair(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--arch", default="transformer", metavar="NAME",
+        help="any encoder-decoder of fairseq (default transformer), or rnnsearch, rnn_luong, rnn_encoder_decoder, each "
+        "also with _small (docs/recurrent.md)")  # fmt: skip
+    add("--size", choices=SIZES,
+        help="for --arch transformer: 2+2 layers d=128, 4+4 d=256 (default), 6+6 d=512; decoder embeddings tied. "
+        "Another arch has its own defaults: set its dimensions after `--`")  # fmt: skip
+    add("--dropout", type=decimal, metavar="P",
+        help="default 0.2, 0.3, 0.3 for the sizes above; another arch: its own")  # fmt: skip
+    add("--label-smoothing", type=decimal, default="0.1", metavar="X", help="default 0.1; never in the gap")
+    add("--init-src2tgt", type=Path, metavar="FILE",
+        help="start dual training from a plain fairseq translation checkpoint of the same --arch and dictionaries, "
+        "instead of the stage warmup ...")  # fmt: skip
+    add("--init-tgt2src", type=Path, metavar="FILE", help="... and the other direction from this one")
+
+
+def _add_dual(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--dual-lambda", type=decimal, default="0.01", metavar="X",
+        help="weight of the squared gap, both directions (default 0.01)")  # fmt: skip
+    add("--dual-lambda-reverse", type=decimal, metavar="X", help="that of target->source, when it differs")
+    add("--dual-start-update", type=count, metavar="N", help="weight 0 for the first N updates (default 0)")
+    add("--dual-ramp-updates", type=count, metavar="N", help="then growing linearly over N updates (default 0)")
+    add("--dual-gap-clip", type=decimal, metavar="X",
+        help="bound |gap| (nats) in the gradient (default 0: not bounded)")  # fmt: skip
+    add("--control", action=argparse.BooleanOptionalAction, default=False, help="train and evaluate the stage mle too")
+
+
+def _add_stages(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--max-tokens", type=positive, default="4096", metavar="N",
+        help="target tokens of a batch, on each device (default 4096)")  # fmt: skip
+    add("--lr", type=decimal, metavar="RATE",
+        help="peak learning rate of the warm start (default 0.001, 0.0007, 0.0007 for the sizes; another arch: "
+        "0.0007)")  # fmt: skip
+    add("--dual-lr", type=decimal, metavar="RATE",
+        help="peak learning rate of dual training and of mle (default 0.0005, 0.0003, 0.0003; another arch: "
+        "0.0003)")  # fmt: skip
+    add("--lr-warmup", type=positive, metavar="N",
+        help="updates until the peak, then inverse square root (default 200, 1000, 4000; another arch: "
+        "1000)")  # fmt: skip
+    for stage, name, epochs in (("warmup", "warm start", "100"), ("dual", "dual training", "50")):
+        add(f"--{stage}-max-epoch", type=positive, default=epochs, metavar="N",
+            help=f"at most so many epochs of {name} (default {epochs})")  # fmt: skip
+        add(f"--{stage}-max-update", type=positive, metavar="N",
+            help=f"at most so many updates of {name} (default: no limit)")  # fmt: skip
+    add("--warmup-only", action=argparse.BooleanOptionalAction, default=False,
+        help="train the warm start and no more; needs no language models, whose options and those of dual training are "
+        "then of no account")  # fmt: skip
+    add("--patience", type=positive, default="10", metavar="N",
+        help="stop after N validations without a better mean BLEU (default 10)")  # fmt: skip
+    add("--valid-beam", type=positive, default="1", metavar="N", help="beam size of validation (default 1)")
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The options, with what a size implies; ``extra`` is what follows ``--``.
+
+    Raises:
+        UserError: something is wrong with them.
+    """
+    options, extra = config.parse(get_parser(), arguments)
+    options.extra = extra
+    for lm in (options.src_lm, options.tgt_lm):
+        if lm and not lm.is_file():
+            raise UserError(f"{lm}: there is no such language model")
+    start = [file for file in (options.init_src2tgt, options.init_tgt2src) if file]
+    for file in start:
+        if not file.is_file():
+            raise UserError(f"{file}: there is no such checkpoint")
+    if len(start) == 1:
+        raise UserError("give both --init-src2tgt and --init-tgt2src, or neither")
+    if options.lm_cell and options.lm_arch != "rnn":
+        raise UserError(f"--lm-cell {options.lm_cell} is for --lm-arch rnn: give that too")
+    if options.warmup_only and (start or options.control):
+        raise UserError(
+            "--warmup-only: leave out --init-src2tgt, --init-tgt2src and --control, which are about what comes after it"
+        )
+    if options.size and options.arch != "transformer":
+        raise UserError(f"--size goes with --arch transformer; set the dimensions of {options.arch} after --")
+    if options.arch == "transformer":
+        options.size = options.size or "small"
+        options.dropout = options.dropout or PAIRS[options.size].dropout
+    preset = PAIRS[options.size or "small"]
+    options.lr = options.lr or preset.lr
+    options.dual_lr = options.dual_lr or preset.dual_lr
+    options.lr_warmup = options.lr_warmup or preset.lr_warmup
+    return options
+
+
+class Training:
+    """All stages of a run.
+
+    Args:
+        options: of :func:`parse`.
+
+    Raises:
+        UserError: DEST is not what preprocessing writes.
+    """
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+        self.run = RunFolder(options.run)
+        self.data = data = Data.from_folder(options.dest)
+        if ":" in str(options.dest):
+            raise UserError(f"fairseq takes ':' in a data path for a separator: rename {options.dest}")
+        sides = [data.index(split, language) for split in ("train", "valid") for language in data.languages]
+        for file in sides:
+            if not file.is_file():
+                raise UserError(f"{file} not found: run dual-fairseq preprocess with {file.name.split('.')[0]} text")
+        if not options.split:
+            options.split = "test" if data.index("test", data.source).is_file() else "valid"
+        self.data_line = f"data {digest(*map(data.dictionary, data.languages), *sides)}"
+        self.device = find_device(options.cpu, options.nproc, options.extra)
+        given = dict(zip(data.languages, (options.src_lm, options.tgt_lm), strict=True))
+        self.lms = {
+            language: given[language] or self.run.language_model(language).best
+            for language in ([] if options.warmup_only else data.languages)
+        }
+        self.to_train = [language for language in self.lms if not given[language]]
+
+    # --- the commands
+
+    def model_options(self) -> list[str]:
+        """What the stages of the pair have in common."""
+        options, data = self.options, self.data
+        words = ["--task", "dual_translation", "--source-lang", data.source, "--target-lang", data.target]
+        words += ["--arch", options.arch]
+        if options.arch == "transformer":
+            preset = PAIRS[options.size]
+            for side in ("encoder", "decoder"):
+                words += [f"--{side}-layers", preset.layers, f"--{side}-embed-dim", preset.dimension]
+                words += [f"--{side}-attention-heads", preset.heads, f"--{side}-ffn-embed-dim", preset.feed_forward]
+            words.append("--share-decoder-input-output-embed")
+        if options.dropout:
+            words += ["--dropout", options.dropout]
+        words += ["--criterion", "dual_cross_entropy", "--label-smoothing", options.label_smoothing]
+        words += ["--optimizer", "adam", "--adam-betas", "(0.9, 0.98)", "--clip-norm", "1.0"]
+        words += ["--weight-decay", "0.0001", "--lr-scheduler", "inverse_sqrt"]
+        words += ["--warmup-updates", options.lr_warmup, "--warmup-init-lr", "1e-7"]
+        # fairseq drops the last batch, that of the longest sentences, in training and validation, when the number of
+        # its sentences is not a multiple of --required-batch-size-multiple (8 by default).
+        words += ["--max-tokens", options.max_tokens, "--required-batch-size-multiple", "1", "--seed", options.seed]
+        return words + self.validation_options()
+
+    def validation_options(self) -> list[str]:
+        """BLEU of words, in the way that the text was tokenised."""
+        data, segmented = self.data, POST_PROCESS[self.data.subword]
+        words = ["--eval-bleu"]
+        if segmented:
+            words += ["--eval-bleu-remove-bpe", *([] if data.subword == "bpe" else [segmented])]
+        search = f'{{"beam": {self.options.valid_beam}, "max_len_a": 1.2, "max_len_b": 10}}'
+        words += ["--eval-bleu-args", search, "--best-checkpoint-metric", "bleu", "--maximize-best-checkpoint-metric"]
+        if data.tokenizer == "moses":
+            return [*words, "--eval-bleu-detok", "moses"]
+        words += ["--eval-bleu-detok", "space"]
+        # Text that was segmented by someone else is scored as it is; that of characters was not segmented by anybody.
+        return words if data.subword == "char" else [*words, "--eval-tokenized-bleu"]
+
+    def stage(self, name: str, title: str, words: list[str], inputs: list[str], start: list[str]) -> Stage:
+        """A stage of the pair, without a limit of updates."""
+        return Stage(
+            self.run.stage(name), title, self.data.dual, [self.data_line, *inputs], [*self.model_options(), *words],
+            start, extra=self.options.extra,
+        )  # fmt: skip
+
+    def warmup(self) -> Stage:
+        options = self.options
+        words = ["--dual-lambda", "0", "--lr", options.lr, "--max-epoch", options.warmup_max_epoch]
+        words += ["--patience", options.patience]
+        stage = self.stage("warmup", "Warm start by maximum likelihood", words, [], [])
+        stage.max_update = options.warmup_max_update
+        return stage
+
+    def beginning(self, known: bool) -> tuple[list[str], list[str]]:
+        """What dual training starts from: a line that names it by a digest, and options.
+
+        Args:
+            known: whether its checkpoints are there.
+        """
+        options, warm = self.options, self.run.stage("warmup").best
+        if options.init_src2tgt:
+            files = [options.init_src2tgt, options.init_tgt2src]
+            start = ["--init-src2tgt", str(files[0]), "--init-tgt2src", str(files[1])]
+        else:
+            files, start = [warm], ["--finetune-from-model", str(warm)]
+        return [f"start {digest(*files)}"] if known else [], start
+
+    def dual(self, known: bool = True) -> Stage:
+        options = self.options
+        inputs, start = self.beginning(known)
+        source_lm, target_lm = (self.lms[language] for language in self.data.languages)
+        words = ["--dual-lambda", options.dual_lambda]
+        for name in ("dual_lambda_reverse", "dual_start_update", "dual_ramp_updates", "dual_gap_clip"):
+            if getattr(options, name) is not None:
+                words += [f"--{name.replace('_', '-')}", getattr(options, name)]
+        words += ["--lr", options.dual_lr, "--max-epoch", options.dual_max_epoch, "--patience", options.patience]
+        stage = self.stage(
+            "dual", f"Dual training, λ = {options.dual_lambda}", words,
+            [*inputs, *([f"language models {digest(source_lm, target_lm)}"] if known else [])],
+            [*start, "--src-lm", str(source_lm), "--tgt-lm", str(target_lm),
+             "--lm-score-cache", str(self.run.folder / "lm-scores")],
+        )  # fmt: skip
+        stage.max_update = options.dual_max_update
+        return stage
+
+    def mle(self, known: bool = True) -> Stage:
+        dual = self.run.stage("dual")
+        updates = ask(step("pipeline.probe", "updates", dual.last)) if known else updates_of(dual)
+        title = "Control: maximum likelihood continued for " + (f"{updates} updates" if known else "as many updates")
+        inputs, start = self.beginning(known)
+        stage = self.stage("mle", title, ["--dual-lambda", "0", "--lr", self.options.dual_lr], inputs, start)
+        stage.max_update = updates
+        return stage
+
+    def language_model(self, language: str) -> argparse.Namespace:
+        """The options of train-lm for a language."""
+        options = self.options
+        words = [f"{self.data.folder / 'lm' / language}", f"{self.run.language_model(language).folder}"]
+        for name in LM_OPTIONS:
+            value = getattr(options, f"lm_{name}")
+            words += [f"--{name.replace('_', '-')}={value}"] if value else []
+        words.append(f"--seed={options.seed}")
+        words += ["--continue"] if options.go_on else []
+        return train_lm.parse(words)
+
+    def evaluation(self, stage: str, expected: bool = False) -> evaluate.Evaluation:
+        """That of a stage's best checkpoint."""
+        options = self.options
+        words = [f"{self.data.folder}", f"{self.run.stage(stage).best}", f"--split={options.split}"]
+        words += [f"--beam={options.beam}", f"--lenpen={options.lenpen}"]
+        words += [f"--sacrebleu-tokenize={options.sacrebleu_tokenize}"] if options.sacrebleu_tokenize else []
+        lms = self.lms or {"src": options.src_lm, "tgt": options.tgt_lm}
+        if all(lms.values()):
+            words += [f"--{side}-lm={lm}" for side, lm in zip(("src", "tgt"), lms.values(), strict=True)]
+            # its weights are tuned on valid, so valid itself would tell nothing
+            words += ["--dual-inference"] if options.dual_inference and options.split != "valid" else []
+        device = Device(self.device.gpus, 1)
+        return evaluate.Evaluation(evaluate.get_parser().parse_args(words), [], device, expected)
+
+    @property
+    def stages(self) -> list[str]:
+        """The names of the stages of the pair, in the order of training."""
+        options = self.options
+        if options.warmup_only:
+            return ["warmup"]
+        return ["warmup"] * (not options.init_src2tgt) + ["dual"] + ["mle"] * options.control
+
+    # --- doing it
+
+    def do(self) -> None:
+        """Do what is not done yet.
+
+        Raises:
+            UserError: RUN is of another training or in use, or a command failed.
+        """
+        options, data = self.options, self.data
+        with locked(self.run.folder):
+            say(f"Dual training {data.source} <-> {data.target} ({self.device}): {data.folder} -> {self.run.folder}")
+            missing = self.to_train
+            if missing and not self.run.language_model(missing[-1]).finished.is_file():
+                self.check_pair([])  # before hours are spent on language models
+            for language in missing:
+                train_lm.train(self.language_model(language), self.device)
+            if "warmup" in self.stages:
+                if len(missing) < len(self.lms) and not self.run.stage("warmup").finished.is_file():
+                    # The warm start does not look at the language models: better to know now than after it.
+                    source_lm, target_lm = map(str, self.lms.values())
+                    self.check_pair(["--src-lm", source_lm, "--tgt-lm", target_lm])
+                self.train(self.warmup())
+            if "dual" in self.stages:
+                self.train(self.dual())
+            if "mle" in self.stages:
+                self.train(self.mle())
+            self.keep_options()
+            if options.eval:
+                self.evaluate()
+
+    def check_pair(self, language_models: list[str]) -> None:
+        """See what fairseq says of the pair's options, before any training."""
+        words = [str(self.data.dual), "--user-dir", str(PACKAGE), *self.model_options(), "--dual-lambda", "0"]
+        words += [*language_models, "--save-dir", str(self.run.stage("warmup").folder), *self.device.options]
+        check(step("pipeline.probe", "pair", *words, *self.options.extra))
+
+    def train(self, stage: Stage) -> None:
+        """Train a stage unless it is finished."""
+        unfinished = stage.begin(self.options.go_on)
+        self.data.keep(self.run.text)  # not before it is known that DEST is what RUN was made from
+        if not unfinished:
+            say(f"{stage.title}: finished before ({stage.files.folder})")
+            return
+        self.keep_options()
+        say(f"{stage.title}: {stage.files.folder}")
+        stage.train(self.device)
+
+    def keep_options(self) -> None:
+        """Write RUN/train.toml."""
+        options = vars(self.options)
+        names = {action.dest: action.option_strings[0][2:] for action in get_parser()._actions if action.option_strings}
+        left_out = ("help", "config", "dry_run", "go_on")
+        kept = {name: options[dest] for dest, name in names.items() if dest not in left_out}
+        if self.to_train:
+            lm = vars(self.language_model(self.to_train[0]))
+            kept |= {f"lm-{name.replace('_', '-')}": lm[name] for name in LM_OPTIONS}
+        again = shlex.join(["dual-fairseq", "train", str(self.data.folder), "RUN", "--config", "train.toml"])
+        with whole_file(self.run.folder / "train.toml") as file:
+            text = config.text(f"to train so again: {again}", kept, self.options.extra)
+            file.write(text.encode("utf-8", "surrogateescape"))
+
+    def evaluate(self) -> None:
+        """Evaluate the best checkpoint of each stage, and print a table."""
+        for stage in self.stages:
+            say(f"Evaluation of the best checkpoint of stage {stage}")
+            self.evaluation(stage).run()
+        rows = []
+        for stage, name in STAGES.items():
+            file = self.run.stage(stage).evaluation(self.options.split) / "scores.json"
+            if file.is_file():
+                rows.append((name, json.loads(file.read_text(encoding="utf-8"))))
+        say(score_table(rows))
+
+    def show(self) -> None:
+        """The commands of all stages, to be copied."""
+        for language in self.to_train:
+            train_lm.show(self.language_model(language), self.device)
+        for name in self.stages:
+            stage = self.warmup() if name == "warmup" else getattr(self, name)(known=False)
+            show(stage.title, stage.command(self.device, shown=True))
+        for name in self.stages if self.options.eval else []:
+            self.evaluation(name, expected=True).show()
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command.
+
+    Raises:
+        UserError: the user has something to fix.
+    """
+    training = Training(parse(arguments))
+    if training.options.dry_run:
+        training.show()
+    else:
+        training.do()

@@ -1,0 +1,189 @@
+"""``dual-fairseq train-lm``: the language model of one language."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..common.arguments import Parser, decimal, positive
+from ..common.errors import UserError
+from ..common.files import whole_file
+from ..common.folders import StageFolder
+from ..common.options import add_device
+from . import jobs
+from .devices import Device, find_device
+from .jobs import ask, locked, say, step
+from .presets import LANGUAGE_MODELS, SIZES
+from .stages import Stage, digest
+
+HELP = """\
+Train the language model of one language, for dual training.
+
+DATA is the language's folder that preprocessing wrote (DEST/lm/de); its dictionary is that of the translation data.
+SAVE_DIR gets checkpoint_best.pt, checkpoint_last.pt, dict.txt, train.log and perplexity.json. Each sentence is trained
+on alone (--sample-break-mode eos), as dual training scores it, unless --running-text is given.
+
+The same command again goes on where it was stopped; when it had finished, it does nothing.
+"""
+
+
+def get_parser() -> Parser:
+    """The options of the command."""
+    parser = Parser("train-lm", HELP, passes_on="fairseq-train")
+    parser.usage = "dual-fairseq train-lm DATA SAVE_DIR [options] [-- options of fairseq-train]"
+    add = parser.add_argument
+    add("data", metavar="DATA", type=Path, help="binarized text of a language, DEST/lm/<language>")
+    add("save_dir", metavar="SAVE_DIR", type=Path, help="the folder for the model")
+    add("--arch", choices=tuple(LANGUAGE_MODELS), default="lstm",
+        help="the model (default lstm, which is fairseq's; rnn is one with a choice of cells)")  # fmt: skip
+    add("--cell", choices=("rnn", "gru", "lstm"),
+        help="the cell of --arch rnn (default lstm; rnn is the plain one, with tanh)")  # fmt: skip
+    add("--size", choices=SIZES, default="small",
+        help="default small, tied embeddings in all of them; lstm, rnn: 1x256 (d=128), 2x512 (d=256), 2x1024 (d=512); "
+        "transformer: 2 layers d=128, 4 layers d=256, 6 layers d=512")  # fmt: skip
+    add("--running-text", type=positive, metavar="BLOCK",
+        help="with --arch rnn: train on the text as it runs on from sentence to sentence, by truncated "
+        "back-propagation through blocks of BLOCK tokens (e.g. 64), for models of text beyond the sentence; the "
+        "perplexity is then that of running text")  # fmt: skip
+    add("--dropout", type=decimal, metavar="P",
+        help="default 0.3 for lstm and rnn; 0.1, 0.2, 0.3 for the transformers")  # fmt: skip
+    add("--max-tokens", type=positive, default="4096", metavar="N",
+        help="tokens of a batch, on each device (default 4096)")  # fmt: skip
+    add("--lr", type=decimal, metavar="RATE",
+        help="peak learning rate of Adam (default 0.001 for lstm and rnn, 0.0005 for transformer)")  # fmt: skip
+    add("--lr-warmup", type=positive, default="400", metavar="N",
+        help="updates until that peak; then it falls with the inverse square root (default 400)")  # fmt: skip
+    add("--max-epoch", type=positive, default="50", metavar="N", help="at most so many epochs (default 50)")
+    add("--max-update", type=positive, metavar="N", help="at most so many updates (default: no limit)")
+    add("--patience", type=positive, default="4", metavar="N",
+        help="stop after N validations without improvement (default 4)")  # fmt: skip
+    add_training(parser, "go on in a SAVE_DIR that was trained with other options or input")
+    return parser
+
+
+def add_training(parser: argparse._ActionsContainer, go_on: str) -> None:
+    """Add the options that trainings have in common."""
+    add = parser.add_argument
+    add("--seed", type=positive, default="1", metavar="N",
+        help="seed of the random numbers; the same seed gives the same result (default 1)")  # fmt: skip
+    add("--nproc", type=positive, metavar="N",
+        help="processes, through torchrun (default: one for each GPU, or one on the CPU)")  # fmt: skip
+    add_device(parser)
+    add("--continue", dest="go_on", action="store_true", help=go_on)
+    add("--dry-run", action="store_true", help="print the fairseq commands that this would run, and do nothing")
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The options, with what a size or an arch implies; ``extra`` is what follows ``--``.
+
+    Raises:
+        UserError: something is wrong with them or with the data.
+    """
+    options, extra = get_parser().parse(arguments)
+    for name in ("dict.txt", "train.bin", "train.idx", "valid.bin", "valid.idx"):
+        if not (options.data / name).is_file():
+            raise UserError(
+                f"{options.data / name} not found: give a language's folder that dual-fairseq preprocess wrote, "
+                "DEST/lm/<language>"
+            )
+    if ":" in str(options.data):
+        raise UserError(f"fairseq takes ':' in a data path for a separator: rename {options.data}")
+    if options.arch != "rnn":
+        for option, value in (("--cell", options.cell), ("--running-text", options.running_text)):
+            if value:
+                raise UserError(f"{option} {value} is for --arch rnn, not {options.arch}")
+    elif not options.cell:
+        options.cell = "lstm"
+    if options.running_text and int(options.max_tokens) < int(options.running_text):
+        raise UserError(
+            f"--running-text {options.running_text}: needs --max-tokens of at least as many, not {options.max_tokens}"
+        )
+    preset = LANGUAGE_MODELS[options.arch][options.size]
+    options.dropout = options.dropout or preset.dropout
+    options.lr = options.lr or preset.lr
+    options.extra = extra
+    return options
+
+
+def stage(options: argparse.Namespace) -> Stage:
+    """The training that options of :func:`parse` ask for."""
+    preset = LANGUAGE_MODELS[options.arch][options.size]
+    words = ["--task", "language_modeling", "--sample-break-mode", "eos"]
+    if options.running_text:
+        # Validation text in one stream a process: its perplexity must not depend on the size of a batch.
+        words = ["--task", "language_modeling_running_text", "--tokens-per-sample", options.running_text]
+        words += ["--batch-size-valid", "1"]
+    words += ["--arch", f"{options.arch}_lm", "--decoder-layers", preset.layers]
+    words += ["--decoder-embed-dim", preset.dimension, "--share-decoder-input-output-embed"]
+    if options.arch == "rnn":
+        words += ["--cell", options.cell, "--decoder-hidden-size", preset.hidden]
+    elif options.arch == "lstm":
+        words += ["--decoder-out-embed-dim", preset.dimension, "--decoder-hidden-size", preset.hidden]
+    else:
+        words += ["--decoder-attention-heads", preset.heads, "--decoder-ffn-embed-dim", preset.feed_forward]
+    words += ["--dropout", options.dropout, "--criterion", "cross_entropy"]
+    words += ["--optimizer", "adam", "--adam-betas", "(0.9, 0.98)", "--clip-norm", "1.0"]
+    words += ["--lr", options.lr, "--lr-scheduler", "inverse_sqrt"]
+    words += ["--warmup-updates", options.lr_warmup, "--warmup-init-lr", "1e-7"]
+    # fairseq drops the last batch, that of the longest sentences, in training and validation, when the number of its
+    # sentences is not a multiple of --required-batch-size-multiple (8 by default).
+    words += ["--max-tokens", options.max_tokens, "--required-batch-size-multiple", "1"]
+    words += ["--max-epoch", options.max_epoch, "--patience", options.patience, "--seed", options.seed]
+    data = options.data
+    return Stage(
+        StageFolder(options.save_dir),
+        f"Language model ({options.arch}{', ' + options.cell if options.cell else ''}, {options.size})",
+        data,
+        ["data " + digest(data / "dict.txt", data / "train.idx", data / "valid.idx")],
+        words,
+        max_update=options.max_update,
+        extra=options.extra,
+    )
+
+
+def train(options: argparse.Namespace, device: Device) -> None:
+    """Train what is not trained yet, and note its perplexity.
+
+    Raises:
+        UserError: the folder is of another training or in use, or fairseq-train failed.
+    """
+    training = stage(options)
+    files = training.files
+    with locked(files.folder):
+        if training.begin(options.go_on):
+            say(f"{training.title.removesuffix(')')}; {device}): {options.data} -> {files.folder}")
+            with whole_file(files.folder / "dict.txt") as copy:
+                copy.write((options.data / "dict.txt").read_bytes())
+            training.train(device)
+        else:
+            say(f"Language model: finished before ({files.folder})")
+        result = files.folder / "perplexity.json"
+        if not result.is_file() or result.stat().st_mtime <= files.best.stat().st_mtime:
+            updates, bits = ask(step("pipeline.probe", "score", files.best)).split()
+            scores = {"perplexity": 2 ** float(bits), "bits_per_token": float(bits), "num_updates": int(updates)}
+            with whole_file(result) as file:
+                file.write(f"{json.dumps(scores)}\n".encode())
+    perplexity = json.loads(result.read_text(encoding="utf-8"))["perplexity"]
+    say(f"  validation perplexity {perplexity:.2f} a token: {files.best}")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command.
+
+    Raises:
+        UserError: the user has something to fix.
+    """
+    options = parse(arguments)
+    device = find_device(options.cpu, options.nproc, options.extra)
+    if options.dry_run:
+        show(options, device)
+    else:
+        train(options, device)
+
+
+def show(options: argparse.Namespace, device: Device) -> None:
+    """The command that would train it, to be copied."""
+    training = stage(options)
+    jobs.show(training.title, training.command(device, shown=True))

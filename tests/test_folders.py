@@ -1,0 +1,81 @@
+"""DEST and RUN: their record, stages and best checkpoint."""
+
+import json
+
+import pytest
+
+from dual_fairseq.common.errors import UserError
+from dual_fairseq.common.folders import Data, RunFolder, StageFolder, find_checkpoint
+
+RECORD = {"source": "de", "target": "en", "tokenizer": "moses", "bpe": {"type": "subword-nmt"}, "inputs": {"a": "/b"}}
+
+
+def write(folder, record):
+    (folder / "preprocess.json").write_text(record if isinstance(record, str) else json.dumps(record))
+    return folder
+
+
+def test_a_record_is_read(tmp_path):
+    data = Data.from_folder(write(tmp_path, RECORD))
+    assert (data.languages, data.pair, data.subword, data.has_codes) == (("de", "en"), "de-en", "bpe", True)
+    assert (data.tokenizer, data.lowercase) == ("moses", False)
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        (None, "No such file or directory; give the folder that dual-fairseq preprocess wrote"),
+        ("{", "is damaged"),
+        ("[]", "is damaged"),
+        ({**RECORD, "source": "a/b"}, "is damaged"),
+        ({**RECORD, "target": 1}, "is damaged"),
+        ({**RECORD, "bpe": "subword-nmt"}, "is damaged"),
+        ({key: value for key, value in RECORD.items() if key != "tokenizer"}, "is damaged"),
+        ({**RECORD, "tokenizer": "mecab"}, r"unknown here \(mecab, bpe, subword-nmt\); update dual-fairseq"),
+        ({**RECORD, "subword": "unigram"}, "unknown here"),
+        ({**RECORD, "subword": "char"}, "unknown here"),
+        ({**RECORD, "subword": ["bpe"]}, "unknown here"),
+    ],
+)
+def test_a_record_that_is_none_is_refused_in_one_line(record, message, tmp_path):
+    if record is not None:
+        write(tmp_path, record)
+    with pytest.raises(UserError, match=rf"preprocess\.json: .*({message})") as refusal:
+        Data.from_folder(tmp_path)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_run_keeps_what_translating_needs_and_no_name_of_this_machine(tmp_path):
+    dest, text = write(tmp_path, RECORD), tmp_path / "run" / "text"
+    for name in ("dual/dict.de.txt", "dual/dict.en.txt", "bpe/codes.de", "bpe/codes.en"):
+        (dest / name).parent.mkdir(exist_ok=True)
+        (dest / name).write_text(name)
+    Data.from_folder(dest).keep(text)
+    kept = Data.from_folder(text)
+    assert "inputs" not in kept.record and kept.languages == ("de", "en")
+    assert kept.dictionary("de").read_text() == "dual/dict.de.txt"
+    assert kept.codes("en").read_text() == "bpe/codes.en"
+
+
+def test_options_are_those_of_fairseq_without_the_digests(tmp_path):
+    stage = StageFolder(tmp_path)
+    assert (stage.recorded(), stage.options()) == ([], {})
+    stage.options_file.write_text("data 12\n--lr 0.1\n--adam-betas (0.9, 0.98)\n--eval-bleu\n")
+    assert stage.options() == {"lr": "0.1", "adam-betas": "(0.9, 0.98)", "eval-bleu": ""}
+
+
+def test_the_best_checkpoint_of_a_run_or_of_the_demo(tmp_path):
+    run = RunFolder(tmp_path / "train")
+    with pytest.raises(UserError, match="there is no such folder or checkpoint"):
+        find_checkpoint(run.folder)
+    run.folder.mkdir()
+    with pytest.raises(UserError, match="holds no checkpoint of a pair"):
+        find_checkpoint(tmp_path)
+    for name in ("warmup", "mle", "dual"):
+        stage = run.stage(name)
+        stage.folder.mkdir()
+        stage.last.touch()
+        assert find_checkpoint(stage.folder) == stage.last
+        stage.best.touch()
+        assert find_checkpoint(tmp_path) == find_checkpoint(run.folder) == find_checkpoint(stage.folder) == stage.best
+    assert find_checkpoint(run.stage("mle").last) == run.stage("mle").last
