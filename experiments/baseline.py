@@ -2,7 +2,7 @@
 
     python experiments/baseline.py experiments/multi30k-3k.toml WORK --seeds 1 --jobs 2 [--from FOLDER] [--cpu]
 
-The recipe names them as variants: other options of train_dual.sh or of preprocess.sh. The test text is not looked at.
+The recipe names them as variants: other options of dual-fairseq train or preprocess. The test text is not looked at.
 WORK gets RECIPE-baseline.md, WORK/baseline/VARIANT (or WORK/PART/baseline/VARIANT) the runs; the recipe's own warm
 start is that of experiments/run.py.
 The same command goes on where it was stopped.

@@ -13,17 +13,16 @@ import argparse
 import json
 import math
 import shlex
-import sys
 from pathlib import Path
 
-from runner import ROOT, Runner
+from runner import DUAL_FAIRSEQ, Runner
 from table import markdown
 
 LANGUAGES = ("de", "en")
 TEXT = "--train 3000 --valid 500 --test 500 --mono 12000 --seed 1"
 COMMON = "--size tiny --max-tokens 1024 --max-epoch 6 --patience 6 --lr 0.004 --lr-warmup 50 --dropout 0.1"
 CHARACTERS = "--size tiny --max-tokens 4096 --max-epoch 6 --patience 6 --lr 0.004 --lr-warmup 50 --dropout 0.1"
-# name → tokens, options of scripts/train_lm.sh
+# name → tokens, options of dual-fairseq train-lm
 MODELS = {
     "LSTM (fairseq's `lstm_lm`)": ("bpe", COMMON),
     "LSTM": ("bpe", f"{COMMON} --arch rnn --cell lstm"),
@@ -43,18 +42,18 @@ def main() -> None:
     text = work / "text"
 
     with Runner(work, ["--cpu"] if options.cpu else []) as runner:
-        runner("text", [sys.executable, "-m", "dual_fairseq", "toy-corpus", str(text), *TEXT.split()])
+        runner("text", [*DUAL_FAIRSEQ, "toy-corpus", str(text), *TEXT.split()])
         for tokens, kind in (("bpe", "--bpe-size 1200"), ("char", "--subword char")):
             script = (
                 f"-s de -t en --train {text}/train --valid {text}/valid --extra-mono-source {text}/mono.de "
                 f"--extra-mono-target {text}/mono.en --dest {work}/{tokens} {kind}"
             )
-            runner(tokens, [str(ROOT / "scripts/preprocess.sh"), *shlex.split(script)])
+            runner(tokens, [*DUAL_FAIRSEQ, "preprocess", *shlex.split(script)])
         for number, (name, (tokens, settings)) in enumerate(MODELS.items()):
             for language in LANGUAGES:
                 print(f"{name}: {language}", flush=True)
                 folder = work / f"model-{number}" / language
-                command = [str(ROOT / "scripts/train_lm.sh"), str(work / tokens / "lm" / language), str(folder)]
+                command = [*DUAL_FAIRSEQ, "train-lm", str(work / tokens / "lm" / language), str(folder)]
                 runner(f"model-{number}-{language}", [*command, *runner.machine, *settings.split()])
     tabulate(work)
 

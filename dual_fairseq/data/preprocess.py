@@ -585,8 +585,8 @@ def _working_directory(path: Path) -> Iterator[None]:
 def get_parser() -> argparse.ArgumentParser:
     """The options of ``scripts/preprocess.sh``, whose --help explains them."""
     parser = argparse.ArgumentParser(prog="preprocess", allow_abbrev=False)
-    parser.add_argument("--source-lang", required=True)
-    parser.add_argument("--target-lang", required=True)
+    parser.add_argument("-s", "--source-lang", required=True)
+    parser.add_argument("-t", "--target-lang", required=True)
     parser.add_argument("--train", required=True, action="append")
     parser.add_argument("--synthetic", action="append", default=[])
     parser.add_argument("--upsample", type=int, default=1)
