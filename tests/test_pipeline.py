@@ -133,8 +133,8 @@ def test_the_options_on_record_of_a_pair_stay_what_they_are(dest, tmp_path):
         (
             "--max-update 7 -- --fp16-no-flatten-grads",
             "--task language_modeling --sample-break-mode eos --arch lstm_lm --decoder-layers 2 "
-            "--decoder-embed-dim 256 --share-decoder-input-output-embed --decoder-out-embed-dim 256 --decoder-hidden-size 512 --dropout 0.3 @ "
-            "--lr 0.001 @ --max-update 7 --fp16-no-flatten-grads",
+            "--decoder-embed-dim 256 --share-decoder-input-output-embed --decoder-out-embed-dim 256 "
+            "--decoder-hidden-size 512 --dropout 0.3 @ --lr 0.001 @ --max-update 7 --fp16-no-flatten-grads",
         ),
         (
             "--size base --arch transformer --dropout .25",
