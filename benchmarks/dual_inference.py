@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument("--split", default="test")
     parser.add_argument("--beam", type=int, nargs="+", default=[5])
     parser.add_argument("--max-tokens", type=int, default=4096)
-    parser.add_argument("--sentences", type=int, default=1000, help="at most so many")
+    parser.add_argument("--sentences", type=int, default=1000, help="at most this many (default 1000)")
     parser.add_argument("--cpu", action="store_true")
     parser.add_argument("--fp16", action="store_true")
     options = parser.parse_args()

@@ -17,8 +17,9 @@ from fairseq.data.indexed_dataset import MMapIndexedDatasetBuilder
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.trainer import Trainer
 
-import dual_fairseq  # registers the plugin
-import dual_fairseq.plugin.optim  # noqa: F401  (registers torch_adam)
+import dual_fairseq
+
+dual_fairseq.register()
 
 SOURCE, TARGET = "xx", "yy"
 _EOS, _SPECIALS = 2, 4

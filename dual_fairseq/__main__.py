@@ -49,7 +49,7 @@ COMMANDS = {
     "synthesize": Command("pipeline.synthesize", "make parallel text of monolingual text by a pair", False, True),
     "translate": Command("pair.translate", "translate raw text, line by line"),
     "score": Command("pair.score", "log-probabilities and duality gap of parallel text"),
-    "filter": Command("pair.filter", "keep the best pairs of scored parallel text"),
+    "filter": Command("pair.filter", "keep the best pairs of scored parallel text", False),
     "tune": Command("pair.tune", "tune the weights of dual inference on n-best lists"),
     "export": Command("pair.export", "write one direction as a plain fairseq checkpoint"),
     "import": Command("pair.import_pair", "make a pair of two plain fairseq checkpoints"),
@@ -58,7 +58,7 @@ COMMANDS = {
     "attention": Command("report.attention", "pictures of attention"),
     "vectors": Command("data.vectors", "train word vectors on preprocessed text"),
     "demo": Command("pipeline.demo", "the whole pipeline on the embedded corpus", False, True),
-    "toy-corpus": Command("toy_corpus.grammar", "write the embedded corpus, whose probabilities are known", False),
+    "toy-corpus": Command("toy_corpus.corpus", "write the embedded corpus, whose probabilities are known", False),
 }
 
 

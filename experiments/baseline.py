@@ -1,11 +1,10 @@
-"""By which settings a baseline is strongest: other warm starts beside a recipe's own, on the validation text.
+"""Which settings make the strongest baseline: a recipe's warm start and its variants, on the validation text.
 
-    python experiments/baseline.py experiments/multi30k-3k.toml WORK --seeds 1 --jobs 2 [--from FOLDER] [--cpu]
+    python experiments/baseline.py experiments/recipes/multi30k-3k.toml WORK --seeds 1 --jobs 2 [--from FOLDER] [--cpu]
 
-The recipe names them as variants: other options of dual-fairseq train or preprocess. The test text is not looked at.
-WORK gets RECIPE-baseline.md, WORK/baseline/VARIANT (or WORK/PART/baseline/VARIANT) the runs; the recipe's own warm
-start is that of experiments/run.py.
-The same command goes on where it was stopped.
+A variant has other options of dual-fairseq train or preprocess. The test text is not used. WORK gets
+RECIPE-baseline.md; WORK/baseline/VARIANT (or WORK/PART/baseline/VARIANT) gets the runs. The recipe's own warm start is
+that of run.py. The same command continues where it was stopped.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ def home_of(recipe: Recipe, work: Path, variant: Variant) -> Path:
 
 
 def table(recipe: Recipe, work: Path, seeds: Sequence[int]) -> str:
-    """Markdown; a line for each warm start that is there of all seeds."""
+    """Markdown; a line for each warm start that all seeds have."""
     from dual_fairseq.report.runs import read_run
 
     directions = (f"{recipe.source}-{recipe.target}", f"{recipe.target}-{recipe.source}")
@@ -61,11 +60,11 @@ def table(recipe: Recipe, work: Path, seeds: Sequence[int]) -> str:
         if len(stages) < len(folders):
             missing.append(name)
             continue
-        found = [[stage.best[f"bleu_{direction}"] for stage in stages] for direction in directions]
+        scores = [[stage.best[f"bleu_{direction}"] for stage in stages] for direction in directions]
         means = [stage.best["bleu"] for stage in stages]
         updates = max(int(stage.train[-1]["num_updates"]) for stage in stages)
         hours = sum(epoch["train_wall"] for stage in stages for epoch in stage.train) / 3600 / len(stages)
-        body.append([name, *map(mean_sd, found), mean_sd(means), f"{updates:,}", f"{hours:.2f}"])
+        body.append([name, *map(mean_sd, scores), mean_sd(means), f"{updates:,}", f"{hours:.2f}"])
     lines = [
         f"## {recipe.title}: validation BLEU of the warm start",
         "",

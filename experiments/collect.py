@@ -1,19 +1,19 @@
-"""Several experiments in one table, as of several archs or sizes of corpus.
+"""Several experiments in one table, for example several archs or sizes of corpus.
 
     python experiments/collect.py runs/rnnsearch/grammar-rnnsearch.json runs/luong/grammar-rnn_luong.json ...
     python experiments/collect.py runs/m3k/multi30k-{1k,3k,10k}.json --rows mle dual-0.01 --by-size sizes.png
 
-Takes what experiments/run.py left, in which the same rows have the same names. A line for each experiment and row; with
---by-size a picture, too, over the number of training pairs.
+It reads the records of experiments/run.py, in which the same rows have the same ids, and makes a line for each
+experiment and row. --by-size also draws a picture over the number of training pairs.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import statistics
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from table import Comparison, gain_cells, markdown, mean_sd
 
 
 def read(path: Path) -> dict[str, Any]:
-    """A record of experiments/run.py; exits with one line if it is none."""
+    """A record of experiments/run.py; exits with one line if the file is not one."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         record["title"], record["seeds"], record["rows"]
@@ -31,18 +31,18 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def directions_of(records: dict[str, dict[str, Any]]) -> tuple[str, ...]:
-    """As ("de-en", "en-de"); exits with one line if the records are not all of the same."""
-    found = {tuple(key for key in row if key != "name") for r in records.values() for row in r["rows"].values()}
-    if len(found) != 1:
-        sys.exit(f"{', '.join(records)}: are of several language pairs; give those of one")
-    return found.pop()
+    """As ("de-en", "en-de"); exits with one line if the records have several language pairs."""
+    pairs = {tuple(key for key in row if key != "name") for r in records.values() for row in r["rows"].values()}
+    if len(pairs) != 1:
+        sys.exit(f"{', '.join(records)}: are of several language pairs; give records of one pair")
+    return pairs.pop()
 
 
 def collect(records: dict[str, dict[str, Any]], ids: list[str]) -> str:
     """Markdown.
 
     Args:
-        records: recipe → what it found.
+        records: recipe → its record.
         ids: of the rows to show, in order.
     """
     known, lines = limited(records), []
@@ -90,46 +90,23 @@ def limited(records: dict[str, dict[str, Any]]) -> bool:
     )
 
 
-@dataclass
-class Curve:
-    """What changes with the number of pairs: a row's gain in BLEU, or its NLL."""
+def gains(rows: list[tuple[int, dict[str, Any]]], direction: str) -> list[tuple[str, str, list[float]]]:
+    """(search, label, gains): a row's mean gain in BLEU at each size, over the baseline by the same search.
 
-    label: str
-    points: list[tuple[int, float]]  # number of pairs, value
-    dashed: bool = False
-
-
-def rows_of(by_size: list[dict[str, Any]], id: str) -> list[tuple[int, dict[str, Any]]]:
-    """(pairs, row) of the records that have it."""
-    return [(record["pairs"], record["rows"][id]) for record in by_size if id in record["rows"]]
-
-
-def gains(by_size: list[dict[str, Any]], id: str, direction: str) -> list[Curve]:
-    """A row's BLEU above the baseline's by the same search; of the baseline itself, what dual inference gains it.
+    For the baseline itself: over its own beam search.
 
     Args:
-        by_size: records in order; those without the row are left out.
-        id: of the row.
+        rows: (number of pairs, row of a record).
         direction: as "de-en".
     """
-    rows = rows_of(by_size, id)
-    name, over = rows[0][1]["name"], "over_baseline"
-    kinds = [("plain", name), ("dual_inference", f"{name}, both by dual inference")]
-    if not rows[0][1][direction][over]:
-        over, kinds = "over_beam_search", [("dual_inference", f"{name}: dual inference over beam search")]
-    curves = []
-    for search, label in kinds:
-        of_search = [(size, row[direction][over][search]) for size, row in rows]
-        points = [(size, statistics.fmean(c["gain"] for c in comparisons)) for size, comparisons in of_search]
-        curves.append(Curve(label, points, dashed=search != "plain"))
-    return curves
-
-
-def nll_by_limit(by_size: list[dict[str, Any]], id: str, direction: str) -> Curve:
-    """A row's NLL by the limit; arguments as of :func:`gains`."""
-    rows = rows_of(by_size, id)
-    points = [(size, statistics.fmean(map(times_limit, row[direction]["results"]))) for size, row in rows]
-    return Curve(rows[0][1]["name"], points)
+    name, first = rows[0][1]["name"], rows[0][1][direction]
+    over, labels = "over_baseline", {"plain": name, "dual_inference": f"{name}, both by dual inference"}
+    if not first[over]:
+        over, labels = "over_beam_search", {"dual_inference": f"{name}: dual inference over beam search"}
+    return [
+        (search, label, [statistics.fmean(c["gain"] for c in row[direction][over][search]) for _, row in rows])
+        for search, label in labels.items()
+    ]
 
 
 def picture(records: dict[str, dict[str, Any]], ids: list[str], path: Path) -> None:
@@ -155,11 +132,14 @@ def picture(records: dict[str, dict[str, Any]], ids: list[str], path: Path) -> N
         column[0].set_title(direction.replace("-", "→"))
         column[0].axhline(0, color="0.7", linewidth=0.8)
         for number, id in enumerate(ids):
-            curves = [(column[0], curve) for curve in gains(by_size, id, direction)]
-            curves += [(column[1], nll_by_limit(by_size, id, direction))] if known else []
-            for axes, curve in curves:
-                axes.plot(*zip(*curve.points, strict=True), "--" if curve.dashed else "-", marker="o", markersize=4,
-                          color=f"C{number}", label=curve.label)  # fmt: skip
+            rows = [(record["pairs"], record["rows"][id]) for record in by_size if id in record["rows"]]
+            at = [size for size, _ in rows]
+            for search, label, values in gains(rows, direction):
+                line = "-" if search == "plain" else "--"
+                column[0].plot(at, values, line, marker="o", markersize=4, color=f"C{number}", label=label)
+            if known:
+                values = [statistics.fmean(map(times_limit, row[direction]["results"])) for _, row in rows]
+                column[1].plot(at, values, marker="o", markersize=4, color=f"C{number}", label=rows[0][1]["name"])
         column[-1].set_xscale("log")
         column[-1].set_xticks(sizes, [f"{size:,}" for size in sizes])
         column[-1].minorticks_off()
@@ -184,13 +164,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("record", type=Path, nargs="+", help="RECIPE.json in a WORK of experiments/run.py")
     parser.add_argument("--rows", nargs="+", default=["mle", "dual-0.01"], metavar="ID", help="default: %(default)s")
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write the table to it as well")
     parser.add_argument("--by-size", type=Path, metavar="FILE", help="write a picture over the number of pairs to it")
     options = parser.parse_args()
     records = {path.stem: read(path) for path in options.record}
     for id in options.rows:
         if not any(id in record["rows"] for record in records.values()):
             sys.exit(f"--rows {id}: is in none of {', '.join(records)}")
-    print(collect(records, options.rows))
+    text = collect(records, options.rows)
+    print(text)
+    if options.output:
+        command = shlex.join(["python", "experiments/collect.py", *map(str, options.record), "--rows", *options.rows])
+        options.output.write_text(f"# {options.output.stem}\n\nMade by\n\n    {command}\n\n{text}", encoding="utf-8")
     if options.by_size:
         picture(records, options.rows, options.by_size)
 

@@ -195,5 +195,5 @@ def training_parser(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument(
         "--from", dest="folder", type=Path, metavar="FOLDER", help="--from of the corpus's recipe script"
     )
-    parser.add_argument("--table", action="store_true", help="only make the table of what is there")
+    parser.add_argument("--table", action="store_true", help="train nothing, only make the table")
     return parser

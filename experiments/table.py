@@ -1,4 +1,4 @@
-"""What an experiment found: a table of all rows, with significance, and a picture."""
+"""The results of an experiment: a table of all rows, with significance, and a picture."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 def rows_of_table(name: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """A table under a heading, whose first column, the row's name, has none."""
-    return [f"### {name}", "", *markdown(["", *head], rows), ""]
+    return [f"## {name}", "", *markdown(["", *head], rows), ""]
 
 
 def tables(
@@ -217,10 +217,17 @@ def tables(
     return lines + rows_of_table("More of beam search", [*head, "validation BLEU", "best at update", "hours"], body)
 
 
-def tabulate(recipe: Recipe, work: Path, seeds: Sequence[int], name: str) -> dict[str, Any]:
+def tabulate(
+    recipe: Recipe, work: Path, seeds: Sequence[int], name: str, published: Path | None = None
+) -> dict[str, Any]:
     """Read all results, compare each row with the baseline of its seed, and write NAME.md, NAME.json and NAME.png.
 
     Rows that have not been evaluated for every seed are left out, and named.
+
+    Args:
+        recipe, work, seeds: as of run.py.
+        name: of the recipe's file, without ``.toml``.
+        published: a folder that gets NAME.md as well.
     """
     from dual_fairseq.common.quiet import quieten_libraries
 
@@ -251,7 +258,9 @@ def tabulate(recipe: Recipe, work: Path, seeds: Sequence[int], name: str) -> dic
                 continue
             pairs = list(zip(found[row.id], found[baseline.id], strict=True))
             of_row[row.id] = {s: [compare(mine, s, its, s, target) for mine, its in pairs] for s in SEARCHES}
-    lines = [f"## {recipe.title}", "", f"Seeds {', '.join(map(str, seeds))}; beam {recipe.beam}.", ""]
+    of_seeds = " ".join(map(str, seeds))
+    lines = [f"# {recipe.title}", "", f"Seeds {', '.join(map(str, seeds))}; beam {recipe.beam}. Made by", ""]
+    lines += [f"    python experiments/run.py experiments/recipes/{name}.toml WORK --seeds {of_seeds}", ""]
     lines += tables(rows, results, compared, chosen, len(seeds))
     lines += against(recipe, rows, results, len(seeds))
     lines += [
@@ -279,7 +288,8 @@ def tabulate(recipe: Recipe, work: Path, seeds: Sequence[int], name: str) -> dic
             for direction in directions
         }
     text = "\n".join(lines) + "\n"
-    (work / f"{name}.md").write_text(text, encoding="utf-8")
+    for folder in (work, published) if published else (work,):
+        (folder / f"{name}.md").write_text(text, encoding="utf-8")
     (work / f"{name}.json").write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     picture(recipe.title, rows, record, directions, work / f"{name}.png")
     print(text)

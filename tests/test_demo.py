@@ -15,7 +15,8 @@ from dual_fairseq.__main__ import main
 from dual_fairseq.common.errors import UserError
 from dual_fairseq.report import demo
 from dual_fairseq.report.runs import read_log
-from dual_fairseq.toy_corpus.grammar import ToyGrammar, write_corpus
+from dual_fairseq.toy_corpus.corpus import write_corpus
+from dual_fairseq.toy_corpus.grammar import ToyGrammar
 
 
 @pytest.fixture(scope="module")

@@ -6,14 +6,16 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from conftest import PLUGIN, SOURCE, TARGET, fairseq, train
+from fairseq.data import Dictionary
 
 from dual_fairseq.common.errors import UserError
 from dual_fairseq.pair.load import load_pair
 from dual_fairseq.pair.nbest import read_nbest
 from dual_fairseq.plugin.dual_inference import (
     COMPONENTS,
-    InputNumbers,
+    ComponentPrinter,
     Weights,
     component_line,
     read_component_line,
@@ -75,15 +77,23 @@ def test_component_lines_lose_nothing():
     assert component_line(3, np.array([-LN2, 0, 0, 0, 5.0])).startswith("R-3\tforward=-1\t")
 
 
-def test_sentences_of_the_input_are_numbered_in_order():
-    import torch
+def test_sentences_of_the_input_are_numbered_in_order(capsys):
+    printer = ComponentPrinter(Dictionary())
+    a, b, long = torch.tensor([4, 2]), torch.tensor([5, 2]), torch.tensor([6, 4, 2])
 
-    numbers = InputNumbers()
-    a, b = torch.tensor([4, 2]), torch.tensor([5, 2])
-    numbers.expect([a, b, a])
-    assert [numbers.take(t) for t in (b, a, a)] == [1, 0, 2]
-    numbers.expect([b])
-    assert numbers.take(b) == 3
+    def printed(*sentences):
+        rows = torch.nn.utils.rnn.pad_sequence(sentences, batch_first=True, padding_value=1, padding_side="left")
+        beams = [[{"components": np.array([-1.0, 0, 0, 0, len(s)])}] * 3 for s in sentences]
+        printer.print({"net_input": {"src_tokens": rows}}, beams)
+        return [line.split("\t")[0] for line in capsys.readouterr().out.splitlines()]
+
+    printer.expect([a, b, a, long])
+    assert printed(b, long, a) == ["R-1", "R-3", "R-0"] and printed(a) == ["R-2"]
+    printer.expect([b])
+    assert printed(b) == ["R-4"]
+    printer.set_up(2, None)
+    printer.expect([a])
+    assert printed(a) == ["R-5", "R-5"]
 
 
 # --- fairseq-generate

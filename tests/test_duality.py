@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dual_fairseq.plugin import duality
+from dual_fairseq.plugin import duality, softmax
 
 BATCH, LENGTH, VOCAB = 4, 6, 11
 
@@ -23,7 +23,7 @@ def random_batch(seed: int = 0, batch: int = BATCH, length: int = LENGTH, vocab:
     return logits, target, torch.arange(length) < lengths[:, None]
 
 
-def softmax(row: list[float]) -> list[float]:
+def probabilities(row: list[float]) -> list[float]:
     top = max(row)
     exps = [math.exp(v - top) for v in row]
     return [e / sum(exps) for e in exps]
@@ -32,7 +32,7 @@ def softmax(row: list[float]) -> list[float]:
 def closed_form_sentence_log_prob(logits, target, mask) -> list[float]:
     return [
         sum(
-            math.log(softmax(logits[i, t].tolist())[target[i, t]]) for t in range(target.size(1)) if mask[i, t]
+            math.log(probabilities(logits[i, t].tolist())[target[i, t]]) for t in range(target.size(1)) if mask[i, t]
         )
         for i in range(target.size(0))
     ]  # fmt: skip
@@ -40,7 +40,7 @@ def closed_form_sentence_log_prob(logits, target, mask) -> list[float]:
 
 def test_sentence_log_prob_is_the_sum_of_log_softmax_at_the_target():
     logits, target, mask = random_batch()
-    log_prob, _ = duality.token_log_probs(logits, target)
+    log_prob, _ = softmax.token_log_probs(logits, target)
     expected = closed_form_sentence_log_prob(logits, target, mask)
     torch.testing.assert_close(
         duality.sentence_log_prob(log_prob, mask), torch.tensor(expected, dtype=torch.float64), rtol=1e-12, atol=1e-12
@@ -50,8 +50,8 @@ def test_sentence_log_prob_is_the_sum_of_log_softmax_at_the_target():
 def test_log_probabilities_may_be_given_in_place_of_logits():
     logits, target, _ = random_batch(1)
     for from_logits, from_log_probs in zip(
-        duality.token_log_probs(logits, target),
-        duality.token_log_probs(logits.log_softmax(-1), target),
+        softmax.token_log_probs(logits, target),
+        softmax.token_log_probs(logits.log_softmax(-1), target),
         strict=True,
     ):
         torch.testing.assert_close(from_logits, from_log_probs, rtol=1e-12, atol=1e-12)
@@ -59,7 +59,7 @@ def test_log_probabilities_may_be_given_in_place_of_logits():
 
 def test_token_log_probs_has_the_gradient_of_finite_differences():
     logits, target, _ = random_batch(2)
-    assert torch.autograd.gradcheck(lambda s: duality.token_log_probs(s, target), (logits.requires_grad_(),))
+    assert torch.autograd.gradcheck(lambda s: softmax.token_log_probs(s, target), (logits.requires_grad_(),))
 
 
 @pytest.mark.parametrize("block", [1, VOCAB, 3 * VOCAB + 1])
@@ -70,9 +70,9 @@ def test_block_size_changes_nothing(monkeypatch, block):
     expected = (log_prob.gather(-1, target[..., None]).squeeze(-1), log_prob.sum(-1))
     (expected[0] * mask + 0.1 * expected[1]).sum().backward()
 
-    monkeypatch.setattr(duality, "_BLOCK_ELEMENTS", {"cpu": block})
+    monkeypatch.setattr(softmax, "_BLOCK_ELEMENTS", {"cpu": block})
     scores = logits.clone().requires_grad_()
-    got = duality.token_log_probs(scores, target)
+    got = softmax.token_log_probs(scores, target)
     (got[0] * mask + 0.1 * got[1]).sum().backward()
     for a, b in zip(got, expected, strict=True):
         torch.testing.assert_close(a, b)
@@ -82,13 +82,13 @@ def test_block_size_changes_nothing(monkeypatch, block):
 @pytest.mark.parametrize("epsilon", [0.0, 0.1, 0.5])
 def test_label_smoothed_nll_is_cross_entropy_against_the_smoothed_distribution(epsilon):
     logits, target, mask = random_batch(4)
-    log_prob, total = duality.token_log_probs(logits, target)
+    log_prob, total = softmax.token_log_probs(logits, target)
     got = duality.label_smoothed_nll(log_prob, total, mask, epsilon, VOCAB)
     for i in range(BATCH):
         expected = 0.0
         for t in range(LENGTH):
             if mask[i, t]:
-                probs = softmax(logits[i, t].tolist())
+                probs = probabilities(logits[i, t].tolist())
                 for v, p in enumerate(probs):
                     q = 1 - epsilon if v == target[i, t] else epsilon / (VOCAB - 1)
                     expected -= q * math.log(p)
@@ -103,7 +103,7 @@ def test_label_smoothing_is_that_of_fairseq():
     target = target.masked_fill(~mask, pad)
     mask = target.ne(pad)
     theirs, _ = label_smoothed_nll_loss(logits.log_softmax(-1), target, 0.1, ignore_index=pad)
-    log_prob, total = duality.token_log_probs(logits, target)
+    log_prob, total = softmax.token_log_probs(logits, target)
     torch.testing.assert_close(duality.label_smoothed_nll(log_prob, total, mask, 0.1, VOCAB).sum(), theirs)
 
 
@@ -129,8 +129,8 @@ def test_gradient_of_the_whole_loss_is_the_formula(epsilon, clip):
     log_py = torch.tensor([-8.0, -9.0, -2.0, -3.0], dtype=torch.float64)
 
     leaf_xy, leaf_yx = xy.clone().requires_grad_(), yx.clone().requires_grad_()
-    lp_xy, sum_xy = duality.token_log_probs(leaf_xy, y)
-    lp_yx, sum_yx = duality.token_log_probs(leaf_yx, x)
+    lp_xy, sum_xy = softmax.token_log_probs(leaf_xy, y)
+    lp_yx, sum_yx = softmax.token_log_probs(leaf_yx, x)
     penalty_xy, penalty_yx, gap = duality.dual_penalties(
         log_px,
         duality.sentence_log_prob(lp_xy, y_mask),
@@ -163,7 +163,7 @@ def test_gradient_of_the_whole_loss_is_the_formula(epsilon, clip):
             bounded = expected_gap[i] if clip == 0 else max(-clip, min(clip, expected_gap[i]))
             duality_weight = sign * 2 * lam * bounded
             for t in range(target.size(1)):
-                probs = softmax(logits[i, t].tolist())
+                probs = probabilities(logits[i, t].tolist())
                 for v, p in enumerate(probs):
                     is_target = v == target[i, t]
                     q = 1 - epsilon if is_target else epsilon / (VOCAB - 1)
@@ -220,8 +220,8 @@ def test_padding_and_order_change_nothing(seed, batch, length, padding, left, or
     priors = torch.randn(2, batch, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * 20
 
     def terms(xy, y, y_mask, yx, x, x_mask, priors):
-        lp_xy, sum_xy = duality.token_log_probs(xy, y)
-        lp_yx, _ = duality.token_log_probs(yx, x)
+        lp_xy, sum_xy = softmax.token_log_probs(xy, y)
+        lp_yx, _ = softmax.token_log_probs(yx, x)
         penalties = duality.dual_penalties(
             priors[0],
             duality.sentence_log_prob(lp_xy, y_mask),
@@ -255,9 +255,9 @@ def test_padding_and_order_change_nothing(seed, batch, length, padding, left, or
 def test_half_precision_scores_give_float32_terms_even_for_huge_gaps(dtype):
     logits, target, mask = random_batch(8)
     scores = logits.to(dtype).requires_grad_()
-    log_prob, _ = duality.token_log_probs(scores, target)
+    log_prob, _ = softmax.token_log_probs(scores, target)
     assert log_prob.dtype == torch.float32
-    expected, _ = duality.token_log_probs(scores.detach().double(), target)
+    expected, _ = softmax.token_log_probs(scores.detach().double(), target)
     torch.testing.assert_close(log_prob, expected.float())
 
     sentences = duality.sentence_log_prob(log_prob, mask)
@@ -295,13 +295,13 @@ def gradients_of_a_loss(log_prob, log_prob_sum, leaves):
 @pytest.mark.parametrize("bias", [True, False], ids=["bias", "no bias"])
 @pytest.mark.parametrize("block", [1, 3 * VOCAB + 1, 10**6])
 def test_output_layer_and_loss_in_one_are_the_two_apart(monkeypatch, block, bias, kept):
-    monkeypatch.setattr(duality, "_BLOCK_ELEMENTS", {"cpu": block})
-    monkeypatch.setattr(duality, "_KEPT_ELEMENTS", kept)
+    monkeypatch.setattr(softmax, "_BLOCK_ELEMENTS", {"cpu": block})
+    monkeypatch.setattr(softmax, "_KEPT_ELEMENTS", kept)
     features, weight, offset, target = output_layer(bias)
     leaves = [leaf for leaf in (features, weight, offset) if leaf is not None]
     table = torch.nn.functional.linear(features, weight, offset).log_softmax(-1)
     expected = table.gather(-1, target[:, None]).squeeze(-1), table.sum(-1)
-    got = duality.projected_token_log_probs(features, weight, offset, target)
+    got = softmax.projected_token_log_probs(features, weight, offset, target)
     for mine, other in zip(got, expected, strict=True):
         torch.testing.assert_close(mine, other)
     for mine, other in zip(
@@ -309,7 +309,7 @@ def test_output_layer_and_loss_in_one_are_the_two_apart(monkeypatch, block, bias
     ):  # fmt: skip
         torch.testing.assert_close(mine, other)
     assert torch.autograd.gradcheck(
-        lambda *leaves: duality.projected_token_log_probs(*leaves[:2], leaves[2] if bias else None, target), leaves
+        lambda *leaves: softmax.projected_token_log_probs(*leaves[:2], leaves[2] if bias else None, target), leaves
     )
 
 
@@ -317,11 +317,11 @@ def test_output_layer_and_loss_in_one_are_the_two_apart(monkeypatch, block, bias
 def test_frozen_parts_of_an_output_layer_get_no_gradient_and_change_no_other(trained):
     features, weight, offset, target = output_layer()
     leaves = (features, weight, offset)
-    expected = gradients_of_a_loss(*duality.projected_token_log_probs(*leaves, target), leaves)
+    expected = gradients_of_a_loss(*softmax.projected_token_log_probs(*leaves, target), leaves)
     for leaf, wanted in zip(leaves, trained, strict=True):
         leaf.requires_grad_(wanted)
-    log_prob, _ = duality.projected_token_log_probs(*leaves, target)
-    _, log_prob_sum = duality.projected_token_log_probs(*leaves, target)  # each used without the other
+    log_prob, _ = softmax.projected_token_log_probs(*leaves, target)
+    _, log_prob_sum = softmax.projected_token_log_probs(*leaves, target)  # each used without the other
     (got,) = gradients_of_a_loss(log_prob, log_prob_sum, [leaf for leaf in leaves if leaf.requires_grad])
     torch.testing.assert_close(got, expected[trained.index(True)])
 
@@ -331,15 +331,15 @@ def test_output_layer_and_loss_in_one_are_as_exact_as_apart_in_every_precision(d
     """Errors against float64, of one and of the other: 1.5 is slack for roundings that fall otherwise."""
     *rounded, target = output_layer(dtype=dtype)
     exact_leaves = [leaf.detach().double().requires_grad_() for leaf in rounded]
-    exact = duality.projected_token_log_probs(*exact_leaves, target)
+    exact = softmax.projected_token_log_probs(*exact_leaves, target)
     exact_gradients = gradients_of_a_loss(*exact, exact_leaves)
     errors = []
     for fused in (True, False):
         leaves = output_layer(dtype=dtype)[:3]
         if fused:
-            got = duality.projected_token_log_probs(*leaves, target)
+            got = softmax.projected_token_log_probs(*leaves, target)
         else:
-            got = duality.token_log_probs(torch.nn.functional.linear(*leaves), target)
+            got = softmax.token_log_probs(torch.nn.functional.linear(*leaves), target)
         assert got[0].dtype == got[1].dtype == torch.float32
         gradients = gradients_of_a_loss(*got, leaves)
         assert all(g.dtype == dtype for g in gradients)
@@ -355,10 +355,10 @@ def test_output_layer_and_loss_in_one_are_as_exact_as_apart_in_every_precision(d
 def test_under_autocast_the_output_layer_runs_in_its_precision():
     features, weight, offset, target = output_layer(dtype=torch.float32)
     with torch.autocast("cpu", torch.bfloat16):
-        expected = duality.token_log_probs(torch.nn.functional.linear(features, weight, offset), target)
-        got = duality.projected_token_log_probs(features, weight, offset, target)
+        expected = softmax.token_log_probs(torch.nn.functional.linear(features, weight, offset), target)
+        got = softmax.projected_token_log_probs(features, weight, offset, target)
     torch.testing.assert_close(got[0], expected[0])
-    full = duality.projected_token_log_probs(features, weight, offset, target)
+    full = softmax.projected_token_log_probs(features, weight, offset, target)
     assert (got[0] - full[0]).abs().max() > 1e-4, "nothing was rounded: autocast was not felt"
     leaves = (features, weight, offset)
     for mine, other in zip(gradients_of_a_loss(*got, leaves), gradients_of_a_loss(*full, leaves), strict=True):

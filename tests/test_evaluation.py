@@ -62,18 +62,6 @@ def test_an_empty_hypothesis_is_read():
     assert evaluation.read_hypotheses(["H-0\t-inf\t"]) == {0: ""}
 
 
-def test_lines_are_split_at_line_feeds_alone(tmp_path):
-    path = tmp_path / "text"
-    path.write_bytes("one\u2028still one\x0b\x85\ntwo\n\nfour".encode())
-    assert evaluation.read_lines(path) == ["one\u2028still one\x0b\x85", "two", "", "four"]
-
-
-def test_text_that_is_not_utf8_is_refused_by_name(tmp_path):
-    (tmp_path / "text").write_bytes(b"good\nb\xffd\n")
-    with pytest.raises(UserError, match=r"text: is not UTF-8 \(byte 6\)"):
-        evaluation.read_lines(tmp_path / "text")
-
-
 @pytest.mark.parametrize(
     ("language", "tokens", "text"),
     [

@@ -7,8 +7,8 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
-import numpy as np
 import pytest
 from conftest import ROOT
 
@@ -16,7 +16,6 @@ sys.path.insert(0, str(ROOT / "experiments"))
 try:
     import baseline
     import collect
-    import gaps
     import runner as running
     import table
     from plan import Plan
@@ -75,7 +74,7 @@ def commands(recipe, tmp_path, **settings) -> dict[str, running.Job]:
 
 
 def test_the_recipes_of_the_repository_can_be_read():
-    paths = sorted((ROOT / "experiments").glob("*.toml"))
+    paths = sorted((ROOT / "experiments/recipes").glob("*.toml"))
     assert paths
     for path in paths:
         assert Recipe.read(path).rows[0].id == "warmup"
@@ -317,7 +316,7 @@ def test_a_row_is_compared_with_the_baseline_seed_by_seed_and_search_by_search()
     assert [(c.gain, c.p == 1, c.p < 0.05) for c in compared] == [(0, True, False), (-30, False, True)]
     assert table.verdict(compared) == "0 of 2 (1 worse)"
     assert table.verdict(compared[:1]) == "1.000" and table.verdict(compared[1:]) == "<0.001"
-    row = Recipe.read(ROOT / "experiments/multi30k-3k.toml").rows[1]
+    row = Recipe.read(ROOT / "experiments/recipes/multi30k-3k.toml").rows[1]
     lines = table.tables(
         [row], {"de-en": {row.id: [same, bad]}}, {"de-en": {row.id: {"tuned": compared}}}, {"de-en": {}}, 2
     )
@@ -380,24 +379,30 @@ def test_several_experiments_make_a_table(tmp_path):
 def test_gains_by_the_number_of_pairs(tmp_path, monkeypatch):
     by_size = [record_of("small", 10, 0.5), record_of("large", 20, 0.5)]
     del by_size[0]["rows"]["other"]
-    assert collect.gains(by_size, "mle", "de-en") == [
-        collect.Curve("MLE: dual inference over beam search", [(1000, -0.001), (2000, -0.001)], dashed=True)
+    of = {id: [(r["pairs"], r["rows"][id]) for r in by_size] for id in ("mle", "dual")}
+    assert collect.gains(of["mle"], "de-en") == [
+        ("dual_inference", "MLE: dual inference over beam search", [-0.001, -0.001])
     ]
-    assert collect.gains(by_size, "dual", "de-en") == [
-        collect.Curve("dual", [(1000, 1.25), (2000, 1.25)]),
-        collect.Curve("dual, both by dual inference", [(1000, -0.001), (2000, -0.001)], dashed=True),
+    assert collect.gains(of["dual"], "de-en") == [
+        ("plain", "dual", [1.25, 1.25]),
+        ("dual_inference", "dual, both by dual inference", [-0.001, -0.001]),
     ]
-    assert collect.nll_by_limit(by_size, "dual", "de-en").points == [(1000, 4.0), (2000, 4.0)]
+    assert collect.times_limit(by_size[0]["rows"]["dual"]["de-en"]["results"][0]) == 4
     for name, record in zip(("small", "large"), by_size, strict=True):
         (tmp_path / f"{name}.json").write_text(json.dumps(record))
     files, drawn = [str(tmp_path / f"{name}.json") for name in ("large", "small")], tmp_path / "sizes.png"
 
     def run(*arguments: str) -> None:
-        monkeypatch.setattr(sys, "argv", ["collect.py", *arguments, "--by-size", str(drawn)])
+        output = ["--by-size", str(drawn), "-o", str(tmp_path / "sizes.md")]
+        monkeypatch.setattr(sys, "argv", ["collect.py", *arguments, *output])
         collect.main()
 
     run(*files, "--rows", "mle", "dual", "other")
     assert drawn.read_bytes().startswith(b"\x89PNG")
+    written = (tmp_path / "sizes.md").read_text()
+    assert written.startswith(f"# sizes\n\nMade by\n\n    python experiments/collect.py {files[0]}")
+    assert written.endswith(collect.collect({path.stem: collect.read(path) for path in map(Path, files)},
+                                            ["mle", "dual", "other"]))  # fmt: skip
     with pytest.raises(SystemExit, match="--rows gone: is in none of large, small"):
         run(*files, "--rows", "gone")
     for row in by_size[0]["rows"].values():
@@ -420,34 +425,6 @@ def test_a_job_that_waits_for_nothing_that_comes_ends_all(tmp_path):
 def test_the_table_of_an_unfinished_experiment_needs_its_baseline(recipe, tmp_path):
     with pytest.raises(SystemExit, match="the baseline, mle, has not been evaluated for every seed yet"):
         table.tabulate(Recipe.read(recipe), tmp_path, [1], "small")
-
-
-def test_pairs_are_grouped_by_the_gap_that_they_had_at_the_warm_start(recipe):
-    """Two pairs gain, one on each side of the bound, one between does not change; the groups are not mixed up."""
-    recipe = Recipe.read(recipe)
-
-    def scores(forward, backward, gap):
-        columns = {"log_p_y_given_x": forward, "log_p_x_given_y": backward, "gap": gap}
-        return [{name: np.array(values, dtype=float) for name, values in columns.items()}]
-
-    found = {
-        ("warmup", "valid"): scores([-9, -10, -30], [-29, -10, -10], [20, 0, -20]),
-        ("mle", "valid"): scores([-11, -10, -23], [-22, -10, -12], [11, 0, -11]),
-        ("dual", "valid"): scores([-9, -10, -30], [-29, -10, -10], [20, 0, -20]),
-    }
-    assert gaps.changes(recipe, found, "valid", threshold=5) == [
-        ["MLE continued", "-2.00", "+7.00", "+0.00", "+0.00", "+7.00", "-2.00"],
-        ["dual", *["+0.00"] * 6],
-    ]
-
-
-def test_the_spread_of_the_gap():
-    lengths = np.array([10.0, 20.0, 30.0, 40.0])
-    results = [{"gap": np.array([-1.0, 2.0, -6.0, 7.0]), "tokens_x": lengths, "tokens_y": lengths}]
-    mean, size, deviation, most, correlation, weak, strong = gaps.spread(results, (0.01, 0.1))
-    assert (mean, size, deviation) == ("0.50", "4.00", "4.72")
-    assert 6 < float(most) <= 7 and float(correlation) > 0.9
-    assert (weak, strong) == ("0.0 %", "50.0 %")
 
 
 @pytest.mark.slow
@@ -483,18 +460,15 @@ def test_a_small_experiment_gives_a_table_and_goes_on_where_it_was_stopped(recip
     assert (work / "small.md").read_text().count("| MLE continued |") == 5
     assert (work / "small.png").read_bytes().startswith(b"\x89PNG")
     (work / "seed-2/dual/dual/eval/test/scores.json").rename(work / "kept.json")
-    again = subprocess.run([*map(str, command), "--table"], env=env, capture_output=True, text=True)
+    again = subprocess.run(
+        [*map(str, command), "--table", "--results", str(tmp_path)], env=env, capture_output=True, text=True
+    )
     assert "Not evaluated yet for all of these seeds: dual." in again.stdout, again.stderr[-2000:]
+    assert (tmp_path / "small.md").read_text() == (work / "small.md").read_text() == again.stdout[:-1]
     (work / "kept.json").rename(work / "seed-2/dual/dual/eval/test/scores.json")
     made = (work / "seed-2/dual/dual/checkpoint_best.pt").stat().st_mtime_ns
     assert subprocess.run(list(map(str, command)), env=env, capture_output=True).returncode == 0
     assert (work / "seed-2/dual/dual/checkpoint_best.pt").stat().st_mtime_ns == made
-
-    command[1:5] = [ROOT / "experiments/gaps.py", recipe, work, "--seeds"]
-    done = subprocess.run([*map(str, command[:6]), "--cpu"], env=env, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert (work / "small-gaps.md").read_text().count("| dual |") == 4
-    assert (work / "small-gaps.png").read_bytes().startswith(b"\x89PNG")
 
     # A part of the corpus has pairs of its own, and what was trained on the whole fits them.
     part = tmp_path / "part.toml"

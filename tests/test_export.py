@@ -502,8 +502,7 @@ def test_an_average_is_the_mean_of_the_weights(pairs):
 
 
 def test_halves_and_integers_are_averaged_as_fairseq_does(pairs, tmp_path):
-    state = load_state(str(pairs / "lstm" / "checkpoint_last.pt"), "--path")
-    state["cfg"] = average._as_saved(state)["cfg"]
+    state = torch.load(pairs / "lstm" / "checkpoint_last.pt")
     for name, half, integer in (("a.pt", 1.0, 3), ("b.pt", 2.0**-11, 4)):
         state["model"] = {"half": torch.tensor([half]).half(), "integer": torch.tensor([integer])}
         torch.save(state, tmp_path / name)

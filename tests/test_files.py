@@ -1,13 +1,32 @@
-"""Files are there whole or not at all."""
+"""Files are written whole or not at all, never over what is read, and a failure is one line that names the file."""
 
 from __future__ import annotations
 
+import errno
 import os
-import time
+import resource
+import signal
+import threading
 
+import numpy as np
 import pytest
+import torch
 
-from dual_fairseq.common.files import whole_file
+from dual_fairseq.common.errors import UserError
+from dual_fairseq.common.files import CannotWrite, check_output, read_lines, whole_file, write_json, write_text
+
+
+def in_a_child(work) -> int:
+    """Run ``work`` in a forked process; its exit status, negative for a signal."""
+    pid = os.fork()
+    if pid == 0:
+        status = 99
+        try:
+            work()
+            status = 0
+        finally:
+            os._exit(status)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 def test_a_file_gets_its_name_when_it_is_complete_and_nothing_is_left_of_a_failure(tmp_path):
@@ -17,20 +36,135 @@ def test_a_file_gets_its_name_when_it_is_complete_and_nothing_is_left_of_a_failu
         file.write(b"half")
         raise KeyboardInterrupt
     assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
-    with whole_file(path, sync=True) as file:
+    with whole_file(path) as file:
         file.write(b"new")
+        file.flush()
+        assert path.read_bytes() == b"old"
     assert path.read_bytes() == b"new" and list(tmp_path.iterdir()) == [path]
 
 
-def test_what_a_killed_process_left_is_removed_after_a_day_by_the_next_that_writes_the_file(tmp_path):
-    path = tmp_path / "[a].txt"
-    left, young, others = (tmp_path / f".{name}.{'0123456789abcdef' * 2}" for name in ("[a].txt", "[a].txt", "b.txt"))
-    young = young.with_name(young.name[:-1] + "0")
-    for file in (left, young, others):
-        file.write_bytes(b"half")
-    two_days_ago = time.time() - 2 * 24 * 60 * 60
-    for file in (left, others):
-        os.utime(file, (two_days_ago, two_days_ago))
+def test_what_was_written_before_an_error_is_kept_where_that_is_asked_for(tmp_path, capsys):
+    path = tmp_path / "a.txt"
+    with pytest.raises(KeyboardInterrupt), whole_file(path, keep_partial=True) as file:
+        file.write(b"half")
+        raise KeyboardInterrupt
+    assert (tmp_path / "a.txt.partial").read_bytes() == b"half" and not path.exists()
+    assert capsys.readouterr().err == f"what was written until then is in {path}.partial\n"
+    (tmp_path / "a.txt.partial").unlink()
+    with pytest.raises(KeyboardInterrupt), whole_file(path, keep_partial=True):
+        raise KeyboardInterrupt
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next_that_writes_the_file(tmp_path):
+    path, other = tmp_path / "[a].txt", tmp_path / f".b.txt.{'0' * 32}"
+    other.touch()
+
+    def killed() -> None:
+        with whole_file(path) as file:
+            file.write(b"half")
+            file.flush()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    assert in_a_child(killed) == -signal.SIGKILL
+    assert len(list(tmp_path.iterdir())) == 2
     with whole_file(path) as file:
         file.write(b"whole")
-    assert set(tmp_path.iterdir()) == {path, young, others}
+    assert set(tmp_path.iterdir()) == {path, other}
+
+
+def test_two_that_write_one_file_at_once_do_not_disturb_each_other(tmp_path):
+    path = tmp_path / "a.txt"
+    with whole_file(path) as file:
+        file.write(b"first")
+        file.flush()
+        with whole_file(path) as other:
+            other.write(b"the second, which is longer")
+        assert path.read_bytes() == b"the second, which is longer"
+    assert path.read_bytes() == b"first" and list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("how", ["the same name", "a link", "a hard link"])
+def test_an_output_that_is_an_input_is_refused(tmp_path, how):
+    source = tmp_path / "source"
+    source.write_text("precious")
+    path = tmp_path / ("source" if how == "the same name" else "other")
+    if how == "a link":
+        path.symlink_to(source)
+    elif how == "a hard link":
+        path.hardlink_to(source)
+    with (
+        pytest.raises(UserError, match=f"{path}: is the same file as the input {source}; write to another file"),
+        whole_file(path, [None, tmp_path / "missing", source]) as file,
+    ):
+        file.write(b"x")
+    assert source.read_text() == "precious"
+    check_output(tmp_path / "new", [source])
+
+
+def test_a_folder_is_refused(tmp_path):
+    with pytest.raises(UserError, match="is a folder; name the file to write"):
+        write_text(tmp_path, "x")
+
+
+def write_by_numpy(file) -> None:
+    np.save(file, np.zeros(10_000))
+
+
+def write_by_torch(file) -> None:
+    torch.save({"weights": torch.zeros(10_000)}, file)
+
+
+@pytest.mark.parametrize(
+    "write", [lambda file: file.write(b"x" * 80_000), write_by_numpy, write_by_torch], ids=["bytes", "numpy", "torch"]
+)
+def test_a_full_disk_is_one_line_that_names_the_file(tmp_path, write):
+    path, message = tmp_path / "a", tmp_path / "message"
+    path.write_text("old")
+
+    def work() -> None:
+        # A limit on the size of a file is a full disk that needs no privileges.
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+        try:
+            with whole_file(path) as file:
+                write(file)
+        except CannotWrite as error:
+            message.write_text(str(error))
+
+    assert in_a_child(work) == 0
+    assert message.read_text().startswith(f"dual_fairseq: error: {path}: cannot be written (")
+    assert "\n" not in message.read_text()
+    assert path.read_text() == "old" and set(tmp_path.iterdir()) == {path, message}
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(CannotWrite, match=f"cannot be written: there is no folder {tmp_path / 'none'}; make it first"):
+        write_json(tmp_path / "none" / "a.json", {})
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "Input/output error"), BrokenPipeError(errno.EPIPE, "x")])
+def test_an_error_of_something_else_stays_what_it_is(tmp_path, error):
+    with pytest.raises(type(error)) as caught, whole_file(tmp_path / "a"):
+        raise error
+    assert caught.value is error and not list(tmp_path.iterdir())
+
+
+def test_a_pipe_is_written_directly(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=write_text, args=(pipe, "through"))
+    writer.start()
+    assert pipe.read_text() == "through"
+    writer.join()
+    assert pipe.is_fifo()
+
+
+def test_lines_end_at_newlines_alone(tmp_path):
+    (tmp_path / "text").write_bytes("a\u2028b\x0cc\r\n\nd".encode())
+    assert read_lines(tmp_path / "text") == ["a\u2028b\x0cc\r", "", "d"]
+    (tmp_path / "text").write_bytes(b"fine\nb\xe4d\n")
+    with pytest.raises(UserError, match=r"text: is not UTF-8 \(byte 6\)"):
+        read_lines(tmp_path / "text")
+    with pytest.raises(UserError, match="none: there is no such file"):
+        read_lines(tmp_path / "none")

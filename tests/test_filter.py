@@ -1,21 +1,18 @@
-"""Filtering by a table of scores, and the benchmarks that measure which statistic to filter by."""
+"""Filtering by a table of scores."""
 
 from __future__ import annotations
 
 import gzip
 import logging
 import math
-import random
 
 import numpy as np
 import pytest
-import torch
-from conftest import SOURCE, TARGET
 
-from benchmarks import noise, quality
 from dual_fairseq.__main__ import main
-from dual_fairseq.pair import score
-from dual_fairseq.pair.filter import STATISTICS, choose, read_scores
+from dual_fairseq.pair import score_table
+from dual_fairseq.pair.filter import STATISTICS, choose
+from dual_fairseq.pair.score_table import read_scores
 
 # Two pairs whose statistics can be computed by hand.
 COLUMNS = {
@@ -57,16 +54,18 @@ def table(tmp_path):
 
     def write(rows, name="scores.tsv"):
         path = tmp_path / name
-        blocks = {column: np.full(len(rows), math.nan) for column in score.COLUMNS if column not in ("line", "note")}
+        blocks = {
+            column: np.full(len(rows), math.nan) for column in score_table.COLUMNS if column not in ("line", "note")
+        }
         for i, row in enumerate(rows):
             if row is not None:
-                for column, value in zip(score.LOG_PROBS, row, strict=True):
+                for column, value in zip(score_table.LOG_PROBS, row, strict=True):
                     blocks[column][i] = value
                 blocks["tokens_x"][i], blocks["tokens_y"][i] = 4, 5
         notes = np.array(["" if row else "source: empty" for row in rows], dtype=object)
         with open(path, "wb") as file:
-            file.write("\t".join(score.COLUMNS).encode() + b"\n")
-            score.write_rows(file, 1, blocks | {"note": notes})
+            file.write("\t".join(score_table.COLUMNS).encode() + b"\n")
+            score_table.write_rows(file, 1, blocks | {"note": notes})
         return path
 
     return write
@@ -90,7 +89,7 @@ def test_a_table_is_read_as_it_was_written(table):
     path = table(rows)
     columns = read_scores(path)
     np.testing.assert_array_equal(columns["line"], [1, 2, 3])
-    for i, name in enumerate(score.LOG_PROBS):
+    for i, name in enumerate(score_table.LOG_PROBS):
         np.testing.assert_array_equal(columns[name], [rows[0][i], math.nan, rows[2][i]])
     np.testing.assert_array_equal(columns["tokens_y"], [5, math.nan, 5])
 
@@ -179,7 +178,7 @@ def test_statistics_choose_in_their_own_direction(table, parallel_text, tmp_path
         (("--keep", 0.5, "--target", "{other}/my.de"), "name the files by their languages"),
         (("--keep", 0.5, "--target", "{other}/short.en"), "has 1 lines, but .* of 5 pairs"),
         (("--keep", 0.5, "--target", "{other}/nothing.en"), "nothing.en: No such file"),
-        (("--keep", 0.5, "--output-prefix", "{other}/my"), "would overwrite what is read"),
+        (("--keep", 0.5, "--output-prefix", "{other}/my"), "is the same file as the input"),
         (("--keep", 0.5, "--dropped", "{other}/clean.en"), "is where the kept lines go"),
     ],
     ids=["none", "percent", "nan", "same name", "short", "missing", "overwrite", "dropped"],
@@ -202,60 +201,3 @@ def test_a_statistic_of_missing_language_models_is_refused(table, parallel_text,
         run(scores, *common, "--keep", 0.5)
     run(scores, *common, "--keep", 0.4, "--by", "conditionals")
     assert (tmp_path / "clean.en").read_bytes() == b"A\nB\n"
-
-
-# --- benchmarks ---
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_auc_counts_the_pairs_in_the_right_order(seed):
-    rng = np.random.default_rng(seed)
-    goodness = rng.integers(0, 6, size=60).astype(float)  # many ties
-    spoilt = rng.random(60) < 0.3
-    wins = [(g > s) + (g == s) / 2 for g in goodness[~spoilt] for s in goodness[spoilt]]
-    assert noise.auc(goodness, spoilt) == pytest.approx(np.mean(wins), abs=1e-12)
-    assert noise.auc((~spoilt).astype(float), spoilt) == 1 and noise.auc(spoilt.astype(float), spoilt) == 0
-
-
-def test_noise_is_what_it_is_called():
-    targets = [torch.tensor([*range(10 * i, 10 * i + length), 2]) for i, length in enumerate((3, 8, 8, 5, 4, 3), 1)]
-    whole = sorted(tuple(target.tolist()) for target in targets)
-    for make in (noise.shuffle, noise.same_length):
-        spoilt = make(None, targets, targets, random.Random(0))
-        assert sorted(tuple(target.tolist()) for target in spoilt) == whole
-        assert not any(torch.equal(a, b) for a, b in zip(spoilt, targets, strict=True))
-    spoilt = noise.same_length(None, targets, targets, random.Random(0))
-    assert sum(len(a) == len(b) for a, b in zip(spoilt, targets, strict=True)) >= 2
-    for target, cut in zip(targets, noise.half(None, targets, targets, random.Random(0)), strict=True):
-        assert cut.tolist() == [*target.tolist()[: len(target) // 2], 2]
-    for target, mixed in zip(targets, noise.word_order(None, targets, targets, random.Random(0)), strict=True):
-        assert sorted(mixed.tolist()[:-1]) == target.tolist()[:-1] and mixed[-1] == 2
-
-
-def test_the_noise_benchmark_runs_as_its_help_says(trained_pair, lm_options, capsys):
-    noise.main(
-        [str(trained_pair[0] / "checkpoint_best.pt"), "-s", SOURCE, "-t", TARGET, "--split", "valid", "--seeds", "1",
-         "--cpu", *map(str, lm_options)]
-    )  # fmt: skip
-    title, _, *rows = capsys.readouterr().out.splitlines()
-    assert title.startswith("valid: 5 of 24 targets spoilt")
-    assert [row.split()[0] for row in rows] == list(STATISTICS)
-    by_name = {row.split()[0]: [float(cell) for cell in row.split()[2::2]] for row in rows}
-    assert all(len(areas) == len(noise.NOISE) for areas in by_name.values())
-    # whatever was learnt, words in the other language's place are improbable
-    assert by_name["forward"][list(noise.NOISE).index("copy")] > 0.9
-
-
-def test_the_quality_benchmark_finds_a_perfect_estimate(table, tmp_path, capsys):
-    reference = "the quick brown fox jumps over the lazy dog"
-    hypotheses = [reference, reference[:30], reference[:20], reference[:10], "zzz"]
-    values = [(-1, -1, -20, -20), (-2, -2, -20, -20), (-3, -3, -20, -20), (-4, -4, -20, -20), (-5, -5, -20, -20)]
-    for name, lines in (("hyp", hypotheses), ("ref", [reference] * 5)):
-        (tmp_path / name).write_text("".join(f"{line}\n" for line in lines))
-    files = ["--hypothesis", str(tmp_path / "hyp"), "--reference", str(tmp_path / "ref")]
-    quality.main([str(table(values)), *files])
-    rows = {line.split()[0]: line.split() for line in capsys.readouterr().out.splitlines()}
-    assert rows["forward"][3:5] == rows["dual_cross_entropy"][3:5] == ["+1.000", "+1.000"]
-    quality.main([str(table(values[::-1])), *files])
-    rows = {line.split()[0]: line.split() for line in capsys.readouterr().out.splitlines()}
-    assert rows["forward"][3:5] == ["-1.000", "-1.000"]

@@ -158,6 +158,6 @@ def test_language_models_are_no_part_of_the_criterion(monkeypatch, corpus, lm_op
     with pytest.raises(KeyboardInterrupt):
         fairseq_train.cli_main()
     (criterion,) = built
-    assert len(criterion.task.language_models()) == 2
+    assert len(criterion.task.priors.models()) == 2
     assert not list(criterion.parameters()) and not criterion.state_dict()
     assert [type(m).__name__ for m in criterion.modules()] == ["DualCrossEntropyCriterion"]

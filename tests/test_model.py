@@ -16,10 +16,11 @@ from fairseq.tasks.translation import TranslationTask
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dual_fairseq.common.errors import UserError
-from dual_fairseq.plugin import duality, model
+from dual_fairseq.plugin import output_layer, softmax
 from dual_fairseq.plugin.dual_inference import DualInferenceGenerator, Weights
 from dual_fairseq.plugin.log_probs import translation_log_probs
-from dual_fairseq.plugin.model import DualModel, batch_log_probs, token_log_probs
+from dual_fairseq.plugin.model import DualModel
+from dual_fairseq.plugin.output_layer import batch_log_probs, net_output_log_probs
 
 BATCH, LENGTH, VOCAB, FEATURES = 3, 5, 17, 8
 
@@ -58,13 +59,15 @@ def assert_is_log_softmax(got, log_probs, target):
 
 def test_plain_softmax():
     logits, target = batch()
-    assert_is_log_softmax(token_log_probs(plain_model(), (logits,), {}, target, True), logits.log_softmax(-1), target)
+    assert_is_log_softmax(
+        net_output_log_probs(plain_model(), (logits,), {}, target, True), logits.log_softmax(-1), target
+    )
 
 
 def test_an_arch_with_probabilities_of_its_own_is_asked_for_them():
     logits, target = batch()
     odd = OddModel(Encoder(None), Decoder(None))
-    assert_is_log_softmax(token_log_probs(odd, (logits,), {}, target, True), (logits * 2).log_softmax(-1), target)
+    assert_is_log_softmax(net_output_log_probs(odd, (logits,), {}, target, True), (logits * 2).log_softmax(-1), target)
 
 
 @pytest.mark.parametrize("cutoff", [[4], [4, 9]])
@@ -77,10 +80,10 @@ def test_adaptive_softmax_with_and_without_smoothing(cutoff):
     with torch.no_grad():  # fairseq's own log-probabilities of the whole vocabulary
         log_probs = arch.get_normalized_probs((features,), log_probs=True)
     torch.testing.assert_close(log_probs.exp().sum(-1), torch.ones(BATCH, LENGTH))
-    assert_is_log_softmax(token_log_probs(arch, (features,), {}, target, True), log_probs, target)
+    assert_is_log_softmax(net_output_log_probs(arch, (features,), {}, target, True), log_probs, target)
 
-    lean, _ = token_log_probs(arch, (features,), {}, target, False)
-    full, _ = token_log_probs(arch, (features,), {}, target, True)
+    lean, _ = net_output_log_probs(arch, (features,), {}, target, False)
+    full, _ = net_output_log_probs(arch, (features,), {}, target, True)
     torch.testing.assert_close(lean, full)
     (lean_grad,) = torch.autograd.grad(lean.sum(), features)
     (full_grad,) = torch.autograd.grad(full.sum(), features)
@@ -90,7 +93,7 @@ def test_adaptive_softmax_with_and_without_smoothing(cutoff):
     features = features.detach().double().requires_grad_()
 
     def log_prob(f):
-        return torch.stack(token_log_probs(arch, (f,), {}, target, True))
+        return torch.stack(net_output_log_probs(arch, (f,), {}, target, True))
 
     assert torch.autograd.gradcheck(log_prob, (features,))
 
@@ -169,15 +172,15 @@ def loss_and_gradients(arch, sample):
 @pytest.mark.parametrize("name", ARCHS)
 @pytest.mark.parametrize("kept", [0, 10**9], ids=["computed again", "kept"])
 def test_output_layer_and_softmax_in_one_are_the_arch_as_it_is(monkeypatch, name, kept):
-    monkeypatch.setattr(duality, "_BLOCK_ELEMENTS", {"cpu": 5 * SYMBOLS})
-    monkeypatch.setattr(duality, "_KEPT_ELEMENTS", kept)
+    monkeypatch.setattr(softmax, "_BLOCK_ELEMENTS", {"cpu": 5 * SYMBOLS})
+    monkeypatch.setattr(softmax, "_KEPT_ELEMENTS", kept)
     arch, sample = build(ARCHS[name]), padded_batch()
-    assert model._output_head(arch) is not None
+    assert output_layer.find_output_layer(arch) is not None
     values, gradients = loss_and_gradients(arch, sample)
     scores = arch(**sample["net_input"])[0]
     assert scores.shape == (3, 7, SYMBOLS), "the arch is left as it was"
 
-    monkeypatch.setattr(model, "_output_head", lambda _: None)
+    monkeypatch.setattr(output_layer, "find_output_layer", lambda _: None)
     expected_values, expected_gradients = loss_and_gradients(arch, sample)
     for mine, other in zip(values, expected_values, strict=True):
         torch.testing.assert_close(mine, other, rtol=1e-5, atol=1e-4)
@@ -203,13 +206,13 @@ class Largest(TorchDispatchMode):
 
 @pytest.mark.parametrize("name", ["transformer", "lstm", "fconv", "lightconv"])
 def test_no_tensor_of_batch_length_and_vocabulary_comes_to_be(monkeypatch, name):
-    monkeypatch.setattr(duality, "_BLOCK_ELEMENTS", {"cpu": SYMBOLS})
-    monkeypatch.setattr(duality, "_KEPT_ELEMENTS", 0)
+    monkeypatch.setattr(softmax, "_BLOCK_ELEMENTS", {"cpu": SYMBOLS})
+    monkeypatch.setattr(softmax, "_KEPT_ELEMENTS", 0)
     arch, sample = build(ARCHS[name]), padded_batch()
     whole = sample["target"].numel() * SYMBOLS
     with Largest() as lean:
         loss_and_gradients(arch, sample)
-    monkeypatch.setattr(model, "_output_head", lambda _: None)
+    monkeypatch.setattr(output_layer, "find_output_layer", lambda _: None)
     with Largest() as plain:
         loss_and_gradients(arch, sample)
     assert lean.elements < whole <= plain.elements
@@ -249,7 +252,7 @@ def test_an_arch_that_changes_what_comes_of_its_output_layer_runs_as_it_is(monke
         original = getattr(type(part), name)
         method = (lambda self, *_: sample["target"].flip(0)) if name == "get_targets" else scaled(original)
         part.__class__ = type("Changed", (type(part),), {name: method})
-    assert model._output_head(arch) is None
+    assert output_layer.find_output_layer(arch) is None
     arch.eval()
     with torch.no_grad():
         tokens = batch_log_probs(arch, sample, PAD, smoothing=True)

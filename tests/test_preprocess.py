@@ -16,6 +16,7 @@ import pytest
 from dual_fairseq.__main__ import main
 from dual_fairseq.common.errors import UserError
 from dual_fairseq.data import preprocess
+from dual_fairseq.data.options import get_parser
 
 ROOT = Path(__file__).resolve().parent.parent
 NOUNS = {"de": ["Hund", "Mann", "Ball", "Baum", "Vogel"], "en": ["dog", "man", "ball", "tree", "bird"]}
@@ -101,8 +102,8 @@ def test_the_command_with_names_that_shells_and_fairseq_trip_over(tmp_path: Path
         trap.write("raise SystemExit('the wrong random')\n")
     prefixes = {split: f"-{split} 'x' \"y\" $(touch pwned)" for split in ("train", "valid", "test")}
     dest = "-out, $(touch pwned) *"
-    arguments = [part for split, prefix in prefixes.items() for part in (f"--{split}", prefix)]
-    arguments += ["-s", "de", "-t", "en", "--extra-mono-source", extra.name, f"--dest={dest}", "--bpe-size=40"]
+    arguments = [f"--{split}={prefix}" for split, prefix in prefixes.items()]
+    arguments += ["-s", "de", "-t", "en", f"--extra-mono-source={extra.name}", f"--dest={dest}", "--bpe-size=40"]
     run = script("preprocess.sh", *arguments, cwd=tmp_path)
     assert run.returncode == 0, run.stderr
     assert run.stdout == "" and "\r" not in run.stderr
@@ -129,52 +130,51 @@ def test_the_command_with_names_that_shells_and_fairseq_trip_over(tmp_path: Path
     assert changed <= {"preprocess.json"}
 
 
-def test_help_names_every_option_that_the_module_has() -> None:
+def test_help_explains_every_option() -> None:
     run = script("preprocess.sh", "--help")
     assert run.returncode == 0 and run.stderr == ""
-    inverse = {"--no-joint-bpe": "--separate-bpe", "--no-joined-dictionary": "--separate-dictionaries"}
-    for action in preprocess.get_parser()._actions:
-        for option in action.option_strings:
-            assert inverse.get(option, option) in run.stdout
+    for action in get_parser()._actions:
+        assert action.help and all(option in run.stdout for option in action.option_strings)
 
 
 REFUSALS = {
-    "no arguments": ([], "both languages"),
-    "no train": (["-s", "de", "-t", "en", "--valid", "valid", "--dest", "out"], "--train PREFIX is missing"),
+    "no arguments": ([], "the following arguments are required: -s/--source-lang, -t/--target-lang, --train"),
+    "no train": (["-s", "de", "-t", "en", "--valid", "valid", "--dest", "out"], "are required: --train"),
     "slash in language": (["-s", "d/e"], "'d/e': use letters"),
     "space in language": (["-t", "e n"], "'e n': use letters"),
     "dot in language": (["-t", "en.x"], "'en.x': use letters"),
-    "empty language": (["-t", ""], "-t: the value is empty"),
-    "leading dash in language": (["-t", "-en"], "'-en': use letters"),
+    "empty language": (["-t", ""], "'': use letters"),
+    "leading dash in language": (["--target-lang=-en"], "'-en': use letters"),
     "one language twice": (["-t", "de"], "both 'de'"),
     "missing file": (["--train", "trian"], "trian.de: no such file"),
     "missing side": (["--valid", "half"], "half.en: no such file"),
     "a directory for a file": (["--valid", "folder"], "folder.de: not a regular file"),
     "empty file": (["--test", "empty"], "empty.de: the file is empty"),
     "missing extra text": (["--extra-mono-target", "none.txt"], "none.txt: no such file"),
-    "unknown option": (["--bpe-sise", "10"], "unknown option '--bpe-sise'"),
-    "stray argument": (["train.de"], "unknown option 'train.de'"),
-    "value missing": (["--bpe-size"], "--bpe-size needs a value"),
-    "no number": (["--bpe-size", "8k"], "--bpe-size 8k: give a whole number"),
+    "unknown option": (["--bpe-sise", "10"], "unknown option --bpe-sise; did you mean --bpe-size?"),
+    "stray argument": (["train.de"], "train.de"),
+    "value missing": (["--bpe-size"], "--bpe-size: expected one argument"),
+    "no number": (["--bpe-size", "8k"], "--bpe-size: give a whole number of at least 0, not '8k'"),
     "arithmetic": (["--workers", "a[$(touch pwned)]"], "give a whole number"),
     "no workers": (["--workers", "0"], "of at least 1"),
-    "negative length": (["--max-length=-1"], "--max-length -1: give a whole number"),
-    "bad ratio": (["--max-ratio", "x"], "--max-ratio x: give a number"),
-    "bad tokenizer": (["--tokenizer", "spm"], "give moses or none"),
-    "bad choice": (["--on-bad-line", "ignore"], "give drop or refuse"),
+    "negative length": (["--max-length=-1"], "--max-length: give a whole number"),
+    "bad ratio": (["--max-ratio", "x"], "--max-ratio: give a number"),
+    "bad tokenizer": (["--tokenizer", "spm"], "choose from 'moses', 'none'"),
+    "bad choice": (["--on-bad-line", "ignore"], "choose from 'drop', 'refuse'"),
     "joined and separate": (["--joined-dictionary", "--separate-bpe"], "--joined-dictionary needs --joint-bpe"),
-    "unknown kind of token": (["--subword", "syllable"], "--subword syllable: give bpe, char or word"),
+    "unknown kind of token": (["--subword", "syllable"], "choose from 'bpe', 'char', 'word'"),
     "BPE's size with characters": (
         ["--subword", "char", "--bpe-size", "90"],
         "--bpe-size is for --subword bpe, not char",
     ),
     "separate BPE with words": (["--separate-bpe", "--subword=word"], "--separate-bpe is for --subword bpe, not word"),
-    "no size": (["--vocab-size", "many"], "--vocab-size many: give a whole number"),
-    "upsampling of nothing": (["--upsample", "2"], "give --synthetic PREFIX too"),
+    "no size": (["--vocab-size", "many"], "--vocab-size: give a whole number"),
+    "upsampling of nothing": (["--upsample", "2"], "give --synthetic too"),
     "like nothing": (["--like", "folder.de"], "--like folder.de: not a folder that this command has finished"),
     "dest is a file": (["--dest", "train.de"], "train.de: not a directory"),
     "dest below a file": (["--dest", "train.de/out"], "cannot be written"),
     "dest with a colon": (["--dest", "a:b"], "a colon"),
+    "text in dest": (["--dest", "made", "--train", "made/raw/train"], "is a file that this command writes to --dest"),
 }
 
 
@@ -186,19 +186,31 @@ def odd_files(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "empty.de").touch()
     (folder / "empty.en").touch()
     (folder / "folder.de").mkdir()
+    (folder / "made" / "raw").mkdir(parents=True)
+    for language in ("de", "en"):
+        shutil.copy(folder / f"train.{language}", folder / "made" / "raw")
     return folder
 
 
 @pytest.mark.parametrize("case", REFUSALS)
-def test_what_can_be_known_at_once_is_refused_at_once_in_one_line(odd_files: Path, case: str) -> None:
+def test_what_can_be_known_at_once_is_refused_in_one_line(
+    odd_files: Path, case: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     more, message = REFUSALS[case]
     good = ["-s", "de", "-t", "en", "--train", "train", "--valid", "valid", "--test", "test", "--dest", "out"]
-    begun = time.monotonic()
-    run = script("preprocess.sh", *(more if case in ("no arguments", "no train") else good + more), cwd=odd_files)
-    assert run.returncode == 1 and time.monotonic() - begun < 10
-    assert run.stderr.startswith("preprocess.sh: error: ") and run.stderr.count("\n") == 1
-    assert message in run.stderr
+    monkeypatch.chdir(odd_files)
+    with pytest.raises(UserError) as refusal:
+        main(["preprocess", *(more if case in ("no arguments", "no train") else good + more)])
+    assert message in str(refusal.value) and "\n" not in str(refusal.value)
     assert not (odd_files / "pwned").exists() and not list(odd_files.glob("out/*"))
+
+
+def test_a_refusal_of_the_script_is_one_line_at_once(odd_files: Path) -> None:
+    begun = time.monotonic()
+    run = script("preprocess.sh", "-s", "de", "-t", "en", "--train", "trian", "--valid", "valid", "--dest", "out",
+                 cwd=odd_files)  # fmt: skip
+    assert run.returncode == 1 and time.monotonic() - begun < 10
+    assert run.stderr.startswith("dual_fairseq: error: trian.de: no such file") and run.stderr.count("\n") == 1
 
 
 def test_no_room_on_the_disk_is_one_line(corpus: Path, tmp_path: Path) -> None:
@@ -237,6 +249,7 @@ def test_layout_and_alignment(done: Path) -> None:
             alone = decoded(done, f"lm/{language}/{split}", f"lm/{language}/dict.txt")
             assert pair == alone and len(pair) == count
             assert pair == segmented or split != "train"  # the rest may hold symbols that training text lacks
+    assert "[de] Dictionary: " in (done / "dual" / "preprocess.log").read_text()
     for language in ("de", "en"):
         ours, theirs = done / "dual" / f"dict.{language}.txt", done / "lm" / language / "dict.txt"
         assert ours.read_bytes() == theirs.read_bytes()
@@ -276,7 +289,7 @@ def test_codes_are_those_of_subword_nmts_command(done: Path, tmp_path: Path) -> 
 
 
 def test_separate_bpe_and_its_natural_end(corpus: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    main(["preprocess", *options(corpus, tmp_path, "--no-joint-bpe", "--bpe-size=5000")])
+    main(["preprocess", *options(corpus, tmp_path, "--separate-bpe", "--bpe-size=5000")])
     german, english = (lines(tmp_path / "bpe" / f"codes.{language}") for language in ("de", "en"))
     assert german != english
     record = json.loads((tmp_path / "preprocess.json").read_text())
@@ -334,7 +347,7 @@ def test_synthetic_pairs_are_for_the_pair_alone(corpus: Path, done: Path, tmp_pa
 
 
 @pytest.mark.parametrize(
-    "kind", [["--bpe-size=30"], ["--no-joint-bpe"], ["--joined-dictionary"], ["--subword=char"], ["--bpe-size=0"]]
+    "kind", [["--bpe-size=30"], ["--separate-bpe"], ["--joined-dictionary"], ["--subword=char"], ["--bpe-size=0"]]
 )
 def test_other_text_like_an_earlier_folder_fits_its_models(corpus: Path, tmp_path: Path, kind: list[str]) -> None:
     first, second, third = (tmp_path / name for name in ("first", "second", "third"))
@@ -380,7 +393,7 @@ def test_other_text_like_an_earlier_folder_fits_its_models(corpus: Path, tmp_pat
         (["--lowercase"], "was made with another --lowercase"),
         (["--subword=word"], "was made with another --subword"),
         (["--bpe-size=0"], r"was made with another --bpe-size \(40, not 0\)"),
-        (["--no-joint-bpe"], r"was made with another --joint-bpe \(on, not off\)"),
+        (["--separate-bpe"], r"was made with another --joint-bpe \(on, not off\)"),
         (["--joined-dictionary"], r"was made with another --joined-dictionary \(off, not on\)"),
         (["--vocab-size=9"], "was made with another --vocab-size"),
         (["--target-lang=fr"], "is of de and en; give a folder of de and fr"),
@@ -404,10 +417,6 @@ def test_like_an_earlier_folder_that_is_not_whole(
 ) -> None:
     folder, arguments = tmp_path / "folder", options(corpus, tmp_path / "out", f"--like={tmp_path / 'folder'}")
     shutil.copytree(done, folder)
-    record = json.loads((folder / "preprocess.json").read_text())
-    for name in ("subword", "vocab-size"):  # as earlier versions wrote it
-        del record["options"][name]
-    (folder / "preprocess.json").write_text(json.dumps(record))
     main(["preprocess", *arguments])
     shutil.rmtree(tmp_path / "out")
     (folder / "dual" / "dict.en.txt").unlink()
@@ -533,6 +542,7 @@ def test_interrupted_in_any_stage_it_reaches_the_same_end(
 # Dies by its own hand: somewhere in the midst of a stage's work or, were the machine ever so fast, right after it.
 KILLED = """
 import os, signal, sys, threading
+from dual_fairseq.__main__ import main
 from dual_fairseq.data import preprocess
 
 stage, delay = sys.argv[1], float(sys.argv[2])

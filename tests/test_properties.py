@@ -10,7 +10,7 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from dual_fairseq.plugin import duality
+from dual_fairseq.plugin import duality, softmax
 from dual_fairseq.plugin.dataset import align_rows
 
 SETTINGS = settings(deadline=None, max_examples=60)
@@ -114,7 +114,7 @@ def test_lambda_waits_then_grows_evenly_and_stays(value, start, ramp):
 def test_log_probabilities_are_log_softmax_whatever_is_added_to_all_scores(shape):
     scores, target, mask = batch_of(shape)
     rows, length, vocab, _ = shape
-    log_prob, total = duality.token_log_probs(scores, target)
+    log_prob, total = softmax.token_log_probs(scores, target)
     sentences = duality.sentence_log_prob(log_prob, mask)
     for b in range(rows):
         expected = 0.0
@@ -124,7 +124,7 @@ def test_log_probabilities_are_log_softmax_whatever_is_added_to_all_scores(shape
             assert total[b, t].item() == pytest.approx(math.fsum(s - log_z for s in row), abs=1e-9)
             expected += (row[target[b, t]] - log_z) if mask[b, t] else 0.0
         assert sentences[b].item() == pytest.approx(expected, abs=1e-9)
-    shifted, _ = duality.token_log_probs(scores + 700.0, target)
+    shifted, _ = softmax.token_log_probs(scores + 700.0, target)
     torch.testing.assert_close(shifted, log_prob, rtol=0, atol=1e-9)
     assert vocab > 0 and (log_prob <= 1e-12).all()
 
@@ -134,12 +134,12 @@ def test_log_probabilities_are_log_softmax_whatever_is_added_to_all_scores(shape
 def test_sums_are_float32_and_finite_whatever_the_scores_precision(shape, dtype):
     scores, target, mask = batch_of(shape, scale=30.0)
     scores = scores.to(dtype).requires_grad_()
-    log_prob, total = duality.token_log_probs(scores, target)
+    log_prob, total = softmax.token_log_probs(scores, target)
     nll = duality.label_smoothed_nll(log_prob, total, mask, 0.1, shape[2])
     assert log_prob.dtype == nll.dtype == torch.float32
     nll.sum().backward()
     assert torch.isfinite(nll).all() and torch.isfinite(scores.grad).all() and scores.grad.dtype == dtype
-    exact, _ = duality.token_log_probs(scores.detach().double(), target)
+    exact, _ = softmax.token_log_probs(scores.detach().double(), target)
     torch.testing.assert_close(log_prob.double(), exact, rtol=1e-5, atol=1e-4)
 
 
@@ -148,7 +148,7 @@ def test_sums_are_float32_and_finite_whatever_the_scores_precision(shape, dtype)
 def test_label_smoothing_is_the_cross_entropy_with_the_smoothed_reference(shape, epsilon):
     scores, target, mask = batch_of(shape)
     vocab = shape[2]
-    got = duality.label_smoothed_nll(*duality.token_log_probs(scores, target), mask, epsilon, vocab)
+    got = duality.label_smoothed_nll(*softmax.token_log_probs(scores, target), mask, epsilon, vocab)
     reference = torch.full_like(scores, epsilon / (vocab - 1))
     reference.scatter_(-1, target[..., None], 1 - epsilon)
     expected = -(reference * scores.log_softmax(-1)).sum(-1).masked_fill(~mask, 0).sum(-1)
@@ -159,14 +159,14 @@ def test_label_smoothing_is_the_cross_entropy_with_the_smoothed_reference(shape,
 @given(shapes, st.integers(0, 5), st.booleans(), st.integers(0, 2**31), st.floats(0, 0.9))
 def test_padding_and_order_change_no_sentence(shape, padding, left, order_seed, epsilon):
     scores, target, mask = batch_of(shape)
-    plain = duality.label_smoothed_nll(*duality.token_log_probs(scores, target), mask, epsilon, shape[2])
+    plain = duality.label_smoothed_nll(*softmax.token_log_probs(scores, target), mask, epsilon, shape[2])
 
     sides = (padding, 0) if left else (0, padding)
     order = torch.randperm(shape[0], generator=torch.Generator().manual_seed(order_seed))
     scores = torch.nn.functional.pad(scores, (0, 0, *sides), value=3.0)[order]
     target = torch.nn.functional.pad(target, sides, value=1)[order]
     mask = torch.nn.functional.pad(mask, sides, value=False)[order]
-    padded = duality.label_smoothed_nll(*duality.token_log_probs(scores, target), mask, epsilon, shape[2])
+    padded = duality.label_smoothed_nll(*softmax.token_log_probs(scores, target), mask, epsilon, shape[2])
     torch.testing.assert_close(padded, plain[order], rtol=1e-12, atol=1e-12)
 
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
-import subprocess
-import sys
 from functools import cache
 from itertools import product
 from types import SimpleNamespace
@@ -13,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 import test_gradient
 import torch
-from conftest import PLUGIN, ROOT, SOURCE, TARGET, fairseq, gate_matrices, parameters, sentence_pairs, train, zero_state
+from conftest import PLUGIN, SOURCE, TARGET, fairseq, gate_matrices, parameters, sentence_pairs, train, zero_state
 from fairseq import options
 from fairseq.data import Dictionary, LanguagePairDataset
 from fairseq.dataclass.configs import GenerationConfig
@@ -24,7 +21,8 @@ from fairseq.tasks.translation import TranslationTask
 from torch import Tensor, nn
 
 from dual_fairseq.common.errors import UserError
-from dual_fairseq.plugin.model import DualModel, _output_head, batch_log_probs
+from dual_fairseq.plugin.model import DualModel
+from dual_fairseq.plugin.output_layer import batch_log_probs, find_output_layer
 from dual_fairseq.recurrent.layers import (
     CELLS,
     SCHEMES,
@@ -391,7 +389,7 @@ def test_every_parameter_learns(form):
 @pytest.mark.parametrize("form", FORMS)
 def test_the_pair_takes_output_layer_and_loss_as_one(form):
     model = build(FORMS[form]).eval()
-    assert _output_head(model) is not None
+    assert find_output_layer(model) is not None
     sources, targets = padded(SOURCES, left=True), padded(TARGETS)
     net_input = {"src_tokens": sources, "src_lengths": None, "prev_output_tokens": shifted(targets)}
     found = batch_log_probs(model, {"net_input": net_input, "target": targets}, PAD)
@@ -402,7 +400,7 @@ def test_the_pair_takes_output_layer_and_loss_as_one(form):
 def test_an_arch_that_changes_the_output_layer_runs_as_it_is():
     model = build(NAMED["rnn_luong"])
     model.decoder.__class__ = type("Changed", (type(model.decoder),), {"output_layer": lambda self, x: 2 * x})
-    assert _output_head(model) is None
+    assert find_output_layer(model) is None
 
 
 # --- states and stacks
@@ -702,13 +700,3 @@ def test_as_a_pair_it_trains_resumes_and_translates_both_ways(corpus, lm_options
         assert output.count("\nH-") == 16 and output.count("\nA-") == 16 * len(aligned)
     held = {key.split(".")[1] for key in parameters(tmp_path)}
     assert held == {f"{SOURCE}-{TARGET}", f"{TARGET}-{SOURCE}"}
-
-
-@pytest.mark.slow
-def test_the_benchmark_runs_and_has_a_ratio_for_each_arch():
-    command = [sys.executable, ROOT / "benchmarks" / "recurrent.py", "--quick", "--device", "cpu"]
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.count("| lstm |") == done.stdout.count("| rnnsearch |") == done.stdout.count("### ") == 4
-    assert done.stdout.count("| 1.00 | 1.00–1.00 |") >= 4

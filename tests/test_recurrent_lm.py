@@ -19,7 +19,7 @@ from test_scripts import succeed
 from torch import Tensor, nn
 
 from dual_fairseq.common.errors import UserError
-from dual_fairseq.plugin import model as dual_model
+from dual_fairseq.plugin import output_layer
 from dual_fairseq.plugin.checkpoint import load_state
 from dual_fairseq.plugin.language_model import FrozenLanguageModel, load_language_model
 from dual_fairseq.recurrent.language_model import Carried, RecurrentLanguageModel, RecurrentLanguageModelConfig
@@ -116,10 +116,10 @@ def test_output_layer_and_softmax_as_one_operation_give_the_same(tied, monkeypat
     model = language_model(share_decoder_input_output_embed=tied)
     tokens = torch.stack(text(7, 7))
     sample = {"net_input": {"src_tokens": tokens}, "target": tokens.roll(-1, dims=1)}
-    assert dual_model._output_head(model) is not None
-    fused = dual_model.batch_log_probs(model, sample, dictionary().pad())
-    monkeypatch.setattr(dual_model, "_output_head", lambda model: None)
-    plain = dual_model.batch_log_probs(model, sample, dictionary().pad())
+    assert output_layer.find_output_layer(model) is not None
+    fused = output_layer.batch_log_probs(model, sample, dictionary().pad())
+    monkeypatch.setattr(output_layer, "find_output_layer", lambda model: None)
+    plain = output_layer.batch_log_probs(model, sample, dictionary().pad())
     assert torch.allclose(fused.log_prob, plain.log_prob, atol=1e-5)
 
 

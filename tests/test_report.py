@@ -24,7 +24,7 @@ from dual_fairseq.__main__ import main
 from dual_fairseq.common.errors import UserError
 from dual_fairseq.pair.evaluate import STAGES, score
 from dual_fairseq.pair.significance import TRIALS
-from dual_fairseq.report import gaps, page, pictures, runs, scores
+from dual_fairseq.report import examples, gaps, pictures, runs, scores
 
 DIRECTIONS = (f"{SOURCE}-{TARGET}", f"{TARGET}-{SOURCE}")
 REFERENCES = [f"the {a} cat sees a {b} dog and {c} old birds ." for a in "abcd" for b in "efgh" for c in ("two", "six")]
@@ -46,7 +46,7 @@ def worse(lines: list[str], every: int) -> list[str]:
 
 
 def evaluated(stage, hypotheses: list[str], references: list[str] = REFERENCES, split: str = "test", **more) -> None:
-    """What scripts/evaluate.sh leaves in a stage."""
+    """What dual-fairseq evaluate leaves in a stage."""
     folder = stage / "eval" / split
     folder.mkdir(parents=True)
     result: dict[str, object] = dict(more)
@@ -145,9 +145,10 @@ def test_refusals(run, tmp_path):
         ([tmp_path / "absent"], "there is no such folder"),
         ([tmp_path / "empty"], "holds none of the stages warmup, mle, dual"),
         ([tmp_path / "data"], "is the data of scripts/preprocess.sh; give the run"),
-        ([run, run], "given twice"),
-        ([run, "--split", "dev"], "no stage was evaluated on it; there is test"),
-        ([run, "--html", tmp_path / "absent" / "x.html"], "there is no folder"),
+        ([run, run], "named twice"),
+        ([run, "--split", "dev"], "no stage was evaluated on it, only on test"),
+        ([run, "-o", tmp_path / "absent" / "x.html"], "there is no folder"),
+        ([run, "-o", run / "dual" / "train.log"], "is the same file as the input"),
         ([run, "--data", tmp_path / "absent"], "there is no such folder"),
     ):
         with pytest.raises(UserError, match=re.escape(message)):
@@ -264,8 +265,8 @@ WORDS = st.lists(st.sampled_from("a b c dd , . <i> & 猫 犬".split()), max_size
 
 @given(WORDS | st.text(max_size=20), WORDS, WORDS)
 def test_marks_neither_add_nor_lose_a_word(text, reference, first):
-    assert "".join(page.words(text)) == text.rstrip()
-    marks = page.marked(text, reference, first)
+    assert "".join(examples.words(text)) == text.rstrip()
+    marks = examples.marked(text, reference, first)
     shown = re.sub(r"\s*<del>.*?</del>", "", marks)
     assert html.unescape(re.sub(r"</?(?:ins|mark)>", "", shown)).split() == text.split()
 
@@ -285,12 +286,12 @@ def test_marks_neither_add_nor_lose_a_word(text, reference, first):
     ids=["same", "foreign", "improved", "both", "dropped", "dropped-last", "escaped", "unspaced"],
 )
 def test_what_is_marked(text, reference, first, expected):
-    assert page.marked(text, reference, first) == expected
+    assert examples.marked(text, reference, first) == expected
 
 
 def test_examples_are_sentences_that_the_systems_translate_differently(run):
     shown = runs.systems([runs.read_run(run)])
-    found = page.examples(shown, "test", DIRECTIONS[0], 5)
+    found = examples.examples(shown, "test", DIRECTIONS[0], 5)
     assert len(found) == 5
     for example in found:
         assert list(example.translations) == list(STAGES.values())

@@ -14,9 +14,10 @@ import torch
 from conftest import PLUGIN, SOURCE, TARGET, fairseq, sentence_pairs
 
 from dual_fairseq.__main__ import main
-from dual_fairseq.pair import score
+from dual_fairseq.pair import score, score_table
 from dual_fairseq.pair.evaluate import read_validation
 from dual_fairseq.pair.load import load_pair
+from dual_fairseq.pair.probabilities import score_pairs
 
 
 @pytest.fixture(autouse=True)
@@ -49,7 +50,7 @@ def run(checkpoint, tmp_path, *arguments):
     output = tmp_path / "scores.tsv"
     main(["score", str(checkpoint), "--cpu", "--output", str(output), *map(str, arguments)])
     head, *lines = (line.split("\t") for line in output.read_text().splitlines())
-    assert tuple(head) == score.COLUMNS
+    assert tuple(head) == score_table.COLUMNS
     assert {path.name for path in tmp_path.iterdir() if path.name.startswith(".")} == set()
     return [dict(zip(head, line, strict=True)) for line in lines]
 
@@ -85,7 +86,7 @@ def test_a_split_gives_what_the_criterion_logs(checkpoint, corpus, tmp_path):
 
 def test_columns_follow_from_each_other(checkpoint, tmp_path, text):
     rows = run(checkpoint, tmp_path, *segmented(text))
-    c = {name: column(rows, name) for name in score.COLUMNS if name not in ("note", "line")}
+    c = {name: column(rows, name) for name in score_table.COLUMNS if name not in ("note", "line")}
     lines = [file.read_text().splitlines() for file in text]
     for name, side in zip("xy", lines, strict=True):
         np.testing.assert_array_equal(c[f"tokens_{name}"], [len(line.split()) + 1 for line in side])
@@ -120,7 +121,7 @@ def test_uniform_models_give_the_closed_form(checkpoint):
     lms = tuple(ConstantLanguageModel(n, d) for n, d in zip((-2.0, -0.5), dictionaries, strict=True))
     x = [dictionaries[0].encode_line(line, add_if_not_exist=False) for line in ("s1 s2 s3", "s4")]
     y = [dictionaries[1].encode_line(line, add_if_not_exist=False) for line in ("t1", "t2 t3 t4 t5 t6")]
-    scores = score.score_pairs(pair, task, x, y, lms, max_tokens=4)
+    scores = score_pairs(pair, task, x, y, lms, max_tokens=4)
     a, b = np.array([4.0, 2.0]), np.array([2.0, 6.0])
     v = [math.log(len(d)) for d in dictionaries]
     expected = {
@@ -137,8 +138,8 @@ def test_half_precision_is_close(checkpoint):
     task.load_dataset("valid")
     dataset = task.datasets["valid"]
     text = [[side[i] for i in range(8)] for side in (dataset.src, dataset.tgt)]
-    full = score.score_pairs(pair, task, *text, task.language_models())
-    half = score.score_pairs(pair.half(), task, *text, task.language_models())
+    full = score_pairs(pair, task, *text, task.priors.models())
+    half = score_pairs(pair.half(), task, *text, task.priors.models())
     for name, values in full.items():
         assert half[name].dtype == np.float64
         np.testing.assert_allclose(half[name], values, atol=0.3)
@@ -150,12 +151,12 @@ def test_order_and_batches_do_not_matter(checkpoint, tmp_path, text, monkeypatch
     monkeypatch.setattr(score, "BLOCK_PAIRS", 5)
     in_blocks = run(checkpoint, tmp_path, *segmented(text), "--max-tokens", 1)
     assert [row["line"] for row in in_blocks] == [row["line"] for row in whole]
-    for name in score.LOG_PROBS:
+    for name in score_table.LOG_PROBS:
         np.testing.assert_allclose(column(in_blocks, name), column(whole, name), atol=2e-4)
     for file in text:
         file.write_text("".join(line + "\n" for line in file.read_text().splitlines()[::-1]))
     backwards = run(checkpoint, tmp_path, *segmented(text))[::-1]
-    for name in score.LOG_PROBS:
+    for name in score_table.LOG_PROBS:
         np.testing.assert_allclose(column(backwards, name), column(whole, name), atol=2e-4)
         assert len(set(column(whole, name))) > 6
 
@@ -191,7 +192,7 @@ def test_what_cannot_be_scored_has_empty_cells_and_a_note(checkpoint, tmp_path, 
         "target: a word that fairseq reserves: <s>, </s> or <pad>", "too long", "", "",
     ]  # fmt: skip
     for row in rows[1:5]:
-        assert {row[name] for name in score.COLUMNS if name not in ("line", "note")} == {""}
+        assert {row[name] for name in score_table.COLUMNS if name not in ("line", "note")} == {""}
     assert rows[5]["tokens_x"] == "1101"
     assert rows[5]["log_p_y_given_x"] == rows[5]["log_p_x_given_y"] == rows[5]["gap"] == ""
     assert float(rows[5]["log_p_y"]) == pytest.approx(float(good[5]["log_p_y"]), abs=2e-4)  # short enough for its LM
@@ -247,16 +248,15 @@ def test_the_table_can_be_read_from_stdout(checkpoint, tmp_path, text, capfd):
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        ([], "say what to score"),
-        (["--split", "valid", "--source", "F", "--target", "F"], "say what to score"),
+        ([], "give what to score"),
+        (["--split", "valid", "--source", "F", "--target", "F"], "give what to score"),
         (["--source", "F"], "both --source FILE and --target FILE"),
         (["--split", "valid", "--segmented"], "--segmented: is for --source"),
         (["--source", "F", "--target", "F", "--segmented", "--dest", "D"], "--segmented"),
         (["--split", "valid", "--src-lm", "F"], "--src-lm and --tgt-lm: give both"),
         (["--split", "valid", "--src-lm", "F", "--tgt-lm", "F", "--no-lm"], "--no-lm: contradicts"),
-        (["--split", "valid", "--max-tokens", "0"], "--max-tokens 0"),
+        (["--split", "valid", "--max-tokens", "0"], "--max-tokens: give a whole number of at least 1"),
         (["--split", "valid", "--fp16", "--cpu"], "--fp16: needs a GPU"),
-        (["--split", "valid", "--output", "/nowhere/scores.tsv"], "/nowhere/scores.tsv: cannot be written"),
         (["--split", "valid"], "nothing.pt: there is no such folder or checkpoint"),
     ],
 )
@@ -267,9 +267,11 @@ def test_contradictions_are_refused_before_anything_is_loaded(arguments, reason)
 
 
 def test_what_does_not_fit_is_refused(checkpoint, tmp_path, text):
+    with pytest.raises(SystemExit, match=r"scores\.tsv: cannot be written: there is no folder /nowhere"):
+        main(["score", str(checkpoint), "--split", "valid", "--output", "/nowhere/scores.tsv"])
     with pytest.raises(SystemExit, match=r"no binarized split 'dev'"):
         run(checkpoint, tmp_path, "--split", "dev")
-    with pytest.raises(SystemExit, match="would overwrite what is read"):
+    with pytest.raises(SystemExit, match="is the same file as the input"):
         main(["score", str(checkpoint), "--cpu", "--output", str(text[0]), *map(str, segmented(text))])
     text[0].write_text("s1\n")
     with pytest.raises(SystemExit, match=r"has 1 lines and .* has 12"):

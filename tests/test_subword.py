@@ -23,9 +23,10 @@ from test_scripts import succeed
 
 from dual_fairseq.__main__ import main
 from dual_fairseq.common.errors import UserError
-from dual_fairseq.data.clean import LONGEST_WORD, Tokenizer, mend
-from dual_fairseq.data.text import SUBWORDS, VISIBLE_SPACE, TextPipeline, characters
-from dual_fairseq.pair.evaluate import detokenize
+from dual_fairseq.data.clean import LONGEST_WORD, repair
+from dual_fairseq.data.segment import SUBWORDS, VISIBLE_SPACE, characters
+from dual_fairseq.data.text import TextPipeline
+from dual_fairseq.data.tokenizer import Tokenizer, detokenize
 from dual_fairseq.pair.translator import DualTranslator, _pieces
 
 KINDS = {
@@ -77,7 +78,7 @@ def dests(corpus, tmp_path_factory) -> dict[str, Path]:
 @given(st.text())
 @settings(deadline=None, max_examples=300)
 def test_characters_come_back_exactly(text):
-    line = Tokenizer("none", "en")(mend(text)).replace(VISIBLE_SPACE, "_")
+    line = Tokenizer("none", "en")(repair(text)).replace(VISIBLE_SPACE, "_")
     tokens = characters(line)
     assert all(len(token) == 1 for token in tokens.split())
     assert len(tokens.split()) == len(line)

@@ -74,7 +74,7 @@ def test_length_limits_apply_to_both_roles_and_to_the_language_models(corpus, lm
     assert task.max_positions() == (30, 30) and model.max_positions() == (30, 30)
     task, _, _ = build(corpus, *limits, *lm_options)
     assert task.max_positions() == (30, 30)
-    task._lm_limit = 12
+    task.priors.limit = 12
     assert task.max_positions() == (12, 12)
     task, _, _ = build(corpus, "--max-source-positions", 9999, "--max-target-positions", 9999, *lm_options)
     assert task.max_positions() == (1024, 1024), "the transformer LM's own limit"
@@ -84,7 +84,7 @@ def test_bleu_of_each_direction_and_their_mean(corpus):
     """From n-gram counts of several batches, against sacreBLEU's own figure of all sentences."""
     from sacrebleu import corpus_bleu
 
-    from dual_fairseq.plugin.task import _bleu_counts
+    from dual_fairseq.plugin.validation_bleu import bleu_counts
 
     task, _, criterion = build(corpus, "--dual-lambda", 0, "--eval-bleu")
     references = ["a b c d e f", "g h i j k", "a c e g i k m", "b d f h j"]
@@ -96,7 +96,7 @@ def test_bleu_of_each_direction_and_their_mean(corpus):
     for half in (slice(0, 2), slice(2, 4)):
         log = {"ntokens": 1, "nsentences": 2, "sample_size": 1, "loss": 1.0, "nll_loss": 1.0}
         for direction, lines in hypotheses.items():
-            log.update(_bleu_counts(corpus_bleu(lines[half], [references[half]]), direction))
+            log.update(bleu_counts(corpus_bleu(lines[half], [references[half]]), direction))
         logs.append(log)
     with metrics.aggregate(new_root=True) as aggregator:
         task.reduce_metrics(logs, criterion)

@@ -24,9 +24,10 @@ from fairseq_cli import generate
 from dual_fairseq.__main__ import main
 from dual_fairseq.common.errors import UserError
 from dual_fairseq.common.folders import Data, RunFolder
-from dual_fairseq.data.clean import LONGEST_WORD, mend
+from dual_fairseq.data.clean import LONGEST_WORD, repair
 from dual_fairseq.data.text import TextPipeline, indices
-from dual_fairseq.pair.evaluate import detokenize, read_hypotheses
+from dual_fairseq.data.tokenizer import detokenize
+from dual_fairseq.pair.evaluate import read_hypotheses
 from dual_fairseq.pair.load import find_checkpoint
 from dual_fairseq.pair.translator import DualTranslator, Hypothesis, _pieces
 from dual_fairseq.plugin.log_probs import translation_log_probs
@@ -142,7 +143,7 @@ def test_a_line_that_preprocessing_drops_is_still_text(dest):
     long_word = "ab" * LONGEST_WORD
     halves = long_word[:LONGEST_WORD], long_word[LONGEST_WORD:]
     assert text.encode(f"x {long_word} y", SOURCE) == text.encode(f"x {' '.join(halves)} y", SOURCE)
-    assert mend("  a \t b  ") == "a b"
+    assert repair("  a \t b  ") == "a b"
 
 
 def test_the_run_holds_the_text_and_names_no_file_of_this_machine(dest, run):
@@ -457,7 +458,7 @@ def test_language_models_of_the_run_are_found(command, run, tmp_path, lm_files):
         options = ("-t", target, "--beam", 3, "--scores", "--dual-inference", 0.5)
         lms = ("--src-lm", lm_files[source], "--tgt-lm", lm_files[target])
         assert command(TEXT, *options, *lms) == "".join(f"{h[0].score:.4f}\t{h[0].text}\n" for h in best)
-    assert len(found._tasks[SOURCE, TARGET].dual_inference_lms) == 2  # loaded once, for both directions
+    assert len(found._tasks[SOURCE, TARGET].priors.for_inference) == 2  # loaded once, for both directions
 
 
 def test_dual_inference_by_tuned_weights(command, run, pair, tmp_path):
@@ -511,7 +512,7 @@ def test_a_line_that_is_not_utf8_is_named_after_the_lines_before_it(command, tmp
         command(TEXT.replace(b"But1 but1", b"B\xe4t1\nBak1"), "-t", TARGET, "--output", tmp_path / "out")
     assert not (tmp_path / "out").exists()
     assert (tmp_path / "out.partial").read_text().splitlines() == expected
-    assert capfd.readouterr().err == f"what was translated until then is in {tmp_path / 'out.partial'}\n"
+    assert capfd.readouterr().err == f"what was written until then is in {tmp_path / 'out.partial'}\n"
 
 
 def test_an_over_long_line_is_named_on_stderr(command, pair):

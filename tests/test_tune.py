@@ -151,7 +151,7 @@ def test_the_command(lists, tmp_path, capsys):
     references, nbest = lists
     write_list(tmp_path / "list.txt", nbest)
     (tmp_path / "ref.en").write_text("\n".join(references) + "\n")
-    files = [tmp_path / "list.txt", "--reference", tmp_path / "ref.en", "--out", tmp_path / "out"]
+    files = [tmp_path / "list.txt", "--reference", tmp_path / "ref.en", "-o", tmp_path / "out"]
     main(["tune", *map(str, files), "-t", "en", "--tokenizer", "none"])
     printed = capsys.readouterr().out
     result = json.loads((tmp_path / "out" / "weights.json").read_text())
@@ -165,8 +165,8 @@ def test_the_command(lists, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda text: text.replace("R-3\t", "X-3\t"), "has not the component scores"),
-        (lambda text: text.replace("reverse=", "verse="), "is not what fairseq-generate printed"),
+        (lambda text: text.replace("R-3\t", "X-3\t"), "lacks component scores"),
+        (lambda text: text.replace("reverse=", "verse="), "is not output of fairseq-generate"),
         (lambda text: text + "H-60\t0\tx\n", "more sentences than the 60"),
         (lambda text: text.replace("dog", "do@@ g"), r"translations hold BPE marks \(@@\)"),
         (lambda text: "", "has no translation of 60 of the reference"),

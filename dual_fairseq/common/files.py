@@ -1,48 +1,163 @@
-"""Files that are there whole or not at all."""
+"""Text read whole; files written whole or not at all."""
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import glob
 import hashlib
+import json
 import os
-import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
-_A_DAY = 24 * 60 * 60
+from .errors import UserError
+from .progress import say
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+AnyPath = str | os.PathLike[str]
+
+
+class CannotWrite(UserError):
+    """A file cannot be written.
+
+    Args:
+        path: the file.
+        reason: what the operating system says.
+    """
+
+    def __init__(self, path: Path, reason: OSError) -> None:
+        self.reason = reason.strerror or str(reason)
+        if not path.parent.is_dir():
+            super().__init__(f"{path}: cannot be written: there is no folder {path.parent}; make it first")
+        else:
+            super().__init__(f"{path}: cannot be written ({self.reason}); make room there or choose another place")
+
+
+def check_output(path: AnyPath, inputs: Iterable[AnyPath | None] = ()) -> None:
+    """Refuse to write over a folder or over what is read.
+
+    Args:
+        path: the file to write.
+        inputs: the files that the command reads; None and what does not exist are passed over.
+
+    Raises:
+        UserError: ``path`` is a folder, or the same file as one of the inputs.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder; name the file to write")
+    for file in inputs:
+        if file is not None and path.is_file() and os.path.exists(file) and path.samefile(file):
+            raise UserError(f"{path}: is the same file as the input {file}; write to another file")
 
 
 @contextmanager
-def whole_file(path: Path, sync: bool = False) -> Iterator[IO[bytes]]:
-    """A file to write that gets its name when it is complete; what is left of one after an error is removed.
+def whole_file(path: AnyPath, inputs: Iterable[AnyPath | None] = (), keep_partial: bool = False) -> Iterator[IO[bytes]]:
+    """A file to write that gets its name when it is complete and on the disk; until then the old file stays.
+
+    Processes that write a file of the same name at once do not disturb each other. What a killed process left is
+    removed when the file is written the next time.
 
     Args:
-        path: its name; a file of that name stays as it is until then.
-        sync: whether it has to be on the disk by then, so that not even a crash of the machine leaves a part of it.
+        path: the file. A device or a named pipe is written directly.
+        inputs: see :func:`check_output`.
+        keep_partial: after an error, keep what was written as ``<path>.partial``.
 
     Raises:
-        OSError: it cannot be written.
+        UserError: see :func:`check_output`.
+        CannotWrite: the disk is full, the folder is missing, or writing is not permitted.
     """
-    unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    path = Path(path)
+    check_output(path, inputs)
+    if path.exists() and not path.is_file():
+        with open(path, "wb") as device:
+            yield device
+        return
     try:
-        with open(unfinished, "xb") as file:
+        file = _unfinished(path)
+    except OSError as error:
+        raise CannotWrite(path, error) from error
+    complete = False
+    try:
+        with file:
             yield file
-            if sync:
-                file.flush()
-                os.fsync(file.fileno())
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
-    for left in path.parent.glob(f".{glob.escape(path.name)}.{'[0-9a-f]' * 32}"):
-        with suppress(OSError):  # by a process that was killed; a younger one may still be written
-            if time.time() - left.stat().st_mtime > _A_DAY:
-                left.unlink()
+            complete = True
+            file.flush()
+            os.fsync(file.fileno())
+            os.replace(file.name, path)
+    except BaseException as error:
+        if keep_partial and os.path.getsize(file.name):
+            os.replace(file.name, f"{path}.partial")
+            say(f"what was written until then is in {path}.partial")
+        else:
+            Path(file.name).unlink(missing_ok=True)
+        reason = error if complete and isinstance(error, OSError) else _failed_write(error)
+        if reason is not None:
+            raise CannotWrite(path, reason) from error
+        raise
+    _remove_leftovers(path)
 
 
-def sha256(path: Path) -> str:
-    """The digest of its content, in hexadecimal."""
+def _unfinished(path: Path) -> IO[bytes]:
+    """A new file beside ``path``, locked for as long as its process lives, so that others know whether it does."""
+    while True:
+        file = open(path.with_name(f".{path.name}.{uuid.uuid4().hex}"), "xb")  # noqa: SIM115
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(file, fcntl.LOCK_EX)
+        if os.fstat(file.fileno()).st_nlink:  # nobody removed it before it was locked
+            return file
+        file.close()
+
+
+def _failed_write(error: BaseException | None) -> OSError | None:
+    """The lack of room behind an error: PyTorch raises a RuntimeError after it, NumPy an OSError without a number."""
+    if isinstance(error, RuntimeError):
+        error = error.__context__
+    if isinstance(error, OSError) and (error.errno in _NO_ROOM or (error.errno is None and type(error) is OSError)):
+        return error
+    return None
+
+
+def _remove_leftovers(path: Path) -> None:
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.{'[0-9a-f]' * 32}"):
+        with suppress(OSError), open(leftover, "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            leftover.unlink()
+
+
+def write_text(path: AnyPath, text: str, inputs: Iterable[AnyPath | None] = ()) -> None:
+    """Write a text file, as :func:`whole_file` does."""
+    with whole_file(path, inputs) as file:
+        file.write(text.encode())
+
+
+def write_json(path: AnyPath, content: Any) -> None:
+    """Write a JSON file, as :func:`whole_file` does."""
+    write_text(path, json.dumps(content, ensure_ascii=False, indent=2) + "\n")
+
+
+def read_lines(path: AnyPath) -> list[str]:
+    r"""The lines of a text file, split at ``\n`` alone: other line separators of Unicode may stand inside a sentence.
+
+    Raises:
+        UserError: the file is missing or not UTF-8.
+    """
+    try:
+        lines = Path(path).read_bytes().decode("utf-8").split("\n")
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: there is no such file") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: is not UTF-8 (byte {error.start}); convert it, as by iconv -f latin1") from error
+    if lines[-1] == "":
+        lines.pop()
+    return lines
+
+
+def sha256(path: AnyPath) -> str:
+    """The digest of a file's content, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

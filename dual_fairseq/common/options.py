@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 
@@ -20,21 +20,24 @@ def whole_number(smallest: int = 1) -> Callable[[str], int]:
 
 
 def add_languages(
-    parser: argparse._ActionsContainer, required: bool = False, source: str = "", target: str = ""
+    parser: argparse._ActionsContainer,
+    required: bool = False,
+    source: str = "",
+    target: str = "",
+    sides: Sequence[str] = ("source", "target"),
 ) -> None:
     """Add -s/--source-lang and -t/--target-lang.
 
     Args:
         parser: or one of its groups.
-        required: whether both must be given.
+        required: whether they must be given.
         source, target: what the help adds, such as the default.
+        sides: which of the two to add.
     """
-    for flags, side, more in (
-        (("-s", "--source-lang"), "source", source),
-        (("-t", "--target-lang"), "target", target),
-    ):
-        text = f"{side} language, as de" + (f" {more}" if more else "")
-        parser.add_argument(*flags, required=required, metavar="LANG", help=text)
+    for side, more in (("source", source), ("target", target)):
+        if side in sides:
+            text = f"{side} language, as de" + (f" {more}" if more else "")
+            parser.add_argument(f"-{side[0]}", f"--{side}-lang", required=required, metavar="LANG", help=text)
 
 
 def add_output(

@@ -1,4 +1,4 @@
-"""Progress of what takes longer than a few seconds: a bar on a terminal, a line now and then elsewhere."""
+"""Progress of long work: a bar on a terminal, a line every half minute elsewhere."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from tqdm import tqdm
 SECONDS = 30.0  # between two lines
 
 
-def to_stderr(line: str) -> None:
+def say(line: str) -> None:
+    """Print a line to standard error."""
     print(line, file=sys.stderr, flush=True)
 
 
@@ -19,11 +20,11 @@ class Progress:
     """A context manager that counts.
 
     Args:
-        title: what is done.
-        total: of how many; None if that is not known.
+        title: the name of the work.
+        total: how many there are to do; None if that is not known.
         unit: what is counted.
         shown: False for silence (processes of a run other than the first, a bar that would stand in the output).
-        tell: what a line goes to where standard error is no terminal.
+        tell: prints a line where standard error is not a terminal.
     """
 
     def __init__(
@@ -32,12 +33,12 @@ class Progress:
         total: int | None = None,
         unit: str = "sentences",
         shown: bool = True,
-        tell: Callable[[str], None] = to_stderr,
+        tell: Callable[[str], None] = say,
     ) -> None:
         self.title, self.total, self.unit = title, total, unit
         self.done = 0
         self._tell = tell if shown and not sys.stderr.isatty() else None
-        self._told = time.monotonic()
+        self._last = time.monotonic()
         self._bar = tqdm(
             total=total, desc=title, unit=f" {unit}", mininterval=2, disable=not shown or self._tell is not None
         )
@@ -52,7 +53,7 @@ class Progress:
         """``count`` more are done."""
         self.done += count
         self._bar.update(count)
-        if self._tell is not None and time.monotonic() - self._told >= SECONDS:
-            self._told = time.monotonic()
+        if self._tell is not None and time.monotonic() - self._last >= SECONDS:
+            self._last = time.monotonic()
             of = f" of {self.total:,}" if self.total is not None else ""
             self._tell(f"{self.title}: {self.done:,}{of} {self.unit}")

@@ -11,9 +11,11 @@ import numpy as np
 import torch
 from fairseq import checkpoint_utils
 from fairseq import trainer as fairseq_trainer
+from fairseq.dataclass.utils import overwrite_args_by_name
 from fairseq.file_io import PathManager
 
 from ..common.errors import UserError
+from .checkpoint_options import RefusedOption, take_options
 
 # PyTorch >= 2.6 unpickles checkpoints with ``weights_only=True`` and refuses every class it was not told of. fairseq
 # stores the options of a run as an ``argparse.Namespace``, and its ``translation`` task (with ``--eval-bleu``) n-gram
@@ -32,7 +34,6 @@ torch.serialization.add_safe_globals(
 )
 
 _load_checkpoint = checkpoint_utils.load_checkpoint
-_load_checkpoint_to_cpu = checkpoint_utils.load_checkpoint_to_cpu
 _load_model_ensemble_and_task = checkpoint_utils.load_model_ensemble_and_task
 _trainer_load_checkpoint = fairseq_trainer.Trainer.load_checkpoint
 
@@ -41,16 +42,24 @@ class UnreadableCheckpoint(ValueError):
     """The file is no checkpoint, is damaged, or asks for what a checkpoint has no need of; the message says which."""
 
 
-def load_checkpoint_to_cpu(path: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
-    """As fairseq's.
+def load_checkpoint_to_cpu(
+    path: str, arg_overrides: dict[str, Any] | None = None, load_on_all_ranks: bool = False
+) -> dict[str, Any]:
+    """As fairseq's, with those options alone that may come from a file: every entry comes through here.
 
     Raises:
-        UnreadableCheckpoint: nothing can be made of the file's content.
+        UnreadableCheckpoint: nothing can be made of the file's content, or it is not taken.
     """
     try:
-        return _load_checkpoint_to_cpu(path, *args, **kwargs)
+        with open(PathManager.get_local_path(path), "rb") as file:
+            state = take_options(torch.load(file, map_location="cpu", weights_only=True))
+        if arg_overrides is not None and state.get("cfg") is not None:
+            overwrite_args_by_name(state["cfg"], arg_overrides)
+        return checkpoint_utils._upgrade_state_dict(state)
     except OSError:
         raise
+    except RefusedOption as error:
+        raise UnreadableCheckpoint(f"its options are refused: {error}") from error
     except Exception as error:  # torch.load raises whatever the bytes make it raise
         text = str(error)
         wanted = re.search(r"(?:GLOBAL|global|class:?) `?([\w.]+\.[\w.]+)", text)

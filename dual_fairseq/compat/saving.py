@@ -7,7 +7,6 @@ import os
 import shutil
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +14,7 @@ from fairseq import checkpoint_utils
 from fairseq.file_io import PathManager
 
 from ..common.errors import UserError
+from ..common.files import CannotWrite, whole_file
 
 logger = logging.getLogger(__name__)
 
@@ -54,27 +54,19 @@ def torch_persistent_save(obj: Any, filename: str, async_write: bool = False) ->
 
 
 def _write(path: str, write: Callable[[Any], Any]) -> None:
-    unfinished = f"{path}.tmp"
     for attempt in range(1, _ATTEMPTS + 1):
         try:
-            with open(unfinished, "wb") as file:
+            with whole_file(path) as file:
                 write(file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(unfinished, path)
             return
-        except (OSError, RuntimeError) as error:  # PyTorch's writer raises a RuntimeError after the file's OSError
-            reason = error if isinstance(error, OSError) else error.__context__
-            if not isinstance(reason, OSError):
-                raise
-            Path(unfinished).unlink(missing_ok=True)
+        except CannotWrite as error:
             if attempt == _ATTEMPTS:
-                kept = "the old one is whole" if os.path.exists(path) else "none is there yet"
+                kept = "the old one is whole" if os.path.exists(path) else "there is no old one"
                 raise UserError(
-                    f"{path}: this checkpoint cannot be written ({reason.strerror}); {kept}: make room or mend the "
+                    f"{path}: this checkpoint cannot be written ({error.reason}); {kept}: make room or change the "
                     "folder's permissions, and the same command goes on"
                 ) from error
-            logger.warning("%s: %s; trying again", path, reason)
+            logger.warning("%s: %s; trying again", path, error.reason)
             time.sleep(_PAUSE)
 
 

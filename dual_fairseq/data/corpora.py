@@ -19,7 +19,7 @@ from ..common.arguments import Parser, positive
 from ..common.errors import UserError
 from ..common.files import whole_file
 from ..common.options import add_languages
-from ..common.progress import to_stderr
+from ..common.progress import say
 
 FROM = "give a folder with the files by --from"
 
@@ -243,7 +243,7 @@ def extract(archive: Path, folder: Path, names: Sequence[str]) -> None:
     Raises:
         UserError: the archive is damaged, or does not hold them.
     """
-    to_stderr(f"taking {', '.join(names)} out of {archive.name}")
+    say(f"taking {', '.join(names)} out of {archive.name}")
     missing = set(names)
     try:
         with gzip.open(archive) as stream:
@@ -274,7 +274,7 @@ def fetch(url: str, file: Path) -> None:
     if file.is_file() and file.stat().st_size:
         return
     file.parent.mkdir(parents=True, exist_ok=True)
-    to_stderr(f"fetching {url}")
+    say(f"fetching {url}")
     with whole_file(file) as part:
         try:
             with urllib.request.urlopen(url, timeout=60) as response:

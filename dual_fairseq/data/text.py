@@ -1,56 +1,35 @@
-"""Raw text to the tokens that a pair's models know, exactly as ``scripts/preprocess.sh`` makes them, and back."""
+"""Raw text to the tokens that a pair's models know, exactly as ``dual-fairseq preprocess`` makes them, and back."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from fairseq.data import Dictionary
 from fairseq.data.data_utils import post_process
-from fairseq.data.encoders.characters import SPACE_ESCAPE, Characters
 from torch import Tensor
 
 from ..common.errors import UserError
-from ..common.folders import POST_PROCESS, RECORD, Data
-from ..pair.evaluate import detokenize
+from ..common.folders import RECORD, Data
 from ..plugin.checkpoint import data_directories, load_state
-from .clean import LONGEST_WORD, Tokenizer, mend
-
-SEPARATOR = "@@"
-VISIBLE_SPACE: str = SPACE_ESCAPE  # ▁, as SentencePiece has it
-_CACHED_WORDS = 500_000  # subword-nmt keeps every word it has seen; a stream of text has no end of them
-
-
-@dataclass(frozen=True)
-class Subword:
-    """What ``--subword`` makes of tokenised words.
-
-    Attributes:
-        post_process: fairseq's name for what undoes it (``--post-process``, ``--eval-bleu-remove-bpe``), if anything.
-        space: the token that stands between two words; "" where words follow each other.
-    """
-
-    post_process: str | None
-    space: str = ""
-
-
-SUBWORDS = {kind: Subword(name, VISIBLE_SPACE if kind == "char" else "") for kind, name in POST_PROCESS.items()}
+from .clean import LONGEST_WORD, repair
+from .segment import SUBWORDS, characters, load_bpe
+from .tokenizer import Tokenizer, detokenize
 
 
 class TextPipeline:
     """Tokenisation and segmentation of a pair's languages, applied and undone.
 
     Attributes:
-        languages: codes of the source and of the target language, as ``scripts/preprocess.sh`` was given them.
+        languages: codes of the source and of the target language, in the order of ``dual-fairseq preprocess``.
         dictionaries: the folder with ``dict.<lang>.txt`` of both, which is what a fairseq task takes for its data.
         kind: ``bpe``, ``char`` or ``word``.
         subword: what that means for its tokens.
 
     Args:
-        folder: what ``scripts/preprocess.sh`` wrote (DEST), or the folder ``text`` that ``scripts/train_dual.sh`` keeps
+        folder: what ``dual-fairseq preprocess`` wrote (DEST), or the folder ``text`` that ``dual-fairseq train`` keeps
             in a run: ``preprocess.json``, ``dict.<lang>.txt``, ``codes.<lang>``.
 
     Raises:
@@ -90,12 +69,12 @@ class TextPipeline:
         """The pipeline of the text that a pair was trained on.
 
         Args:
-            checkpoint: of a pair. Looked for are a folder ``text`` beside it or beside its folder (a run of
-                ``scripts/train_dual.sh`` has one), then the data folder that it was trained on.
-            dest: the folder to take instead.
+            checkpoint: of a pair. The pipeline is read from a folder ``text`` beside it or beside its folder (which a
+                run of ``dual-fairseq train`` has), else from the data folder that the pair was trained on.
+            dest: the folder to read it from instead.
 
         Raises:
-            UserError: it is not found, or damaged.
+            UserError: no such folder exists, or it is damaged.
         """
         if dest is not None:
             return cls(dest)
@@ -110,21 +89,21 @@ class TextPipeline:
                 return cls(folder)
         places = ", ".join(map(str, [*candidates, *(data.parent for data in recorded)]))
         raise UserError(
-            f"{checkpoint}: how its text was tokenised is not known (no preprocess.json in {places}); give the folder "
-            "that scripts/preprocess.sh wrote, by --dest DEST or dest=..."
+            f"{checkpoint}: cannot tell how its text was tokenised (no preprocess.json in {places}); give the folder "
+            "that dual-fairseq preprocess wrote, by --dest DEST or dest=..."
         )
 
     def encode(self, text: str, language: str) -> str:
         """Normalise, tokenise and segment one line of raw text.
 
-        What ``scripts/preprocess.sh`` mends is mended; what it drops a line for is taken as well as can be, since a
-        line to translate cannot be dropped: control characters become spaces, and a word of more than
-        ``LONGEST_WORD`` characters (BPE takes quadratic time on it) is taken apart, unless all words are.
+        What ``dual-fairseq preprocess`` repairs is repaired. A line to translate cannot be dropped, so control
+        characters become spaces, and a word of more than ``LONGEST_WORD`` characters (BPE takes quadratic time on it)
+        is cut, unless all tokens are characters.
 
         Returns:
-            Tokens joined by single spaces; "" if there is nothing to see in the line.
+            Tokens joined by single spaces; "" if the line has no visible character.
         """
-        text = mend(text)
+        text = repair(text)
         if self.lowercase:
             text = text.lower()
         if len(text) > LONGEST_WORD and self.kind != "char":
@@ -135,13 +114,13 @@ class TextPipeline:
         return self._segment[language](tokens) if self._segment and tokens else tokens
 
     def decode(self, tokens: str, language: str) -> str:
-        """Undo segmentation and tokenisation, as ``scripts/evaluate.sh`` does: tokens joined by spaces → raw text."""
+        """Undo segmentation and tokenisation: tokens joined by spaces → raw text."""
         if self._segment:
             tokens = post_process(tokens, self.subword.post_process)
         return detokenize([tokens], language, self.tokenizer)[0]
 
     def join(self, parts: Sequence[str]) -> str:
-        """Several texts as one, each given as its tokens joined by spaces; empty ones are left out."""
+        """Several texts as one. Each is tokens joined by spaces; empty ones are left out."""
         between = f" {self.subword.space} " if self.subword.space else " "
         return between.join(part for part in parts if part)
 
@@ -156,7 +135,7 @@ def looks_foreign(sentences: Iterable[Tensor], dictionary: Dictionary) -> bool:
     """Whether most tokens of a text are unknown to a model: swapped files, another language, text segmented otherwise.
 
     Args:
-        sentences: token indices, each ending in ``</s>``; fewer than 20 tokens in all tell nothing.
+        sentences: token indices, each ending in ``</s>``; fewer than 20 tokens in all are too few to tell.
         dictionary: the model's.
     """
     total = unknown = 0
@@ -164,26 +143,3 @@ def looks_foreign(sentences: Iterable[Tensor], dictionary: Dictionary) -> bool:
         total += int(sentence.ne(dictionary.eos()).sum())
         unknown += int(sentence.eq(dictionary.unk()).sum())
     return total >= 20 and unknown > total / 2
-
-
-def characters(line: str) -> str:
-    """Each character of a line as a token, a space as ``▁``: what fairseq's ``--bpe characters`` makes of it.
-
-    A ``▁`` that the line has already becomes ``_``, or it would turn into a space when characters are joined again.
-    """
-    return Characters.encode(line.replace(VISIBLE_SPACE, "_"))
-
-
-def load_bpe(codes: str | os.PathLike[str]) -> Callable[[str], str]:
-    """What segments a tokenised line, as fairseq's ``--bpe subword_nmt`` does, by the BPE in the file ``codes``."""
-    from subword_nmt.apply_bpe import BPE
-
-    with open(codes, encoding="utf-8") as file:
-        bpe = BPE(file, separator=SEPARATOR)
-
-    def segment(line: str) -> str:
-        if len(bpe.cache) > _CACHED_WORDS:
-            bpe.cache.clear()
-        return bpe.process_line(line)
-
-    return segment

@@ -1,4 +1,4 @@
-"""Word vectors of the text that a pair's models see; ``scripts/train_vectors.sh`` is its command line.
+"""Word vectors of the text that a pair's models see: ``dual-fairseq vectors``.
 
 Skip-gram with negative sampling (Mikolov et al., NIPS 2013) by gensim, which is optional. A language's vectors are
 trained on its training text and extra monolingual text in ``DEST/segmented``, in the pieces that the dictionary is made
@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,16 +17,29 @@ from typing import Any
 
 import numpy as np
 
+from ..common.arguments import Parser
 from ..common.errors import UserError
-from ..common.files import sha256, whole_file
-from ..common.progress import Progress
-from .clean import say
-from .preprocess import write_json
+from ..common.files import sha256, whole_file, write_json
+from ..common.options import add_seed, add_workers, whole_number
+from ..common.progress import Progress, say
+from .options import number
+from .segment import text_lines
 from .text import TextPipeline
+
+DESCRIPTION = """\
+Train word vectors of both languages (skip-gram, by gensim) for a model's embeddings to start from.
+
+The vectors are trained on the training text of each language, as the models see it (DEST/segmented), and on its extra
+monolingual text, if any. DEST/vectors/<lang>.vec gets them in the text format of word2vec, for
+
+    fairseq-train ... --src-embed-path DEST/vectors/<source>.vec --tgt-embed-path DEST/vectors/<target>.vec
+
+The same command again does nothing; other options or other text train them anew. Needs gensim, which `make setup` does
+not install: pip install gensim 'numpy<2'. With more than one worker the vectors differ slightly from run to run."""
 
 
 class Sentences:
-    """The lines of several files as lists of words, each time anew.
+    """The lines of several files as lists of words; they can be read several times.
 
     Args:
         files: text, words separated by spaces.
@@ -38,20 +50,19 @@ class Sentences:
 
     def __iter__(self) -> Iterator[list[str]]:
         for file in self.files:
-            with open(file, encoding="utf-8", newline="\n") as lines:
-                for line in lines:
-                    yield line.split()
+            for line in text_lines(file):
+                yield line.split()
 
 
 def training_text(dest: Path, language: str) -> list[Path]:
-    """The segmented text of a language that ``scripts/preprocess.sh`` left.
+    """The segmented text of a language in the folder of ``dual-fairseq preprocess``.
 
     Raises:
-        UserError: it is not there.
+        UserError: it is missing.
     """
     train, mono = (dest / "segmented" / f"{name}.{language}" for name in ("train", "mono"))
     if not train.is_file():
-        raise UserError(f"{train}: there is no such file; run scripts/preprocess.sh again")
+        raise UserError(f"{train}: there is no such file; run dual-fairseq preprocess again")
     return [train, mono] if mono.is_file() else [train]
 
 
@@ -91,7 +102,9 @@ def train(files: Sequence[Path], title: str, options: argparse.Namespace) -> Any
         sentences = Sentences(files)
         model.build_vocab(sentences)
         if not len(model.wv):
-            raise UserError(f"--min-count {options.min_count}: no word of {title} occurs so often; give less")
+            raise UserError(
+                f"--min-count {options.min_count}: no word of {title} occurs so often; give a smaller number"
+            )
         model.train(sentences, total_examples=model.corpus_count, epochs=options.epochs, callbacks=[Epochs()])
     return model.wv
 
@@ -119,19 +132,32 @@ def write_vectors(words: Sequence[str], values: np.ndarray, path: Path) -> None:
             file.write(f"{word} {' '.join(f'{value:.6g}' for value in row)}\n".encode())
 
 
-def get_parser() -> argparse.ArgumentParser:
-    """The options of ``scripts/train_vectors.sh``, whose --help explains them."""
-    parser = argparse.ArgumentParser(prog="train_vectors", allow_abbrev=False)
-    parser.add_argument("dest", type=Path)
-    parser.add_argument("--dim", type=int, default=256)
-    parser.add_argument("--window", type=int, default=5)
-    parser.add_argument("--negative", type=int, default=5)
-    parser.add_argument("--min-count", type=int, default=1)
-    parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--norm", type=float, default=1.0)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--joint", action="store_true")
+def get_parser() -> Parser:
+    """The options of the command."""
+    parser = Parser("vectors", DESCRIPTION)
+    parser.add_argument("dest", type=Path, metavar="DEST", help="the folder that dual-fairseq preprocess wrote")
+    for name, default, text in (
+        ("dim", 256, "numbers in a vector: the model's --encoder-embed-dim and --decoder-embed-dim"),
+        ("window", 5, "words on either side that a word is to predict"),
+        ("negative", 5, "words drawn at random for each of these"),
+        ("min-count", 1, "no vectors for words that occur less often"),
+        ("epochs", 10, "times through the text"),
+    ):
+        parser.add_argument(
+            f"--{name}", type=whole_number(), default=default, metavar="N", help=f"{text} (default %(default)s)"
+        )
+    parser.add_argument(
+        "--norm", type=number, default=1.0, metavar="X",
+        help="mean norm of the vectors, all multiplied by one factor (default 1, which is that of a Transformer's own "
+        "initial embeddings; 0: no factor)",
+    )  # fmt: skip
+    add_seed(parser)
+    add_workers(parser)
+    parser.add_argument(
+        "--joint", action="store_true",
+        help="one file for both languages, DEST/vectors/<source>-<target>.vec, for a model with --share-all-embeddings "
+        "(and data of --joined-dictionary): give it as both options",
+    )  # fmt: skip
     return parser
 
 
@@ -191,6 +217,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Train as the command line says.
 
     Raises:
-        UserError: the user has something to mend.
+        UserError: an option or the folder is wrong, or gensim is missing.
     """
     run(get_parser().parse_args(arguments))

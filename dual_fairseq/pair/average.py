@@ -1,31 +1,32 @@
 """Average the weights of several checkpoints: pairs, or any other fairseq checkpoints of one kind.
 
-    dual-fairseq average --inputs a.pt b.pt c.pt --output average.pt
-    dual-fairseq average --inputs run/dual --num-epoch-checkpoints 5 --output average.pt
+    dual-fairseq average --inputs a.pt b.pt c.pt -o average.pt
+    dual-fairseq average --inputs run/dual --num-epoch-checkpoints 5 -o average.pt
 
 The options are those of fairseq's ``scripts/average_checkpoints.py``, which no pip package of fairseq contains and
-which under PyTorch >= 2.6 cannot read the checkpoints of a training run. Everything but the weights is the first
-input's; with ``--num-...-checkpoints`` that is the newest.
+which under PyTorch >= 2.6 cannot read the checkpoints of a training run. Everything but the weights is taken from the
+first input; with ``--num-...-checkpoints`` that is the newest.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
 from collections import OrderedDict
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import OmegaConf
 from torch import Tensor
 
+from ..common.arguments import Parser
 from ..common.errors import UserError
+from ..common.files import check_output
+from ..common.options import add_output, whole_number
 from ..common.progress import Progress
+from ..compat.checkpoint_options import taken_options
 from ..plugin.checkpoint import check_weightless_options, load_state
-from .export import write_checkpoint
+from .export import plain, plain_namespace, write_checkpoint
 
 
 def average(inputs: Sequence[str | os.PathLike[str]]) -> dict[str, Any]:
@@ -58,7 +59,9 @@ def average(inputs: Sequence[str | os.PathLike[str]]) -> dict[str, Any]:
                 sums[key] += weights[key]  # in place, in the wide type
     count = len(inputs)
     result["model"] = OrderedDict((key, _narrowed(total, count, dtypes[key])) for key, total in sums.items())
-    return _as_saved(result)
+    # its options in built-in types, so that stock fairseq reads the average of what export wrote
+    options = {name: plain(value, name) for name, value in taken_options(result["cfg"]).items()}
+    return {**result, "args": plain_namespace(options), "cfg": None}
 
 
 def _widened(tensor: Tensor) -> Tensor:
@@ -71,15 +74,6 @@ def _narrowed(total: Tensor, count: int, dtype: torch.dtype) -> Tensor:
     return torch.div(total, count, rounding_mode="floor").to(dtype)
 
 
-def _as_saved(state: dict[str, Any]) -> dict[str, Any]:
-    """A checkpoint that was read, as fairseq writes it: its options in one place, in containers that can be pickled."""
-    if state.get("args") is not None:
-        cfg = None
-    else:
-        cfg = OmegaConf.to_container(state["cfg"], resolve=True, enum_to_str=True)
-    return {**state, "cfg": cfg}
-
-
 def newest(folder: str, count: int, by_update: bool, upper_bound: int | None = None) -> list[str]:
     """The newest ``count`` checkpoints of a run, the newest first.
 
@@ -90,49 +84,45 @@ def newest(folder: str, count: int, by_update: bool, upper_bound: int | None = N
         upper_bound: the last epoch or update to take.
 
     Raises:
-        UserError: there are not that many.
+        UserError: there are fewer.
     """
     if not os.path.isdir(folder):
         raise UserError(f"--inputs {folder}: there is no such folder")
     pattern = re.compile(r"checkpoint_\d+_(\d+)\.pt" if by_update else r"checkpoint(\d+)\.pt")
-    found = [(int(m.group(1)), m.group(0)) for m in map(pattern.fullmatch, os.listdir(folder)) if m]
-    found = [entry for entry in found if upper_bound is None or entry[0] <= upper_bound]
-    if count < 1 or len(found) < count:
+    checkpoints = [(int(m.group(1)), m.group(0)) for m in map(pattern.fullmatch, os.listdir(folder)) if m]
+    checkpoints = [entry for entry in checkpoints if upper_bound is None or entry[0] <= upper_bound]
+    if len(checkpoints) < count:
         kind = "checkpoint_EPOCH_UPDATE.pt" if by_update else "checkpointEPOCH.pt"
         raise UserError(
-            f"--inputs {folder}: has {len(found)} checkpoints {kind} to take {count} from; fairseq-train keeps some "
+            f"--inputs {folder}: has {len(checkpoints)} checkpoints {kind}, not {count}; fairseq-train keeps some "
             "with --save-interval-updates 500 --keep-interval-updates N, or without --no-epoch-checkpoints"
         )
-    return [os.path.join(folder, name) for _, name in sorted(found, reverse=True)[:count]]
+    return [os.path.join(folder, name) for _, name in sorted(checkpoints, reverse=True)[:count]]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line; see the first lines of this file."""
-    parser = argparse.ArgumentParser(
-        prog="dual-fairseq average",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser("average", str(__doc__))
     parser.add_argument(
         "--inputs", required=True, nargs="+", metavar="PATH", help="checkpoints, or with --num-... a run's folder"
     )
-    parser.add_argument("--output", required=True, metavar="FILE", help="the checkpoint to write")
+    add_output(parser, "the checkpoint to write")
     number = parser.add_mutually_exclusive_group()
     number.add_argument(
         "--num-epoch-checkpoints",
-        type=int,
+        type=whole_number(),
         metavar="N",
         help="take the newest N files checkpointEPOCH.pt of the folder",
     )
     number.add_argument(
         "--num-update-checkpoints",
-        type=int,
+        type=whole_number(),
         metavar="N",
         help="take the newest N files checkpoint_EPOCH_UPDATE.pt of the folder",
     )
     parser.add_argument(
         "--checkpoint-upper-bound",
-        type=int,
+        type=whole_number(),
         metavar="N",
         help="take none after this epoch (or update): with --num-epoch-checkpoints 10 and 50, those of epochs 41 to 50",
     )
@@ -146,7 +136,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         inputs = newest(inputs[0], count, by_update, options.checkpoint_upper_bound)
     elif options.checkpoint_upper_bound is not None:
         parser.error("--checkpoint-upper-bound goes with --num-epoch-checkpoints or --num-update-checkpoints")
+    check_output(options.output, inputs)
     for path in inputs:
         print(f"averaging {path}")
-    write_checkpoint(average(inputs), Path(options.output))
+    write_checkpoint(average(inputs), options.output)
     print(f"wrote {options.output}")

@@ -13,12 +13,12 @@ from pathlib import Path
 
 from fairseq.data import data_utils
 from sacrebleu.metrics import BLEU, CHRF
-from sacremoses import MosesDetokenizer
 
 from ..common.errors import UserError
-from ..common.files import whole_file
+from ..common.files import read_lines, write_json, write_text
 from ..common.folders import Data
 from ..common.tables import score_table
+from ..data.tokenizer import detokenize
 from ..plugin.dual_inference import read_choice
 from .nbest import read_nbest
 
@@ -43,23 +43,6 @@ class Scores:
     untranslated: int
     nll_bits_per_token: float | None = None
     dual_inference: dict[str, object] | None = None
-
-
-def read_lines(path: Path) -> list[str]:
-    r"""The lines of a text file, split at ``\n`` alone: other line separators of Unicode may stand inside a sentence.
-
-    Raises:
-        UserError: the file is missing or not UTF-8.
-    """
-    try:
-        lines = path.read_bytes().decode("utf-8").split("\n")
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: there is no such file") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: is not UTF-8 (byte {error.start}); mend the file") from error
-    if lines[-1] == "":
-        lines.pop()
-    return lines
 
 
 def read_hypotheses(lines: Iterable[str]) -> dict[int, str]:
@@ -94,20 +77,6 @@ def read_validation(lines: Iterable[str], split: str) -> dict[str, float]:
             if any(key.startswith(prefix) for key in stats):
                 return {k.removeprefix(prefix): float(str(v)) for k, v in stats.items() if k.startswith(prefix)}
     raise UserError(f"fairseq-validate printed no result for split '{split}'; see its output in validate.txt")
-
-
-def detokenize(lines: Sequence[str], language: str, tokenizer: str) -> list[str]:
-    """Undo the tokenisation of ``dual-fairseq preprocess``.
-
-    Args:
-        lines: tokens joined by spaces, without BPE.
-        language: their language, which decides about quotation marks, apostrophes and the like.
-        tokenizer: ``moses``, or ``none`` for text that was segmented by someone else: it stays as it is.
-    """
-    if tokenizer == "none":
-        return list(lines)
-    moses = MosesDetokenizer(lang=language)
-    return [moses.detokenize(line.split()) for line in lines]
 
 
 def bleu_metric(language: str, tokenize: str | None = None) -> BLEU:
@@ -226,7 +195,7 @@ def evaluate(
             )
         hypotheses = detokenize([by_number.get(number, "") for number in range(count)], target, data.tokenizer)
         for name, lines in (("src", texts[source]), ("hyp", hypotheses), ("ref", texts[target])):
-            write_whole(out / f"{direction}.{name}.txt", "".join(f"{line}\n" for line in lines))
+            write_text(out / f"{direction}.{name}.txt", "".join(f"{line}\n" for line in lines))
         scores = score(hypotheses, texts[target], target, tokenize, missing)
         scores.nll_bits_per_token = validation.get(f"nll_loss_{direction}")
         tuned = out / "tuning" / direction / "weights.json"
@@ -235,7 +204,7 @@ def evaluate(
             lenpen = choice.lenpen or 0.0
             best = read_nbest(read_lines(generated), count, generated).best(choice.weights, lenpen)
             best = detokenize(best, target, data.tokenizer)
-            write_whole(out / f"{direction}.dual-inference.hyp.txt", "".join(f"{line}\n" for line in best))
+            write_text(out / f"{direction}.dual-inference.hyp.txt", "".join(f"{line}\n" for line in best))
             rescored = score(best, texts[target], target, tokenize)
             scores.dual_inference = {
                 "bleu": rescored.bleu, "chrf": rescored.chrf, "length_ratio": rescored.length_ratio,
@@ -244,17 +213,8 @@ def evaluate(
         result[direction] = asdict(scores)
     if "gap_abs" in validation:
         result["gap_abs"] = validation["gap_abs"]
-    write_whole(out / "scores.json", json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+    write_json(out / "scores.json", result)
     return result
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file so that at any moment it is there whole or not at all."""
-    try:
-        with whole_file(path) as file:
-            file.write(text.encode())
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written: {error.strerror}") from error
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -9,8 +9,6 @@ and plain Python values only, so PyTorch >= 2.6 reads it with ``weights_only`` a
 
 from __future__ import annotations
 
-import argparse
-import copy
 import enum
 import os
 from collections import OrderedDict
@@ -26,14 +24,16 @@ from fairseq.tasks.translation import TranslationConfig
 from omegaconf import OmegaConf
 from torch import Tensor
 
+from ..common.arguments import Parser
 from ..common.errors import UserError
-from ..common.files import whole_file
-from ..plugin.checkpoint import check_dictionary, data_directories, forget_word_vectors, load_state
-from ..plugin.model import direction_name, of_direction
-from ..plugin.task import arch_name
+from ..common.files import check_output, whole_file
+from ..common.options import add_output
+from ..compat.checkpoint_options import declared_options
+from ..plugin.checkpoint import check_dictionary, data_directories, load_state
+from ..plugin.model import arch_name, direction_name, of_direction
 from .load import find_checkpoint
 
-# --- what other modules that make checkpoints share
+# --- shared by the modules that write checkpoints
 
 
 def arch_options(model_cfg: Any) -> dict[str, Any]:
@@ -46,13 +46,9 @@ def arch_options(model_cfg: Any) -> dict[str, Any]:
         UserError: this fairseq does not know the arch.
     """
     name = arch_name(model_cfg)
-    model = ARCH_MODEL_REGISTRY.get(name)
-    if model is None:
-        raise UserError(f"--arch {name}: is none of this fairseq's")
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    model.add_args(parser)
-    declared = dict.fromkeys(action.dest for action in parser._actions)
-    return {name: plain(getattr(model_cfg, name), name) for name in declared if hasattr(model_cfg, name)}
+    if name not in ARCH_MODEL_REGISTRY:
+        raise UserError(f"--arch {name}: is not an arch of this fairseq")
+    return {n: plain(getattr(model_cfg, n), n) for n in declared_options(name) if hasattr(model_cfg, n)}
 
 
 # Where the data lie and how a run validates are no part of a model.
@@ -60,7 +56,7 @@ _RUN_OPTIONS = ("data", "train_subset", "dataset_impl", "num_batch_buckets")
 
 
 def translation_options(task_cfg: Any) -> dict[str, Any]:
-    """Those options of fairseq's ``translation`` task in a checkpoint that belong to the model, not to the run."""
+    """The options of fairseq's ``translation`` task in a checkpoint that belong to the model, not to the run."""
     names = (n for n in TranslationConfig.__dataclass_fields__ if not n.startswith(("_", "eval_")))
     kept = (n for n in names if n not in _RUN_OPTIONS and hasattr(task_cfg, n))
     return {name: plain(getattr(task_cfg, name), name) for name in kept}
@@ -86,18 +82,15 @@ def plain(value: Any, name: str) -> Any:
 
 
 def write_checkpoint(state: dict[str, Any], path: str | os.PathLike[str]) -> None:
-    """Write a checkpoint so that at any moment it is there whole or not at all.
+    """Write a checkpoint, whole or not at all, and the folder that it is to be in.
 
     Raises:
-        UserError: it cannot be written there.
+        UserError: it cannot be written.
     """
     path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(path) as file:
-            torch.save(state, file)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written: {error.strerror or error}") from error
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(path) as file:
+        torch.save(state, file)
 
 
 # --- export
@@ -126,10 +119,7 @@ def export_state(state: dict[str, Any], direction: str, path: str, half: bool = 
     source, target = state["cfg"].task.source_lang, state["cfg"].task.target_lang
     if direction != direction_name(source, target):
         source, target = target, source
-    model_cfg = copy.deepcopy(state["cfg"].model)
-    forget_word_vectors(model_cfg)
-
-    criterion = state["cfg"].criterion
+    model_cfg, criterion = state["cfg"].model, state["cfg"].criterion
     options = {
         **arch_options(model_cfg),
         **translation_options(state["cfg"].task),
@@ -176,7 +166,7 @@ def plain_namespace(options: dict[str, Any]) -> OrderedDict[str, Any]:
 
 
 def _copied(weights: dict[str, Tensor], half: bool) -> OrderedDict[str, Tensor]:
-    """Tensors that own their memory; those that shared it (tied embeddings) share it still."""
+    """Tensors that own their memory; those that share it (tied embeddings) still share it in the copy."""
     copies: dict[tuple[Any, ...], Tensor] = {}
     result: OrderedDict[str, Tensor] = OrderedDict()
     for key, tensor in weights.items():
@@ -192,13 +182,13 @@ def _copied(weights: dict[str, Tensor], half: bool) -> OrderedDict[str, Tensor]:
 
 
 def _find_dictionaries(data: str | None, recorded: list[Path], languages: Sequence[str], path: str) -> list[Path]:
-    """The dictionaries' files: in the folder that was given, else in the one that the pair was trained on.
+    """The dictionaries' files in the folder ``data``, by default in the one that the pair was trained on.
 
     Returns:
-        The files; none where nothing was given and the recorded folders are gone.
+        The files; none where ``data`` is None and the recorded folders are gone.
 
     Raises:
-        UserError: a file is not in the folder that was given, or not the dictionary that the pair was trained with.
+        UserError: a file is not in ``data``, or not the dictionary that the pair was trained with.
     """
     if data is None:
         for folder in recorded:
@@ -233,23 +223,20 @@ def _check_fit(state: dict[str, Any], files: list[Path], path: str) -> None:
 
 
 def _refuse_other_dictionaries(files: list[Path], folder: Path) -> None:
-    """Raises: UserError: ``folder`` holds a dictionary of the same name and other content: some other model's."""
+    """Raises: UserError: ``folder`` holds a dictionary of the same name and other content: of another model."""
     for file in files:
-        there = folder / file.name
-        if there.exists() and there.read_bytes() != file.read_bytes():
-            raise UserError(f"{there}: is another dictionary than {file}; write to a folder of its own")
+        existing = folder / file.name
+        if existing.exists() and existing.read_bytes() != file.read_bytes():
+            raise UserError(f"{existing}: is another dictionary than {file}; write to a folder of its own")
 
 
 def _copy(file: Path, folder: Path) -> bool:
-    """Copy a dictionary, whole or not at all; False where it is there already."""
-    there = folder / file.name
-    if there.exists():
+    """Copy a dictionary; False where it exists already."""
+    copied = folder / file.name
+    if copied.exists():
         return False
-    try:
-        with whole_file(there) as copy_:
-            copy_.write(file.read_bytes())
-    except OSError as error:
-        raise UserError(f"{there}: cannot be written: {error.strerror or error}") from error
+    with whole_file(copied) as output:
+        output.write(file.read_bytes())
     return True
 
 
@@ -273,20 +260,19 @@ def export(
         half: keep floating-point weights as 16-bit floats.
 
     Returns:
-        (written, missing): the files that it wrote, without dictionaries that were there already, and the names of
+        (written, missing): the files that it wrote, without dictionaries that existed already, and the names of
         dictionaries that it did not find.
 
     Raises:
         UserError: the checkpoint is unreadable, no pair, or without that direction; the dictionaries do not fit it;
-            beside the output lies another model's dictionary; or the output cannot be written.
+            another model's dictionary is beside the output; or the output cannot be written.
     """
     path, output = os.fspath(checkpoint), Path(output)
     if os.path.isdir(path):
         path = str(find_checkpoint(path))
     if output.is_dir():
         raise UserError(f"-o {output}: is a folder; name the file to write, as in {output / (direction + '.pt')}")
-    if output.exists() and os.path.exists(path) and output.samefile(path):
-        raise UserError(f"-o {output}: is the pair itself; write to another file")
+    check_output(output, [path])
     pair = load_state(path, "checkpoint")
     state = export_state(pair, direction, path, half)
     languages = (state["args"]["source_lang"], state["args"]["target_lang"])
@@ -303,24 +289,19 @@ def export(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line; see the first lines of this file."""
-    parser = argparse.ArgumentParser(
-        prog="dual-fairseq export",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("checkpoint", help="a pair's checkpoint, or the folder of a run or a stage")
+    parser = Parser("export", str(__doc__))
+    parser.add_argument("run", metavar="RUN", help="a pair's checkpoint, or the folder of a run or a stage")
     parser.add_argument("--direction", required=True, metavar="de-en", help="the direction to write: source-target")
-    parser.add_argument("-o", "--output", required=True, metavar="FILE", help="the file to write")
+    add_output(parser)
     parser.add_argument(
-        "--data",
-        metavar="DIR",
+        "--data", metavar="DIR",
         help="the folder with dict.LANG.txt of both languages, which are copied beside the output (default: the one "
         "that the pair was trained on)",
-    )
+    )  # fmt: skip
     parser.add_argument("--fp16", action="store_true", help="keep the weights as 16-bit floats: half the size")
     options = parser.parse_args(arguments)
 
-    written, missing = export(options.checkpoint, options.direction, options.output, options.data, options.fp16)
+    written, missing = export(options.run, options.direction, options.output, options.data, options.fp16)
     for file in written:
         print(f"wrote {file}")
     if missing:

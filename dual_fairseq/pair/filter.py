@@ -2,14 +2,14 @@
 
     dual-fairseq filter scores.tsv --source my.de --target my.en --keep 0.8 --output-prefix clean
 
-Good pairs are told from bad ones by a statistic of the four log-probabilities. Two estimates of the pointwise mutual
+A statistic of the four log-probabilities separates good pairs from bad ones. Two estimates of the pointwise mutual
 information of x and y come with a pair of models and their language models:
 
     log P(y|x) − log P(y)    and    log P(x|y) − log P(x)
 
 Each is the log-likelihood ratio of "y translates x" to "x and y are independent", which by the lemma of Neyman and
-Pearson is the best test there is of a misaligned pair, as far as the models are right. Their difference is the gap: it
-is 0 for good and bad pairs alike if the models agree, and says how far they disagree, not how good the pair is.
+Pearson is the best test of a misaligned pair, as far as the models are right. Their difference is the gap. If
+the models agree, it is 0 for good and for bad pairs: it says how far they disagree, not how good the pair is.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import math
 import re
-from array import array
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -26,20 +25,23 @@ from typing import IO
 
 import numpy as np
 
+from ..common.arguments import Parser
 from ..common.errors import UserError
-from ..data.clean import open_text, read_rows, say, survey
-from .score import LOG_PROBS, whole_file
+from ..common.files import check_output, whole_file
+from ..common.progress import say
+from ..data.lines import read_rows, survey
+from .score_table import LOG_PROBS, read_scores
 
 Columns = Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True)
 class Statistic:
-    """A number a sentence pair by which good pairs are told from bad ones.
+    """A number for each sentence pair that separates good pairs from bad ones.
 
     Attributes:
         formula: for people.
-        compute: from the columns of the table to (N,) values, NaN where there is none.
+        compute: from the columns of the table to (N,) values, NaN where it cannot be computed.
         higher_is_better: whether good pairs have large values.
         needs_language_models: whether it uses log P(x) or log P(y).
     """
@@ -110,45 +112,6 @@ STATISTICS: dict[str, Statistic] = {
 }
 
 
-def read_scores(path: Path) -> dict[str, np.ndarray]:
-    """Read a table of scores.
-
-    Returns:
-        ``line`` (N,) int64, the log-probabilities and token counts, (N,) float64 each, NaN for an empty cell.
-
-    Raises:
-        UserError: it is not such a table, or is damaged.
-    """
-    wanted = ("line", "tokens_x", "tokens_y", *LOG_PROBS)
-    values = {name: array("d") for name in wanted}
-    survey(path)  # refuses what cannot be read
-    try:
-        with open_text(path) as file:
-            head = file.readline().decode("utf-8", "replace").rstrip("\r\n").split("\t")
-            if missing := [name for name in wanted if name not in head]:
-                raise UserError(
-                    f"{path}: its first line names no column {missing[0]}; give a table of dual-fairseq score"
-                )
-            where = [(head.index(name), values[name]) for name in wanted]
-            for number, raw in enumerate(file, start=2):
-                cells = raw.rstrip(b"\r\n").split(b"\t")
-                if len(cells) != len(head):
-                    raise UserError(f"{path}: line {number} has {len(cells)} cells, the first line {len(head)}")
-                for index, column in where:
-                    column.append(float(cells[index]) if cells[index] else math.nan)
-    except ValueError as error:
-        raise UserError(f"{path}: line {number}: {error}") from error
-    columns = {name: np.array(column) for name, column in values.items()}
-    if not len(columns["line"]):
-        raise UserError(f"{path}: holds no scores")
-    if not np.array_equal(np.sort(columns["line"]), np.arange(1, len(columns["line"]) + 1)):
-        raise UserError(f"{path}: its lines are not numbered 1 to {len(columns['line']):,}; give the whole table")
-    order = np.argsort(columns["line"])  # it may have been sorted by something else
-    columns = {name: column[order] for name, column in columns.items()}
-    columns["line"] = columns["line"].astype(np.int64)
-    return columns
-
-
 def choose(goodness: np.ndarray, keep: float | None = None, threshold: float | None = None) -> np.ndarray:
     """Which pairs to keep.
 
@@ -170,33 +133,34 @@ def choose(goodness: np.ndarray, keep: float | None = None, threshold: float | N
     return chosen
 
 
-# --- command line: filter -------------------------------------------------------------------------------------------
-
-
-def get_parser() -> argparse.ArgumentParser:
+def get_parser() -> Parser:
     """The options of filtering."""
     lines = [
         f"  {name:<20}{'' if s.higher_is_better else '(low is good) '}{s.formula}" for name, s in STATISTICS.items()
     ]
-    parser = argparse.ArgumentParser(
-        prog="dual-fairseq filter",
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        description=(
-            "Keep the best pairs of parallel text, by the table of scores that was made of it. Writes PREFIX.de and\n"
-            "PREFIX.en (named as --source and --target end) in the order of the input. Pairs without a value are\n"
-            "dropped."
-        ),
-        epilog="statistics for --by (log-probabilities in nats; |x|, |y| in tokens):\n"
+    parser = Parser(
+        "filter",
+        "Keep the best pairs of parallel text, by the table of scores that dual-fairseq score made of it.\n\n"
+        "PREFIX.de and PREFIX.en (named as --source and --target end) get the pairs in the order of the input. Pairs\n"
+        "without a value are dropped.",
+    )
+    parser.epilog = (
+        "statistics for --by (log-probabilities in nats; |x|, |y| in tokens):\n"
         + "\n".join(lines)
-        + "\n\ndocs/scoring.md compares them.",
+        + "\n\ndocs/scoring.md compares them."
     )
     parser.add_argument("scores", type=Path, metavar="SCORES", help="table of dual-fairseq score (or .gz)")
     parser.add_argument("--source", type=Path, required=True, metavar="FILE", help="the source text, raw or not")
     parser.add_argument("--target", type=Path, required=True, metavar="FILE", help="the target text, line by line")
-    parser.add_argument("--output-prefix", required=True, metavar="PREFIX")
     parser.add_argument(
-        "--by", choices=STATISTICS, default="normalized_pmi", metavar="NAME", help="default %(default)s"
+        "--output-prefix", required=True, metavar="PREFIX", help="what the names of the files to write begin with"
+    )
+    parser.add_argument(
+        "--by",
+        choices=STATISTICS,
+        default="normalized_pmi",
+        metavar="NAME",
+        help="what decides about a pair, see below (default %(default)s)",
     )
     how = parser.add_mutually_exclusive_group(required=True)
     how.add_argument("--keep", type=float, metavar="SHARE", help="the share of all lines to keep, e.g. 0.8")
@@ -211,7 +175,7 @@ def main(arguments: Sequence[str]) -> None:
     """Filter, as the command line says.
 
     Raises:
-        UserError: the user has something to mend.
+        UserError: an option or a file is wrong.
     """
     options = get_parser().parse_args(arguments)
     if options.keep is not None and not 0 < options.keep <= 1:
@@ -223,11 +187,13 @@ def main(arguments: Sequence[str]) -> None:
     if suffixes[0] == suffixes[1] or any("." not in re.sub(r"\.gz$", "", path.name) for path in inputs[1:]):
         raise UserError(
             f"--source {options.source} --target {options.target}: name the files by their languages, as in my.de and "
-            "my.en; the output is named likewise"
+            "my.en; the output is named after them"
         )
     outputs = [Path(f"{options.output_prefix}.{suffix}") for suffix in suffixes]
     if options.dropped in outputs:
         raise UserError(f"--dropped {options.dropped}: is where the kept lines go; choose another name")
+    for path in (*outputs, *filter(None, [options.dropped])):
+        check_output(path, inputs)
     lines = {path: survey(path).lines for path in inputs[1:]}
 
     columns, statistic = read_scores(options.scores), STATISTICS[options.by]
@@ -239,9 +205,9 @@ def main(arguments: Sequence[str]) -> None:
             )
     values = statistic.compute(columns)
     if np.isnan(values).all():
-        need = "; it needs language models (--src-lm, --tgt-lm), --by conditionals does not"
-        need = need if statistic.needs_language_models else ""
-        raise UserError(f"{options.scores}: no pair has a value of --by {options.by}{need}")
+        hint = "; it needs language models (--src-lm, --tgt-lm), --by conditionals does not"
+        hint = hint if statistic.needs_language_models else ""
+        raise UserError(f"{options.scores}: no pair has a value of --by {options.by}{hint}")
     threshold = options.threshold
     if threshold is not None and not statistic.higher_is_better:
         threshold = -threshold

@@ -9,7 +9,6 @@ pair translates, validates and is exported like a trained one, and training goes
 
 from __future__ import annotations
 
-import argparse
 import copy
 import os
 import re
@@ -22,10 +21,13 @@ from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.models import ARCH_MODEL_REGISTRY
 from omegaconf import OmegaConf
 
+from ..common.arguments import Parser
 from ..common.errors import UserError
-from ..plugin.checkpoint import check_dictionary, data_directories, forget_word_vectors, load_state, load_weights
-from ..plugin.model import direction_name
-from ..plugin.task import DualTranslationTask, arch_name, pair_arch
+from ..common.files import check_output
+from ..common.options import add_output
+from ..plugin.checkpoint import check_dictionary, data_directories, load_state, load_weights
+from ..plugin.model import arch_name, direction_name, pair_arch
+from ..plugin.task import DualTranslationTask
 from .export import arch_options, translation_options, write_checkpoint
 
 # Options that act in training, or before it, and not on what a finished model computes.
@@ -51,8 +53,6 @@ def import_pair(
     """
     paths, folder = (os.fspath(src2tgt), os.fspath(tgt2src)), os.fspath(data)
     states = [load_state(path, option) for path, option in zip(paths, _OPTIONS, strict=True)]
-    for state in states:
-        forget_word_vectors(state["cfg"].model)
     (source, target), reverse = (_languages(*item) for item in zip(states, paths, _OPTIONS, strict=True))
     if reverse != (target, source):
         raise UserError(
@@ -149,28 +149,18 @@ def _pair_config(cfg: Any, source: str, target: str, data: str) -> Any:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line; see the first lines of this file."""
-    parser = argparse.ArgumentParser(
-        prog="dual-fairseq import",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser("import", str(__doc__))
     parser.add_argument("--src2tgt", required=True, metavar="FILE", help="the model of the pair's source→target")
     parser.add_argument("--tgt2src", required=True, metavar="FILE", help="the model of the opposite direction")
     parser.add_argument(
-        "--data",
-        required=True,
-        metavar="DIR",
-        help="the folder with dict.LANG.txt of both languages (and with the data)",
+        "--data", required=True, metavar="DIR", help="the folder with dict.LANG.txt of both languages, and the data"
     )
-    parser.add_argument("-o", "--output", required=True, metavar="FILE", help="the checkpoint to write")
+    add_output(parser, "the checkpoint to write")
     options = parser.parse_args(arguments)
 
-    output = Path(options.output)
-    for path, option in zip((options.src2tgt, options.tgt2src), _OPTIONS, strict=True):
-        if output.exists() and os.path.exists(path) and output.samefile(path):
-            raise UserError(f"-o {output}: is the file of {option}; write to another file")
+    check_output(options.output, [options.src2tgt, options.tgt2src])
     state, remarks = import_pair(options.src2tgt, options.tgt2src, options.data)
-    write_checkpoint(state, output)
+    write_checkpoint(state, options.output)
     for remark in remarks:
         print(f"note: {remark}")
-    print(f"wrote {output}")
+    print(f"wrote {options.output}")

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from fairseq import checkpoint_utils
 from fairseq.dataclass.utils import overwrite_args_by_name
-from omegaconf import open_dict
 
 from ..common.errors import UserError
 from ..common.folders import find_checkpoint
@@ -38,17 +37,17 @@ def load_pair(
         source, target: which of its languages the task's source and target are to be; default: as it was trained.
         device: where to put the models; default: a GPU if there is one.
         overrides: of fairseq's model and task options, e.g. ``{"src_lm": "lm.de.pt"}``.
-        state: what is in the checkpoint, where it has been read already; its ``cfg`` is changed.
+        state: the checkpoint's content, where it has been read already; its ``cfg`` is changed.
 
     The language models that it was trained with, or those in its run's folder, become ``task.cfg.src_lm`` and
-    ``tgt_lm`` where they are still there; None where they are not.
+    ``tgt_lm`` where they still exist, else None.
 
     Returns:
         (pair, task): ``pair.models["de-en"]`` is a plain fairseq model.
 
     Raises:
-        UserError: the checkpoint is missing, unreadable, or no pair; the dictionaries or a language are not there, or
-            are not those that it was trained with.
+        UserError: the checkpoint is missing, unreadable, or no pair; the dictionaries are missing or not those that it
+            was trained with; or it does not translate a language.
     """
     path = os.fspath(checkpoint)
     if os.path.isdir(path):
@@ -69,19 +68,17 @@ def load_pair(
     lms = dict(zip(recorded, (getattr(state["cfg"].task, n, None) for n in ("src_lm", "tgt_lm")), strict=True))
     for option, language in (("src_lm", source), ("tgt_lm", target)):
         changes.setdefault(option, find_language_model(language, lms[language], path))
-    folder = Path(os.fspath(data) if data is not None else state["cfg"].task.data.split(os.pathsep)[0])
     own = Path(os.path.abspath(path)).parent.parent / "text"  # what a run keeps of its data
+    folder = Path(data) if data is not None else next(iter(data_directories(state["cfg"].task)), own)
     if data is None and not folder.is_dir() and own.is_dir():
         folder = own
     if not folder.is_dir():
         raise UserError(
-            f"{path}: the folder of its dictionaries, {folder}, is not there; give the one that is (--data)"
+            f"{path}: the folder of its dictionaries, {folder}, is gone; name the folder where they are now (--data)"
         )
     known = {field.name for field in fields(DualTranslationConfig)}
     if unknown := [name for name in changes if name not in known and name not in state["cfg"].model]:
         raise UserError(f"{path}: {', '.join(unknown)}: no option of --task dual_translation or of this model")
-    with open_dict(state["cfg"].task):  # options that are younger than the checkpoint
-        state["cfg"].task.update({name: changes[name] for name in changes.keys() & known})
     pair, task = model_of_state(path, state, folder, changes, device)
     task.gone_language_models = [lm for lm in lms.values() if lm and lm not in (task.cfg.src_lm, task.cfg.tgt_lm)]
     return pair, task
@@ -107,7 +104,6 @@ def model_of_state(
     """
     stage = Path(os.path.abspath(path)).parent
     as_trained = [stage, stage.parent / "text", *data_directories(state["cfg"].task)]
-    state["args"] = None  # older fairseq's, which would come before cfg
     overwrite_args_by_name(state["cfg"], {**overrides, "data": os.fspath(data)})
     try:
         models, _, task = checkpoint_utils.load_model_ensemble_and_task([path], state=state)

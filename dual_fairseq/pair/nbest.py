@@ -25,11 +25,11 @@ class NBest:
     components: np.ndarray
 
     def best(self, weights: Weights, lenpen: float) -> list[str]:
-        """The best translation of each sentence under some weights; '' where there is none."""
+        """The best translation of each sentence under some weights; '' for a sentence without translations."""
         return self.take(best_of(self.components, weights, lenpen))
 
     def take(self, chosen: np.ndarray) -> list[str]:
-        """(N,) which translation of each sentence → the translations; '' where there is none."""
+        """(N,) which translation of each sentence → the translations; '' for a sentence without translations."""
         return [texts[i] if texts else "" for texts, i in zip(self.texts, chosen, strict=True)]
 
 
@@ -64,10 +64,10 @@ def read_nbest(lines: Sequence[str], count: int, path: Path) -> NBest:
     except IndexError as error:
         raise UserError(f"{path}: has more sentences than the {count} of the reference; give the same split") from error
     except (ValueError, KeyError) as error:
-        raise UserError(f"{path}: is not what fairseq-generate printed, or was cut: {line[:60]!r}") from error
+        raise UserError(f"{path}: is not output of fairseq-generate, or was cut: {line[:60]!r}") from error
     if [len(t) for t in texts] != [len(c) for c in components]:
         raise UserError(
-            f"{path}: has not the component scores of every translation; make it with fairseq-generate "
+            f"{path}: lacks component scores of some translations; make it with fairseq-generate "
             "--task dual_translation --dual-inference-alpha 1 --nbest N"
         )
     if pieces := sum("@@ " in f"{text} " for of_sentence in texts for text in of_sentence):

@@ -39,14 +39,14 @@ def paired_test(
     _, results = PairedTest(
         named, metrics, [references], "ar", n_samples=trials, n_ar_confidence=interval_samples or -1
     )()
-    found: dict[str, dict[str, Result]] = {}
+    tests: dict[str, dict[str, Result]] = {}
     for index, (name, texts) in enumerate(named):
-        found[name] = {metric: cast(Result, of[index]) for metric, of in results.items() if metric != "System"}
+        tests[name] = {metric: cast(Result, of[index]) for metric, of in results.items() if metric != "System"}
         if index == 0:
             continue
         # Of the 2^k exchanges of k sentences that differ, two give the difference itself. sacreBLEU counts only those
         # that give more, and would call systems different for a single sentence, or none.
         differing = sum(mine != its for mine, its in zip(texts, baseline[1], strict=True))
-        for result in found[name].values():
+        for result in tests[name].values():
             result.p_value = min(1.0, max(result.p_value or 0.0, 2.0 ** (1 - differing)))
-    return found
+    return tests

@@ -6,61 +6,68 @@ dual-fairseq translate RUN -s en -t de --nbest 5 --scores --input text.en.gz --o
 
 from __future__ import annotations
 
-import argparse
 import ast
 import logging
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, redirect_stdout
+from contextlib import ExitStack, contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, TYPE_CHECKING, Any
 
+from ..common.arguments import Parser
 from ..common.errors import UserError
-from ..common.progress import Progress
-from ..data.clean import open_text, say
+from ..common.files import whole_file
+from ..common.options import (
+    add_beam,
+    add_device,
+    add_languages,
+    add_max_tokens,
+    add_output,
+    whole_number,
+)
+from ..common.progress import Progress, say
+from ..data.lines import open_input, open_text, read_blocks
 
-_BUFFER_BYTES = 1 << 22  # lines of any length are read, but not thousands of very long ones at once
+if TYPE_CHECKING:
+    import argparse
 
 DESCRIPTION = """\
-Translate raw text, a sentence a line, with a pair of scripts/train_dual.sh, in either direction. Tokenisation and BPE
-are applied and undone. Standard output holds the translations and nothing else, in the order of the input."""
+Translate raw text, a sentence a line, with a trained pair, in either direction. Tokenisation and BPE are applied and
+undone. Standard output holds the translations and nothing else, in the order of the input."""
 
 EPILOG = """\
-RUN is a folder of scripts/train_dual.sh (the best checkpoint of its stage dual is taken, else of mle, else of warmup),
-a folder of one stage, or a checkpoint. Several translate together, as an ensemble.
+RUN is a folder of dual-fairseq train (the best checkpoint of its stage dual is taken, else of mle, else of warmup), a
+folder of one stage, or a checkpoint. Several translate together, as an ensemble.
 
-Output: a line for each line of the input, and an empty one for an empty one. With --scores the score and a tab before
+Output: a line for each line of the input; an empty line for an empty one. With --scores the score and a tab come before
 the translation: its log-probability in nats, or what --dual-inference chose it by, divided by length ** lenpen (0 for
-an empty line). With --nbest above 1 up to as many lines, best first, each with the number of the input's line and a tab
+an empty line). With --nbest above 1 up to N lines, best first, each with the number of the input's line and a tab
 before it (and before the score).
 
 A line of more tokens than the model takes (1,023 unless it was trained otherwise) is cut into its sentences, which
 are translated one by one; a warning names the line. A line that is not UTF-8 ends the work after the lines before it
-are translated. Windows line ends and byte order marks are understood."""
+are translated. Windows line ends and byte order marks are understood. When a command with --output stops early, what
+was translated until then is kept as FILE.partial."""
 
 
-def get_parser() -> argparse.ArgumentParser:
+def get_parser() -> Parser:
     """The options of the command."""
-    parser = argparse.ArgumentParser(
-        prog="dual-fairseq translate",
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = Parser("translate", DESCRIPTION)
+    parser.epilog = EPILOG
     parser.add_argument("run", nargs="+", metavar="RUN", help="folder of a run or a stage, or a checkpoint (see below)")
-    parser.add_argument("-t", "--target-lang", metavar="LANG", help="language to translate into (or give -s)")
-    parser.add_argument("-s", "--source-lang", metavar="LANG", help="language of the text (default: the pair's other)")
-    parser.add_argument("--input", metavar="FILE", help="text, plain or .gz (default: standard input)")
-    parser.add_argument("--output", metavar="FILE", help="default: standard output; FILE appears when it is complete")
-    parser.add_argument("--beam", type=int, default=5, metavar="N", help="beam size (default 5)")
-    parser.add_argument("--nbest", type=int, default=1, metavar="N", help="translations of each line (default 1)")
+    add_languages(parser, source="(default: the pair's other)", target="(or give -s)")
+    parser.add_argument("--input", type=Path, metavar="FILE", help="text, plain or .gz (default: standard input)")
+    add_output(parser, "default: standard output; FILE appears when it is complete", required=False)
+    add_beam(parser)
+    parser.add_argument(
+        "--nbest", type=whole_number(), default=1, metavar="N", help="translations of each line (default 1)"
+    )
     parser.add_argument("--lenpen", type=float, metavar="X", help="above 1 favours longer output (default 1)")
     parser.add_argument(
         "--dual-inference", metavar="WEIGHTS",
         help="let both models and both language models choose among the beam's translations: α from 0 to 1, or the "
-        "weights.json that scripts/evaluate.sh left in RUN/dual/eval/test/tuning/<src>-<tgt>",
+        "weights.json that dual-fairseq evaluate wrote to RUN/dual/eval/test/tuning/<src>-<tgt>",
     )  # fmt: skip
     parser.add_argument(
         "--src-lm", metavar="FILE", help="language model of the source language, for --dual-inference ..."
@@ -71,123 +78,66 @@ def get_parser() -> argparse.ArgumentParser:
         help="... and of the target language (default: those that the pair was trained with)",
     )
     parser.add_argument("--scores", action="store_true", help="print the score before each translation")
+    add_max_tokens(parser)
     parser.add_argument(
-        "--max-tokens", type=int, default=4096, metavar="N", help="source tokens a batch (default 4096)"
-    )
-    parser.add_argument(
-        "--buffer", type=int, default=2000, metavar="LINES",
+        "--buffer", type=whole_number(), default=2000, metavar="LINES",
         help="lines to read, sort by length and translate at a time (default 2000; from a terminal 1)",
     )  # fmt: skip
     parser.add_argument(
         "--dest", metavar="DEST",
-        help="folder of scripts/preprocess.sh, for a checkpoint that lies neither in its run nor knows where DEST is",
+        help="folder of dual-fairseq preprocess, for a checkpoint that is not in its run and does not record DEST",
     )  # fmt: skip
-    parser.add_argument("--cpu", action="store_true", help="use no GPU even if there is one")
-    parser.add_argument("--fp16", action="store_true", help="half precision, on a GPU")
+    add_device(parser, fp16=True)
     parser.add_argument(
         "--model-overrides", default="{}", metavar="DICT", help="fairseq options of the model and task, as in fairseq"
     )
     return parser
 
 
-def read_lines(stream: IO[bytes], name: str, size: int) -> Iterator[tuple[int, list[str]]]:
-    r"""Text in blocks of at most ``size`` lines: the number of the first line (from 1), and the lines without ``\n``.
-
-    Raises:
-        UserError: a line is not UTF-8; the lines before it have been yielded.
-    """
-    first, lines, held = 1, [], 0
-    for number, raw in enumerate(stream, start=1):
-        try:
-            lines.append(raw.removesuffix(b"\n").decode("utf-8"))
-        except UnicodeDecodeError as error:
-            if lines:
-                yield first, lines
-            raise UserError(
-                f"{name}: line {number}: is not UTF-8 (byte {error.start + 1} of the line); convert the text, "
-                "as by iconv -f latin1 -t utf-8"
-            ) from error
-        held += len(raw)
-        if len(lines) >= size or held > _BUFFER_BYTES:
-            yield first, lines
-            first, lines, held = number + 1, [], 0
-    if lines:
-        yield first, lines
-
-
 @contextmanager
-def written(path: str | None) -> Iterator[IO[bytes]]:
-    """Where to write: standard output, or a file that takes its name when all of it is written.
-
-    What there is of it after an error is left as ``<path>.partial``.
-    """
-    if path is None:
-        yield cast(IO[bytes], sys.__stdout__.buffer)  # type: ignore[union-attr]
-        return
-    target = Path(path)
-    if target.exists() and not target.is_file():  # a device, a named pipe
-        with open(target, "wb") as file:
-            yield file
-        return
-    partial = target.with_name(target.name + ".partial")
-    with open(partial, "wb") as file:
-        try:
-            yield file
-        except BaseException:
-            file.flush()
-            if file.tell():
-                say(f"what was translated until then is in {partial}")
-            else:
-                partial.unlink(missing_ok=True)
-            raise
-    os.replace(partial, target)
-
-
-@contextmanager
-def text_output() -> Iterator[None]:
-    """Standard output carries lines of text alone: what a library prints or logs goes to standard error."""
+def text_output() -> Iterator[IO[str]]:
+    """Yields standard output for lines of text alone: what a library prints or logs goes to standard error."""
     logging.getLogger("fairseq").setLevel(logging.ERROR)
+    stdout = sys.stdout
     with redirect_stdout(sys.stderr):
-        yield
+        yield stdout
 
 
-def _count_lines(path: str) -> int | None:
+def _count_lines(path: Path) -> int | None:
     """For a progress bar; None where reading twice is not possible."""
-    if not os.path.isfile(path):
+    if not path.is_file():
         return None
-    with open_text(Path(path)) as file:
+    with open_text(path) as file:
         return sum(1 for _ in file)
 
 
-def translate_stream(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
+def translate_stream(options: argparse.Namespace, overrides: dict[str, Any], stdout: IO[bytes]) -> None:
     """Translate from the input to the output that the options name."""
     from .translator import DualTranslator, find_checkpoint
 
-    if options.input is not None and not os.path.exists(options.input):
-        raise UserError(f"--input {options.input}: there is no such file")
-    if options.output is not None and not Path(options.output).absolute().parent.is_dir():
-        raise UserError(f"--output {options.output}: there is no folder {Path(options.output).parent}; make it first")
-    device = "cpu" if options.cpu else None
-    pair = DualTranslator.from_pretrained(
-        options.run, options.dest, device, options.fp16, dual_inference=options.dual_inference, **overrides
-    )
-    source, target = pair.direction(options.source_lang, options.target_lang)
-    if options.dual_inference is not None and not pair.chooses(target):
-        raise UserError(f"--dual-inference {options.dual_inference}: was not tuned for translations into {target}")
-    pair.use_language_models({source: options.src_lm, target: options.tgt_lm})
-    if sys.stderr.isatty():
-        say(f"{source} -> {target} with {', '.join(str(find_checkpoint(run)) for run in options.run)}")
+    checkpoints = [find_checkpoint(run) for run in options.run]
+    inputs = [options.input, *checkpoints, options.src_lm, options.tgt_lm, options.dual_inference]
     with ExitStack() as stack:
-        if options.input is None:
-            stream, name, typed = sys.stdin.buffer, "standard input", sys.stdin.isatty()
-        else:
-            stream, name, typed = stack.enter_context(open_text(Path(options.input))), options.input, False
-        output = stack.enter_context(written(options.output))
-        on_screen = options.output is None and os.isatty(1)  # translations, among which no bar shall stand
+        stream, name = stack.enter_context(open_input(options.input))
+        output = stack.enter_context(
+            whole_file(options.output, inputs, keep_partial=True) if options.output else nullcontext(stdout)
+        )
+        device = "cpu" if options.cpu else None
+        pair = DualTranslator.from_pretrained(
+            checkpoints, options.dest, device, options.fp16, dual_inference=options.dual_inference, **overrides
+        )
+        source, target = pair.direction(options.source_lang, options.target_lang)
+        if options.dual_inference is not None and not pair.chooses(target):
+            raise UserError(f"--dual-inference {options.dual_inference}: was not tuned for translations into {target}")
+        pair.use_language_models({source: options.src_lm, target: options.tgt_lm})
+        if sys.stderr.isatty():
+            say(f"{source} -> {target} with {', '.join(map(str, checkpoints))}")
+        typed = options.input is None and sys.stdin.isatty()
+        on_screen = options.output is None and os.isatty(1)  # a bar would stand among the translations
         shown = not typed and not (on_screen and sys.stderr.isatty())
         total = _count_lines(options.input) if shown and options.input is not None else None
         bar = stack.enter_context(Progress("translate", total, "lines", shown))
-        for first, lines in read_lines(stream, name, 1 if typed else options.buffer):
+        for first, lines in read_blocks(stream, name, 1 if typed else options.buffer):
             translations = pair.translate_nbest(
                 lines,
                 source,
@@ -211,20 +161,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The command line; see the first lines of this file.
 
     Raises:
-        UserError: the user has something to mend.
+        UserError: an option, the input or the pair is wrong.
     """
     parser = get_parser()
     options, rest = parser.parse_known_args(arguments)
     if rest:
         hint = "; text to translate is given with --input FILE or '< FILE'" if os.path.isfile(rest[0]) else ""
         parser.error(f"unrecognized arguments: {' '.join(rest)}{hint}")
-    if options.buffer < 1:
-        parser.error(f"--buffer {options.buffer}: give a whole number above 0")
     try:
         overrides = ast.literal_eval(options.model_overrides)
         overrides = {str(name): value for name, value in overrides.items()}
     except (ValueError, SyntaxError, AttributeError):
         parser.error(f"--model-overrides {options.model_overrides}: give a dictionary, as \"{{'dropout': 0.1}}\"")
 
-    with text_output():
-        translate_stream(options, overrides)
+    with text_output() as stdout:
+        translate_stream(options, overrides, stdout.buffer)  # type: ignore[attr-defined]

@@ -25,7 +25,8 @@ from fairseq.dataclass.configs import GenerationConfig
 from torch import Tensor
 
 from ..common.errors import UserError
-from ..data.text import SEPARATOR, TextPipeline, indices, looks_foreign
+from ..data.segment import SEPARATOR
+from ..data.text import TextPipeline, indices, looks_foreign
 from ..plugin.dual_inference import read_choice
 from ..plugin.log_probs import length_sorted_batches
 from ..plugin.model import DualModel, parameter_like
@@ -34,7 +35,7 @@ from .load import find_checkpoint, load_pair
 
 logger = logging.getLogger(__name__)
 
-# As scripts/evaluate.sh sets them: the longest translation is a·(source tokens) + b tokens.
+# As dual-fairseq evaluate sets them: the longest translation has a·(source tokens) + b tokens.
 MAX_LEN_A, MAX_LEN_B = 1.5, 20
 Weighting = float | str | os.PathLike[str]
 _SENTENCE_ENDS = set(".!?…。！？؟।")
@@ -80,10 +81,10 @@ class DualTranslator:
                 f"{' and '.join(self.languages)}; give the folder that the pair was trained on"
             )
         self._tasks = {self.languages: task, self.languages[::-1]: _reversed(task)}
-        self._tasks[self.languages[::-1]].dual_inference_lms = task.dual_inference_lms  # loaded once
+        self._tasks[self.languages[::-1]].priors.for_inference = task.priors.for_inference  # loaded once
         self._generators: dict[str, tuple[Any, Any]] = {}  # target language → what its last one was made for, and it
         self._lenpen: dict[tuple[str, str], float] = {}  # of tuned weights
-        self._told: set[tuple[str, str]] = set()  # directions given text that looks foreign
+        self._warned: set[tuple[str, str]] = set()  # directions whose text looks foreign
         for pair in self.pairs:
             # without BeamableMM (of fconv), which binds a model to one beam size
             pair.prepare_for_inference_(SimpleNamespace(generation=GenerationConfig(no_beamable_mm=True)))
@@ -101,19 +102,19 @@ class DualTranslator:
         """Load a trained pair.
 
         Args:
-            run_dir: a folder of ``scripts/train_dual.sh`` or of one of its stages, or a checkpoint of a pair, see
+            run_dir: a folder of ``dual-fairseq train`` or of one of its stages, or a checkpoint of a pair, see
                 :func:`find_checkpoint`; several translate together, as an ensemble.
-            dest: the folder that ``scripts/preprocess.sh`` wrote, where neither the run nor the checkpoint tells of it,
+            dest: the folder that ``dual-fairseq preprocess`` wrote, where neither the run nor the checkpoint names it,
                 see :meth:`TextPipeline.of_checkpoint`.
             device: where to put the models; default: a GPU if there is one.
             fp16: half precision, on a GPU.
             dual_inference: let both models and both language models choose among the translations of the beam: an α, or
-                the ``weights.json`` of ``dual-fairseq tune``, which counts for the language that it was tuned for; or
-                one for each target language.
+                the ``weights.json`` of ``dual-fairseq tune``, which is used for the language that it was tuned for; or
+                one of these for each target language.
             overrides: of fairseq's model and task options, e.g. ``src_lm="lm.de.pt"``.
 
         Raises:
-            UserError: there is no pair, or not all that belongs to it.
+            UserError: there is no pair, or a file that belongs to it is missing.
         """
         runs = [run_dir] if isinstance(run_dir, (str, os.PathLike)) else list(run_dir)
         checkpoints = [find_checkpoint(run) for run in runs]
@@ -138,16 +139,16 @@ class DualTranslator:
             translator._use_dual_inference(dual_inference)
         return translator
 
-    def _use_dual_inference(self, given: Weighting | Mapping[str, Weighting]) -> None:
+    def _use_dual_inference(self, weighting: Weighting | Mapping[str, Weighting]) -> None:
         for direction, task in self._tasks.items():
-            own = given.get(direction[1]) if isinstance(given, Mapping) else given
+            own = weighting.get(direction[1]) if isinstance(weighting, Mapping) else weighting
             if own is None:
                 continue
             choice = read_choice(own)
             if choice.language in (None, direction[1]):
                 task.dual_inference = choice.weights
                 self._lenpen[direction] = 1.0 if choice.lenpen is None else choice.lenpen
-            elif isinstance(given, Mapping):
+            elif isinstance(weighting, Mapping):
                 raise UserError(f"{own}: was tuned for translations into {choice.language}, not {direction[1]}")
 
     def chooses(self, target: str) -> bool:
@@ -175,7 +176,7 @@ class DualTranslator:
         for direction in self._tasks:
             if direction == (source, target):
                 return direction
-        asked = f"{source} to {target}" if source is not None else "no language was given"
+        asked = f"{source} to {target}" if source is not None else "no language was named"
         raise UserError(f"{asked}: this pair translates {first} to {second} and {second} to {first}")
 
     def translate(
@@ -264,22 +265,22 @@ class DualTranslator:
             pieces += [indices(part, task.source_dictionary) for part in parts]
             text_of += [number] * len(parts)
             left.append(len(parts))
-        if (source, target) not in self._told and looks_foreign(pieces, task.source_dictionary):
-            self._told.add((source, target))  # once for a file
+        if (source, target) not in self._warned and looks_foreign(pieces, task.source_dictionary):
+            self._warned.add((source, target))  # once for a file
             logger.warning(
                 "lines %d to %d: most tokens are unknown to the models; is the text %s?",
                 first, first + len(left) - 1, source,
             )  # fmt: skip
         advance(left.count(0))
 
-        found: list[list[tuple[str, float]]] = [[] for _ in pieces]
+        translated: list[list[tuple[str, float]]] = [[] for _ in pieces]
         for number, hypotheses in self._search(task, generator, pieces, max_tokens, nbest):
-            found[number] = hypotheses
+            translated[number] = hypotheses
             left[text_of[number]] -= 1
             if left[text_of[number]] == 0:
                 advance(1)
         results: list[list[list[tuple[str, float]]]] = [[] for _ in left]
-        for number, hypotheses in zip(text_of, found, strict=True):
+        for number, hypotheses in zip(text_of, translated, strict=True):
             results[number].append(hypotheses)
         return [self._joined(parts, target) for parts in results]
 

@@ -1,17 +1,15 @@
 """Tune the weights of dual inference on saved n-best lists of the validation text.
 
     fairseq-generate ... --gen-subset valid --remove-bpe --nbest 5 --dual-inference-alpha 1 > nbest.txt
-    dual-fairseq tune nbest.txt --reference valid.en --target-lang en --out tuned
+    dual-fairseq tune nbest.txt --reference valid.en -t en -o tuned
 
 No model runs: the components of every translation are in the list. Prints BLEU, chrF and length ratio by α, finds the
 best α and the best weights of the general form, and writes tuned/weights.json, tuned/alpha.tsv and tuned/tuning.png.
-scripts/evaluate.sh does all of it.
+dual-fairseq evaluate --dual-inference does all of this.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -20,11 +18,16 @@ from typing import Any
 import numpy as np
 from sacrebleu.metrics import BLEU, CHRF
 
+from ..common.arguments import Parser
+from ..common.bleu import bleu_counts, bleu_of_counts
 from ..common.errors import UserError
+from ..common.files import check_output, read_lines, write_json, write_text
+from ..common.options import add_languages
 from ..common.progress import Progress
 from ..common.tables import aligned
+from ..data.tokenizer import detokenize
 from ..plugin.dual_inference import Weights
-from .evaluate import bleu_metric, detokenize, read_lines, write_whole
+from .evaluate import bleu_metric
 from .nbest import NBest, best_of, read_nbest
 
 ALPHAS = np.linspace(0, 1, 21)
@@ -37,9 +40,9 @@ LENPENS = np.linspace(0, 3, 31).round(1)
 
 
 def detokenize_all(texts: Sequence[Sequence[str]], language: str, tokenizer: str) -> list[list[str]]:
-    """See :func:`~dual_fairseq.pair.evaluate.detokenize`."""
-    flat = iter(detokenize([text for of_sentence in texts for text in of_sentence], language, tokenizer))
-    return [[next(flat) for _ in of_sentence] for of_sentence in texts]
+    """See :func:`~dual_fairseq.data.tokenizer.detokenize`."""
+    flat = iter(detokenize([text for translations in texts for text in translations], language, tokenizer))
+    return [[next(flat) for _ in translations] for translations in texts]
 
 
 class CorpusBleu:
@@ -51,40 +54,30 @@ class CorpusBleu:
     """
 
     def __init__(self, texts: Sequence[Sequence[str]], references: Sequence[str], metric: BLEU) -> None:
-        order = metric.max_ngram_order
         width = max(map(len, texts), default=0) or 1
-        self.order = order
-        self.counts = np.zeros((len(texts), width, 2 * order + 2), dtype=np.int64)
-        for row, of_sentence, reference in zip(self.counts, texts, references, strict=True):
-            for k, text in enumerate(of_sentence or [""]):
-                bleu = metric.corpus_score([text], [[reference]])
-                row[k] = [*bleu.counts, *bleu.totals, bleu.sys_len, bleu.ref_len]
+        self.counts = np.zeros((len(texts), width, 2 * metric.max_ngram_order + 2), dtype=np.int64)
+        for row, translations, reference in zip(self.counts, texts, references, strict=True):
+            for k, text in enumerate(translations or [""]):
+                row[k] = bleu_counts(metric.corpus_score([text], [[reference]]))
 
     def score(self, chosen: np.ndarray) -> float:
         """(N,) which translation of each sentence is chosen → BLEU, 0 to 100."""
-        return self._bleu(self._of(chosen).sum(axis=0))
+        return bleu_of_counts(self._counts_of(chosen).sum(axis=0).tolist())
 
     def resampled(self, chosen: np.ndarray, draws: np.ndarray) -> np.ndarray:
         """(N,) choices, (R, N) how often each sentence is drawn → (R,) BLEU."""
-        return np.array([self._bleu(counts) for counts in draws @ self._of(chosen)])
+        return np.array([bleu_of_counts(counts) for counts in (draws @ self._counts_of(chosen)).tolist()])
 
-    def _of(self, chosen: np.ndarray) -> np.ndarray:
+    def _counts_of(self, chosen: np.ndarray) -> np.ndarray:
         return self.counts[np.arange(len(chosen)), chosen]
-
-    def _bleu(self, counts: np.ndarray) -> float:
-        *ngrams, sys_len, ref_len = counts.tolist()
-        return BLEU.compute_bleu(
-            correct=ngrams[: self.order], total=ngrams[self.order :], sys_len=sys_len, ref_len=ref_len,
-            smooth_method="exp",
-        ).score  # fmt: skip
 
 
 def tune_lenpen(nbest: NBest, bleu: CorpusBleu, lenpen: float) -> float:
     """A length penalty for plain generation: of those that are as good as the best, the nearest to ``lenpen``.
 
-    As good is what is behind the best by no more than one standard error of the difference (bootstrap over sentences):
-    BLEU is often flat in the length penalty, its maximum then the validation text's own and far out (the rule of one
-    standard error of Breiman et al. 1984, §3.4.3).
+    A length penalty is as good as the best if it is behind by no more than one standard error of the difference
+    (bootstrap over sentences; the rule of one standard error of Breiman et al. 1984, §3.4.3): BLEU is often flat in the
+    length penalty, and its maximum is then far out and particular to the validation text.
     """
     count = len(nbest.texts)
     draws = np.random.default_rng(1).multinomial(count, np.full(count, 1 / count), 200)
@@ -92,11 +85,11 @@ def tune_lenpen(nbest: NBest, bleu: CorpusBleu, lenpen: float) -> float:
     chosen = [Weights().score(nbest.components, x).argmax(axis=1) for x in candidates]
     scores = [bleu.score(c) for c in chosen]
     best = max(range(len(candidates)), key=lambda i: (scores[i], -candidates[i]))
-    of_best = bleu.resampled(chosen[best], draws)
+    best_scores = bleu.resampled(chosen[best], draws)
     return next(  # the best itself at the latest
         candidate
         for candidate, c, score in zip(candidates, chosen, scores, strict=True)
-        if scores[best] - score <= np.std(of_best - bleu.resampled(c, draws))
+        if scores[best] - score <= np.std(best_scores - bleu.resampled(c, draws))
     )
 
 
@@ -104,7 +97,7 @@ def grid_search(nbest: NBest, bleu: CorpusBleu) -> Weights:
     """The weights of the general form (lenpen 0) in the middle of the best plateau of BLEU.
 
     Every point of a grid is scored and replaced by the mean of itself and its neighbours: a single peak among lower
-    points is the validation text's own and would not be met again.
+    points is particular to the validation text and would not be found on another.
     """
     best = _best_point(nbest, bleu, [np.arange(low, high + step / 2, step) for low, high, step in GRID.values()])
     axes = []
@@ -148,10 +141,10 @@ def tune(nbest: NBest, references: Sequence[str], language: str, lenpen: float, 
     Returns:
         What weights.json holds: of each of :data:`FORMS` its weights, lenpen, BLEU, chrF and length ratio; ``lenpen``,
         plain generation with a length penalty of its own (:func:`tune_lenpen`); which form is best; the target
-        language; and ``by_alpha``, the same for every α. The α form is missing where no LM of the source was at hand.
+        language; and ``by_alpha``, the same for every α. The α form is missing without a language model of the source.
 
     Raises:
-        UserError: no component but log P(y|x) is there.
+        UserError: log P(y|x) is the only component in the list.
     """
     metric = bleu_metric(language, tokenize)
     bleu = CorpusBleu(nbest.texts, references, metric)
@@ -241,33 +234,45 @@ def write(result: dict[str, Any], out: Path, title: str) -> None:
     lines = ["alpha\tbleu\tchrf\tlength_ratio"]
     for row in result.get("by_alpha", []):
         lines.append(f"{row['alpha']:g}\t{row['bleu']:.4f}\t{row['chrf']:.4f}\t{row['length_ratio']:.4f}")
-    write_whole(out / "alpha.tsv", "\n".join(lines) + "\n")
+    write_text(out / "alpha.tsv", "\n".join(lines) + "\n")
     picture(result, out / "tuning.png", title)
-    write_whole(out / "weights.json", json.dumps(result, indent=1) + "\n")
+    write_json(out / "weights.json", result)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line; see the first lines of this file."""
-    parser = argparse.ArgumentParser(
-        prog="dual-fairseq tune", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser("tune", str(__doc__))
     parser.add_argument(
-        "nbest", type=Path, nargs="+", help="what fairseq-generate printed (with --results-path, both files)"
-    )
-    parser.add_argument("--reference", type=Path, required=True, help="the references, raw text, a sentence a line")
-    parser.add_argument("--target-lang", "-t", required=True, metavar="LANG")
+        "nbest", type=Path, nargs="+", metavar="FILE",
+        help="what fairseq-generate printed (with --results-path, both files)",
+    )  # fmt: skip
     parser.add_argument(
-        "--out", type=Path, required=True, metavar="DIR", help="gets weights.json, alpha.tsv, tuning.png"
+        "--reference", type=Path, required=True, metavar="FILE", help="the references, raw text, a sentence a line"
     )
-    parser.add_argument("--tokenizer", choices=("moses", "none"), default="moses", help="what to undo in the list")
-    parser.add_argument("--lenpen", type=float, default=1.0, help="of plain generation and of the α form (default 1)")
-    parser.add_argument("--sacrebleu-tokenize", metavar="NAME")
+    add_languages(parser, sides=("target",), required=True)
+    parser.add_argument(
+        "-o", "--output", "--out", type=Path, required=True, metavar="DIR",
+        help="folder that gets weights.json, alpha.tsv and tuning.png",
+    )  # fmt: skip
+    parser.add_argument(
+        "--tokenizer", choices=("moses", "none"), default="moses",
+        help="how the list is tokenised, which is undone (default %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--lenpen", type=float, default=1.0, metavar="X",
+        help="length penalty of plain generation and of the α form (default 1)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--sacrebleu-tokenize", metavar="NAME", help="a sacreBLEU tokenizer (default: that of the target language)"
+    )
     options = parser.parse_args(arguments)
 
+    for name in ("alpha.tsv", "tuning.png", "weights.json"):
+        check_output(options.output / name, [options.reference, *options.nbest])
     references = read_lines(options.reference)
     lines = [line for path in options.nbest for line in read_lines(path)]
     nbest = read_nbest(lines, len(references), options.nbest[0])
     nbest.texts = detokenize_all(nbest.texts, options.target_lang, options.tokenizer)
     result = tune(nbest, references, options.target_lang, options.lenpen, options.sacrebleu_tokenize)
-    write(result, options.out, f"{options.nbest[0].name}, {len(references)} sentences")
+    write(result, options.output, f"{options.nbest[0].name}, {len(references)} sentences")
     print(table(result))

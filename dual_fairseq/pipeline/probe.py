@@ -63,7 +63,7 @@ def check_pair(arguments: list[str]) -> None:
     task = tasks.setup_task(cfg.task)
     task.build_model(cfg.model)
     if cfg.task.src_lm:
-        task.language_models()
+        task.priors.models()
 
 
 def _register() -> None:
@@ -81,5 +81,5 @@ def main(arguments: Sequence[str]) -> None:
         check_pair(rest)
     else:
         state = read_checkpoint(rest[0])
-        score = [state["extra_state"].get("val_loss")] if question == "score" else []
-        print(state["optimizer_history"][-1]["num_updates"], *score)
+        score = state["extra_state"].get("val_loss") if question == "score" else None
+        print(int(state["optimizer_history"][-1]["num_updates"]), *([] if score is None else [float(score)]))

@@ -10,7 +10,6 @@ from typing import Any
 
 from fairseq import checkpoint_utils, utils
 from fairseq.data import Dictionary
-from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from omegaconf import OmegaConf, open_dict
 from torch import Tensor
 
@@ -37,8 +36,6 @@ def load_state(path: str, option: str) -> dict[str, Any]:
             f"{option} {path}: cannot be read as a fairseq checkpoint (truncated, or not made by fairseq-train?): "
             f"{reason}"
         ) from error
-    if state.get("cfg") is None and state.get("args") is not None:
-        state["cfg"] = convert_namespace_to_omegaconf(state["args"])
     if state.get("cfg") is None or not state.get("model"):
         raise UserError(f"{option} {path}: is not a fairseq model checkpoint (no model or no configuration in it)")
     return state
@@ -96,21 +93,6 @@ def set_options(cfg: Any, values: dict[str, Any]) -> None:
         for name, value in values.items():
             if hasattr(cfg, name):
                 setattr(cfg, name, value)
-
-
-def forget_word_vectors(model_cfg: Any) -> None:
-    """Do not read pretrained word vectors again: the weights of the checkpoint follow, and the files may be gone.
-
-    These are also the only options of a model that name a role but mean a language, so that what remains is right for
-    either direction of a pair. (fairseq's LSTM wants the file of vectors that are frozen.)
-    """
-    set_options(
-        model_cfg,
-        {
-            "encoder_embed_path": None, "decoder_embed_path": None,
-            "encoder_freeze_embed": False, "decoder_freeze_embed": False,
-        },
-    )  # fmt: skip
 
 
 def check_dictionary(

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from ..common.errors import UserError
 from . import duality
-from .model import DualModel, TokenLogProbs, parameter_like
+from .model import DualModel, parameter_like
+from .output_layer import TokenLogProbs
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +81,7 @@ class DualCrossEntropyCriterion(FairseqCriterion):
         _require_non_negative("--dual-ramp-updates", dual_ramp_updates)
         if not 0 <= label_smoothing < 1:
             raise UserError(f"--label-smoothing {label_smoothing}: must be at least 0 and below 1")
-        if not hasattr(task, "language_models"):
+        if not hasattr(task, "priors"):
             raise UserError("--criterion dual_cross_entropy trains a pair: use it with --task dual_translation")
 
         self.eps = label_smoothing
@@ -91,7 +92,7 @@ class DualCrossEntropyCriterion(FairseqCriterion):
         # --dual-lambda belongs to the direction that the run was started with, whichever way it is looked at now
         self.lambdas = dict(zip(task.trained_directions, (dual_lambda, dual_lambda_reverse), strict=True))
         if any(self.lambdas.values()):
-            task.prepare_language_models()
+            task.priors.prepare()
 
     def forward(
         self, model: DualModel, sample: dict[str, Any], reduce: bool = True
@@ -177,7 +178,7 @@ class DualCrossEntropyCriterion(FairseqCriterion):
         if "log_p_source" in sample:
             return sample["log_p_source"].float(), sample["log_p_target"].float()
         like = parameter_like(model)
-        source_lm, target_lm = self.task.language_models()
+        source_lm, target_lm = self.task.priors.models()
         # the target of the reverse batch is the source sentence, right-padded as a language model wants it
         log_p_x = source_lm.sentence_log_prob(sample["reverse"]["target"], like)[sample["align"]]
         return log_p_x, target_lm.sentence_log_prob(sample["target"], like)

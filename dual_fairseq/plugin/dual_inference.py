@@ -16,11 +16,12 @@ from __future__ import annotations
 import json
 import math
 import os
+import sys
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import torch
@@ -118,7 +119,7 @@ def read_choice(given: str | float | os.PathLike[str]) -> Choice:
         row = tuned[tuned["best"]]
         return Choice(Weights(**row["weights"]), float(row["lenpen"]), tuned.get("target_lang"))
     except FileNotFoundError as error:
-        raise UserError(f"{given}: is no number, and there is no such file; see scripts/evaluate.sh") from error
+        raise UserError(f"{given}: is no number, and there is no such file; see dual-fairseq evaluate") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{given}: is not the weights.json of dual-fairseq tune ({error})") from error
 
@@ -216,22 +217,44 @@ class DualInferenceGenerator(nn.Module):
         return np.split(table, np.cumsum([len(of_sentence) for of_sentence in finalized])[:-1])
 
 
-class InputNumbers:
-    """Numbers the sentences of ``fairseq-interactive``, whose batches do not say which sentences they hold."""
+class ComponentPrinter:
+    """Prints the components of a batch's hypotheses, in the order of fairseq's H- lines, before these come.
 
-    def __init__(self) -> None:
-        self._waiting: dict[tuple[int, ...], deque[int]] = {}
+    Args:
+        dictionary: of the source language.
+    """
+
+    def __init__(self, dictionary: Dictionary) -> None:
+        self._pad = dictionary.pad()
+        self._output: TextIO = sys.stdout
+        self._nbest = 1
+        self._waiting: dict[tuple[int, ...], deque[int]] = {}  # numbers of the input's sentences
         self._next = 0
 
+    def set_up(self, nbest: int, file: str | None) -> None:
+        """How many hypotheses of a sentence fairseq prints, and the file to print to in place of stdout."""
+        self._nbest = nbest
+        if file is not None:
+            self._output = open(file, "w", buffering=1, encoding="utf-8")  # noqa: SIM115 (until the end)
+
     def expect(self, sentences: Iterable[Tensor]) -> None:
-        """Number the next sentences of the input. Of equal ones, the first asked for is the first that came."""
+        """Number the next sentences of ``fairseq-interactive``, whose batches do not say which sentences they hold."""
         for tokens in sentences:
-            self._waiting.setdefault(tuple(tokens.tolist()), deque()).append(self._next)
+            self._waiting.setdefault(self._key(tokens), deque()).append(self._next)
             self._next += 1
 
-    def take(self, tokens: Tensor) -> int:
-        """The number of a sentence, which is then used up."""
-        return self._waiting[tuple(tokens.tolist())].popleft()
+    def print(self, sample: dict[str, Any], hypotheses: Sequence[Sequence[dict[str, Any]]]) -> None:
+        """Print those of a batch. Of equal sentences of the input, the first is the one that came first."""
+        if "id" in sample:
+            numbers = sample["id"].tolist()
+        else:
+            numbers = [self._waiting[self._key(row)].popleft() for row in sample["net_input"]["src_tokens"]]
+        for number, of_sentence in zip(numbers, hypotheses, strict=True):
+            for hypothesis in of_sentence[: self._nbest]:
+                print(component_line(number, hypothesis["components"]), file=self._output)
+
+    def _key(self, tokens: Tensor) -> tuple[int, ...]:
+        return tuple(tokens[tokens.ne(self._pad)].tolist())
 
 
 def component_line(number: int, components: np.ndarray) -> str:

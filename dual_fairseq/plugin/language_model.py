@@ -15,8 +15,8 @@ from fairseq.tasks.language_modeling import LanguageModelingTask
 from torch import Tensor
 
 from ..common.errors import UserError
-from .checkpoint import check_dictionary, data_directories, forget_word_vectors, load_state, load_weights
-from .model import batch_log_probs
+from .checkpoint import check_dictionary, data_directories, load_state, load_weights
+from .output_layer import batch_log_probs
 
 logger = logging.getLogger(__name__)
 
@@ -129,9 +129,7 @@ def load_language_model(path: str, dictionary: Dictionary, language: str, option
         )  # fmt: skip
 
     task = LanguageModelingTask(cfg.task, dictionary)
-    model_cfg = copy.deepcopy(cfg.model)
-    forget_word_vectors(model_cfg)
-    model = task.build_model(model_cfg, from_checkpoint=True)
+    model = task.build_model(copy.deepcopy(cfg.model), from_checkpoint=True)
     load_weights(model, state["model"], cfg.model, path, option, f"the data's dictionary of {language}")
     logger.info("%s: language model of %s (%s), frozen", path, language, type(model).__name__)
     return FrozenLanguageModel(model, dictionary, bos=getattr(cfg.task, "add_bos_token", False))

@@ -11,7 +11,8 @@ from fairseq.models import FairseqEncoderDecoderModel
 from torch import Tensor
 
 from .language_model import FrozenLanguageModel
-from .model import batch_log_probs, parameter_like
+from .model import parameter_like
+from .output_layer import batch_log_probs
 
 # Padded tokens a batch. What counts is the memory of its logits: half a GB for a vocabulary of 32,000.
 BATCH_TOKENS = 4096

@@ -3,25 +3,15 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from fairseq.models import BaseFairseqModel, FairseqDecoder, FairseqEncoderDecoderModel, FairseqLanguageModel
-from fairseq.models.fconv import FConvDecoder
-from fairseq.models.lightconv import LightConvDecoder, LightConvModel
-from fairseq.models.lstm import LSTMDecoder, LSTMModel
-from fairseq.models.transformer import TransformerDecoderBase, TransformerModelBase
-from fairseq.modules import AdaptiveSoftmax
+from fairseq.models import ARCH_MODEL_REGISTRY, BaseFairseqModel, FairseqEncoderDecoderModel
+from fairseq.models.nat import FairseqNATModel
 from torch import Tensor, nn
-from torch.nn.utils.weight_norm import WeightNorm
 
 from ..common.errors import UserError
-from ..recurrent.decoder import RecurrentDecoder
-from ..recurrent.language_model import RecurrentLanguageModelDecoder
-from . import duality
+from .output_layer import TokenLogProbs, batch_log_probs
 
 
 def direction_name(source: str, target: str) -> str:
@@ -117,218 +107,25 @@ class DualModel(BaseFairseqModel):
             )
 
 
-class TokenLogProbs(NamedTuple):
-    """Log-probabilities of a batch's target tokens, all (B, T).
+def arch_name(model_cfg: Any) -> str:
+    """``--arch`` of a model's options, or ``?``."""
+    return getattr(model_cfg, "_name", None) or getattr(model_cfg, "arch", None) or "?"
 
-    Args:
-        target: token indices.
-        log_prob: log P of the target tokens, nats, float32.
-        log_prob_sum: Σ_v log P(v) at the same positions (for label smoothing; meaningless if it was not asked for).
+
+def pair_arch(name: str) -> str:
+    """An arch name, if a pair can be made of it.
+
+    Raises:
+        UserError: the arch has no P(target | source) of its own.
     """
-
-    target: Tensor
-    log_prob: Tensor
-    log_prob_sum: Tensor
-
-
-def batch_log_probs(
-    model: BaseFairseqModel, sample: dict[str, Any], padding_idx: int, smoothing: bool = False
-) -> TokenLogProbs:
-    """log P of every target token of a batch by any fairseq encoder–decoder.
-
-    Where the arch's output layer is one matrix product at the end, it is computed together with the softmax, block by
-    block and for real tokens only, so that no (B, T, V) tensor exists; any other arch runs as it is.
-
-    Args:
-        model: an encoder–decoder.
-        sample: a batch, with ``net_input`` and ``target``.
-        padding_idx: the index of padding in the target.
-        smoothing: whether sums over the vocabulary are wanted.
-
-    Returns:
-        log-probabilities; at padding 0, or whatever the arch gives there.
-    """
-    head = _output_head(model)
-    if head is None:
-        net_output = model(**sample["net_input"])
-        target = model.get_targets(sample, net_output)
-        return TokenLogProbs(target, *token_log_probs(model, net_output, sample, target, smoothing))
-    target = sample["target"]
-    # before the model runs: on a GPU the host waits here
-    rows = target.reshape(-1).ne(padding_idx).nonzero().squeeze(-1)
-    with head.left_out():
-        features = model(**sample["net_input"])[0]
-    features = features.reshape(-1, features.size(-1)).index_select(0, rows)
-    weight, bias = head.parameters()
-    of_rows = duality.projected_token_log_probs(features, weight, bias, target.reshape(-1)[rows])
-    log_prob, log_prob_sum = (
-        value.new_zeros(target.numel()).index_copy(0, rows, value).view(target.shape) for value in of_rows
-    )
-    return TokenLogProbs(target, log_prob, log_prob_sum)
-
-
-@dataclass(frozen=True)
-class _OutputHead:
-    """The matrix product that a decoder ends with.
-
-    Args:
-        decoder: the decoder.
-        name: the decoder's method or module that does it.
-        layer: the layer that holds the weights: a linear layer, or the embedding that it shares.
-    """
-
-    decoder: FairseqDecoder
-    name: str
-    layer: nn.Module
-
-    def parameters(self) -> tuple[Tensor, Tensor | None]:
-        """Weight (V, D) and bias (V,), if there is one."""
-        layer: Any = self.layer
-        for hook in layer._forward_pre_hooks.values():
-            if isinstance(hook, WeightNorm):
-                return hook.compute_weight(layer), layer.bias
-        return layer.weight, getattr(layer, "bias", None)
-
-    @contextmanager
-    def left_out(self) -> Iterator[None]:
-        """In this context the decoder returns its features in place of scores."""
-        modules, identity = self.decoder._modules, nn.Identity()
-        if self.name in modules:
-            layer, modules[self.name] = modules[self.name], identity
-            try:
-                yield
-            finally:
-                modules[self.name] = layer
-        else:  # a method, which an attribute of the same name hides
-            self.decoder.__dict__[self.name] = identity
-            try:
-                yield
-            finally:
-                del self.decoder.__dict__[self.name]
-
-
-# Archs are told by the methods that they have not overridden. A model's forward that ends with its decoder's output:
-_PLAIN_FORWARDS = {
-    FairseqEncoderDecoderModel.forward,
-    FairseqLanguageModel.forward,
-    TransformerModelBase.forward,
-    LSTMModel.forward,
-    LightConvModel.forward,
-}
-
-
-_RECURRENT_DECODERS = {
-    (decoder.forward, decoder.output_layer) for decoder in (RecurrentDecoder, RecurrentLanguageModelDecoder)
-}
-
-
-def _output_head(model: BaseFairseqModel) -> _OutputHead | None:
-    """The last matrix product of the model, if that is how it ends and nobody watches or changes what comes of it."""
-    if not (
-        _is_plain_softmax(model)
-        and type(model).forward in _PLAIN_FORWARDS
-        and type(model).get_targets is BaseFairseqModel.get_targets
-    ):
-        return None
-    decoder = model.decoder
-    forward, output_layer = type(decoder).forward, getattr(type(decoder), "output_layer", None)
-    layer: nn.Module | None
-    if forward is TransformerDecoderBase.forward and output_layer is TransformerDecoderBase.output_layer:
-        name, layer = "output_layer", decoder.output_projection
-    elif forward is LSTMDecoder.forward and output_layer is LSTMDecoder.output_layer:
-        name, layer = "output_layer", decoder.embed_tokens if decoder.share_input_output_embed else decoder.fc_out
-    elif (forward, output_layer) in _RECURRENT_DECODERS:
-        name, layer = "output_layer", decoder.vocabulary_layer
-    elif forward is LightConvDecoder.forward:
-        name, layer = "output_projection", decoder.output_projection
-    elif forward is FConvDecoder.forward:
-        name, layer = "fc3", decoder.fc3
-    else:
-        return None
-    changed = name in decoder.__dict__ or type(layer) not in (nn.Linear, nn.Embedding)
-    watched = any(
-        module._forward_hooks or module._backward_hooks or module._backward_pre_hooks for module in (decoder, layer)
-    )
-    hooks = [*decoder._forward_pre_hooks.values(), *layer._forward_pre_hooks.values()]
-    if changed or watched or not all(isinstance(hook, WeightNorm) for hook in hooks):
-        return None
-    return _OutputHead(decoder, name, layer)
-
-
-def token_log_probs(
-    model: BaseFairseqModel, net_output: Any, sample: dict[str, Any], target: Tensor, smoothing: bool = False
-) -> tuple[Tensor, Tensor]:
-    """log P of every target token by any fairseq encoder–decoder or language model.
-
-    Args:
-        model: what gave ``net_output``.
-        net_output: its output; for most archs (B, T, V) logits come first.
-        sample: the batch it came from, for archs that ask for it.
-        target: (B, T) token indices.
-        smoothing: whether the second result is wanted; an adaptive softmax saves work without it.
-
-    Returns:
-        (log_prob, log_prob_sum), both (B, T), nats, float32: at the target, and summed over the vocabulary (for label
-        smoothing; meaningless without ``smoothing``).
-    """
-    if _is_plain_softmax(model):
-        return duality.token_log_probs(net_output[0], target)
-    adaptive = getattr(getattr(model, "decoder", None), "adaptive_softmax", None)
-    if adaptive is not None:
-        return _adaptive_token_log_probs(adaptive, net_output[0], target, smoothing)
-    log_probs = model.get_normalized_probs(net_output, log_probs=True, sample=sample).float()
-    return log_probs.gather(-1, target.unsqueeze(-1)).squeeze(-1), log_probs.sum(dim=-1)
-
-
-def _adaptive_token_log_probs(
-    adaptive: AdaptiveSoftmax, features: Tensor, target: Tensor, smoothing: bool
-) -> tuple[Tensor, Tensor]:
-    """log P under an adaptive softmax: of frequent words by the head, else log P(cluster) + log P(word | cluster).
-
-    fairseq's own ``get_log_prob`` writes in place what autograd still needs, and with a target it leaves the clusters
-    that the target is not in at 0; so the parts are put together here.
-
-    Args:
-        features: (B, T, D) what the decoder returns in place of logits.
-        target: (B, T).
-
-    Returns:
-        As :func:`token_log_probs`.
-    """
-    x = adaptive.dropout_module(features.reshape(-1, features.size(-1)))
-    flat = target.reshape(-1)
-    head_target, cluster_rows = adaptive.adapt_target(flat)
-    head = torch.log_softmax(adaptive.head(x), dim=-1, dtype=duality.accumulation_dtype(x))
-    words = adaptive.cutoff[0]
-    log_prob = head.gather(-1, head_target[0].unsqueeze(-1)).squeeze(-1)
-    total = head[:, :words].sum(dim=-1)
-    for i, tail in enumerate(adaptive.tail):
-        start, end = adaptive.cutoff[i], adaptive.cutoff[i + 1]
-        if smoothing:  # every word of every cluster counts
-            in_tail, tail_total = duality.token_log_probs(tail(x), flat.sub(start).clamp(0, end - start - 1))
-            log_prob = log_prob + in_tail.where((flat >= start) & (flat < end), torch.zeros_like(in_tail))
-            total = total + (end - start) * head[:, words + i] + tail_total
-        elif cluster_rows[i] is not None:
-            rows = cluster_rows[i]
-            in_tail, _ = duality.token_log_probs(tail(x[rows]), head_target[i + 1])
-            log_prob = log_prob.index_add(0, rows, in_tail)
-    return log_prob.view(target.shape), total.view(target.shape)
-
-
-# transformer's is the base's own, written again for TorchScript
-_PLAIN_MODEL_METHODS = {BaseFairseqModel.get_normalized_probs, TransformerModelBase.get_normalized_probs}
-
-
-def _is_plain_softmax(model: BaseFairseqModel) -> bool:
-    decoder = getattr(model, "decoder", None)
-    return (
-        isinstance(decoder, FairseqDecoder)
-        and getattr(decoder, "adaptive_softmax", None) is None
-        and type(model).get_normalized_probs in _PLAIN_MODEL_METHODS
-        and type(model).get_normalized_probs_scriptable is BaseFairseqModel.get_normalized_probs_scriptable
-        and type(decoder).get_normalized_probs is FairseqDecoder.get_normalized_probs
-        and type(decoder).get_normalized_probs_scriptable is FairseqDecoder.get_normalized_probs_scriptable
-    )
+    arch = ARCH_MODEL_REGISTRY.get(name)
+    if arch is not None and not issubclass(arch, FairseqEncoderDecoderModel):
+        raise UserError(f"--arch {name}: is not an encoder–decoder model, and a pair needs two; try --arch transformer")
+    if arch is not None and issubclass(arch, FairseqNATModel):
+        raise UserError(
+            f"--arch {name}: is not autoregressive, so it has no log P(y|x) for the duality gap; try --arch transformer"
+        )
+    return name
 
 
 def parameter_like(model: nn.Module) -> Tensor:

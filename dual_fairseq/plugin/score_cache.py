@@ -24,7 +24,7 @@ from fairseq.data import Dictionary, data_utils
 from fairseq.data.indexed_dataset import MMapIndexedDataset
 
 from ..common.errors import UserError
-from ..common.files import whole_file
+from ..common.files import CannotWrite, whole_file
 from ..common.progress import Progress
 from .language_model import FrozenLanguageModel
 from .log_probs import length_sorted_batches
@@ -67,7 +67,7 @@ class ScoreCache:
             self.directory.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=self.directory).close()
         except OSError as error:
-            raise _cannot_use(self.directory, error) from error
+            raise _cannot_use(self.directory, str(error.strerror)) from error
 
     def scores(
         self,
@@ -134,12 +134,12 @@ class ScoreCache:
         if rank == 0:
             try:
                 limits = json.dumps({"max_positions": limit}).encode()
-                with whole_file(path.with_suffix(".json"), sync=True) as file:
+                with whole_file(path.with_suffix(".json")) as file:
                     file.write(limits)
-                with whole_file(path, sync=True) as file:
+                with whole_file(path) as file:
                     np.save(file, log_probs, allow_pickle=False)
-            except OSError as error:
-                raise _cannot_use(self.directory, error) from error
+            except CannotWrite as error:
+                raise _cannot_use(self.directory, error.reason) from error
         if world > 1:
             dist.barrier()
 
@@ -186,5 +186,5 @@ def _sum_over_processes(values: np.ndarray, device: torch.device) -> None:
         values[start : start + _BLOCK] = block.cpu().numpy()
 
 
-def _cannot_use(directory: Path, error: OSError) -> UserError:
-    return UserError(f"--lm-score-cache {directory}: cannot be used ({error.strerror}); mend that or choose another")
+def _cannot_use(directory: Path, reason: str) -> UserError:
+    return UserError(f"--lm-score-cache {directory}: cannot be used ({reason}); fix that or choose another")

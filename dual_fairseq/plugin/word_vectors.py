@@ -8,6 +8,7 @@ with or without a first line "number-of-words dimension", plain or gzip.
 from __future__ import annotations
 
 import codecs
+import copy
 import gzip
 import logging
 import statistics
@@ -27,6 +28,7 @@ from fairseq.models.lstm import LSTMModel
 from torch import Tensor, nn
 
 from ..common.errors import UserError
+from .checkpoint import set_options
 
 logger = logging.getLogger(__name__)
 
@@ -79,6 +81,27 @@ class WordVectors:
         """Put the vectors in their rows; whatever shares the table's weights has them too."""
         with torch.no_grad():
             table.weight[self.indices] = self.values.to(table.weight)
+
+
+def vector_files(cfg: Any, source: Dictionary, target: Dictionary) -> list[VectorFile]:
+    """The files that ``--src-embed-path`` and ``--tgt-embed-path`` of a pair's task name."""
+    files = (
+        VectorFile("--src-embed-path", cfg.src_embed_path, cfg.source_lang, source, source == target),
+        VectorFile("--tgt-embed-path", cfg.tgt_embed_path, cfg.target_lang, target, source == target),
+    )
+    return [file for file in files if file.path]
+
+
+def reversed_model_options(model_cfg: Any) -> Any:
+    """The model options of the reverse direction: word vectors named by role change places with the languages."""
+    reverse = copy.deepcopy(model_cfg)
+    if getattr(model_cfg, "share_all_embeddings", False):
+        return reverse  # one table for both roles
+    for option in ("embed_path", "freeze_embed"):
+        first, second = f"encoder_{option}", f"decoder_{option}"
+        if hasattr(model_cfg, first) and hasattr(model_cfg, second):
+            set_options(reverse, {first: getattr(model_cfg, second), second: getattr(model_cfg, first)})
+    return reverse
 
 
 def read_word_vectors(file: VectorFile, dimension: int) -> WordVectors:
@@ -139,7 +162,7 @@ def read_word_vectors(file: VectorFile, dimension: int) -> WordVectors:
     if not have:
         raise UserError(
             f"{file}: has none of the {len(words):,} words of dict.{file.language}.txt; give vectors of this language, "
-            "trained on text that is segmented alike (scripts/train_vectors.sh)"
+            "trained on text that is segmented alike (dual-fairseq vectors)"
         )
     counted = sum(dictionary.count[index] for index in words)
     return WordVectors(
@@ -309,7 +332,7 @@ def _refuse_two_files(tables: Mapping[VectorFile, Sequence[nn.Embedding]]) -> No
             if other.path != file.path:
                 raise UserError(
                     f"{other} and {file}: --share-all-embeddings makes one table for both languages; give one file "
-                    "for both (scripts/train_vectors.sh --joint)"
+                    "for both (dual-fairseq vectors --joint)"
                 )
 
 

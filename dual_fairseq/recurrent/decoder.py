@@ -6,11 +6,10 @@ from typing import Any, NamedTuple
 
 import torch
 from fairseq.data import Dictionary
-from fairseq.models import FairseqIncrementalDecoder
 from fairseq.modules import FairseqDropout
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from ..plugin.output_layer import ProjectionDecoder
 from .attention import Attention, Memory
 from .encoder import EncoderOut, top_state
 from .layers import State, StepCells, reorder_state, run_stack
@@ -111,7 +110,7 @@ class Cached(NamedTuple):
         )
 
 
-class RecurrentDecoder(FairseqIncrementalDecoder):
+class RecurrentDecoder(ProjectionDecoder):
     """Write a target sentence with a stack of recurrent layers.
 
     Where the state does not depend on what was attended to (no attention, dot or general, without input feeding), the
@@ -165,36 +164,22 @@ class RecurrentDecoder(FairseqIncrementalDecoder):
         self.dropout_out = FairseqDropout(dropout_out, module_name=type(self).__name__)
         self.max_target_positions = max_positions
 
-    @property
-    def vocabulary_layer(self) -> nn.Linear | nn.Embedding:
-        """The layer that holds the output weights (V, R)."""
-        return self.embed_tokens if self.output_projection is None else self.output_projection
-
-    def forward(
+    def extract_features(
         self,
         prev_output_tokens: Tensor,
         encoder_out: EncoderOut,
         incremental_state: dict[str, Any] | None = None,
-        features_only: bool = False,
     ) -> tuple[Tensor, dict[str, list[Tensor] | None]]:
-        """Scores of every target token.
+        """The readouts before every target token.
 
         Args:
             prev_output_tokens: (B, T) the tokens before; of these only the last counts once there is a state.
             encoder_out: the encoder's.
             incremental_state: where fairseq's generator has states kept.
-            features_only: as :meth:`extract_features`.
 
         Returns:
-            (B, T, V) and {"attn": [weights (B, T, S)]}, or {"attn": None} without attention.
+            (B, T, R) and {"attn": [weights (B, T, S)]}, or {"attn": None} without attention.
         """
-        x, extra = self.extract_features(prev_output_tokens, encoder_out, incremental_state)
-        return (x if features_only else self.output_layer(x)), extra
-
-    def extract_features(
-        self, prev_output_tokens: Tensor, encoder_out: EncoderOut, incremental_state: dict[str, Any] | None = None
-    ) -> tuple[Tensor, dict[str, list[Tensor] | None]]:
-        """As :meth:`forward`, as far as the readouts (B, T, R)."""
         cached: Cached | None = self.get_incremental_state(incremental_state, "cached")
         if cached is None:
             cached = self._begin(encoder_out)
@@ -209,12 +194,6 @@ class RecurrentDecoder(FairseqIncrementalDecoder):
         if incremental_state is not None:
             self.set_incremental_state(incremental_state, "cached", cached)
         return features, {"attn": None if weights is None else [weights]}
-
-    def output_layer(self, features: Tensor) -> Tensor:
-        """(B, T, R) → (B, T, V)."""
-        if self.output_projection is None:
-            return F.linear(features, self.embed_tokens.weight)
-        return self.output_projection(features)
 
     def _begin(self, encoder_out: EncoderOut) -> Cached:
         state = self.bridge(encoder_out.last)

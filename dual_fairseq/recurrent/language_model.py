@@ -8,17 +8,13 @@ from typing import Any, Optional
 
 from fairseq.data import Dictionary
 from fairseq.dataclass import FairseqDataclass
-from fairseq.models import (
-    FairseqIncrementalDecoder,
-    FairseqLanguageModel,
-    register_model,
-)
+from fairseq.models import FairseqLanguageModel, register_model
 from fairseq.modules import FairseqDropout
 from omegaconf import II
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ..common.errors import UserError
+from ..plugin.output_layer import ProjectionDecoder
 from .layers import (
     CELLS,
     SCHEMES,
@@ -49,7 +45,7 @@ class Carried:
         self.state = state
 
 
-class RecurrentLanguageModelDecoder(FairseqIncrementalDecoder):
+class RecurrentLanguageModelDecoder(ProjectionDecoder):
     """Predict each token of a text from those before it; the whole text runs through torch's own kernel in one call.
 
     Args:
@@ -83,21 +79,15 @@ class RecurrentLanguageModelDecoder(FairseqIncrementalDecoder):
         self.dropout_out = FairseqDropout(dropout_out, module_name=type(self).__name__)
         self.max_target_positions = max_positions
 
-    @property
-    def vocabulary_layer(self) -> nn.Module:
-        """What holds the weights of the output layer."""
-        return self.embed_tokens if self.output_projection is None else self.output_projection
-
-    def forward(
+    def extract_features(
         self,
         prev_output_tokens: Tensor,
         encoder_out: None = None,
         incremental_state: dict[str, Any] | None = None,
         src_lengths: Tensor | None = None,
         carried: Carried | None = None,
-        features_only: bool = False,
     ) -> tuple[Tensor, dict[str, Any]]:
-        """Scores of every token that may follow.
+        """Features of every token that may follow.
 
         Args:
             prev_output_tokens: (B, T) the tokens before; of these only the last counts once there is a state in
@@ -106,21 +96,10 @@ class RecurrentLanguageModelDecoder(FairseqIncrementalDecoder):
             incremental_state: where fairseq's generator has states kept.
             src_lengths: part of fairseq's batches; of no use here, as what follows a sentence cannot change its scores.
             carried: the state to begin with, which is replaced by the one to go on with.
-            features_only: as :meth:`extract_features`.
 
         Returns:
-            (B, T, V) and {"attn": None}, where fairseq's generator looks for attention.
+            (B, T, E) and {"attn": None}, where fairseq's generator looks for attention.
         """
-        x, extra = self.extract_features(prev_output_tokens, incremental_state, carried)
-        return (x if features_only else self.output_layer(x)), extra
-
-    def extract_features(
-        self,
-        prev_output_tokens: Tensor,
-        incremental_state: dict[str, Any] | None = None,
-        carried: Carried | None = None,
-    ) -> tuple[Tensor, dict[str, Any]]:
-        """As :meth:`forward`, as far as the features (B, T, E)."""
         state: State | None = None if carried is None else carried.state
         if incremental_state is not None:
             state = self.get_incremental_state(incremental_state, "state")
@@ -134,12 +113,6 @@ class RecurrentLanguageModelDecoder(FairseqIncrementalDecoder):
             self.set_incremental_state(incremental_state, "state", state)
         x = self.dropout_out(x)
         return (x if self.projection is None else self.projection(x)), {"attn": None}
-
-    def output_layer(self, features: Tensor) -> Tensor:
-        """(B, T, E) → (B, T, V)."""
-        if self.output_projection is None:
-            return F.linear(features, self.embed_tokens.weight)
-        return self.output_projection(features)
 
     def reorder_incremental_state(self, incremental_state: dict[str, Any], new_order: Tensor) -> None:
         """fairseq's generator calls this when beams change their places."""

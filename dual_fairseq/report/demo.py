@@ -16,10 +16,11 @@ from typing import Any
 from fairseq.data.data_utils import load_indexed_dataset
 
 from ..common.errors import UserError
+from ..common.files import read_lines, write_text
 from ..common.folders import STAGES
 from ..common.tables import aligned
-from ..pair.evaluate import read_lines, write_whole
-from ..report import Options, build
+from .build import Options, build
+from .page import Paragraph, Section, Table, render
 from .runs import Run, arrow, read_run, systems
 from .scores import number
 
@@ -126,36 +127,32 @@ system at its best validation BLEU. This is one seed and a short training: small
 noise."""
 
 
-def limit_section(rows: Sequence[Row]) -> str:
-    """How far each system is from the truth, as HTML."""
-    from . import page
-
+def limit_section(rows: Sequence[Row]) -> Section:
+    """How far each system is from the truth."""
     head = ("direction", "system", "NLL bits/token", "the truth's own", "above the limit")
     lines = [
         (arrow(row.direction), row.system, f"{row.nll:.3f}", f"{row.limit:.3f}", f"+{row.nll - row.limit:.3f}")
         for row in rows
     ]
-    return page.section("Distance from the limit, on the test text", page.table(head, lines, names=2))
+    return Section("Distance from the limit, on the test text", [Table(head, lines, names=2)])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line; see the first lines of this file."""
     parser = argparse.ArgumentParser(prog="dual-fairseq report.demo", description=__doc__.splitlines()[0])
-    parser.add_argument("run", type=Path, help="the folder of scripts/demo.sh")
+    parser.add_argument("run", type=Path, help="the folder of dual-fairseq demo")
     folder = parser.parse_args(arguments).run
-    from . import page
-
     report = folder / "report"
     report.mkdir(exist_ok=True)
     rows = result_rows(folder)
     table = text_table(rows)
-    write_whole(report / "table.txt", table + "\n")
+    write_text(report / "table.txt", table + "\n")
     run, limits = read_run(folder), entropy_limits(folder, "valid")
     picture(run, rows, limits, report / "demo.png")
     _, (scores, *rest) = build([run], Options(split="test", limits=limits))
     title = "Two translation models, trained as a pair"
-    html = page.page(title, page.paragraph(LEAD), [scores, limit_section(rows), *rest])
-    write_whole(report / "index.html", html)
+    html = render(title, Paragraph(LEAD), [scores, limit_section(rows), *rest])
+    write_text(report / "index.html", html)
     print(table)
     print(
         "(Re-scored: by dual inference, where the pair and both language models choose among the beam's translations.)"

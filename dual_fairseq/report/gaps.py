@@ -20,18 +20,17 @@ from fairseq.data import Dictionary, data_utils
 from torch import Tensor
 
 from ..common.errors import UserError
-from ..common.files import whole_file
-from ..common.progress import Progress
+from ..common.files import CannotWrite, whole_file
+from ..common.progress import Progress, say
 from ..pair.load import load_pair
+from ..pair.probabilities import Advance, conditional_log_probs, prior_log_probs
 from ..plugin.checkpoint import load_state
-from ..plugin.language_model import load_language_model
-from ..plugin.log_probs import language_model_log_probs, translation_log_probs
+from ..plugin.language_model import FrozenLanguageModel, load_language_model
 from ..plugin.model import direction_name
 from ..plugin.score_cache import cache_key
 from .runs import Run
 
 PAIRS = 1000
-Advance = Callable[[int], object]
 
 
 @dataclass
@@ -87,24 +86,15 @@ def score_run(
     folder, source, target = _sides(load_state(str(last), "checkpoint")["cfg"], last.parent, run, split, pairs, data)
     device = torch.device("cuda" if torch.cuda.is_available() and not cpu else "cpu")
 
+    texts = (source.sentences, target.sentences)
+
     def prior(advance: Advance) -> np.ndarray:
-        scores = []
-        for option, side in (("--src-lm", source), ("--tgt-lm", target)):
-            lm = load_language_model(str(side.language_model), side.dictionary, side.language, option)
-            like = torch.zeros((), device=device)
-            scores.append(language_model_log_probs(lm, side.sentences, like, advance=advance).cpu().numpy())
-        return np.stack(scores)
+        lms = (_language_model(source, "--src-lm"), _language_model(target, "--tgt-lm"))
+        return _stacked(prior_log_probs(lms, *texts, like=torch.zeros((), device=device), advance=advance))
 
     def conditional(checkpoint: Path, advance: Advance) -> np.ndarray:
         pair, task = load_pair(checkpoint, folder, source.language, target.language, device)
-        scores = []
-        for here, there in ((source, target), (target, source)):
-            model = pair.models[direction_name(here.language, there.language)]
-            scored = translation_log_probs(
-                [model], here.sentences, there.sentences, there.dictionary, task.cfg.left_pad_source, advance=advance
-            )
-            scores.append(scored.cpu().numpy())
-        return np.stack(scores)
+        return _stacked(conditional_log_probs(pair, task, *texts, advance=advance))
 
     def scored(name: str, title: str, files: list[Path], compute: Callable[[Advance], np.ndarray]) -> np.ndarray:
         digest = hashlib.sha256()
@@ -114,14 +104,23 @@ def score_run(
         return _cached(path, f"{run.name}: {title}", 2 * len(source.sentences), compute)
 
     log_p = scored("lm", "language models", [source.language_model, target.language_model], prior)
-    found = {}
+    scores = {}
     for key, checkpoint in checkpoints.items():
         title = run.stages[key].name
         log_q = scored(key, title, [checkpoint] * 2, partial(conditional, checkpoint))
         forward, reverse = log_p + log_q
         finite = np.isfinite(forward) & np.isfinite(reverse)
-        found[key] = PairScores(forward[finite], reverse[finite])
-    return found
+        scores[key] = PairScores(forward[finite], reverse[finite])
+    return scores
+
+
+def _language_model(side: _Side, option: str) -> FrozenLanguageModel:
+    return load_language_model(str(side.language_model), side.dictionary, side.language, option)
+
+
+def _stacked(scores: tuple[Tensor, Tensor]) -> np.ndarray:
+    """Two (N,) → (2, N)."""
+    return torch.stack(scores).cpu().numpy()
 
 
 def _sides(
@@ -166,13 +165,14 @@ def _cached(path: Path, title: str, total: int, compute: Callable[[Advance], np.
     if path.is_file():
         return np.load(path, allow_pickle=False)
     if not sys.stderr.isatty():
-        print(f"Scoring {total // 2:,} sentence pairs, {title}", file=sys.stderr, flush=True)
+        say(f"Scoring {total // 2:,} sentence pairs, {title}")
     with Progress(f"Scoring, {title}", total) as progress:
         scores = compute(progress.update)
     try:
         path.parent.mkdir(exist_ok=True)
         with whole_file(path) as file:
             np.save(file, scores, allow_pickle=False)
-    except OSError as error:
-        print(f"{path.parent}: cannot be written ({error.strerror}); the scores are not kept", file=sys.stderr)
+    except (CannotWrite, OSError) as error:
+        reason = error.reason if isinstance(error, CannotWrite) else error.strerror
+        say(f"{path.parent}: cannot be written ({reason}); the scores are not kept")
     return scores

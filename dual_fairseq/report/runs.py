@@ -1,4 +1,4 @@
-"""What a run left behind: logs, options, scores and translations, as far as they are there."""
+"""The files of a run: logs, options, scores and translations, those that exist."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from ..common.errors import UserError
+from ..common.files import read_lines
 from ..common.folders import RECORD, STAGES, StageFolder, find_run
-from ..pair.evaluate import read_lines
 
 Record = dict[str, float]
 
@@ -29,7 +29,7 @@ class Evaluation:
         return [name for name, values in self.scores.items() if isinstance(values, dict)]
 
     def lines(self, direction: str, kind: str) -> list[str] | None:
-        """The ``src``, ``hyp`` or ``ref`` text of a direction, None where it is gone."""
+        """The ``src``, ``hyp`` or ``ref`` text of a direction, None where the file is gone."""
         path = self.folder / f"{direction}.{kind}.txt"
         return read_lines(path) if path.is_file() else None
 
@@ -93,15 +93,15 @@ class Run:
 
     @property
     def directions(self) -> list[str]:
-        """As far as logs and scores tell."""
-        found: dict[str, None] = {}
+        """The directions in logs and scores."""
+        directions: dict[str, None] = {}
         for stage in self.stages.values():
             for evaluation in stage.evaluations.values():
-                found.update(dict.fromkeys(evaluation.directions))
+                directions.update(dict.fromkeys(evaluation.directions))
             for record in stage.valid[:1]:
                 names = [key.removeprefix("nll_loss_") for key in record if key.startswith("nll_loss_")]
-                found.update(dict.fromkeys(names))
-        return list(found)
+                directions.update(dict.fromkeys(names))
+        return list(directions)
 
 
 @dataclass
@@ -116,20 +116,20 @@ class System:
 def read_log(path: Path) -> tuple[list[Record], list[Record]]:
     """The validation and the training records (one an epoch) of a ``train.log``, each in the order of updates.
 
-    Lines that are no JSON records, and one that is being written right now, are passed over.
+    Lines that are not JSON records, and one that is being written right now, are passed over.
     """
-    found: dict[str, dict[float, Record]] = {"valid": {}, "train": {}}
+    by_tag: dict[str, dict[float, Record]] = {"valid": {}, "train": {}}
     if not path.is_file():
         return [], []
     with open(path, encoding="utf-8", errors="replace") as log:
         for line in log:
-            for tag, records in found.items():
+            for tag, records in by_tag.items():
                 _, separator, text = line.partition(f" | {tag} | {{")
                 if separator:
                     record = _record(text, tag)
                     if "num_updates" in record:
                         records[record["num_updates"]] = record
-    valid, train = ([records[update] for update in sorted(records)] for records in found.values())
+    valid, train = ([records[update] for update in sorted(records)] for records in by_tag.values())
     return valid, train
 
 
@@ -150,13 +150,13 @@ def _record(text: str, tag: str) -> Record:
 
 
 def read_run(folder: Path, name: str | None = None) -> Run:
-    """Read a run, whatever there is of it.
+    """Read a run, even an unfinished one.
 
     Args:
         folder: of ``scripts/train_dual.sh``, or of ``make demo``, which has such a folder in ``train``.
 
     Raises:
-        UserError: it holds no stage.
+        UserError: the folder holds no stage.
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: there is no such folder; give one that scripts/train_dual.sh wrote")
@@ -182,21 +182,21 @@ def _read_stage(folder: Path, key: str) -> Stage:
         try:
             scores = json.loads("\n".join(read_lines(path)))
         except json.JSONDecodeError as error:
-            raise UserError(f"{path}: is not JSON ({error}); run scripts/evaluate.sh again") from error
+            raise UserError(f"{path}: is not JSON ({error}); run dual-fairseq evaluate again") from error
         evaluations[path.parent.name] = Evaluation(path.parent, scores)
     files = StageFolder(folder)
     return Stage(key, folder, valid, train, files.options(), files.finished.is_file(), evaluations)
 
 
 def read_runs(folders: Sequence[Path]) -> list[Run]:
-    """Several runs, named by as much of their paths as tells them apart.
+    """Several runs, named by as much of their paths as distinguishes them.
 
     Raises:
-        UserError: see :func:`read_run`; or a folder is given twice.
+        UserError: see :func:`read_run`; or a folder is named twice.
     """
     paths = [folder.resolve() for folder in folders]
     if len(set(paths)) < len(paths):
-        raise UserError("a run is given twice; give each folder once")
+        raise UserError("a run is named twice; name each folder once")
     parts = 1
     while len({path.parts[-parts:] for path in paths}) < len(paths):
         parts += 1
@@ -214,17 +214,17 @@ def systems(runs: Sequence[Run]) -> list[System]:
 
 
 def choose_split(runs: Sequence[Run], wanted: str | None = None) -> str:
-    """The split to show: the one asked for, else ``test`` where a run was evaluated on it, else another that was.
+    """The split to show: ``wanted``, else ``test`` where a run was evaluated on it, else another evaluated split.
 
     Raises:
-        UserError: nothing was evaluated on the split asked for, though on others it was.
+        UserError: runs were evaluated, but none on ``wanted``.
     """
-    found = sorted({split for run in runs for stage in run.stages.values() for split in stage.evaluations})
+    evaluated = sorted({split for run in runs for stage in run.stages.values() for split in stage.evaluations})
     if wanted is not None:
-        if found and wanted not in found:
-            raise UserError(f"--split {wanted}: no stage was evaluated on it; there is {', '.join(found)}")
+        if evaluated and wanted not in evaluated:
+            raise UserError(f"--split {wanted}: no stage was evaluated on it, only on {', '.join(evaluated)}")
         return wanted
-    return "test" if "test" in found or not found else found[0]
+    return "test" if "test" in evaluated or not evaluated else evaluated[0]
 
 
 def arrow(direction: str) -> str:

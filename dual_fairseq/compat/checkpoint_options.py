@@ -1,0 +1,256 @@
+"""What is taken from the configuration in a checkpoint: the options that belong to its model, and nothing else.
+
+A checkpoint may come from a stranger, and fairseq does what its configuration says: it evaluates some options, resolves
+``${oc.env:...}``, and reads and writes where they point. So every checkpoint is read as if its model's options stood on
+the command line and no others did: what is listed here is taken and checked, everything else is fairseq's default, or
+what the command line says.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import unicodedata
+from argparse import Namespace
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from fairseq.criterions import CRITERION_DATACLASS_REGISTRY
+from fairseq.dataclass.configs import FairseqConfig
+from fairseq.dataclass.utils import _set_legacy_defaults
+from fairseq.models import ARCH_MODEL_REGISTRY
+from fairseq.tasks import TASK_DATACLASS_REGISTRY
+from omegaconf import OmegaConf
+
+from ..common.literals import NoLiteral, literal
+
+# --- the list
+
+# Of the options that an arch declares, those are taken whose values are numbers, switches or choices that it declares;
+# and of the others these: a word, or what fairseq would evaluate. All the rest name files.
+_MODEL_TEXTS = frozenset({
+    "activation_fn", "adaptive_input_cutoff", "adaptive_softmax_cutoff", "attention", "bridge", "cell",
+    "character_filters", "decoder_attention", "decoder_conv_type", "decoder_glu", "decoder_kernel_size_list",
+    "decoder_layers", "decoder_layers_to_keep", "decoder_output_dim", "downsample", "early_exit", "encoder_attention",
+    "encoder_conv_type", "encoder_glu", "encoder_kernel_size_list", "encoder_layers", "encoder_layers_to_keep",
+    "gated_attention", "init_scheme", "pooler_activation_fn", "pretrained", "project_input", "readout",
+    "self_attention", "weight_softmax",
+})  # fmt: skip
+# What archs read without declaring it.
+_MODEL_UNDECLARED = frozenset({
+    "add_bos_token", "decoder_final_norm", "max_source_positions", "max_target_positions", "no_tie_adaptive_proj",
+    "tokens_per_sample",
+})  # fmt: skip
+# Word vectors are not read again: the checkpoint's weights follow. fairseq's LSTM wants the file of those it freezes.
+_MODEL_NOT = frozenset({"encoder_freeze_embed", "decoder_freeze_embed"})
+# section → kind of value → options
+_TAKEN: dict[str, dict[str, tuple[str, ...]]] = {
+    "task": {
+        # translation, then language models
+        "word": ("source_lang", "target_lang", "sample_break_mode"),
+        "number": (
+            "left_pad_source", "left_pad_target", "max_source_positions", "max_target_positions", "truncate_source",
+            "upsample_primary", "required_seq_len_multiple", "load_alignments",
+            "tokens_per_sample", "output_dictionary_size", "self_target", "future_target", "past_target",
+            "add_bos_token",
+        ),
+        # Places that a run remembers are only looked at and read, never made or written to, and what lies there is
+        # checked like any other file: dictionaries, to compare or to use, and language models.
+        "place": ("data", "src_lm", "tgt_lm"),
+    },
+    # with which fairseq-validate measures as the run did
+    "criterion": {
+        "number": (
+            "label_smoothing", "sentence_avg", "ignore_prefix_size", "report_accuracy", "alignment_lambda",
+            "dual_lambda", "dual_lambda_reverse", "dual_start_update", "dual_ramp_updates", "dual_gap_clip",
+        )
+    },
+    # from which the report finds the other places, where all of them have moved together
+    "checkpoint": {"place": ("save_dir",)},
+}  # fmt: skip
+
+_WORD = re.compile(r"[\w-]{1,64}")
+_LONGEST_LIST = 1_000
+_LONGEST_PLACE = 4_096
+
+
+class RefusedOption(ValueError):
+    """An option in a checkpoint has a value that it cannot have; the message names the option."""
+
+
+def take_options(state: dict[str, Any]) -> dict[str, Any]:
+    """A checkpoint as it was unpickled, of whose options only those that are listed remain.
+
+    Args:
+        state: of a checkpoint; its options are in ``cfg``, or in ``args`` (of an older fairseq, or of ``export``).
+
+    Returns:
+        The same with options in ``cfg`` alone, as fairseq composes them, and without interpolations.
+
+    Raises:
+        RefusedOption: an option that is listed has a value that it cannot have, or this fairseq has no such arch.
+    """
+    old, legacy_model = state.get("args"), True
+    if old is not None:
+        options = _mapping(old, "args")
+        if isinstance(options.get("data"), list) and options["data"]:  # as fairseq reads its oldest checkpoints
+            options["data"] = options["data"][0]
+        for side in ("max_source_positions", "max_target_positions"):
+            options.setdefault(side, options.get("max_positions"))
+        sections = dict.fromkeys(("model", "task", "criterion", "checkpoint"), options)
+        names = {"model": options.get("arch"), "task": options.get("task", "translation")}
+        names["criterion"] = options.get("criterion")
+    elif state.get("cfg") is not None:
+        cfg = _mapping(state["cfg"], "cfg")
+        sections = {name: _mapping(cfg.get(name) or {}, name) for name in ("model", "task", "criterion", "checkpoint")}
+        legacy_model = isinstance(cfg.get("model"), Namespace)
+        names = {
+            section: sections[section].get("_name") or sections[section].get(option)
+            for section, option in (("model", "arch"), ("task", "task"), ("criterion", "criterion"))
+        }
+    else:
+        return state
+
+    cfg = OmegaConf.structured(FairseqConfig)
+    cfg.task = _defaults(names["task"], "task", TASK_DATACLASS_REGISTRY)
+    cfg.criterion = _defaults(names["criterion"], "criterion", CRITERION_DATACLASS_REGISTRY)
+    result: Any = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
+    for section, kinds in _TAKEN.items():
+        node, given = result[section] or {}, sections[section]
+        for kind, listed in kinds.items():
+            node.update({name: _CHECKS[kind](name, given[name]) for name in listed if name in node and name in given})
+    result["model"] = _model_options(names["model"], sections["model"])
+    if legacy_model:
+        result["model"] = Namespace(
+            **result["model"], arch=names["model"], criterion=_word("criterion", names["criterion"])
+        )
+        _set_legacy_defaults(result["model"], ARCH_MODEL_REGISTRY[names["model"]])
+    task_state = _mapping(state.get("task_state") or {}, "task_state")
+    if "source_lang" in task_state:
+        _word("source_lang", task_state["source_lang"])
+    for name in ("src_lm", "tgt_lm"):
+        _place(name, task_state.get(name))
+    cfg = OmegaConf.create(result, flags={"allow_objects": True})
+    return {**state, "args": None, "cfg": cfg, "task_state": task_state}
+
+
+def taken_options(cfg: Any) -> dict[str, Any]:
+    """The inverse of :func:`take_options`: the options that it took, by name, as ``args`` has them.
+
+    Args:
+        cfg: of its result.
+    """
+    model = dict(cfg.model if OmegaConf.is_config(cfg.model) else vars(cfg.model))
+    names = {"arch": model.pop("_name"), "task": _name_of(cfg.task), "criterion": _name_of(cfg.criterion)}
+    sections = [cfg[section] or {} for section in _TAKEN]
+    listed = [name for kinds in _TAKEN.values() for known in kinds.values() for name in known]
+    rest = {name: section[name] for section in sections for name in listed if name in section}
+    return {**rest, **model, **names}
+
+
+def _name_of(options: Any) -> str | None:
+    return None if options is None else options._name
+
+
+def declared_options(arch: str) -> dict[str, argparse.Action]:
+    """The options that an arch declares, by name.
+
+    Raises:
+        KeyError: this fairseq does not know the arch.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    ARCH_MODEL_REGISTRY[arch].add_args(parser)
+    return {action.dest: action for action in parser._actions}
+
+
+def _model_options(arch: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+    if not isinstance(arch, str) or arch not in ARCH_MODEL_REGISTRY:
+        raise RefusedOption(f"--arch {_shown(arch)}: is none of this fairseq's (is its --user-dir missing?)")
+    options: dict[str, Any] = {name: _number(name, given[name]) for name in _MODEL_UNDECLARED & given.keys()}
+    for name, action in declared_options(arch).items():
+        if name not in given:
+            continue
+        if name in _MODEL_TEXTS:
+            options[name] = _text(name, given[name])
+        elif action.nargs == 0:  # a switch
+            options[name] = name not in _MODEL_NOT and _number(name, given[name])
+        elif action.type in (int, float) or not isinstance(given[name], str):
+            options[name] = _number(name, given[name])
+        else:
+            options[name] = given[name] if given[name] in (action.choices or ()) else None
+    return {**options, "_name": arch}
+
+
+def _defaults(name: Any, section: str, registry: Mapping[str, type]) -> Any:
+    """The options of a task or a criterion as nobody has set them; of one without such a record its name alone."""
+    name = _word(section, name)
+    if name is None:
+        return None
+    options = OmegaConf.structured(registry[name]) if name in registry else OmegaConf.create({"_name": None})
+    options._name = name
+    return options
+
+
+# --- values
+
+
+def _number(name: str, value: Any) -> Any:
+    """None, a number, a switch, or a list of them."""
+    if value is None or type(value) in (bool, int, float):
+        return value
+    if isinstance(value, list | tuple) and len(value) <= _LONGEST_LIST:
+        items = [item for item in value if type(item) in (bool, int, float)]
+        if len(items) == len(value):
+            return items
+    raise RefusedOption(f"--{_flag(name)} {_shown(value)}: is no number")
+
+
+def _word(name: str, value: Any) -> str | None:
+    if value is None or (isinstance(value, str) and _WORD.fullmatch(value)):
+        return value
+    raise RefusedOption(f"--{_flag(name)} {_shown(value)}: is no word")
+
+
+def _text(name: str, value: Any) -> Any:
+    """A word or what fairseq evaluates, or an option of that kind in its evaluated form."""
+    if not isinstance(value, str):
+        return _number(name, value)
+    if not _WORD.fullmatch(value):
+        try:
+            literal(value)
+        except NoLiteral as error:
+            raise RefusedOption(f"--{_flag(name)} {_shown(value)}: {error}") from error
+    return value
+
+
+def _place(name: str, value: Any) -> str | None:
+    """The name of a file or folder. fairseq saves none with ``${``: it has resolved them."""
+    if value is None:
+        return None
+    if isinstance(value, str) and "${" not in value and len(value) <= _LONGEST_PLACE:
+        odd = [character for character in value if unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp")]
+        if not odd:
+            return value
+    raise RefusedOption(f"--{_flag(name)} {_shown(value)}: is no name of a file")
+
+
+_CHECKS: dict[str, Callable[[str, Any], Any]] = {"number": _number, "word": _word, "place": _place}
+
+
+def _mapping(options: Any, name: str) -> dict[str, Any]:
+    """Options by name: of a dictionary, of a Namespace, or of what ``export`` writes for one."""
+    if not isinstance(options, dict | Namespace):
+        raise RefusedOption(f"{name}: is a {type(options).__name__}, and no options")
+    found = {**(options if isinstance(options, dict) else {}), **getattr(options, "__dict__", {})}
+    if not all(isinstance(key, str) for key in found):
+        raise RefusedOption(f"{name}: has options without a name")
+    return found
+
+
+def _flag(name: str) -> str:
+    return name.replace("_", "-")
+
+
+def _shown(value: Any) -> str:
+    text = value if isinstance(value, str) and value.isprintable() else ascii(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,83 @@
+"""Segmented text to fairseq's binarized data, by fairseq-preprocess in this process."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from .segment import count_lines, text_lines
+
+_LINES_A_PROCESS = 100_000  # fairseq's binarizer gains nothing from more processes than that
+
+
+def fairseq_preprocess(dest: Path, output: Path, arguments: Sequence[str], largest: Path, workers: int) -> None:
+    """Run fairseq-preprocess in this process, because its start alone takes seconds.
+
+    Args:
+        dest: the folder to run in. Paths are relative to it: fairseq splits lists of paths at commas, which the name
+            of ``dest`` may contain.
+        output: what --destdir is to be, below ``dest``; fairseq's log goes there too.
+        arguments: the other options.
+        largest: the longest text, which decides on the number of processes.
+        workers: most processes.
+    """
+    from fairseq import options
+    from fairseq_cli import preprocess
+
+    workers = min(workers, 1 + count_lines(largest) // _LINES_A_PROCESS)
+    arguments = [*arguments, "--destdir", str(output.relative_to(dest)), "--workers", str(workers)]
+    logger, handlers = preprocess.logger, list(preprocess.logger.handlers)
+    level, logger.propagate = logger.level, False  # its log goes to the file beside the data, not to the terminal
+    logger.setLevel(logging.INFO)
+    with _working_directory(dest):
+        try:
+            preprocess.main(options.get_preprocessing_parser().parse_args(arguments))
+        finally:
+            logger.propagate = True
+            logger.setLevel(level)
+            for handler in set(logger.handlers) - set(handlers):  # the log file of this run
+                logger.removeHandler(handler)
+                handler.close()
+
+
+def check_size(prefix: Path, text: Path) -> int:
+    """The number of sentences in a binarized file, which must be that of its text."""
+    from fairseq.data.indexed_dataset import MMapIndexedDataset
+
+    sentences, lines = len(MMapIndexedDataset(str(prefix))), count_lines(text)
+    if sentences != lines:
+        raise RuntimeError(f"fairseq-preprocess made {sentences} sentences of the {lines} lines of {text}")
+    return sentences
+
+
+def concatenate(texts: Sequence[Path], output: Path) -> None:
+    """Write several texts one after the other."""
+    with open(output, "wb") as file:
+        for text in texts:
+            with open(text, "rb") as part:
+                shutil.copyfileobj(part, file)
+
+
+def symbols(dictionary: Path) -> set[str]:
+    """The symbols of a dictionary file, without those that fairseq adds itself."""
+    return {line.rpartition(" ")[0] for line in text_lines(dictionary)}
+
+
+def unknown_share(text: Path, known: set[str]) -> float:
+    """The share of a text's tokens that are not in a dictionary."""
+    words = [word for line in text_lines(text) for word in line.split()]
+    return round(sum(word not in known for word in words) / len(words), 5)
+
+
+@contextlib.contextmanager
+def _working_directory(path: Path) -> Iterator[None]:
+    before = os.getcwd()
+    os.chdir(path)
+    try:
+        yield
+    finally:
+        os.chdir(before)

@@ -1,0 +1,158 @@
+"""Raw text, plain or gzip, read line by line."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import sys
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import IO, NamedTuple, cast
+
+from ..common.errors import UserError
+
+_BLOCK_LINES = 1000
+_BLOCK_BYTES = 1 << 20  # lines may have any length, but very long ones are not held in memory by the thousand
+
+
+class Survey(NamedTuple):
+    """What one reading of an input file tells before any work: its name, the SHA-256 of its text, its lines."""
+
+    file: str
+    sha256: str
+    lines: int
+
+
+class Rows(NamedTuple):
+    """Consecutive rows of a corpus, a row being a line of every side.
+
+    Attributes:
+        part: the index of the files that they come from.
+        first: the line number of the first row, from 1.
+        lines: the rows, without line ends.
+    """
+
+    part: int
+    first: int
+    lines: list[tuple[bytes, ...]]
+
+
+@contextmanager
+def open_text(path: Path) -> Iterator[IO[bytes]]:
+    """Open a plain or gzip file (its name ends in ``.gz``); iterating over it splits at newlines and nowhere else.
+
+    Raises:
+        UserError: the gzip file turns out to be damaged.
+    """
+    with cast(IO[bytes], gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb")) as file:
+        try:
+            yield file
+        except (EOFError, zlib.error, gzip.BadGzipFile):
+            raise UserError(f"{path}: damaged or incomplete gzip file; fetch it or make it again") from None
+
+
+@contextmanager
+def open_input(path: Path | None) -> Iterator[tuple[IO[bytes], str]]:
+    """The text of ``--input``, by default standard input, and its name for messages.
+
+    Raises:
+        UserError: there is no such file, or it is damaged.
+    """
+    if path is None:
+        yield sys.stdin.buffer, "standard input"
+        return
+    if not path.exists() or path.is_dir():
+        raise UserError(f"--input {path}: there is no such file")
+    with open_text(path) as file:
+        yield file, str(path)
+
+
+def survey(path: Path) -> Survey:
+    """Read a file once, to know before any work that it can be read, how many lines it has and whether it changed.
+
+    Raises:
+        UserError: it is missing, unreadable, damaged or empty, or has no line ends that could be trusted.
+    """
+    digest, newlines, returns, last = hashlib.sha256(), 0, 0, b"\n"
+    try:
+        with open_text(path) as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+                newlines += block.count(b"\n")
+                returns += block.count(b"\r")
+                last = block[-1:]
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from None
+    if not newlines and last == b"\n":
+        raise UserError(f"{path}: the file is empty; give one with a sentence a line")
+    if not newlines and returns > 1:
+        raise UserError(f"{path}: lines end in carriage returns alone; convert them to newlines, as by tr '\\r' '\\n'")
+    return Survey(str(path), digest.hexdigest(), newlines + (last != b"\n"))
+
+
+def survey_pair(source: Path, target: Path) -> tuple[Survey, Survey]:
+    """:func:`survey` of two files whose lines are translations of each other.
+
+    Raises:
+        UserError: as :func:`survey`, or they have different numbers of lines.
+    """
+    here, there = survey(source), survey(target)
+    if here.lines != there.lines:
+        raise UserError(
+            f"{source} has {here.lines:,} lines and {target} has {there.lines:,}: they are not translations of each "
+            "other line by line; give files of equal length"
+        )
+    return here, there
+
+
+def read_rows(parts: Sequence[Sequence[Path]]) -> Iterator[Rows]:
+    """The rows of a corpus in blocks of about a thousand lines or a megabyte.
+
+    Args:
+        parts: the corpus's pieces one after the other, each as its files, a file a side, of equal numbers of lines.
+    """
+    for index, files in enumerate(parts):
+        with ExitStack() as stack:
+            handles = [stack.enter_context(open_text(file)) for file in files]
+            block: list[tuple[bytes, ...]] = []
+            first, size = 1, 0
+            for row in zip(*handles, strict=True):
+                block.append(tuple(line.removesuffix(b"\n") for line in row))
+                size += sum(map(len, row))
+                if len(block) == _BLOCK_LINES or size > _BLOCK_BYTES:
+                    yield Rows(index, first, block)
+                    first, size, block = first + len(block), 0, []
+            if block:
+                yield Rows(index, first, block)
+
+
+def read_blocks(stream: IO[bytes], name: str, size: int) -> Iterator[tuple[int, list[str]]]:
+    r"""UTF-8 text in blocks of at most ``size`` lines: the number of the first line, from 1, and the lines.
+
+    Args:
+        stream: the text.
+        name: what messages call it.
+        size: lines of a block; fewer where they are very long.
+
+    Raises:
+        UserError: a line is not UTF-8; the lines before it have been yielded.
+    """
+    first, lines, held = 1, [], 0
+    for number, raw in enumerate(stream, start=1):
+        try:
+            lines.append(raw.removesuffix(b"\n").decode("utf-8"))
+        except UnicodeDecodeError as error:
+            if lines:
+                yield first, lines
+            raise UserError(
+                f"{name}: line {number}: is not UTF-8 (byte {error.start + 1} of the line); convert the text, "
+                "as by iconv -f latin1 -t utf-8"
+            ) from error
+        held += len(raw)
+        if len(lines) >= size or held > 4 * _BLOCK_BYTES:
+            yield first, lines
+            first, lines, held = number + 1, [], 0
+    if lines:
+        yield first, lines

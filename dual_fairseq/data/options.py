@@ -1,0 +1,305 @@
+"""The options of ``dual-fairseq preprocess``: their help, the values that follow from others, and what is refused."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..common.arguments import Parser
+from ..common.errors import UserError
+from ..common.options import add_languages, add_workers, whole_number
+from .segment import SUBWORDS
+
+DESCRIPTION = """\
+Make a pair's training data from plain text, a sentence a line: clean, tokenise, segment and binarize it.
+
+A PREFIX stands for two files, PREFIX.<source> and PREFIX.<target>, plain or with .gz at the end. Line i of one is the
+translation of line i of the other."""
+
+EPILOG = """\
+Bad lines: an empty side, not UTF-8, NUL or another control character, a word of over 1,000 characters, a word that
+fairseq reserves; in training text over-long lines and sides out of proportion as well. A line leaves both sides
+together. Windows line ends, byte order marks and Unicode line separators are repaired and counted. Files of unequal
+length are always refused.
+
+DEST gets:
+  dual/                      fairseq-preprocess's output for the pair, for both directions
+  lm/<lang>/                 the same for a language model, with the pair's dictionary of that language
+  bpe/codes.<lang>           BPE codes, for fairseq-interactive --bpe subword_nmt --bpe-codes
+  raw/<split>.<lang>         the text cleaned but not tokenised, line by line that of dual/: references for sacreBLEU;
+                             raw/<split>.dropped.tsv lists the dropped lines
+  tokenized/, segmented/     the text after tokenisation, and as the models' tokens
+  preprocess.json            a record: options, input files, counts, versions
+
+Started again, the command goes on after the last finished stage. If options or input files have changed since, it
+stops unless --overwrite is given."""
+
+OUTPUTS = ("raw", "tokenized", "bpe", "segmented", "dual", "lm")  # the folders that DEST gets
+BPE_SIZE = 8000
+WORDS, WORD_THRESHOLD = 30_000, 2  # of --subword word; words seen once become <unk>, or <unk> would not be trained
+
+# What --like settles: how text becomes tokens, and tokens numbers.
+LIKE = (
+    "tokenizer",
+    "lowercase",
+    "subword",
+    "bpe-size",
+    "joint-bpe",
+    "joined-dictionary",
+    "vocab-threshold",
+    "vocab-size",
+)
+
+
+def number(text: str) -> float:
+    """A type for argparse: a number that is not negative."""
+    if not re.fullmatch(r"[0-9]+\.?[0-9]*|\.[0-9]+", text):
+        raise argparse.ArgumentTypeError(f"give a number that is 0 or more, as 2.5, not '{text}'")
+    return float(text)
+
+
+def get_parser() -> Parser:
+    """The command's parser. None stands for an option that was not given and whose value follows from others."""
+    parser = Parser("preprocess", DESCRIPTION)
+    parser.epilog = EPILOG
+    add_languages(parser, required=True)
+    parser.add_argument(
+        "--train", required=True, action="append", metavar="PREFIX",
+        help="training text; may be given several times, all of it is used",
+    )  # fmt: skip
+    parser.add_argument("--valid", required=True, metavar="PREFIX", help="validation text")
+    parser.add_argument("--test", metavar="PREFIX", help="test text")
+    parser.add_argument("--dest", required=True, metavar="DEST", help="folder to make (see below)")
+    add_workers(parser)
+    parser.add_argument("--overwrite", action="store_true", help="make anew what other input or options made")
+    _add_token_options(parser)
+    _add_more_text(parser)
+    lines = parser.add_argument_group("bad lines (see below)")
+    lines.add_argument(
+        "--on-bad-line", choices=("drop", "refuse"), default="drop",
+        help="drop them and count them by reason, or stop at the first (default %(default)s)",
+    )  # fmt: skip
+    lines.add_argument(
+        "--max-length", type=whole_number(0), default=250, metavar="WORDS",
+        help="longest line of training and extra text, in words (default %(default)s; 0: any). Longer lines of valid "
+        "and test text are kept and counted",
+    )  # fmt: skip
+    lines.add_argument(
+        "--max-ratio", type=number, default=0.0, metavar="R",
+        help="most times longer one side of a training pair may be than the other, in words (default 0: any)",
+    )  # fmt: skip
+    return parser
+
+
+def _add_token_options(parser: Parser) -> None:
+    """How text becomes the models' tokens, and tokens numbers."""
+    words = parser.add_argument_group("tokenisation")
+    words.add_argument(
+        "--tokenizer", choices=("moses", "none"),
+        help="moses: Moses punctuation normalisation and tokenisation, by sacremoses; none: words are what white space "
+        "separates (default moses; none with --subword char)",
+    )  # fmt: skip
+    words.add_argument(
+        "--lowercase", action="store_true", default=None, help="lower-case everything, the references too"
+    )
+    tokens = parser.add_argument_group("the models' tokens")
+    tokens.add_argument(
+        "--subword", choices=tuple(SUBWORDS),
+        help="bpe: byte pair encoding, learned on the training text; char: each character is a token, a space is ▁; "
+        "word: the words themselves, rare ones as <unk> (default bpe)",
+    )  # fmt: skip
+    tokens.add_argument(
+        "--bpe-size", type=whole_number(0), metavar="N",
+        help=f"merges to learn (default {BPE_SIZE}); fewer, with a message, when no pair of symbols occurs twice any "
+        "more; 0: no BPE, for text that is in pieces already",
+    )  # fmt: skip
+    both = tokens.add_mutually_exclusive_group()
+    both.add_argument(
+        "--joint-bpe", action="store_true", default=None, help="learn both languages' BPE together (default)"
+    )
+    both.add_argument(
+        "--separate-bpe", dest="joint_bpe", action="store_false", default=None, help="learn it for each language apart"
+    )
+    dictionaries = parser.add_argument_group("dictionaries, made from the training text")
+    both = dictionaries.add_mutually_exclusive_group()
+    both.add_argument(
+        "--separate-dictionaries",
+        dest="joined_dictionary",
+        action="store_false",
+        default=None,
+        help="one a language (default)",
+    )
+    both.add_argument(
+        "--joined-dictionary", action="store_true", default=None,
+        help="one for both, as --share-all-embeddings needs it; not with --separate-bpe",
+    )  # fmt: skip
+    dictionaries.add_argument(
+        "--vocab-threshold", type=whole_number(0), metavar="N",
+        help="symbols seen fewer than N times in the training text become <unk> (default 0; 2 with --subword word, so "
+        "that <unk> is met in training)",
+    )  # fmt: skip
+    dictionaries.add_argument(
+        "--vocab-size", type=whole_number(0), metavar="N",
+        help="keep the N most frequent symbols, the others become <unk> (default 0: all; 30000 with --subword word)",
+    )  # fmt: skip
+
+
+def _add_more_text(parser: Parser) -> None:
+    like = parser.add_argument_group("more text for existing models")
+    like.add_argument(
+        "--like", metavar="FOLDER",
+        help="use the BPE and dictionaries of FOLDER, a DEST of these languages, and all that the options of the three "
+        "sections above say (leave them out): pairs and language models that were trained on FOLDER fit DEST, to be "
+        "trained further or evaluated on it",
+    )  # fmt: skip
+    mono = parser.add_argument_group("text for the language models")
+    for side in ("source", "target"):
+        mono.add_argument(
+            f"--extra-mono-{side}", action="append", default=[], metavar="FILE",
+            help=f"more text of the {side} language, plain or .gz, for its language model alone; may be given several "
+            "times. Sentences of the valid and test text are left out",
+        )  # fmt: skip
+    synthetic = parser.add_argument_group("pairs that models made, as dual-fairseq synthesize does")
+    synthetic.add_argument(
+        "--synthetic", action="append", default=[], metavar="PREFIX",
+        help="more training pairs; may be given several times. BPE, dictionaries and language models are made without "
+        "them, so that models trained on the same text without them fit DEST",
+    )  # fmt: skip
+    synthetic.add_argument(
+        "--upsample", type=whole_number(), default=1, metavar="N",
+        help="how many times the real pairs are in the training data (default %(default)s)",
+    )  # fmt: skip
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line with a value for every option.
+
+    Raises:
+        UserError: an option is wrong, or a file is missing: all that can be known without reading text.
+    """
+    options = get_parser().parse_args(arguments)
+    for language in (options.source_lang, options.target_lang):
+        if not re.fullmatch("[A-Za-z][A-Za-z0-9_]*", language):
+            raise UserError(f"language code '{language}': use letters, digits and _ only, as in de or zh_CN")
+    if options.source_lang == options.target_lang:
+        raise UserError(f"source and target language are both '{options.source_lang}'; give two, as in -s de -t en")
+    if options.upsample > 1 and not options.synthetic:
+        raise UserError(f"--upsample {options.upsample}: is for real text beside synthetic; give --synthetic too")
+    if options.like:
+        _take_over(options)
+    else:
+        _complete(options)
+    if options.joined_dictionary and options.bpe_size and not options.joint_bpe:
+        raise UserError("--joined-dictionary needs --joint-bpe; separate BPE makes no common symbols")
+    _check_files(options)
+    return options
+
+
+def _complete(options: argparse.Namespace) -> None:
+    """Give the options that were left out the values that ``--subword`` implies.
+
+    Raises:
+        UserError: an option of BPE goes with another kind.
+    """
+    options.subword = options.subword or "bpe"
+    options.lowercase, options.joined_dictionary = bool(options.lowercase), bool(options.joined_dictionary)
+    if options.subword != "bpe":
+        for flag, is_given in (
+            ("--bpe-size", options.bpe_size is not None),
+            ("--joint-bpe", options.joint_bpe is True),
+            ("--separate-bpe", options.joint_bpe is False),
+        ):
+            if is_given:
+                raise UserError(f"{flag} is for --subword bpe, not {options.subword}; leave it out")
+    words = options.subword == "word"
+    implied = {
+        "tokenizer": "none" if options.subword == "char" else "moses",
+        "vocab_threshold": WORD_THRESHOLD if words else 0,
+        "vocab_size": WORDS if words else 0,
+        **({"bpe_size": BPE_SIZE, "joint_bpe": True} if options.subword == "bpe" else {}),
+    }
+    for name, value in implied.items():
+        if getattr(options, name) is None:
+            setattr(options, name, value)
+
+
+def _take_over(options: argparse.Namespace) -> None:
+    """Give the options of LIKE the values that the folder ``--like`` was made with.
+
+    Raises:
+        UserError: this command has not made the folder, it is of other languages, or an option says otherwise.
+    """
+    like = Path(options.like)
+    try:
+        record = json.loads((like / "preprocess.json").read_text(encoding="utf-8"))
+        languages = {record["source"], record["target"]}
+        values = {name: record["options"][name] for name in LIKE}
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(f"--like {like}: not a folder that this command has finished; give the --dest of one") from None
+    if languages != {options.source_lang, options.target_lang}:
+        raise UserError(
+            f"--like {like}: is of {record['source']} and {record['target']}; "
+            f"give a folder of {options.source_lang} and {options.target_lang}"
+        )
+    if like.resolve() == Path(options.dest).resolve():
+        raise UserError(f"--like {like}: is --dest itself; give two folders")
+    for name, value in values.items():
+        asked = getattr(options, attribute := name.replace("-", "_"))
+        if asked is not None and asked != value:
+            there, here = (("off", "on")[v] if isinstance(v, bool) else v for v in (value, asked))
+            raise UserError(f"--like {like}: was made with another --{name} ({there}, not {here}); leave that out")
+        setattr(options, attribute, value)
+
+
+def _check_files(options: argparse.Namespace) -> None:
+    """Raises: UserError: a file of text is missing or unreadable, or DEST cannot be used."""
+    prefixes = [*options.train, *options.synthetic, options.valid, *([options.test] if options.test else [])]
+    files = []
+    for prefix in prefixes:
+        for language in (options.source_lang, options.target_lang):
+            files.append(find_side(prefix, language))
+            _check_file(files[-1])
+    for file in map(Path, (*options.extra_mono_source, *options.extra_mono_target)):
+        files.append(file)
+        _check_file(file)
+    dest = Path(options.dest)
+    if ":" in options.dest or "\n" in options.dest:
+        raise UserError(
+            f"--dest {options.dest!r}: fairseq cannot read a path with a colon or a line end in it; choose another"
+        )
+    if dest.exists() and not dest.is_dir():
+        raise UserError(f"--dest {dest}: not a directory; choose another")
+    for file in files:
+        if dest.resolve() in file.resolve().parents and file.resolve().relative_to(dest.resolve()).parts[0] in OUTPUTS:
+            raise UserError(f"{file}: is a file that this command writes to --dest {dest}; choose another --dest")
+    existing = next(folder for folder in (dest, *dest.resolve().parents) if folder.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        raise UserError(f"--dest {dest}: cannot be written; choose another or change its permissions")
+
+
+def _check_file(file: Path) -> None:
+    if not file.exists():
+        raise UserError(f"{file}: no such file")
+    if not file.is_file():
+        raise UserError(f"{file}: not a regular file")
+    if not os.access(file, os.R_OK):
+        raise UserError(f"{file}: no permission to read it")
+    if not file.stat().st_size:
+        raise UserError(f"{file}: the file is empty; give one with a sentence a line")
+
+
+def find_side(prefix: str, language: str) -> Path:
+    """PREFIX.LANGUAGE, or PREFIX.LANGUAGE.gz where only that exists.
+
+    Raises:
+        UserError: neither exists.
+    """
+    plain, packed = Path(f"{prefix}.{language}"), Path(f"{prefix}.{language}.gz")
+    for path in (plain, packed):
+        if path.exists():
+            return path
+    raise UserError(f"{plain}: no such file, nor {packed.name}; give the part of the name before .{language}")

@@ -1,0 +1,136 @@
+"""Work in stages, whose outputs appear when they are complete and are not made twice."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from ..common.errors import UserError
+from ..common.files import write_json
+from ..common.progress import say
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A step of the work.
+
+    Attributes:
+        name: what messages and its note call it.
+        outputs: the folders that it makes below DEST.
+        settings: the options and digests of inputs that it depends on, beyond those of the stages before it.
+        work: writes the outputs into the folder that is its argument; returns what is worth recording.
+    """
+
+    name: str
+    outputs: tuple[str, ...]
+    settings: dict[str, Any]
+    work: Callable[[Path], dict[str, Any]]
+
+
+@contextmanager
+def locked(dest: Path, outputs: Sequence[str]) -> Iterator[None]:
+    """Keep other runs away from DEST.
+
+    Args:
+        dest: the folder; made if it is missing.
+        outputs: the folders that all stages together make.
+
+    Raises:
+        UserError: another command made one of the outputs, or another run is at work.
+    """
+    notes = dest / ".stages"
+    existing = [name for name in outputs if (dest / name).exists()]
+    if existing and not notes.exists():
+        raise UserError(f"{dest}: holds {existing[0]}, not made by this command; choose another --dest")
+    notes.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(notes / "lock", timeout=0):
+            yield
+    except Timeout:
+        raise UserError(f"{dest}: another run is at work there; wait for it or choose another --dest") from None
+
+
+def run_stages(dest: Path, stages: Sequence[Stage], overwrite: bool, record: Path) -> dict[str, Any]:
+    """Do the stages that are not done, one after the other.
+
+    Args:
+        dest: the folder, :func:`locked`.
+        stages: each depends on those before it.
+        overwrite: do stages again whose settings have changed.
+        record: a file about the complete folder; removed before a stage is done.
+
+    Returns:
+        Stage → what its work returned.
+
+    Raises:
+        UserError: settings have changed, and ``overwrite`` is not set.
+    """
+    for leftover in dest.glob(".partial.*"):  # of a run that was killed
+        shutil.rmtree(leftover)
+    results = _finished(dest, stages, overwrite)
+    if len(results) < len(stages):
+        record.unlink(missing_ok=True)
+    for stage in stages:
+        if stage.name in results:
+            say(f"{stage.name}: done before")
+        else:
+            say(f"{stage.name}: started")
+            results[stage.name] = _do(dest, stage)
+    return results
+
+
+def _finished(dest: Path, stages: Sequence[Stage], overwrite: bool) -> dict[str, Any]:
+    """The results of the stages that need not be done; the notes of the others are removed."""
+    results: dict[str, Any] = {}
+    for number, stage in enumerate(stages):
+        if not _note(dest, stage).exists():
+            continue
+        note = json.loads(_note(dest, stage).read_text(encoding="utf-8"))
+        if changed := _differences(note["settings"], stage.settings):
+            if not overwrite:
+                raise UserError(
+                    f"{dest}: made with other input or options ({', '.join(changed)}); "
+                    "pass --overwrite to make it anew from there, or choose another --dest"
+                )
+        elif len(results) == number and all((dest / name).is_dir() for name in stage.outputs):
+            results[stage.name] = note["result"]
+    for stage in stages:
+        if stage.name not in results:
+            _note(dest, stage).unlink(missing_ok=True)
+    return results
+
+
+def _do(dest: Path, stage: Stage) -> dict[str, Any]:
+    partial = dest / Path(tempfile.mkdtemp(prefix=".partial.", dir=dest)).name
+    try:
+        for name in stage.outputs:
+            (partial / name).mkdir()
+        result = stage.work(partial)
+        for name in stage.outputs:
+            if (dest / name).exists():
+                shutil.rmtree(dest / name)
+            (partial / name).rename(dest / name)
+        write_json(_note(dest, stage), {"settings": stage.settings, "result": result})
+    except OSError as error:
+        reason = f"{error.filename or dest}: {error.strerror or error}"
+        raise UserError(f"{reason}; fix that, and the same command goes on with stage {stage.name}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return result
+
+
+def _note(dest: Path, stage: Stage) -> Path:
+    return dest / ".stages" / f"{stage.name}.json"
+
+
+def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    changed = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+    return [key if " " in key else f"--{key} {old.get(key)} -> {new.get(key)}" for key in changed]

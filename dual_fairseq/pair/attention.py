@@ -1,0 +1,153 @@
+"""Where a decoder looks while it translates: the attention of each target token to the source tokens."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from fairseq import utils
+from fairseq.dataclass.configs import GenerationConfig
+from fairseq.models import BaseFairseqModel
+
+from ..common.errors import UserError
+from ..data.lines import open_input, read_blocks
+from ..data.text import TextPipeline, indices
+from ..plugin.checkpoint import load_state
+from ..plugin.model import parameter_like
+from .load import find_checkpoint, load_pair, model_of_state
+from .translator import MAX_LEN_A, MAX_LEN_B
+
+logger = logging.getLogger(__name__)
+
+LONGEST = 200  # tokens; of more, nobody can read a picture
+
+
+@dataclass(frozen=True)
+class Attention:
+    """What a decoder looked at while it translated a sentence.
+
+    Args:
+        source: S tokens, with ``</s>``.
+        target: T tokens of the translation, with ``</s>``.
+        weights: (T, S), each row adding up to 1.
+    """
+
+    source: Sequence[str]
+    target: Sequence[str]
+    weights: np.ndarray
+
+
+def attention_of(model: BaseFairseqModel, task: Any, generator: Any, tokens: Sequence[str]) -> tuple[Attention, str]:
+    """Translate a sentence and see what the decoder looked at.
+
+    Args:
+        model: a pair, or a single model, in evaluation mode.
+        task: of the direction.
+        generator: that task's.
+        tokens: of the sentence, as the model knows them.
+
+    Returns:
+        (attention, tokens of the best translation joined by spaces, without ``</s>``).
+
+    Raises:
+        UserError: the arch has no attention, or its generator does not report it.
+    """
+    device = parameter_like(model).device
+    source = indices(tokens, task.source_dictionary)
+    sample = {"net_input": {"src_tokens": source[None], "src_lengths": torch.tensor([len(source)])}}
+    sample = utils.apply_to_sample(lambda tensor: tensor.to(device), sample)
+    best = task.inference_step(generator, [model], sample)[0][0]
+    weights = best.get("attention")
+    if weights is None or weights.numel() == 0:
+        raise UserError("the arch has no attention, or does not report it: there is nothing to draw")
+    dictionary, target = task.target_dictionary, best["tokens"].cpu()
+    eos = dictionary[dictionary.eos()]
+    return (
+        Attention([*tokens, eos], [dictionary[i] for i in target.tolist()], weights.float().cpu().numpy().T),
+        dictionary.string(target),
+    )
+
+
+def load_model(
+    checkpoint: Path, text: TextPipeline, source: str | None, target: str | None, device: str
+) -> tuple[BaseFairseqModel, Any]:
+    """A pair, or a single model of ``--task translation``, with the task of the direction.
+
+    Raises:
+        UserError: the checkpoint, its dictionaries or a language do not fit.
+    """
+    path = str(checkpoint)
+    state = load_state(path, "checkpoint")
+    cfg, options = state["cfg"].task, {"eval_bleu": False}
+    if cfg._name != "translation":
+        return load_pair(path, text.dictionaries, source, target, device, options, state)
+    for option, wanted, trained in (("-s", source, cfg.source_lang), ("-t", target, cfg.target_lang)):
+        if wanted not in (None, trained):
+            raise UserError(f"{option} {wanted}: {path} translates {cfg.source_lang} to {cfg.target_lang}")
+    return model_of_state(path, state, text.dictionaries, options, device)
+
+
+@dataclass(frozen=True)
+class Line:
+    """A translated line of text.
+
+    Attributes:
+        number: of the line, from 1.
+        direction: ``de-en``.
+        translation: raw text.
+        attention: what the decoder looked at.
+    """
+
+    number: int
+    direction: str
+    translation: str
+    attention: Attention
+
+
+def translate_with_attention(
+    run: str | Path,
+    source: str | None = None,
+    target: str | None = None,
+    text_file: Path | None = None,
+    limit: int = 20,
+    beam: int = 5,
+    dest: str | None = None,
+    cpu: bool = False,
+) -> Iterator[Line]:
+    """Translate the first lines of a text. A line of too many tokens and an empty one are left out, with a warning.
+
+    Args:
+        run: see :func:`~dual_fairseq.pair.load.find_checkpoint`; also a checkpoint of a single model.
+        source, target: the languages; one may be left out.
+        text_file: raw text, plain or gzip; None for standard input.
+        limit: how many lines to read.
+        beam: beam size.
+        dest: see :meth:`~dual_fairseq.data.text.TextPipeline.of_checkpoint`.
+        cpu: use no GPU even if there is one.
+
+    Raises:
+        UserError: there is no such file, model or direction, or the arch has no attention.
+    """
+    with open_input(text_file) as (stream, name):
+        checkpoint = find_checkpoint(run)
+        text = TextPipeline.of_checkpoint(checkpoint, dest)
+        device = "cuda" if torch.cuda.is_available() and not cpu else "cpu"
+        model, task = load_model(checkpoint, text, source, target, device)
+        source, target = task.cfg.source_lang, task.cfg.target_lang
+        # Not prepared for inference as fairseq-generate does it, which leaves attention out.
+        generator = task.build_generator([model], GenerationConfig(beam=beam, max_len_a=MAX_LEN_A, max_len_b=MAX_LEN_B))
+        longest = min(LONGEST, int(min(task.max_positions()[0], model.max_positions()[0])) - 1)
+        for number, (line,) in islice(read_blocks(stream, name, 1), limit):
+            tokens = text.encode(line, source).split()
+            if not tokens or len(tokens) > longest:
+                reason = f"{len(tokens)} tokens, over {longest}" if tokens else "empty"
+                logger.warning("line %d: %s; not drawn", number, reason)
+                continue
+            attention, translation = attention_of(model, task, generator, tokens)
+            yield Line(number, f"{source}-{target}", text.decode(translation, target), attention)

@@ -1,0 +1,84 @@
+"""The table that ``dual-fairseq score`` writes and ``dual-fairseq filter`` reads: a line for each sentence pair."""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from ..common.errors import UserError
+from ..data.lines import open_text, survey
+
+CONDITIONALS = ("log_p_y_given_x", "log_p_x_given_y")
+LOG_PROBS = (*CONDITIONALS, "log_p_x", "log_p_y")
+COUNTS = ("tokens_x", "tokens_y", "unknown_x", "unknown_y")
+COLUMNS = ("line", *COUNTS, *LOG_PROBS, "gap", *(f"{name}_per_token" for name in (*LOG_PROBS, "gap")), "note")
+
+
+def write_head(file: IO[bytes]) -> None:
+    """Write the first line, the names of the columns."""
+    file.write("\t".join(COLUMNS).encode() + b"\n")
+
+
+def write_rows(file: IO[bytes], first: int, columns: Mapping[str, np.ndarray]) -> None:
+    """Write a block of the table.
+
+    Args:
+        file: the table.
+        first: the line number of the block's first pair.
+        columns: (N,) each, all of ``COLUMNS`` but the line number; NaN makes an empty cell.
+    """
+    count = len(columns["note"])
+    cells: list[list[str]] = []
+    for name in COLUMNS:
+        if name == "line":
+            cells.append([str(line) for line in range(first, first + count)])
+        elif name == "note":
+            cells.append(columns[name].tolist())
+        else:
+            digits = 0 if name in COUNTS else 5 if name.endswith("_per_token") else 4
+            cells.append([f"{value:.{digits}f}" if math.isfinite(value) else "" for value in columns[name].tolist()])
+    file.writelines(("\t".join(row) + "\n").encode() for row in zip(*cells, strict=True))
+
+
+def read_scores(path: Path) -> dict[str, np.ndarray]:
+    """Read a table of scores.
+
+    Returns:
+        ``line`` (N,) int64, the log-probabilities and token counts, (N,) float64 each, NaN for an empty cell.
+
+    Raises:
+        UserError: it is not such a table, or is damaged.
+    """
+    wanted = ("line", "tokens_x", "tokens_y", *LOG_PROBS)
+    values = {name: array("d") for name in wanted}
+    survey(path)  # refuses what cannot be read
+    try:
+        with open_text(path) as file:
+            head = file.readline().decode("utf-8", "replace").rstrip("\r\n").split("\t")
+            if missing := [name for name in wanted if name not in head]:
+                raise UserError(
+                    f"{path}: its first line names no column {missing[0]}; give a table of dual-fairseq score"
+                )
+            positions = [(head.index(name), values[name]) for name in wanted]
+            for number, raw in enumerate(file, start=2):
+                cells = raw.rstrip(b"\r\n").split(b"\t")
+                if len(cells) != len(head):
+                    raise UserError(f"{path}: line {number} has {len(cells)} cells, the first line {len(head)}")
+                for index, column in positions:
+                    column.append(float(cells[index]) if cells[index] else math.nan)
+    except ValueError as error:
+        raise UserError(f"{path}: line {number}: {error}") from error
+    columns = {name: np.array(column) for name, column in values.items()}
+    if not len(columns["line"]):
+        raise UserError(f"{path}: holds no scores")
+    if not np.array_equal(np.sort(columns["line"]), np.arange(1, len(columns["line"]) + 1)):
+        raise UserError(f"{path}: its lines are not numbered 1 to {len(columns['line']):,}; give the whole table")
+    order = np.argsort(columns["line"])  # another program may have sorted it
+    columns = {name: column[order] for name, column in columns.items()}
+    columns["line"] = columns["line"].astype(np.int64)
+    return columns

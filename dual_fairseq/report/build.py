@@ -1,0 +1,118 @@
+"""What a report on one run or on several holds: scores, pictures, examples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..common.errors import UserError
+from ..pair.significance import TRIALS
+from . import pictures
+from .examples import examples
+from .page import Examples, Figures, Paragraph, Part, Scores, Section, stage_table
+from .runs import Run, System, arrow, choose_split, systems
+from .scores import Row, baseline_of, score_rows
+
+
+@dataclass
+class Options:
+    """What a report is to hold.
+
+    Args:
+        split: see :func:`~dual_fairseq.report.runs.choose_split`.
+        examples: sentences a direction.
+        scatter: score sentence pairs with each stage's checkpoint and the language models.
+        pairs: at most so many of them.
+        data: see :func:`~dual_fairseq.report.gaps.score_run`.
+        cpu: use no GPU even if there is one.
+        limits: direction → a validation NLL (bits a token) to draw as the limit.
+    """
+
+    split: str | None = None
+    examples: int = 6
+    scatter: bool = True
+    pairs: int = 1000
+    data: Path | None = None
+    cpu: bool = False
+    limits: Mapping[str, float] = field(default_factory=dict)
+
+
+def build(runs: Sequence[Run], options: Options) -> tuple[list[Row], list[Section]]:
+    """The report on some runs, as far as they have got.
+
+    Returns:
+        The rows of the table of scores, and the sections of the page.
+    """
+    split = choose_split(runs, options.split)
+    shown = systems(runs)
+    directions = list(dict.fromkeys(d for run in runs for d in run.directions))
+    rows, notes = score_rows(shown, split)
+    missing = [f"{s.name} was not evaluated on '{split}'." for s in shown if split not in s.stage.evaluations]
+    scores: list[Part] = []
+    if rows:
+        baseline = baseline_of(shown, split)
+        scores = [Scores(rows), _explanation(split, baseline.name if baseline else "")]
+    curves = _figures(pictures.curves(shown, directions, options.limits))
+    sections = [
+        Section("Scores", [*scores, *_notes([*missing, *notes])]),
+        Section("Training", [*(curves or _notes(["No validation was logged yet."])), stage_table(shown)]),
+        Section("The duality gap", _gap_parts(runs, shown, split, options)),
+    ]
+    for direction in directions:
+        if chosen := examples(shown, split, direction, options.examples):
+            sections.append(Section(f"Translations, {arrow(direction)}", [Examples(chosen)]))
+    return rows, [section for section in sections if section.parts]
+
+
+def _explanation(split: str, baseline: str) -> Paragraph:
+    return Paragraph(
+        f"Scores of the split '{split}', each system at its best validation. ± is half of the 95 % interval "
+        f"(bootstrap). p is that of sacreBLEU's paired approximate randomisation (two-sided, {TRIALS:,} trials) "
+        f"against {baseline}: how likely a difference as large would be if it were by chance which system translated "
+        "which sentence. It says nothing about other training seeds. Bold: p < 0.05. NLL is in bits a target token; "
+        "|gap| in nats a sentence pair.",
+        "note",
+    )
+
+
+def _notes(texts: Sequence[str]) -> list[Paragraph]:
+    return [Paragraph(text, "note") for text in texts]
+
+
+def _figures(drawn: Sequence[pictures.Picture], small: bool = False) -> list[Figures]:
+    return [Figures(drawn, small)] if drawn else []
+
+
+def _gap_parts(runs: Sequence[Run], shown: Sequence[System], split: str, options: Options) -> list[Part]:
+    scored, notes = _scored(runs, shown, split, options)
+    return [
+        Paragraph(
+            "The gap of a sentence pair is [log P(x) + log P(y|x)] − [log P(y) + log P(x|y)]. Both sums are ways "
+            "to log P(x, y), so models that agree have gap 0. In a scatter they are equal on the diagonal."
+        ),
+        *(_figures(pictures.gap_curves(shown)) or _notes(["No gap was logged: no dual training, or λ is still 0."])),
+        *_figures(pictures.scatters(scored, shown), small=True),
+        *_figures(pictures.gap_histogram(scored, shown)),
+        *_notes(notes),
+    ]
+
+
+def _scored(runs: Sequence[Run], shown: Sequence[System], split: str, options: Options):
+    """System name → (system, scores), and why some are missing."""
+    if not options.scatter:
+        return {}, ["The scatter of sentence pairs was left out (--no-scatter)."]
+    from .gaps import score_run
+
+    scored, notes = {}, []
+    for run in runs:
+        try:
+            stages = score_run(run, split, options.pairs, options.data, options.cpu)
+        except UserError as error:
+            reason = str(error).removeprefix("dual_fairseq: error: ")
+            notes.append(f"{run.name}: no scatter of sentence pairs, because {reason}.")
+            continue
+        for system in shown:
+            if system.run is run and system.stage.key in stages:
+                scored[system.name] = (system, stages[system.stage.key])
+    return scored, notes

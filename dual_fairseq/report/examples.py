@@ -1,0 +1,106 @@
+"""Translations side by side: sentences that the systems translate differently, and the words in which they differ."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import string
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from markupsafe import Markup
+
+from .runs import System
+
+# Signs that are words of their own, and scripts that are written without spaces.
+_SIGNS = re.escape(string.punctuation) + "„“”‚‘’«»‹›–—…¿¡。、，！？；：「」（）"
+_UNSPACED = "\u0e00-\u0e7f\u1000-\u109f\u3040-\u30ff\u3400-\u9fff"
+_WORD = re.compile(rf"\s*(?:[{_UNSPACED}]|[^\s{_SIGNS}{_UNSPACED}]+|[{_SIGNS}])")
+
+
+@dataclass
+class Example:
+    """A sentence, its reference, and its translation by each system."""
+
+    source: str
+    reference: str
+    translations: dict[str, str]
+
+    def marked(self) -> dict[str, Markup]:
+        """The translations with marks (see :func:`marked`) against those of the first system."""
+        first = next(iter(self.translations.values()))
+        return {name: marked(text, self.reference, first) for name, text in self.translations.items()}
+
+
+def examples(systems: Sequence[System], split: str, direction: str, count: int) -> list[Example]:
+    """Sentences that the systems translate differently, at even distances in the text.
+
+    A system whose texts are gone, or are of another test text than the first one's, is left out.
+    """
+    source: list[str] | None = None
+    reference: list[str] | None = None
+    columns: dict[str, list[str]] = {}
+    for system in systems:
+        evaluation = system.stage.evaluations.get(split)
+        if evaluation is None:
+            continue
+        texts = [evaluation.lines(direction, kind) for kind in ("src", "ref", "hyp")]
+        if any(text is None for text in texts) or len({len(text or ()) for text in texts}) > 1:
+            continue
+        if reference is None:
+            source, reference = texts[0], texts[1]
+        if texts[1] == reference:
+            columns[system.name] = texts[2] or []
+    differing = [i for i, lines in enumerate(zip(*columns.values(), strict=True)) if len(set(lines)) > 1]
+    if not differing or source is None or reference is None:
+        return []
+    chosen = np.unique(np.linspace(0, len(differing) - 1, min(count, len(differing))).round().astype(int))
+    return [
+        Example(source[i], reference[i], {name: lines[i] for name, lines in columns.items()})
+        for i in (differing[int(c)] for c in chosen)
+    ]
+
+
+def words(text: str) -> list[str]:
+    """Words and signs, each with the white space before it; joined they are the text, but for trailing space."""
+    return _WORD.findall(text)
+
+
+def marked(text: str, reference: str, first: str) -> Markup:
+    """A translation as HTML: ``<mark>`` where it differs from the reference, ``<ins>``, ``<del>`` where from ``first``.
+
+    Args:
+        text, reference, first: plain sentences. ``first`` is another system's translation of the same source.
+    """
+    tokens = words(text)
+    plain = [token.strip() for token in tokens]
+    foreign = [True] * len(tokens)
+    for _, start, size in _matches([w.strip() for w in words(reference)], plain):
+        foreign[start : start + size] = [False] * size
+    new, dropped = [True] * len(tokens), {}
+    before = words(first)
+    previous = (0, 0)
+    for there, here, size in _matches([w.strip() for w in before], plain):
+        new[here : here + size] = [False] * size
+        if here == previous[1] and there > previous[0]:  # words gone, none in their place
+            dropped[here] = before[previous[0] : there]
+        previous = (there + size, here + size)
+    parts = []
+    for index in range(len(tokens) + 1):
+        parts += [Markup("{}<del>{}</del>").format(*_apart(word)) for word in dropped.get(index, ())]
+        if index < len(tokens):
+            space, word = _apart(tokens[index])
+            shown = Markup("<mark>{}</mark>" if foreign[index] else "{}").format(word)
+            parts.append(Markup("{}<ins>{}</ins>" if new[index] else "{}{}").format(space, shown))
+    return Markup("").join(parts)
+
+
+def _apart(token: str) -> tuple[str, str]:
+    word = token.lstrip()
+    return token[: len(token) - len(word)], word
+
+
+def _matches(a: list[str], b: list[str]) -> list[difflib.Match]:
+    """Ends with an empty match at both ends, as difflib has it."""
+    return difflib.SequenceMatcher(a=a, b=b, autojunk=False).get_matching_blocks()

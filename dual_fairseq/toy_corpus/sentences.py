@@ -1,0 +1,26 @@
+"""Sentences as people write them, and the words and marks that the grammar knows."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+
+def tokenize(sentence: str) -> list[str]:
+    """Splits a sentence into words and the marks ``. , ?``."""
+    return re.findall(r"[^\s.,?]+|[.,?]", sentence)
+
+
+def render(tokens: Sequence[str]) -> str:
+    """Joins words and marks into a written sentence with an upper-case start."""
+    text = re.sub(r" ([.,?])", r"\1", " ".join(tokens))
+    return text[:1].upper() + text[1:]
+
+
+def readings(sentence: str) -> list[list[str]]:
+    """The token sequences that are written like this: the first word may owe its upper case to its place."""
+    tokens = tokenize(sentence)
+    if not tokens or render(tokens) != sentence or not sentence[0].isupper():
+        return []
+    lowered = tokens[0][0].lower() + tokens[0][1:]
+    return [tokens, [lowered, *tokens[1:]]]
