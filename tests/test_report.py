@@ -144,7 +144,7 @@ def test_refusals(run, tmp_path):
     for arguments, message in (
         ([tmp_path / "absent"], "there is no such folder"),
         ([tmp_path / "empty"], "holds none of the stages warmup, mle, dual"),
-        ([tmp_path / "data"], "is the data of scripts/preprocess.sh; give the run"),
+        ([tmp_path / "data"], "is the data of dual-fairseq preprocess; give the run"),
         ([run, run], "named twice"),
         ([run, "--split", "dev"], "no stage was evaluated on it, only on test"),
         ([run, "-o", tmp_path / "absent" / "x.html"], "there is no folder"),

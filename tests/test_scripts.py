@@ -58,7 +58,7 @@ def refused(done: subprocess.CompletedProcess[str]) -> str:
 
 @pytest.fixture(scope="module")
 def dest(corpus, tmp_path_factory) -> Path:
-    """What scripts/preprocess.sh leaves, under a name that asks for careful quoting."""
+    """What dual-fairseq preprocess leaves, under a name that asks for careful quoting."""
     folder = tmp_path_factory.mktemp("scripts") / "a $(touch pwned) b"
     return preprocessed(corpus, folder, "moses")
 

@@ -341,7 +341,7 @@ def test_an_arch_without_a_single_table_is_refused(corpus, vectors):
 
 @pytest.fixture
 def dest(corpus, tmp_path) -> Path:
-    """What scripts/preprocess.sh leaves, with more text of the source language."""
+    """What dual-fairseq preprocess leaves, with more text of the source language."""
     folder = preprocessed(corpus, tmp_path / "a $(touch pwned) b", "none")
     shutil.copytree(corpus / "text", folder / "segmented")
     (folder / "segmented" / f"mono.{SOURCE}").write_text("s1 s2 more\n" * 20)
@@ -430,7 +430,7 @@ def test_without_gensim_one_line_tells_how_to_have_it(dest, monkeypatch):
 
 def test_vectors_of_text_that_is_not_there_are_refused(dest, trained):
     shutil.rmtree(dest / "segmented")
-    with pytest.raises(UserError, match=r"segmented/train.xx: there is no such file; run scripts/preprocess.sh"):
+    with pytest.raises(UserError, match=r"segmented/train.xx: there is no such file; run dual-fairseq preprocess"):
         main(["vectors", str(dest)])
 
 

@@ -69,7 +69,7 @@ def score_run(
         run: its language models are those in ``RUN/lm``, else those recorded in its checkpoints.
         split: of the binarized data.
         pairs: at most so many, taken at even distances.
-        data: the folder of ``scripts/preprocess.sh`` or its ``dual``; default: the one recorded in the checkpoints.
+        data: the folder of ``dual-fairseq preprocess`` or its ``dual``; default: the one recorded in the checkpoints.
         cpu: use no GPU even if there is one.
 
     Returns:
