@@ -372,9 +372,7 @@ def test_an_average_publishes_nothing_of_this_machine(hostile_options, tmp_path,
     assert b"hunter2" not in content and b"oc.env" not in content
 
 
-def test_validation_takes_numbers_and_language_models_and_makes_nothing(
-    corpus, trained_pair, tmp_path, monkeypatch, caplog
-):
+def test_validation_takes_numbers_and_language_models_and_makes_nothing(corpus, trained_pair, tmp_path):
     (tmp_path / "module").mkdir()
     (tmp_path / "module" / "__init__.py").write_text(f"import os; os.mkdir({str(tmp_path / 'imported')!r})")
     folders = {name: str(tmp_path / name) for name in ("lm_score_cache", "results_path", "save_dir")}
@@ -389,9 +387,9 @@ def test_validation_takes_numbers_and_language_models_and_makes_nothing(
         },
         checkpoint={"save_dir": folders["save_dir"]},
     )
-    enter("validate", corpus, bad, tmp_path, monkeypatch)
-    assert "gap_abs" in caplog.text
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.pt", "module", "resumed", "text"]
+    run = conftest.fairseq("validate", corpus / "dual", *PAIR, "--batch-size", 8, "--path", bad)
+    assert "gap_abs" in run.output and "| dual_lambda 0.02" in run.output
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.pt", "module"]
     assert os.listdir(tmp_path / "module") == ["__init__.py"]
 
 
