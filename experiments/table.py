@@ -52,7 +52,7 @@ class Result:
 
 
 def result_of(work: Path, folder: Path, row: Row, direction: str) -> Result:
-    """What scripts/evaluate.sh left, and the same translations with the tuned length penalty."""
+    """What dual-fairseq evaluate left, and the same translations with the tuned length penalty."""
     from dual_fairseq.common.files import read_lines
     from dual_fairseq.data.tokenizer import detokenize
     from dual_fairseq.pair.evaluate import score

@@ -47,7 +47,7 @@ def worse(lines: list[str], every: int) -> list[str]:
 
 
 def evaluated(stage, hypotheses: list[str], references: list[str] = REFERENCES, split: str = "test", **more) -> None:
-    """What scripts/evaluate.sh leaves in a stage."""
+    """What dual-fairseq evaluate leaves in a stage."""
     folder = stage / "eval" / split
     folder.mkdir(parents=True)
     result: dict[str, object] = dict(more)

@@ -18,7 +18,7 @@ from ..common.options import add_device
 from .devices import Device, find_device
 from .jobs import PACKAGE, check, locked, run, say, show, step
 from .progress import SentenceDisplay
-from .stages import digest, failure, is_whole, option_lines
+from .stages import digest, failure, is_whole, option_lines, refuse_colon
 
 HELP = """\
 Translate a split in both directions with one checkpoint of a pair, and score the result.
@@ -123,6 +123,7 @@ class Evaluation:
             if not file.is_file():
                 raise UserError(f"{file}: there is no such language model")
         self.data = data = Data.from_folder(options.dest)
+        refuse_colon(options.dest)
         self.splits = [options.split, *([options.tune_split] if options.dual_inference else [])]
         self.lms = dict(zip(data.languages, given, strict=True)) if given else self._own_language_models()
         for split in self.splits:

@@ -16,7 +16,7 @@ from . import jobs
 from .devices import Device, find_device
 from .jobs import ask, locked, say, step
 from .presets import LANGUAGE_MODELS, SIZES
-from .stages import Stage, digest
+from .stages import Stage, digest, refuse_colon
 
 HELP = """\
 Train the language model of one language, for dual training.
@@ -88,8 +88,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
                 f"{options.data / name} not found: give a language's folder that dual-fairseq preprocess wrote, "
                 "DEST/lm/<language>"
             )
-    if ":" in str(options.data):
-        raise UserError(f"fairseq takes ':' in a data path for a separator: rename {options.data}")
+    refuse_colon(options.data)
     if options.arch != "rnn":
         for option, value in (("--cell", options.cell), ("--running-text", options.running_text)):
             if value:
