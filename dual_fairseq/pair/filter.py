@@ -28,6 +28,7 @@ import numpy as np
 from ..common.arguments import Parser
 from ..common.errors import UserError
 from ..common.files import check_output, whole_file
+from ..common.options import finite_number
 from ..common.progress import say
 from ..data.lines import read_rows, survey
 from .score_table import LOG_PROBS, read_scores
@@ -163,8 +164,10 @@ def get_parser() -> Parser:
         help="what decides about a pair, see below (default %(default)s)",
     )
     how = parser.add_mutually_exclusive_group(required=True)
-    how.add_argument("--keep", type=float, metavar="SHARE", help="the share of all lines to keep, e.g. 0.8")
-    how.add_argument("--threshold", type=float, metavar="VALUE", help="keep pairs whose value is this good or better")
+    how.add_argument("--keep", type=finite_number, metavar="SHARE", help="the share of all lines to keep, e.g. 0.8")
+    how.add_argument(
+        "--threshold", type=finite_number, metavar="VALUE", help="keep pairs whose value is this good or better"
+    )
     parser.add_argument(
         "--dropped", type=Path, metavar="FILE", help="also write what was dropped: line, value, source, target"
     )

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -240,6 +241,8 @@ class DualTranslator:
         for name, value in (("beam", beam), ("nbest", nbest), ("max_tokens", max_tokens)):
             if value < 1:
                 raise UserError(f"{name} {value}: give a whole number above 0")
+        if lenpen is not None and not math.isfinite(lenpen):
+            raise UserError(f"lenpen {lenpen}: give a finite number")
         if nbest > beam:
             raise UserError(f"nbest {nbest}: needs a beam of that size, not {beam}")
         source, target = self.direction(source, target)

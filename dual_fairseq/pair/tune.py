@@ -22,7 +22,7 @@ from ..common.arguments import Parser
 from ..common.bleu import bleu_counts, bleu_metric, bleu_of_counts
 from ..common.errors import UserError
 from ..common.files import check_output, read_lines, write_json, write_text
-from ..common.options import add_languages
+from ..common.options import add_languages, finite_number
 from ..common.progress import Progress
 from ..common.tables import aligned
 from ..data.tokenizer import detokenize
@@ -258,7 +258,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         help="how the list is tokenised, which is undone (default %(default)s)",
     )  # fmt: skip
     parser.add_argument(
-        "--lenpen", type=float, default=1.0, metavar="X",
+        "--lenpen", type=finite_number, default=1.0, metavar="X",
         help="length penalty of plain generation and of the α form (default 1)",
     )  # fmt: skip
     parser.add_argument(

@@ -51,7 +51,7 @@ class Priors:
         """See before any training that λ > 0 has what it needs. With a warm ``--lm-score-cache`` no LM is loaded.
 
         Raises:
-            UserError: as :meth:`models`, or the cache directory cannot be used.
+            UserError: as :meth:`models`.
         """
         if self.cfg.lm_score_cache:
             self.files()

@@ -13,15 +13,15 @@ Either is divided by |y|^lenpen, as fairseq divides the log P(y|x) of its beam s
 
 from __future__ import annotations
 
-import json
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
 
 from ..common.errors import UserError
+from ..common.records import check_shape, read_record
 
 # log P(y|x), log P(x|y), log P(y), log P(x), |y|: the columns of every array of components
 COMPONENTS = ("forward", "reverse", "lm", "source_lm", "length")
@@ -103,14 +103,19 @@ def read_choice(given: str | float | os.PathLike[str]) -> Choice:
         return Choice(weights)
     except ValueError:
         pass
+    if not (path := Path(str(given))).exists():
+        raise UserError(f"{given}: is no number, and there is no such file; dual-fairseq evaluate writes one")
+    wrong, fix = "is not the weights.json of dual-fairseq tune", "give α from 0 to 1, or such a file"
+    tuned = read_record(path, {"best": str, "target_lang?": (None, str)}, fix, wrong)
+    names = {field.name: float for field in fields(Weights)}
+    row = tuned.get(tuned["best"])
     try:
-        tuned = json.loads(Path(str(given)).read_text(encoding="utf-8"))
-        row = tuned[tuned["best"]]
-        return Choice(Weights(**row["weights"]), float(row["lenpen"]), tuned.get("target_lang"))
-    except FileNotFoundError as error:
-        raise UserError(f"{given}: is no number, and there is no such file; see scripts/evaluate.sh") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{given}: is not the weights.json of dual-fairseq tune ({error})") from error
+        check_shape(row, {"weights": names, "lenpen": float}, tuned["best"])
+    except ValueError as error:
+        raise UserError(f"{given}: {wrong} ({error}); {fix}") from error
+    if unknown := row["weights"].keys() - names:
+        raise UserError(f"{given}: {wrong} (there is no weight of {', '.join(sorted(unknown))}); {fix}")
+    return Choice(Weights(**row["weights"]), float(row["lenpen"]), tuned.get("target_lang"))
 
 
 def component_line(number: int, components: np.ndarray) -> str:

@@ -15,6 +15,7 @@ from fairseq.tasks.translation import EVAL_BLEU_ORDER, TranslationConfig
 
 from ..common import bleu
 from ..common.errors import UserError
+from ..common.records import check_shape, parse_json
 
 
 def detokenize_as_target(cfg: TranslationConfig) -> None:
@@ -24,9 +25,12 @@ def detokenize_as_target(cfg: TranslationConfig) -> None:
         UserError: ``--eval-bleu-detok-args`` is no JSON.
     """
     try:
-        args = json.loads(cfg.eval_bleu_detok_args or "{}")
-    except json.JSONDecodeError as error:
-        raise UserError(f"--eval-bleu-detok-args {cfg.eval_bleu_detok_args}: is no JSON ({error})") from error
+        args = parse_json(cfg.eval_bleu_detok_args or "{}")
+        check_shape(args, {})
+    except ValueError as error:
+        raise UserError(
+            f"--eval-bleu-detok-args {cfg.eval_bleu_detok_args}: {error}; give a JSON record, as '{{}}'"
+        ) from error
     cfg.eval_bleu_detok_args = json.dumps({"source_lang": cfg.source_lang, "target_lang": cfg.target_lang, **args})
 
 

@@ -24,10 +24,10 @@ from ..common.files import CannotWrite, whole_file
 from ..common.progress import Progress, say
 from ..pair.load import load_pair
 from ..pair.probabilities import Advance, conditional_log_probs, prior_log_probs
-from ..plugin.checkpoint import load_state
+from ..plugin.checkpoint import load_dictionary, load_state
 from ..plugin.language_model import FrozenLanguageModel, load_language_model
 from ..plugin.model import direction_name
-from ..plugin.score_cache import cache_key
+from ..plugin.score_cache import cache_key, load_scores
 from .runs import Run
 
 PAIRS = 1000
@@ -146,7 +146,7 @@ def _sides(
         lm = own if own.is_file() else elsewhere
         if lm is None:
             raise UserError(f"the language model of {language} ({recorded or 'none was used'}) is missing")
-        dictionary = Dictionary.load(str(data / f"dict.{language}.txt"))
+        dictionary = load_dictionary(data / f"dict.{language}.txt")
         text = data_utils.load_indexed_dataset(f"{prefix}.{language}", dictionary)
         chosen = np.unique(np.linspace(0, len(text) - 1, min(len(text), pairs)).round().astype(int))
         sides.append(_Side(language, dictionary, [text[int(i)] for i in chosen], lm))
@@ -163,7 +163,7 @@ def _find(recorded: str, save_dir: str, stage_folder: Path) -> Path | None:
 
 def _cached(path: Path, title: str, total: int, compute: Callable[[Advance], np.ndarray]) -> np.ndarray:
     if path.is_file():
-        return np.load(path, allow_pickle=False)
+        return load_scores(path, (2, total // 2), "remove it, and it will be computed again")
     if not sys.stderr.isatty():
         say(f"Scoring {total // 2:,} sentence pairs, {title}")
     with Progress(f"Scoring, {title}", total) as progress:

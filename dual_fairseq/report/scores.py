@@ -126,9 +126,8 @@ def _compare(
         else:
             notes.append(f"{name}: its test text is not that of {baseline.name}, so it is not compared.")
     # the signature names the tokenizer that the score was computed with
-    signature = dict(
-        part.split(":", 1) for part in rows[baseline.name].scores.get("bleu_signature", "").split("|") if part
-    )
+    parts = (rows[baseline.name].scores.get("bleu_signature") or "").split("|")
+    signature = dict(part.split(":", 1) for part in parts if ":" in part)
     metrics = {"BLEU": bleu_metric(direction.rpartition("-")[2], signature.get("tok")), "CHRF": CHRF()}
     print(f"Significance tests, {arrow(direction)}: {len(named)} systems", file=sys.stderr, flush=True)
     for name, tests in paired_test(named[0], named[1:], references, metrics, trials, INTERVAL_SAMPLES).items():
