@@ -15,6 +15,7 @@ from fairseq.logging import metrics
 from fairseq.tasks.language_modeling import LanguageModelingTask
 
 from dual_fairseq.common.errors import UserError
+from dual_fairseq.plugin import output_layer
 from dual_fairseq.plugin.criterion import DualCrossEntropyCriterion
 from dual_fairseq.plugin.dataset import DualLanguagePairDataset
 from dual_fairseq.plugin.language_model import FrozenLanguageModel
@@ -207,6 +208,19 @@ def test_what_is_logged_of_a_batch(setting, sentence_avg):
         rel=1e-2, abs=6e-4,
     )  # fmt: skip
     assert DualCrossEntropyCriterion.logging_outputs_can_be_summed()
+
+
+def test_padding_counts_nothing_whatever_an_arch_says_of_it(setting, monkeypatch):
+    batch, criterion = setting.batch(), setting.criterion()
+    expected, _, _ = criterion(setting.model, batch, reduce=False)
+    monkeypatch.setattr(output_layer, "find_output_layer", lambda _: None)  # which gives 0 at padding
+    each, _, _ = criterion(setting.model, batch, reduce=False)
+    torch.testing.assert_close(each, expected, rtol=1e-4, atol=1e-3)
+
+
+def test_the_share_of_negative_weights_goes_by_the_lambda_of_the_gap_s_direction(setting):
+    sums = setting.criterion()._gap_sums(torch.tensor([5.0, 6.0, -5.0]), {FORWARD: 0.3, REVERSE: 0.02})
+    assert sums["neg_weight_sum"] == 2
 
 
 def test_without_lambda_there_is_no_gap_and_no_language_model_is_asked(setting, monkeypatch):
