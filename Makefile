@@ -8,7 +8,7 @@ VENV := $(CURDIR)/.venv/bin
 # Processes that run tests, one thread each.
 JOBS ?= 2
 PYTEST := OMP_NUM_THREADS=1 "$(VENV)/python" -m pytest -n $(JOBS) --dist loadfile
-SHELL_SCRIPTS := $(wildcard scripts/*.sh scripts/*/*.sh) .ci/run
+SHELL_SCRIPTS := $(wildcard scripts/*.sh) .ci/run
 
 help: ## this list
 	@echo 'Targets (each does all the set-up it needs into .venv):'

@@ -43,6 +43,7 @@ class Command:
 
 COMMANDS = {
     "preprocess": Command("data.preprocess", "clean, tokenise, segment and binarize parallel text", False, True),
+    "corpus": Command("data.corpora", "a public corpus (multi30k, wmt16) to training data", False, True),
     "train-lm": Command("pipeline.train_lm", "train the language model of one language", False, True),
     "train": Command("pipeline.train", "train a pair: language models, warm start, dual training", False, True),
     "evaluate": Command("pipeline.evaluate", "translate a split in both directions and score it", False, True),
@@ -50,7 +51,7 @@ COMMANDS = {
     "translate": Command("pair.translate", "translate raw text, line by line"),
     "score": Command("pair.score", "log-probabilities and duality gap of parallel text"),
     "filter": Command("pair.filter", "keep the best pairs of scored parallel text", False),
-    "tune": Command("pair.tune", "tune the weights of dual inference on n-best lists"),
+    "tune": Command("pair.tune", "tune the weights of dual inference on n-best lists", False),
     "export": Command("pair.export", "write one direction as a plain fairseq checkpoint"),
     "import": Command("pair.import_pair", "make a pair of two plain fairseq checkpoints"),
     "average": Command("pair.average", "average the weights of several checkpoints"),

@@ -2,7 +2,7 @@
 
     python experiments/baseline.py experiments/recipes/multi30k-3k.toml WORK --seeds 1 --jobs 2 [--from FOLDER] [--cpu]
 
-A variant has other options of train_dual.sh or of preprocess.sh. The test text is not used. WORK gets
+A variant has other options of dual-fairseq train or preprocess. The test text is not used. WORK gets
 RECIPE-baseline.md; WORK/baseline/VARIANT (or WORK/PART/baseline/VARIANT) gets the runs. The recipe's own warm start is
 that of run.py. The same command continues where it was stopped.
 """

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from recipe import Recipe, Row
-from runner import ROOT, Job, Runner
+from runner import DUAL_FAIRSEQ, Job, Runner
 
 
 @dataclass
@@ -21,7 +21,7 @@ class Plan:
         recipe: of what.
         work: gets data, language models and runs.
         runner: runs the commands.
-        folder: from which the corpus's recipe script takes what it would fetch.
+        folder: from which dual-fairseq corpus takes what it would fetch.
     """
 
     recipe: Recipe
@@ -31,7 +31,7 @@ class Plan:
 
     @property
     def whole(self) -> Path:
-        """The folder of scripts/preprocess.sh that the language models are trained on."""
+        """The folder of dual-fairseq preprocess that the language models are trained on."""
         return self.work / "data"
 
     @property
@@ -60,10 +60,10 @@ class Plan:
                 jobs += self.row_jobs(row, recipe.home(row, seed), seed)
         return jobs
 
-    def script(self, name: str, after: Sequence[str], script: str, *arguments: object) -> Job:
-        """A call of one of ``scripts/``."""
-        command = [str(ROOT / "scripts" / script), *self.runner.machine, *map(str, arguments)]
-        return Job(name, lambda: self.runner(name, command), list(after))
+    def command(self, name: str, after: Sequence[str], command: str, *arguments: object) -> Job:
+        """A call of a command of dual-fairseq that trains or translates."""
+        words = [*DUAL_FAIRSEQ, command, *self.runner.machine, *map(str, arguments)]
+        return Job(name, lambda: self.runner(name, words), list(after))
 
     def corpus_jobs(self) -> list[Job]:
         jobs = [Job("corpus", lambda: self.make_corpus("corpus", self.recipe.corpus, self.whole))]
@@ -73,18 +73,18 @@ class Plan:
         return jobs
 
     def make_corpus(self, name: str, commands: Sequence[str], data: Path, *more: object) -> None:
-        """Run these of the recipe's commands, with ``more`` options of scripts/preprocess.sh."""
+        """Run these of the recipe's commands, with ``more`` options of dual-fairseq preprocess."""
         places = {"data": data, "text": self.work / "text", "whole": self.whole}
         quoted = {key: shlex.quote(str(place)) for key, place in places.items()}
         for command in commands:
             words = shlex.split(command.format(**quoted))
-            if words[0].startswith("scripts/recipes/"):
-                if "--" not in words:  # behind it are options of preprocess.sh
+            if words[:2] == ["dual-fairseq", "corpus"]:
+                if "--" not in words:  # behind it are options of dual-fairseq preprocess
                     words.append("--")
                 cut = words.index("--")  # the last --from counts
                 words[cut:cut] = ["--from", str(self.folder.resolve())] if self.folder else []
-            words[0] = sys.executable if words[0] == "python" else str(ROOT / words[0])
-            self.runner(name, [*words, *map(str, more)])
+            program = {"python": [sys.executable], "dual-fairseq": DUAL_FAIRSEQ}.get(words[0], words[:1])
+            self.runner(name, [*program, *words[1:], *map(str, more)])
 
     def language_model_jobs(self) -> list[Job]:
         jobs = []
@@ -97,7 +97,7 @@ class Plan:
                     jobs.append(Job(waits[0], lambda side=side: parallel_text(*side), ["corpus"]))
                 options = shlex.split(settings["options"])
                 folder = self.work / "lm" / name / language
-                jobs.append(self.script(f"lm/{name}/{language}", waits, "train_lm.sh", of_language, folder, *options))
+                jobs.append(self.command(f"lm/{name}/{language}", waits, "train-lm", of_language, folder, *options))
         return jobs
 
     def language_models(self, name: str) -> list[object]:
@@ -116,9 +116,9 @@ class Plan:
     def warm_start_job(
         self, name: str, after: Sequence[str], data: Path, folder: Path, seed: int, more: Sequence[str] = ()
     ) -> Job:
-        """The training of a warm start into ``folder``, with ``more`` options of train_dual.sh."""
+        """The training of a warm start into ``folder``, with ``more`` options of dual-fairseq train."""
         options = joined(self.pair_options(seed), shlex.split(self.recipe.warmup_options), more)
-        return self.script(name, after, "train_dual.sh", data, folder, "--warmup-only", *options)
+        return self.command(name, after, "train", data, folder, "--warmup-only", *options)
 
     def pair_options(self, seed: int) -> list[str]:
         return ["--seed", str(seed), "--no-eval", *shlex.split(self.recipe.pair_options)]
@@ -131,7 +131,7 @@ class Plan:
             name, waits = f"{home}/synthetic-{made}", [f"{home}/warmup/test"]
             options = [*self.language_models(self.recipe.first_language_models), *shlex.split(settings["options"])]
             start = self.warm_start(home)
-            jobs.append(self.script(name, waits, "synthesize.sh", self.data, start, prefix, *options))
+            jobs.append(self.command(name, waits, "synthesize", self.data, start, prefix, *options))
             more = ("--synthetic", prefix, "--upsample", settings.get("upsample", 1))
             of_it = (f"{home}/data-{made}", self.corpus[1][-1:], place, *more)
             jobs.append(Job(of_it[0], lambda of_it=of_it: self.make_corpus(*of_it), [name]))
@@ -155,14 +155,14 @@ class Plan:
             options = joined(
                 self.pair_options(seed), shlex.split(self.recipe.continued_options), shlex.split(row.options)
             )
-            training = self.script(name, waits, "train_dual.sh", of_row, folder, *given, *init, *options)
+            training = self.command(name, waits, "train", of_row, folder, *given, *init, *options)
         best = folder / row.stage / "checkpoint_best.pt"
         evaluation = [of_row, best, *given, "--dual-inference", "--beam", self.recipe.beam]
-        return [training, self.script(f"{name}/test", [name, *trained], "evaluate.sh", *evaluation)]
+        return [training, self.command(f"{name}/test", [name, *trained], "evaluate", *evaluation)]
 
 
 def joined(*parts: Sequence[str]) -> list[str]:
-    """Options of train_dual.sh put together: what is meant for fairseq-train, behind each part's ``--``, comes last."""
+    """Options of dual-fairseq train put together: those for fairseq-train, behind each part's ``--``, come last."""
     front: list[str] = []
     back: list[str] = []
     for options in parts:

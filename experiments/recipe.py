@@ -23,11 +23,11 @@ class Row:
     Args:
         id: its folder, in WORK/seed-N or WORK/PART/seed-N.
         name: in the table.
-        options: of scripts/train_dual.sh.
+        options: of dual-fairseq train.
         language_models: which of the recipe's.
         synthetic: which of the recipe's synthetic text is in its training data.
         baseline: whether the others are compared with it.
-        stage: of train_dual.sh, which is evaluated.
+        stage: of dual-fairseq train, which is evaluated.
     """
 
     id: str
@@ -46,8 +46,8 @@ class Variant:
     Args:
         id: its folder, in WORK/baseline or WORK/PART/baseline.
         name: in the table.
-        options: of scripts/train_dual.sh.
-        preprocess: options of scripts/preprocess.sh.
+        options: of dual-fairseq train.
+        preprocess: options of dual-fairseq preprocess.
     """
 
     id: str
@@ -66,13 +66,13 @@ class Recipe:
     Args:
         title: of the table.
         corpus: commands that make the data, of the repository or ``python -m``; ``{data}`` stands for the folder of
-            scripts/preprocess.sh, ``{text}`` for one for raw text.
-        language_models: name → options of scripts/train_lm.sh and ``text``, "all" or "parallel".
-        pair_options: of scripts/train_dual.sh, for the warm start and all rows.
+            dual-fairseq preprocess, ``{text}`` for one for raw text.
+        language_models: name → options of dual-fairseq train-lm and ``text``, "all" or "parallel".
+        pair_options: of dual-fairseq train, for the warm start and all rows.
         warmup_options, continued_options: for the one and for the others.
         rows: the first is the warm start itself.
-        synthetic: name → options of scripts/synthesize.sh, by which each warm start makes some, and ``upsample``, of
-            scripts/preprocess.sh.
+        synthetic: name → options of dual-fairseq synthesize, by which each warm start makes some, and ``upsample``, of
+            dual-fairseq preprocess.
         comparisons: of two rows' ids each, beside those with the baseline.
         variants: other warm starts, by which its own was chosen.
         part, part_corpus: a folder in WORK, and commands that make another corpus there (``{whole}`` stands for the
@@ -163,7 +163,7 @@ class Recipe:
         return list(dict.fromkeys(work / self.home(row, seed) / row.id for seed in seeds))
 
     def data(self, work: Path) -> Path:
-        """The folder of scripts/preprocess.sh that the pairs are trained on."""
+        """The folder of dual-fairseq preprocess that the pairs are trained on."""
         return work / self.part / "data"
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 
 ROOT = Path(__file__).resolve().parent.parent
+DUAL_FAIRSEQ = [sys.executable, "-m", "dual_fairseq"]  # of this repository: it is the working directory
 
 
 @dataclass

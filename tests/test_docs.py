@@ -6,7 +6,6 @@ import argparse
 import importlib.util
 import re
 import shlex
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import fields
@@ -18,17 +17,11 @@ from fairseq import options
 from fairseq.tasks.translation import TranslationConfig
 
 from dual_fairseq import __main__ as command_line
+from dual_fairseq.data.corpora import multi30k_parser, wmt16_parser
 from dual_fairseq.plugin.criterion import DualCrossEntropyConfig
 from dual_fairseq.plugin.task import DualTranslationConfig
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "experiments").rglob("*.md"))]
-# Commands whose options are still those of a script, or checked by one.
-PENDING = {
-    "preprocess": "preprocess.sh",
-    "vectors": "train_vectors.sh",
-    "corpus multi30k": "recipes/multi30k.sh",
-    "corpus wmt16": "recipes/wmt16-de-en.sh",
-}
 FAIRSEQ = {
     "fairseq-train": options.get_training_parser,
     "fairseq-generate": options.get_generation_parser,
@@ -123,13 +116,12 @@ def check(words: list[str], whole: bool) -> None:
     elif first == "dual-fairseq":
         if not own or own[0].isupper():
             return
-        command = " ".join(own[:2]) if own[0] == "corpus" else own[0]
         if theirs and own[0] in ("train", "train-lm"):
             check(["fairseq-train", "data", *OF_THE_PLUGIN, *theirs], whole)
-        if command in PENDING:
-            parser = argparse.ArgumentParser()
-            parser._option_string_actions = dict.fromkeys(options_of(PENDING[command]))
-            whole = False
+        if own[0] == "corpus" and len(own) > 1 and not own[1].startswith("-"):
+            parser, own = {"multi30k": multi30k_parser, "wmt16": wmt16_parser}[own[1]](), own[2:]
+            if theirs:
+                check(["dual-fairseq", "preprocess", *theirs], whole=False)
         else:
             parser = parser_of(lambda: command_line.main([own[0]]))
             own = own[1:]
@@ -155,12 +147,6 @@ def script(path: str) -> Callable[[], object]:
         patch.setitem(sys.modules, file.stem, module)
         spec.loader.exec_module(module)
     return module.main
-
-
-def options_of(name: str) -> set[str]:
-    """Those that a shell script's help names."""
-    help = subprocess.run(["bash", ROOT / "scripts" / name, "--help"], capture_output=True, text=True, check=True)
-    return set(re.findall(r"(?<![\w-])--?[a-z][\w-]*", help.stdout))
 
 
 def problems(text: str, capsys: pytest.CaptureFixture[str]) -> list[str]:

@@ -27,7 +27,7 @@ RECIPE = '''
 title = "small"
 corpus = [
     "python -m dual_fairseq toy-corpus {text} --train 300 --valid 40 --test 60 --mono 300 --seed 1",
-    """scripts/preprocess.sh -s de -t en --train {text}/train --valid {text}/valid --test {text}/test --bpe-size 300
+    """dual-fairseq preprocess -s de -t en --train {text}/train --valid {text}/valid --test {text}/test --bpe-size 300
        --extra-mono-source {text}/mono.de --extra-mono-target {text}/mono.en --dest {data}""",
 ]
 pair_options = "--size tiny --max-tokens 1024 --lr-warmup 20 -- --weight-decay 0.001"
@@ -126,7 +126,7 @@ def test_a_recipe_that_is_none_is_refused_in_a_line(recipe, change, complaint):
 
 def test_a_part_has_its_own_pairs_and_the_language_models_of_the_whole(recipe, tmp_path, monkeypatch):
     part = tmp_path / "part.toml"
-    command = "scripts/recipes/multi30k.sh {data} --from {whole} -- --like {whole}"
+    command = "dual-fairseq corpus multi30k {data} --from {whole} -- --like {whole}"
     own = f'base = "small.toml"\npart = "few"\npart_corpus = ["{command}"]\n'
     part.write_text(own)
     ran: dict[str, list[str]] = {}
@@ -144,11 +144,11 @@ def test_a_part_has_its_own_pairs_and_the_language_models_of_the_whole(recipe, t
     assert jobs["few/corpus"].after == ["corpus"] and jobs["few/seed-1/warmup"].after == ["few/corpus"]
     whole = str(work / "data")
     given = ["--from", whole, "--from", str(tmp_path), "--", "--like", whole]
-    assert ran["few/corpus"][1:] == [str(work / "few/data"), *given]
-    assert ran["lm/all/de"][1:3] == [str(work / "data/lm/de"), str(work / "lm/all/de")]
-    assert ran["few/seed-1/mle"][1:3] == [str(work / "few/data"), str(work / "few/seed-1/mle")]
+    assert ran["few/corpus"][5:] == [str(work / "few/data"), *given]
+    assert ran["lm/all/de"][4:6] == [str(work / "data/lm/de"), str(work / "lm/all/de")]
+    assert ran["few/seed-1/mle"][4:6] == [str(work / "few/data"), str(work / "few/seed-1/mle")]
     assert str(work / "lm/all/de/checkpoint_best.pt") in ran["few/seed-1/mle"]
-    assert ran["few/seed-1/dual"][1] == str(work / "few/seed-1/data-captions")
+    assert ran["few/seed-1/dual"][4] == str(work / "few/seed-1/data-captions")
     assert ran["few/seed-1/data-captions"][-4:-2] == ["--synthetic", str(work / "few/seed-1/synthetic-captions")]
     assert [job.name for job in baseline.jobs_of(plan, [1])] == ["corpus", "few/corpus", "few/seed-1/warmup"]
     for old, new, complaint in (
@@ -191,11 +191,11 @@ def test_variants_of_the_warm_start_differ_from_it_in_what_they_say(recipe, tmp_
     assert [job.after for job in jobs if job.name == "baseline/short/seed-2"] == [["baseline/short/data"]]
     own, drier, short = (ran[name] for name in ("seed-2/warmup", "baseline/drier/seed-2", "baseline/short/seed-2"))
     work = tmp_path / "work"
-    assert own[2:5] == [str(work / "data"), str(work / "seed-2/warmup"), "--warmup-only"]
+    assert own[4:8] == ["--cpu", str(work / "data"), str(work / "seed-2/warmup"), "--warmup-only"]
     dashes = own.index("--")
     folder = str(work / "baseline/drier/seed-2")
-    assert drier == [*own[:3], folder, *own[4:dashes], "--dropout", "0.4", *own[dashes:], "--clip-norm", "2"]
-    assert short == [*own[:2], str(work / "baseline/short/data"), str(work / "baseline/short/seed-2"), *own[4:]]
+    assert drier == [*own[:6], folder, *own[7:dashes], "--dropout", "0.4", *own[dashes:], "--clip-norm", "2"]
+    assert short == [*own[:5], str(work / "baseline/short/data"), str(work / "baseline/short/seed-2"), *own[7:]]
     assert ran["baseline/short/data"][-2:] == ["--bpe-size", "100"]
     assert ran["baseline/short/data"].count("--bpe-size") == 2  # the last one counts
 
@@ -242,17 +242,17 @@ def test_what_is_meant_for_fairseq_stays_behind_the_dashes(recipe, tmp_path, mon
         and front[front.index("--dual-lambda") + 1] == "0.01"
     )
     assert str(tmp_path / "work/lm/parallel/de/checkpoint_best.pt") in front
-    # options that all rows have end with some for fairseq: a row's own are train_dual.sh's all the same
+    # options that all rows have end with some for fairseq: a row's own are those of dual-fairseq train all the same
     jobs["seed-2/mle"].run()
     front = ran[1][: ran[1].index("--")]
     assert front[front.index("--dual-lambda") + 1] == "0"
 
 
 @pytest.mark.parametrize("end", ["", " -- --bpe-size 300"])
-def test_translated_text_goes_to_preprocessing_through_a_recipe_script_too(recipe, tmp_path, monkeypatch, end):
-    of_script = f'corpus = ["scripts/recipes/multi30k.sh {{data}} --mono{end}"]\n'
+def test_translated_text_goes_to_preprocessing_through_a_public_corpus_too(recipe, tmp_path, monkeypatch, end):
+    of_corpus = f'corpus = ["dual-fairseq corpus multi30k {{data}} --mono{end}"]\n'
     text = recipe.read_text()
-    recipe.write_text(text[: text.index("corpus")] + of_script + text[text.index("pair_options") :])
+    recipe.write_text(text[: text.index("corpus")] + of_corpus + text[text.index("pair_options") :])
     ran: list[list[str]] = []
     monkeypatch.setattr(running.Runner, "__call__", lambda self, name, command: ran.append(list(command)))
     commands(recipe, tmp_path)["seed-1/data-captions"].run()
@@ -473,7 +473,7 @@ def test_a_small_experiment_gives_a_table_and_goes_on_where_it_was_stopped(recip
     # A part of the corpus has pairs of its own, and what was trained on the whole fits them.
     part = tmp_path / "part.toml"
     part.write_text(
-        'base = "small.toml"\ntitle = "part"\nonly = ["mle"]\npart = "few"\npart_corpus = ["""scripts/preprocess.sh '
+        'base = "small.toml"\ntitle = "part"\nonly = ["mle"]\npart = "few"\npart_corpus = ["""dual-fairseq preprocess '
         "-s de -t en --train {text}/valid --valid {text}/valid --test {text}/test --dest {data} --like {whole}"
         '"""]\n'
     )

@@ -32,7 +32,7 @@ from dual_fairseq.pair.import_pair import import_pair
 from dual_fairseq.pair.load import load_pair
 from dual_fairseq.pipeline import config
 from dual_fairseq.plugin.checkpoint import load_dictionary, load_state
-from dual_fairseq.plugin.dual_inference import read_choice
+from dual_fairseq.plugin.ranking import read_choice
 from dual_fairseq.plugin.score_cache import read_scores as read_cache
 from dual_fairseq.plugin.task import DualTranslationTask
 from dual_fairseq.plugin.validation_bleu import detokenize_as_target

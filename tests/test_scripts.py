@@ -19,6 +19,7 @@ import torch
 from conftest import ROOT, SOURCE, TARGET, TINY, preprocessed
 
 from dual_fairseq.__main__ import COMMANDS
+from dual_fairseq.data import options as preprocess_options
 
 SCRIPTS = ROOT / "scripts"
 TINY_LM = shlex.split("--size tiny --max-tokens 300 --lr-warmup 5 --cpu --max-epoch")
@@ -57,12 +58,15 @@ def refused(done: subprocess.CompletedProcess[str]) -> str:
 
 @pytest.fixture(scope="module")
 def dest(corpus, tmp_path_factory) -> Path:
-    """What scripts/preprocess.sh leaves, under a name that asks for careful quoting."""
+    """What dual-fairseq preprocess leaves, under a name that asks for careful quoting."""
     folder = tmp_path_factory.mktemp("scripts") / "a $(touch pwned) b"
     return preprocessed(corpus, folder, "moses")
 
 
-@pytest.mark.parametrize("name", [name for name in COMMANDS if COMMANDS[name].module.startswith("pipeline.")])
+QUICK = ["preprocess", "corpus", *(name for name in COMMANDS if COMMANDS[name].module.startswith("pipeline."))]
+
+
+@pytest.mark.parametrize("name", QUICK)
 def test_help_explains_every_option_and_loads_no_torch(name):
     """That is what makes it quick."""
     code = "import sys, dual_fairseq.__main__ as m\n"
@@ -71,7 +75,8 @@ def test_help_explains_every_option_and_loads_no_torch(name):
     done = subprocess.run([sys.executable, "-c", code, name, "--help"], capture_output=True, text=True, env=ENVIRONMENT)
     text, _, loaded = done.stdout.rpartition("loaded")
     assert (done.returncode, done.stderr, loaded) == (0, "", "\n")
-    parser = importlib.import_module(f"dual_fairseq.{COMMANDS[name].module}").get_parser()
+    module = importlib.import_module(f"dual_fairseq.{COMMANDS[name].module}")
+    parser = (preprocess_options if name == "preprocess" else module).get_parser()
     assert all(action.help or action.dest.startswith("lm_") for action in parser._actions)
     known = {option for action in parser._actions for option in action.option_strings}
     assert known <= set(re.findall(r"(?<![\w-])--?[a-z][a-z0-9-]*", text))

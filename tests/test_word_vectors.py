@@ -336,14 +336,12 @@ def test_an_arch_without_a_single_table_is_refused(corpus, vectors):
         start_from_vectors(dict(pair.models.items()), languages, [file])
 
 
-# --- scripts/train_vectors.sh
-
-SCRIPT = ROOT / "scripts" / "train_vectors.sh"
+# --- dual-fairseq vectors
 
 
 @pytest.fixture
 def dest(corpus, tmp_path) -> Path:
-    """What scripts/preprocess.sh leaves, with more text of the source language."""
+    """What dual-fairseq preprocess leaves, with more text of the source language."""
     folder = preprocessed(corpus, tmp_path / "a $(touch pwned) b", "none")
     shutil.copytree(corpus / "text", folder / "segmented")
     (folder / "segmented" / f"mono.{SOURCE}").write_text("s1 s2 more\n" * 20)
@@ -351,8 +349,9 @@ def dest(corpus, tmp_path) -> Path:
 
 
 def script(*arguments: object) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    return subprocess.run([SCRIPT, *map(str, arguments)], capture_output=True, text=True, env=environment, timeout=300)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "dual_fairseq", "vectors", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
 
 
 class Trained:
@@ -431,33 +430,31 @@ def test_without_gensim_one_line_tells_how_to_have_it(dest, monkeypatch):
 
 def test_vectors_of_text_that_is_not_there_are_refused(dest, trained):
     shutil.rmtree(dest / "segmented")
-    with pytest.raises(UserError, match=r"segmented/train.xx: there is no such file; run scripts/preprocess.sh"):
+    with pytest.raises(UserError, match=r"segmented/train.xx: there is no such file; run dual-fairseq preprocess"):
         main(["vectors", str(dest)])
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "give the folder of preprocess.sh"),
-        (("/nowhere",), "/nowhere/preprocess.json not found: give the folder that scripts/preprocess.sh wrote"),
-        (("/nowhere", "--dim", "0"), "--dim takes a whole number above 0, not '0'"),
-        (("/nowhere", "--epochs=many"), "--epochs takes a whole number above 0, not 'many'"),
-        (("/nowhere", "--norm", "-1"), "--norm takes a number that is 0 or more, not '-1'"),
-        (("/nowhere", "--window"), "option --window needs a value"),
+        ((), "the following arguments are required: DEST"),
+        (("/nowhere",), "/nowhere/preprocess.json: No such file or directory; give the folder that dual-fairseq"),
+        (("/nowhere", "--dim", "0"), "--dim: give a whole number of at least 1, not '0'"),
+        (("/nowhere", "--epochs=many"), "--epochs: give a whole number of at least 1, not 'many'"),
+        (("/nowhere", "--norm", "-1"), "--norm: give a number that is 0 or more, as 2.5, not '-1'"),
+        (("/nowhere", "--window"), "--window: expected one argument"),
         (("/nowhere", "--cbow"), "unknown option --cbow"),
+        (("/nowhere", "--min-coun", "2"), "unknown option --min-coun; did you mean --min-count?"),
     ],
 )
-def test_bad_options_of_the_script_are_refused_in_one_line(arguments, message):
-    done = script(*arguments)
-    assert done.returncode == 1
-    assert done.stderr.startswith("train_vectors.sh: error: ") and done.stderr.count("\n") == 1
-    assert message in done.stderr
+def test_bad_options_are_refused_in_one_line(arguments, message):
+    with pytest.raises(UserError) as refusal:
+        main(["vectors", *arguments])
+    assert message in str(refusal.value) and "\n" not in str(refusal.value)
 
 
-def test_the_script_s_help_names_every_option():
-    known = {option for action in train_vectors.get_parser()._actions for option in action.option_strings}
-    shown = script("--help").stdout
-    assert known and all(re.search(rf"^  .*{re.escape(option)}\b", shown, re.MULTILINE) for option in known)
+def test_help_explains_every_option():
+    assert all(action.help for action in train_vectors.get_parser()._actions)
 
 
 def test_gensim_trains_vectors(dest):

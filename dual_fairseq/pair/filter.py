@@ -119,7 +119,7 @@ def choose(goodness: np.ndarray, keep: float | None = None, threshold: float | N
     Args:
         goodness: (N,) the larger the better; NaN is never kept.
         keep: the share of all N pairs to keep (fewer where not so many have a value); of equals the first.
-        threshold: instead, keep what is at least this good.
+        threshold: instead, keep the pairs that are at least this good.
 
     Returns:
         (N,) bool.

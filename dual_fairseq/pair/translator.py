@@ -21,16 +21,16 @@ from typing import Any
 import numpy as np
 import torch
 from fairseq import tasks, utils
-from fairseq.data import LanguagePairDataset
+from fairseq.data import Dictionary, LanguagePairDataset
 from fairseq.dataclass.configs import GenerationConfig
 from torch import Tensor
 
 from ..common.errors import UserError
 from ..data.segment import SEPARATOR
 from ..data.text import TextPipeline, indices, looks_foreign
-from ..plugin.dual_inference import read_choice
 from ..plugin.log_probs import length_sorted_batches
 from ..plugin.model import DualModel, parameter_like
+from ..plugin.ranking import read_choice
 from ..plugin.task import DualTranslationTask
 from .load import find_checkpoint, load_pair
 
@@ -85,7 +85,7 @@ class DualTranslator:
         self._tasks[self.languages[::-1]].priors.for_inference = task.priors.for_inference  # loaded once
         self._generators: dict[str, tuple[Any, Any]] = {}  # target language → what its last one was made for, and it
         self._lenpen: dict[tuple[str, str], float] = {}  # of tuned weights
-        self._warned: set[tuple[str, str]] = set()  # directions whose text looks foreign
+        self._warned: set[str] = set()  # source languages whose text looks foreign
         for pair in self.pairs:
             # without BeamableMM (of fconv), which binds a model to one beam size
             pair.prepare_for_inference_(SimpleNamespace(generation=GenerationConfig(no_beamable_mm=True)))
@@ -254,26 +254,7 @@ class DualTranslator:
         )
         limit = int(min(task.max_positions()[0], *(pair.max_positions()[0] for pair in self.pairs))) - 1  # </s>
 
-        pieces: list[Tensor] = []
-        text_of: list[int] = []  # piece → text
-        left: list[int] = []  # pieces of each text that are not translated yet
-        for number, text in enumerate(texts):
-            tokens = self.text.encode(text, source).split()
-            parts = _pieces(tokens, limit, self.text.subword.space) if tokens else []
-            if len(parts) > 1:
-                logger.warning(
-                    "line %d: %s tokens, over the %s that this model takes; translated in %d pieces",
-                    first + number, f"{len(tokens):,}", f"{limit:,}", len(parts),
-                )  # fmt: skip
-            pieces += [indices(part, task.source_dictionary) for part in parts]
-            text_of += [number] * len(parts)
-            left.append(len(parts))
-        if (source, target) not in self._warned and looks_foreign(pieces, task.source_dictionary):
-            self._warned.add((source, target))  # once for a file
-            logger.warning(
-                "lines %d to %d: most tokens are unknown to the models; is the text %s?",
-                first, first + len(left) - 1, source,
-            )  # fmt: skip
+        pieces, text_of, left = self._cut(texts, source, task.source_dictionary, limit, first)
         advance(left.count(0))
 
         translated: list[list[tuple[str, float]]] = [[] for _ in pieces]
@@ -286,6 +267,36 @@ class DualTranslator:
         for number, hypotheses in zip(text_of, translated, strict=True):
             results[number].append(hypotheses)
         return [self._joined(parts, target) for parts in results]
+
+    def _cut(
+        self, texts: Iterable[str], source: str, dictionary: Dictionary, limit: int, first: int
+    ) -> tuple[list[Tensor], list[int], list[int]]:
+        """Texts as token indices, over-long ones in several pieces, with warnings.
+
+        Returns:
+            The pieces; of each piece the number of its text; of each text how many pieces it has.
+        """
+        pieces: list[Tensor] = []
+        text_of: list[int] = []
+        counts: list[int] = []
+        for number, text in enumerate(texts):
+            tokens = self.text.encode(text, source).split()
+            parts = _pieces(tokens, limit, self.text.subword.space) if tokens else []
+            if len(parts) > 1:
+                logger.warning(
+                    "line %d: %s tokens, over the %s that this model takes; translated in %d pieces",
+                    first + number, f"{len(tokens):,}", f"{limit:,}", len(parts),
+                )  # fmt: skip
+            pieces += [indices(part, dictionary) for part in parts]
+            text_of += [number] * len(parts)
+            counts.append(len(parts))
+        if source not in self._warned and looks_foreign(pieces, dictionary):
+            self._warned.add(source)  # once for a file
+            logger.warning(
+                "lines %d to %d: most tokens are unknown to the models; is the text %s?",
+                first, first + len(counts) - 1, source,
+            )  # fmt: skip
+        return pieces, text_of, counts
 
     def _build_generator(self, task: DualTranslationTask, options: dict[str, Any]) -> Any:
         made_for, generator = self._generators.get(task.cfg.target_lang, (None, None))

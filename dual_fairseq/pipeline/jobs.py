@@ -122,11 +122,12 @@ def run(
     with ExitStack() as stack:
         file = stack.enter_context(open(output, "ab")) if output else None
         log = stack.enter_context(open(output, "rb")) if output else None
+        if log is not None:
+            log.seek(0, os.SEEK_END)
         try:
             with held_back():
                 process = _start([first, *command[1:]], file, errors if file else None)
             if log is not None and see is not None:
-                log.seek(0, os.SEEK_END)
                 _follow(process, log, see)
             return process.wait()
         except BaseException:

@@ -40,7 +40,7 @@ def read_checkpoint(path: str) -> dict[str, Any]:
             return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:
         reason = str(error).split("\n")[0]
-        raise UserError(f"{path} cannot be read ({reason}): remove it, or copy {path} from a backup") from error
+        raise UserError(f"{path} cannot be read ({reason}): remove it, or copy checkpoint_best.pt over it") from error
 
 
 def check_pair(arguments: list[str]) -> None:

@@ -18,7 +18,7 @@ def languages_of(directory: str, source: str | None, target: str | None) -> tupl
         UserError: the directory or a language is not there.
     """
     if not os.path.isdir(directory):
-        raise UserError(f"{directory}: there is no such data directory; make one with scripts/preprocess.sh")
+        raise UserError(f"{directory}: there is no such data directory; make one with dual-fairseq preprocess")
     if source is None or target is None:
         source, target = data_utils.infer_language_pair(directory)
     if source is None or target is None:
@@ -50,7 +50,7 @@ def explain_split(directory: str, split: str, dictionaries: Mapping[str, Diction
     Raises:
         UserError: one of these.
     """
-    fix = "make it again with scripts/preprocess.sh or fairseq-preprocess"
+    fix = "make it again with dual-fairseq preprocess or fairseq-preprocess"
     source, target = dictionaries
     directions = (direction_name(source, target), direction_name(target, source))
     for direction in directions:

@@ -77,7 +77,7 @@ def find_language_model(language: str, recorded: str | None, checkpoint: str | N
     Args:
         language: language code.
         recorded: what the checkpoint says it was trained with, if anything.
-        checkpoint: its file, beside whose folder a run of ``scripts/train_dual.sh`` has ``lm/<language>``.
+        checkpoint: its file, beside whose folder a run of ``dual-fairseq train`` has ``lm/<language>``.
 
     Returns:
         The first of these that is there, or None.
@@ -110,7 +110,7 @@ def load_language_model(path: str, dictionary: Dictionary, language: str, option
     if name not in ("language_modeling", "language_modeling_running_text"):
         raise UserError(
             f"{option} {path}: is a checkpoint of --task {name}, not a language model; train one with "
-            "scripts/train_lm.sh or fairseq-train --task language_modeling"
+            "dual-fairseq train-lm or fairseq-train --task language_modeling"
         )
     if _targets(cfg.task) != ["future"]:
         raise UserError(f"{option} {path}: does not predict the next token only; train it without --self/--past-target")
@@ -123,8 +123,8 @@ def load_language_model(path: str, dictionary: Dictionary, language: str, option
     _check_dictionary(state, dictionary, language, path, option)
     if getattr(cfg.task, "sample_break_mode", None) != "eos":
         logger.warning(
-            "%s %s was trained with --sample-break-mode %s (on running text, if by train_lm.sh); sentences are scored "
-            "one by one, which --sample-break-mode eos trains for",
+            "%s %s was trained with --sample-break-mode %s (on running text, if by train-lm); sentences are "
+            "scored one by one, which --sample-break-mode eos trains for",
             option, path, getattr(cfg.task, "sample_break_mode", "none"),
         )  # fmt: skip
 

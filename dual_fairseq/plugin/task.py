@@ -20,10 +20,11 @@ from ..common.errors import UserError
 from .binarized import explain_split, languages_of
 from .checkpoint import check_dictionary, check_model_options, data_directories, dictionary_digests
 from .dataset import DualLanguagePairDataset
-from .dual_inference import ComponentPrinter, DualInferenceGenerator, weights_of_options
+from .dual_inference import ComponentPrinter, DualInferenceGenerator
 from .generator import DirectionTask
 from .model import DualModel, arch_name, direction_name, pair_arch
 from .priors import Priors
+from .ranking import weights_of_options
 from .validation_bleu import bleu_counts, detokenize_as_target, log_bleu
 from .warm_start import warm_start
 from .word_vectors import check_options, reversed_model_options, start_from_vectors, vector_files
@@ -299,9 +300,8 @@ class DualTranslationTask(DirectionTask):
         Raises:
             UserError: dual inference asks for a language model that is missing.
         """
-        generator = super().build_generator(
-            self._of_direction(models), args, seq_gen_cls, extra_gen_cls_kwargs, **kwargs
-        )
+        models_of_direction = self._of_direction(models)
+        generator = super().build_generator(models_of_direction, args, seq_gen_cls, extra_gen_cls_kwargs, **kwargs)
         if self.dual_inference is None:
             return generator
         file = None

@@ -162,7 +162,7 @@ def read_word_vectors(file: VectorFile, dimension: int) -> WordVectors:
     if not have:
         raise UserError(
             f"{file}: has none of the {len(words):,} words of dict.{file.language}.txt; give vectors of this language, "
-            "trained on text that is segmented alike (scripts/train_vectors.sh)"
+            "trained on text that is segmented alike (dual-fairseq vectors)"
         )
     counted = sum(dictionary.count[index] for index in words)
     return WordVectors(
@@ -332,7 +332,7 @@ def _refuse_two_files(tables: Mapping[VectorFile, Sequence[nn.Embedding]]) -> No
             if other.path != file.path:
                 raise UserError(
                     f"{other} and {file}: --share-all-embeddings makes one table for both languages; give one file "
-                    "for both (scripts/train_vectors.sh --joint)"
+                    "for both (dual-fairseq vectors --joint)"
                 )
 
 

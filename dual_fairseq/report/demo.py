@@ -138,7 +138,7 @@ def limit_section(rows: Sequence[Row]) -> Section:
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line; see the first lines of this file."""
     parser = argparse.ArgumentParser(prog="dual-fairseq report.demo", description=__doc__.splitlines()[0])
-    parser.add_argument("run", type=Path, help="the folder of scripts/demo.sh")
+    parser.add_argument("run", type=Path, help="the folder of dual-fairseq demo")
     folder = parser.parse_args(arguments).run
     report = folder / "report"
     report.mkdir(exist_ok=True)

@@ -1,6 +1,6 @@
 """log P(x) + log P(y|x) and log P(y) + log P(x|y) of a run's sentence pairs, by each of its stages.
 
-Scores are kept in the run (``report-cache/``) under a digest of all that they follow from.
+Scores are kept in the run (``report-cache/``) under a digest of everything that determines them.
 """
 
 from __future__ import annotations
@@ -68,20 +68,20 @@ def score_run(
     Args:
         run: its language models are those in ``RUN/lm``, else those recorded in its checkpoints.
         split: of the binarized data.
-        pairs: at most so many, taken at even distances.
-        data: the folder of ``scripts/preprocess.sh`` or its ``dual``; default: the one recorded in the checkpoints.
+        pairs: how many to score at most, at even distances in the text.
+        data: the folder of ``dual-fairseq preprocess`` or its ``dual``; default: the one recorded in the checkpoints.
         cpu: use no GPU even if there is one.
 
     Returns:
         stage → scores.
 
     Raises:
-        UserError: checkpoints, data or language models are not there.
+        UserError: checkpoints, data or language models are missing.
     """
     checkpoints = {key: stage.checkpoint for key, stage in run.stages.items() if stage.checkpoint.is_file()}
     if not checkpoints:
         raise UserError(f"{run.folder}: no stage has a checkpoint_best.pt")
-    # the last one is that of dual training, if there is one: the others need not know of language models
+    # The last one is that of dual training, if it exists; the others need not record language models.
     last = list(checkpoints.values())[-1]
     folder, source, target = _sides(load_state(str(last), "checkpoint")["cfg"], last.parent, run, split, pairs, data)
     device = torch.device("cuda" if torch.cuda.is_available() and not cpu else "cpu")
@@ -131,7 +131,7 @@ def _sides(
         recorded = cfg.task.data.split(os.pathsep)[0]
         data = _find(recorded, cfg.checkpoint.save_dir, stage_folder)
         if data is None:
-            raise UserError(f"the data, {recorded}, are not there any more; give their folder (--data)")
+            raise UserError(f"the data, {recorded}, are gone; name the folder where they are now (--data)")
     if (data / "dual").is_dir():
         data = data / "dual"
     languages = (cfg.task.source_lang, cfg.task.target_lang)
@@ -145,7 +145,7 @@ def _sides(
         elsewhere = _find(recorded, cfg.checkpoint.save_dir, stage_folder) if recorded else None
         lm = own if own.is_file() else elsewhere
         if lm is None:
-            raise UserError(f"the language model of {language} ({recorded or 'none was used'}) is not there")
+            raise UserError(f"the language model of {language} ({recorded or 'none was used'}) is missing")
         dictionary = load_dictionary(data / f"dict.{language}.txt")
         text = data_utils.load_indexed_dataset(f"{prefix}.{language}", dictionary)
         chosen = np.unique(np.linspace(0, len(text) - 1, min(len(text), pairs)).round().astype(int))
@@ -156,7 +156,7 @@ def _sides(
 
 
 def _find(recorded: str, save_dir: str, stage_folder: Path) -> Path | None:
-    """A path recorded in a checkpoint; where it lies now if it has moved together with the run; None if it is gone."""
+    """A path recorded in a checkpoint, or its new place if it was moved together with the run; None if it is gone."""
     moved = os.path.normpath(stage_folder.resolve() / os.path.relpath(recorded, save_dir))
     return next((path for path in (Path(recorded), Path(moved)) if path.exists()), None)
 

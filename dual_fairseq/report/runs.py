@@ -86,7 +86,7 @@ class Stage:
 
 @dataclass
 class Run:
-    """A folder of ``scripts/train_dual.sh``."""
+    """A folder of ``dual-fairseq train``."""
 
     name: str
     folder: Path
@@ -154,20 +154,18 @@ def read_run(folder: Path, name: str | None = None) -> Run:
     """Read a run, even an unfinished one.
 
     Args:
-        folder: of ``scripts/train_dual.sh``, or of ``make demo``, which has such a folder in ``train``.
+        folder: of ``dual-fairseq train``, or of the demo, which has such a folder in ``train``.
 
     Raises:
         UserError: the folder holds no stage.
     """
     if not folder.is_dir():
-        raise UserError(f"{folder}: there is no such folder; give one that scripts/train_dual.sh wrote")
+        raise UserError(f"{folder}: there is no such folder; give one that dual-fairseq train wrote")
     if (folder / RECORD).is_file():
-        raise UserError(f"{folder}: is the data of scripts/preprocess.sh; give the run of scripts/train_dual.sh")
+        raise UserError(f"{folder}: is the data of dual-fairseq preprocess; give the run of dual-fairseq train")
     root = find_run(folder)
     if root is None:
-        raise UserError(
-            f"{folder}: holds none of the stages {', '.join(STAGES)}; give a folder of scripts/train_dual.sh"
-        )
+        raise UserError(f"{folder}: holds none of the stages {', '.join(STAGES)}; give a folder of dual-fairseq train")
     stages = {key: _read_stage(root / key, key) for key in STAGES if (root / key).is_dir()}
     warm = stages.get("warmup")
     if warm is not None and warm.best is not None:

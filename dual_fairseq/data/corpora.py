@@ -1,0 +1,364 @@
+"""``dual-fairseq corpus``: public corpora, from their repositories or from copies, to training data."""
+
+from __future__ import annotations
+
+import gzip
+import html
+import re
+import shutil
+import tarfile
+import tempfile
+import urllib.error
+import urllib.request
+import zlib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from ..common.arguments import Parser, positive
+from ..common.errors import UserError
+from ..common.files import whole_file
+from ..common.options import add_languages
+from ..common.progress import say
+
+FROM = "give a folder with the files by --from"
+
+# --- Multi30k -------------------------------------------------------------------------------------------------------
+
+MULTI30K_URL = "https://raw.githubusercontent.com/multi30k/dataset/master/data"
+MULTI30K = """\
+Multi30k (image captions; 29,000 training pairs): from the public repository, or a copy of it, to training data.
+
+Fetches task 1 and preprocesses it into DEST: train, valid (val) and test (test_2016_flickr). For non-commercial
+research and education only; see https://github.com/multi30k/dataset for its terms.
+
+Settings: Moses tokenisation, joint BPE of 8000 merges, a dictionary a language. Downloads are kept in DEST/download.
+"""
+
+
+def multi30k_parser() -> Parser:
+    """The options of ``dual-fairseq corpus multi30k``."""
+    parser = _parser("multi30k", MULTI30K, ("de", "en", "fr"))
+    add = parser.add_argument
+    mono = parser.add_mutually_exclusive_group()
+    mono.add_argument("--mono", action="store_true",
+        help="give the language models the task 2 captions too: 145,000 lines of German and of English. The German "
+        "ones were written independently; among the English ones is the English side of each training pair. There are "
+        "none of French: with --pairs, the French lines that it leaves over")  # fmt: skip
+    mono.add_argument("--mono-unpaired", action="store_true",
+        help="as --mono, without captions that are a side of a training pair (29,000 of English, 185 of German): no "
+        "translation of another language's text is in them")  # fmt: skip
+    mono.add_argument("--mono-of-pairs", action="store_true",
+        help="with --pairs: give them text of the pairs that it leaves over, the source side of the first half and the "
+        "target side of the second, so that no sentence's translation is in it. It is of the same kind as the pairs; "
+        "the German captions of task 2 are not (and shorter)")  # fmt: skip
+    add("--pairs", type=positive, metavar="N", help="take only the first N training pairs: a low-resource setting")
+    add("--from", dest="folder", type=Path, metavar="FOLDER",
+        help="fetch nothing, take FOLDER/{train,val,test_2016_flickr}.LANG.gz and, for the captions, "
+        "FOLDER/mono/train.{1..5}.LANG.gz")  # fmt: skip
+    add("--url", default=MULTI30K_URL, help="a mirror of %(default)s")
+    return parser
+
+
+def multi30k(arguments: Sequence[str]) -> None:
+    """Make training data of Multi30k.
+
+    Raises:
+        UserError: a file is missing or could not be fetched, or an option is wrong.
+    """
+    options, more = multi30k_parser().parse(arguments)
+    if options.mono_of_pairs and not options.pairs:
+        raise UserError("--mono-of-pairs: without --pairs none are left over; give that too")
+    languages, own = _languages(options), options.dest / "download"
+    captions = [language for language in languages if language != "fr" and (options.mono or options.mono_unpaired)]
+    folder = options.folder
+    if folder is None:
+        folder, url = own, options.url.rstrip("/")
+        for language in languages:
+            for split in ("train", "val", "test_2016_flickr"):
+                fetch(f"{url}/task1/raw/{split}.{language}.gz", folder / f"{split}.{language}.gz")
+            for i in range(1, 6) if language in captions else ():
+                fetch(f"{url}/task2/raw/train.{i}.{language}.gz", folder / "mono" / f"train.{i}.{language}.gz")
+    extra = []
+    for role, language in zip(("source", "target"), languages, strict=True):
+        if language in captions:
+            files = [folder / "mono" / f"train.{i}.{language}.gz" for i in range(1, 6)]
+            if options.mono_unpaired:
+                texts = [_lines(file) for file in files]
+                paired = set(_lines(folder / f"train.{language}.gz"))
+                others = [line for text in texts for line in text if line not in paired]
+                if not others:
+                    raise UserError(f"{folder / 'mono'}: every {language} line is a side of a pair; do without "
+                                    "--mono-unpaired")  # fmt: skip
+                files = [_write(own / f"unpaired.{language}", others)]
+            extra += [f"--extra-mono-{role}={file}" for file in files]
+    train = folder / "train"
+    if options.pairs:
+        count, train = int(options.pairs), own / f"train-{options.pairs}"
+        for role, language in zip(("source", "target"), languages, strict=True):
+            lines = _lines(folder / f"train.{language}.gz")
+            _write(own / f"{train.name}.{language}", lines[:count])
+            left, others = lines[count:], []
+            if options.mono_of_pairs:
+                half = (count + len(lines)) // 2 - count
+                others = left[:half] if role == "source" else left[half:]
+            elif language == "fr" and (options.mono or options.mono_unpaired):
+                others = left
+            if others:
+                file = _write(own / f"{train.name}.others.{language}", others)
+                extra.append(f"--extra-mono-{role}={file}")
+    _preprocess(options, [train], folder / "val", folder / "test_2016_flickr", [*extra, *more])
+
+
+# --- WMT16 ----------------------------------------------------------------------------------------------------------
+
+WMT16_URLS = (
+    "https://www.statmt.org/wmt13/training-parallel-europarl-v7.tgz",
+    "https://www.statmt.org/wmt13/training-parallel-commoncrawl.tgz",
+    "https://data.statmt.org/wmt16/translation-task/training-parallel-nc-v11.tgz",
+    "https://data.statmt.org/wmt16/translation-task/dev.tgz",
+    "https://data.statmt.org/wmt16/translation-task/test.tgz",
+)
+WMT16 = f"""\
+WMT16 German-English news translation (4.5 million training pairs): from the standard archives to training data.
+
+Training: Europarl v7, Common Crawl, News Commentary v11; valid: newstest2013; test: newstest2016. Archives of 1.7 GB;
+allow 15 GB in DEST.
+
+Settings: Moses tokenisation, joint BPE of 32000 merges, one dictionary for both languages, training pairs of up to 250
+words whose lengths differ by a factor of up to 2.5. Downloads are kept in DEST/download, the text out of them in
+DEST/text.<source>-<target>. The archives:
+  {", ".join(url.rpartition("/")[2] for url in WMT16_URLS)}
+"""
+WMT16_TRAINING = ("europarl-v7.de-en", "commoncrawl.de-en", "news-commentary-v11.de-en")
+
+
+def wmt16_parser() -> Parser:
+    """The options of ``dual-fairseq corpus wmt16``."""
+    parser = _parser("wmt16", WMT16, ("de", "en"))
+    parser.add_argument("--from", dest="folder", type=Path, metavar="FOLDER",
+                        help="fetch nothing, take the archives from FOLDER")  # fmt: skip
+    parser.add_argument("--url", help="a mirror that has all five archives at URL/<name>, instead of statmt.org")
+    return parser
+
+
+def wmt16(arguments: Sequence[str]) -> None:
+    """Make training data of WMT16.
+
+    Raises:
+        UserError: an archive is missing, damaged or could not be fetched, or an option is wrong.
+    """
+    options, more = wmt16_parser().parse(arguments)
+    source, target = _languages(options)
+    folder = options.folder or options.dest / "download"
+    archives = []
+    for address in WMT16_URLS:
+        name = address.rpartition("/")[2]
+        if options.folder is None:
+            fetch(f"{options.url.rstrip('/')}/{name}" if options.url else address, folder / name)
+        elif not (folder / name).is_file():
+            raise UserError(f"{folder / name}: no such file; put the archive there, or leave out --from to fetch it")
+        archives.append(folder / name)
+    # The text is taken out once, and again if the archives have changed.
+    text = options.dest / f"text.{source}-{target}"
+    stamp = "\n".join(f"{path} {path.stat().st_size} {int(path.stat().st_mtime)}" for path in archives)
+    if not (text / "archives").is_file() or (text / "archives").read_text(encoding="utf-8").rstrip("\n") != stamp:
+        options.dest.mkdir(parents=True, exist_ok=True)
+        new = Path(tempfile.mkdtemp(prefix=".text.", dir=options.dest))
+        try:
+            for archive, name in zip(archives, WMT16_TRAINING, strict=False):
+                extract(archive, new, [f"{name}.{language}" for language in (source, target)])
+            valid = [f"newstest2013-src.{source}.sgm", f"newstest2013-ref.{target}.sgm"]
+            test = [f"newstest2016-{source}{target}-{side}.sgm" for side in (f"src.{source}", f"ref.{target}")]
+            for archive, split, names in zip(archives[3:], ("valid", "test"), (valid, test), strict=True):
+                extract(archive, new, names)
+                sides = [new / name for name in (*names, f"{split}.{source}", f"{split}.{target}")]
+                sgm_to_text(*sides)
+            (new / "archives").write_text(f"{stamp}\n", encoding="utf-8")
+            new.chmod(options.dest.stat().st_mode & 0o777)
+            shutil.rmtree(text, ignore_errors=True)
+            new.rename(text)
+        finally:
+            shutil.rmtree(new, ignore_errors=True)
+    settings = ["--max-length=250", "--max-ratio=2.5"]
+    if not any(word.partition("=")[0] == "--like" for word in more):  # which has its own
+        settings += ["--bpe-size=32000", "--joined-dictionary"]
+    _preprocess(options, [text / name for name in WMT16_TRAINING], text / "valid", text / "test", [*settings, *more])
+
+
+# WMT's files are not well-formed XML, so no XML parser reads them all.
+_TAG = re.compile(r"<doc\b([^>]*)>|<seg\b([^>]*)>(.*?)</seg\s*>", re.IGNORECASE | re.DOTALL)
+_ID = re.compile(r"""\b(?:doc)?id\s*=\s*["']?([^"'\s>]+)""", re.IGNORECASE)
+
+
+def read_segments(path: Path) -> list[tuple[tuple[str, str], str]]:
+    """The segments of an SGM file in order: ((document, number), text in one line, entities resolved).
+
+    Raises:
+        UserError: the file is not UTF-8, or its segments are not all closed.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: not UTF-8; fetch the archive again") from None
+    segments, document = [], ""
+    for match in _TAG.finditer(text):
+        attributes = match[1] if match[3] is None else match[2]
+        name = identity[1] if (identity := _ID.search(attributes)) else ""
+        if match[3] is None:
+            document = name
+        else:
+            segments.append(((document, name), " ".join(html.unescape(match[3]).split())))
+    expected = len(re.findall(r"<seg\b", text, re.IGNORECASE))
+    if not segments or len(segments) != expected:
+        raise UserError(f"{path}: {len(segments)} whole segments of {expected}; fetch the archive again")
+    return segments
+
+
+def sgm_to_text(source_sgm: Path, reference_sgm: Path, source_text: Path, reference_text: Path) -> None:
+    """Write a WMT test set, source and reference, as text with a segment a line.
+
+    Raises:
+        UserError: the two are not the same segments of the same documents, or one is damaged.
+    """
+    source, reference = read_segments(source_sgm), read_segments(reference_sgm)
+    if len(source) != len(reference):
+        raise UserError(
+            f"{source_sgm} has {len(source)} segments and {reference_sgm} has {len(reference)}; take both from one "
+            "archive"
+        )
+    for (name, _), (other, _) in zip(source, reference, strict=True):
+        if name != other:
+            raise UserError(
+                f"{source_sgm}: document {name[0]}, segment {name[1]} stands where {reference_sgm} has document "
+                f"{other[0]}, segment {other[1]}; take both from one archive"
+            )
+    for path, segments in ((source_text, source), (reference_text, reference)):
+        _write(path, [text.encode() for _, text in segments])
+
+
+def extract(archive: Path, folder: Path, names: Sequence[str]) -> None:
+    """Take files out of an archive, whatever folder they have in it.
+
+    Raises:
+        UserError: the archive is damaged, or does not hold them.
+    """
+    say(f"taking {', '.join(names)} out of {archive.name}")
+    missing = set(names)
+    try:
+        with gzip.open(archive) as stream:
+            with tarfile.open(fileobj=stream, mode="r|") as members:
+                for member in members:
+                    name = member.name.rpartition("/")[2]
+                    content = members.extractfile(member) if name in missing else None
+                    if content is not None:
+                        with open(folder / name, "wb") as file:
+                            shutil.copyfileobj(content, file)
+                        missing.remove(name)
+            _drain(stream)
+    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile):
+        missing.add("")
+    if missing:
+        raise UserError(f"{archive}: the archive is damaged, or does not hold {', '.join(names)}; fetch it again")
+
+
+# --- both -----------------------------------------------------------------------------------------------------------
+
+
+def fetch(url: str, file: Path) -> None:
+    """Download a gzip file, unless it is there already. It appears only when it is whole.
+
+    Raises:
+        UserError: it could not be fetched.
+    """
+    if file.is_file() and file.stat().st_size:
+        return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    say(f"fetching {url}")
+    with whole_file(file) as part:
+        try:
+            with urllib.request.urlopen(url, timeout=60) as response:
+                shutil.copyfileobj(response, part, 1 << 20)
+        except (urllib.error.URLError, TimeoutError, ConnectionError, ValueError) as error:
+            reason = getattr(error, "reason", error)
+            raise UserError(
+                f"{url}: could not be fetched ({reason}); check the network and try again, or {FROM}"
+            ) from None
+        part.flush()
+        try:
+            with gzip.open(part.name) as content:
+                _drain(content)
+        except (EOFError, zlib.error, gzip.BadGzipFile):
+            raise UserError(f"{url}: what came is no whole gzip file; try again, or {FROM}") from None
+
+
+def _drain(stream: gzip.GzipFile | IO[bytes]) -> None:
+    while stream.read(1 << 20):
+        pass
+
+
+def _lines(file: Path) -> list[bytes]:
+    """The lines of a gzip file, without line ends."""
+    if not file.is_file():
+        raise UserError(f"{file}: there is no such file")
+    with gzip.open(file) as text:
+        return [line.removesuffix(b"\n") for line in text]
+
+
+def _write(file: Path, lines: Iterable[bytes]) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(file) as text:
+        text.writelines(line + b"\n" for line in lines)
+    return file
+
+
+def _parser(name: str, text: str, languages: Sequence[str]) -> Parser:
+    parser = Parser(f"corpus {name}", text, passes_on="dual-fairseq preprocess")
+    parser.usage = f"dual-fairseq corpus {name} DEST [options] [-- options of dual-fairseq preprocess]"
+    parser.add_argument("dest", metavar="DEST", type=Path, help="the folder to make")
+    add_languages(parser, source="(default de)", target="(default en)")
+    parser.set_defaults(source_lang="de", target_lang="en", known_languages=languages)
+    return parser
+
+
+def _languages(options: Any) -> tuple[str, str]:
+    """Raises: UserError: they are not two of the corpus's languages."""
+    source, target, known = options.source_lang, options.target_lang, options.known_languages
+    for language in (source, target):
+        if language not in known:
+            raise UserError(f"language '{language}': this corpus has {', '.join(known[:-1])} and {known[-1]}")
+    if source == target:
+        raise UserError(f"source and target language are both '{source}'; give two")
+    return source, target
+
+
+def _preprocess(options: Any, train: Sequence[Path], valid: Path, test: Path, more: Sequence[str]) -> None:
+    from . import preprocess
+
+    words = [f"--source-lang={options.source_lang}", f"--target-lang={options.target_lang}", f"--dest={options.dest}"]
+    words += [f"--train={prefix}" for prefix in train]
+    preprocess.main([*words, f"--valid={valid}", f"--test={test}", *more])
+
+
+CORPORA = {"multi30k": multi30k, "wmt16": wmt16}
+
+
+def get_parser() -> Parser:
+    """What ``dual-fairseq corpus --help`` explains."""
+    parser = Parser("corpus", "Public corpora, from their repositories or from copies, to training data.\n\n"
+                    "dual-fairseq corpus NAME --help explains the options of each.")  # fmt: skip
+    parser.usage = "dual-fairseq corpus NAME DEST [options] [-- options of dual-fairseq preprocess]"
+    parser.add_argument("name", metavar="NAME", choices=tuple(CORPORA),
+                        help="multi30k: image captions, 29,000 pairs of de, en and fr; "
+                        "wmt16: news and other text, 4.5 million pairs of de and en")  # fmt: skip
+    return parser
+
+
+def main(arguments: Sequence[str]) -> None:
+    """The command.
+
+    Raises:
+        UserError: the user has something to fix.
+    """
+    name = get_parser().parse_args(arguments[:1]).name
+    CORPORA[name](arguments[1:])

@@ -1,0 +1,169 @@
+"""The options of ``dual-fairseq train``, and the values that follow from others."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..common.arguments import Parser, count, decimal, positive
+from ..common.errors import UserError
+from . import config, evaluate, train_lm
+from .presets import LANGUAGE_MODELS, PAIRS, SIZES
+
+HELP = """\
+Train both translation models of a language pair with dual supervision, from preprocessed text to evaluated models.
+
+DEST is the folder that preprocessing wrote. The stages, each with its folder in RUN:
+  lm/<language>  the two language models (dual-fairseq train-lm), unless they are given
+  warmup         warm start: the pair by maximum likelihood (λ = 0), until the mean BLEU of both directions on the
+                 validation text no longer improves
+  dual           dual training from the best warm start, until the mean BLEU no longer improves
+  mle            with --control: the same, but by maximum likelihood, for exactly as many updates
+The language models' scores of the training text are computed once and kept in RUN/lm-scores. RUN/text holds what
+dual-fairseq translate RUN needs of DEST: dictionaries, BPE codes, how text is tokenised. RUN/train.toml holds all
+options, to be used again with --config.
+Each keeps checkpoint_best.pt (best mean BLEU), checkpoint_last.pt and train.log, and is evaluated in both directions
+(<stage>/eval/test, see dual-fairseq evaluate). A table of the results ends the run.
+
+The same command again goes on where it was stopped; finished stages are not done twice.
+"""
+# Options of train-lm that are options here too, with lm_ before their names.
+LM_OPTIONS = ("arch", "cell", "size", "max_tokens", "lr", "lr_warmup", "max_epoch", "patience")
+EXAMPLES = """\
+
+  -- --fp16 --update-freq 4
+  -- --save-interval-updates 2000 --keep-interval-updates 1    for long epochs: less is lost when stopped
+"""
+
+
+def get_parser() -> Parser:
+    """The options of the command."""
+    parser = Parser("train", HELP, passes_on="fairseq-train")
+    parser.usage = "dual-fairseq train DEST RUN [options] [-- options of fairseq-train]"
+    parser.epilog = f"{parser.epilog}{EXAMPLES}"
+    parser.add_argument("dest", metavar="DEST", type=Path, help="the folder that preprocessing wrote")
+    parser.add_argument("run", metavar="RUN", type=Path, help="the folder for the run")
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE",
+        help="take options from a TOML file, a long option's name without its dashes as the key (RUN/train.toml of "
+        f"another run is such a file; {config.EXTRA} = [...] is what follows `--`); the command line wins",
+    )  # fmt: skip
+    _add_language_models(parser.add_argument_group("language models"))
+    _add_pair(parser.add_argument_group("the pair"))
+    _add_dual(parser.add_argument_group("dual training"))
+    _add_stages(parser.add_argument_group("both stages of the pair"))
+    evaluation = parser.add_argument_group("evaluation")
+    evaluation.add_argument("--split", type=evaluate.split_name, metavar="NAME",
+                            help="what to evaluate on (default: test, or valid if there is no test)")  # fmt: skip
+    evaluate.add_search(evaluation)
+    evaluation.add_argument("--dual-inference", action=argparse.BooleanOptionalAction, default=True,
+                            help="re-score translations by both models and both language models as well (weights are "
+                            "tuned on the validation text; takes another translation of it)")  # fmt: skip
+    evaluation.add_argument("--eval", action=argparse.BooleanOptionalAction, default=True,
+                            help="evaluate the stages")  # fmt: skip
+    train_lm.add_training(parser.add_argument_group("machine"), "go on in stages that were trained with other options")
+    return parser
+
+
+def _add_language_models(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--src-lm", type=Path, metavar="FILE", help="trained language model of the source language ...")
+    add("--tgt-lm", type=Path, metavar="FILE", help="... and of the target language (default: train them)")
+    add("--lm-arch", choices=tuple(LANGUAGE_MODELS), help="this and the following: see dual-fairseq train-lm --help")
+    add("--lm-cell", choices=("rnn", "gru", "lstm"))
+    add("--lm-size", choices=SIZES)
+    add("--lm-max-tokens", type=positive, metavar="N")
+    add("--lm-lr", type=decimal, metavar="RATE")
+    for name in ("lr-warmup", "max-epoch", "patience"):
+        add(f"--lm-{name}", type=positive, metavar="N")
+
+
+def _add_pair(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--arch", default="transformer", metavar="NAME",
+        help="any encoder-decoder of fairseq (default transformer), or rnnsearch, rnn_luong, rnn_encoder_decoder, each "
+        "also with _small (docs/recurrent.md)")  # fmt: skip
+    add("--size", choices=SIZES,
+        help="for --arch transformer: 2+2 layers d=128, 4+4 d=256 (default), 6+6 d=512; decoder embeddings tied. "
+        "Another arch has its own defaults: set its dimensions after `--`")  # fmt: skip
+    add("--dropout", type=decimal, metavar="P",
+        help="default 0.2, 0.3, 0.3 for the sizes above; another arch: its own")  # fmt: skip
+    add("--label-smoothing", type=decimal, default="0.1", metavar="X", help="default 0.1; never in the gap")
+    add("--init-src2tgt", type=Path, metavar="FILE",
+        help="start dual training from a plain fairseq translation checkpoint of the same --arch and dictionaries, "
+        "instead of the stage warmup ...")  # fmt: skip
+    add("--init-tgt2src", type=Path, metavar="FILE", help="... and the other direction from this one")
+
+
+def _add_dual(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--dual-lambda", type=decimal, default="0.01", metavar="X",
+        help="weight of the squared gap, both directions (default 0.01)")  # fmt: skip
+    add("--dual-lambda-reverse", type=decimal, metavar="X", help="that of target->source, when it differs")
+    add("--dual-start-update", type=count, metavar="N", help="weight 0 for the first N updates (default 0)")
+    add("--dual-ramp-updates", type=count, metavar="N", help="then growing linearly over N updates (default 0)")
+    add("--dual-gap-clip", type=decimal, metavar="X",
+        help="bound |gap| (nats) in the gradient (default 0: not bounded)")  # fmt: skip
+    add("--control", action=argparse.BooleanOptionalAction, default=False, help="train and evaluate the stage mle too")
+
+
+def _add_stages(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--max-tokens", type=positive, default="4096", metavar="N",
+        help="target tokens of a batch, on each device (default 4096)")  # fmt: skip
+    add("--lr", type=decimal, metavar="RATE",
+        help="peak learning rate of the warm start (default 0.001, 0.0007, 0.0007 for the sizes; another arch: "
+        "0.0007)")  # fmt: skip
+    add("--dual-lr", type=decimal, metavar="RATE",
+        help="peak learning rate of dual training and of mle (default 0.0005, 0.0003, 0.0003; another arch: "
+        "0.0003)")  # fmt: skip
+    add("--lr-warmup", type=positive, metavar="N",
+        help="updates until the peak, then inverse square root (default 200, 1000, 4000; another arch: "
+        "1000)")  # fmt: skip
+    for stage, name, epochs in (("warmup", "warm start", "100"), ("dual", "dual training", "50")):
+        add(f"--{stage}-max-epoch", type=positive, default=epochs, metavar="N",
+            help=f"at most so many epochs of {name} (default {epochs})")  # fmt: skip
+        add(f"--{stage}-max-update", type=positive, metavar="N",
+            help=f"at most so many updates of {name} (default: no limit)")  # fmt: skip
+    add("--warmup-only", action=argparse.BooleanOptionalAction, default=False,
+        help="train the warm start and no more; needs no language models, whose options and those of dual training are "
+        "then of no account")  # fmt: skip
+    add("--patience", type=positive, default="10", metavar="N",
+        help="stop after N validations without a better mean BLEU (default 10)")  # fmt: skip
+    add("--valid-beam", type=positive, default="1", metavar="N", help="beam size of validation (default 1)")
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The options, with what a size implies; ``extra`` is what follows ``--``.
+
+    Raises:
+        UserError: something is wrong with them.
+    """
+    options, extra = config.parse(get_parser(), arguments)
+    options.extra = extra
+    for lm in (options.src_lm, options.tgt_lm):
+        if lm and not lm.is_file():
+            raise UserError(f"{lm}: there is no such language model")
+    start = [file for file in (options.init_src2tgt, options.init_tgt2src) if file]
+    for file in start:
+        if not file.is_file():
+            raise UserError(f"{file}: there is no such checkpoint")
+    if len(start) == 1:
+        raise UserError("give both --init-src2tgt and --init-tgt2src, or neither")
+    if options.lm_cell and options.lm_arch != "rnn":
+        raise UserError(f"--lm-cell {options.lm_cell} is for --lm-arch rnn: give that too")
+    if options.warmup_only and (start or options.control):
+        raise UserError(
+            "--warmup-only: leave out --init-src2tgt, --init-tgt2src and --control, which are about what comes after it"
+        )
+    if options.size and options.arch != "transformer":
+        raise UserError(f"--size goes with --arch transformer; set the dimensions of {options.arch} after --")
+    if options.arch == "transformer":
+        options.size = options.size or "small"
+        options.dropout = options.dropout or PAIRS[options.size].dropout
+    preset = PAIRS[options.size or "small"]
+    options.lr = options.lr or preset.lr
+    options.dual_lr = options.dual_lr or preset.dual_lr
+    options.lr_warmup = options.lr_warmup or preset.lr_warmup
+    return options
