@@ -326,7 +326,11 @@ def test_a_checkpoint_with_anything_in_any_place(state, tmp_path):
         (lambda s: s["model"].update({7: torch.zeros(1)}), "model is not a record whose names are strings"),
         (lambda s: s["model"].update(x="weights"), "model.x is not"),
         (lambda s: s["cfg"]["task"].update(source_lang=None), "its languages are None and bb"),
-        (lambda s: s.update(optimizer_history=[{}]), "optimizer_history"),
+        (lambda s: s.update(optimizer_history=[]), "cannot be read as a fairseq checkpoint"),
+        (
+            lambda s: s["optimizer_history"][0].update(num_updates="x"),
+            r"optimizer_history\[0\].num_updates is not a whole",
+        ),
         (lambda s: s.update(extra_state={"train_iterator": {"epoch": "x"}}), "train_iterator.epoch is not a whole"),
         (lambda s: s["task_state"].update(dictionaries={"aa": 7}), "dictionaries"),
     ],

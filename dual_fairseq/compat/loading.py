@@ -88,6 +88,7 @@ def load_checkpoint_to_cpu(
             reason = f"it {what}; a file that could run code is not loaded"
         else:
             reason = text.strip().splitlines()[0] if text.strip() else type(error).__name__
+            reason = f"it has no {reason}" if isinstance(error, KeyError) else reason
         raise UnreadableCheckpoint(reason) from error
     for name, weights in (state["model"] or {}).items():
         if weights.is_floating_point() and not weights.isfinite().all():
