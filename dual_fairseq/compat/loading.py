@@ -35,6 +35,7 @@ torch.serialization.add_safe_globals(
     ]
 )
 
+_NUMBER = (None, torch.Tensor, Real)  # of several processes it is a tensor
 # What fairseq and this package read of a checkpoint without looking, beside its options.
 _SHAPE = {
     "model": (None, {str: torch.Tensor}),
@@ -45,8 +46,8 @@ _SHAPE = {
     "last_optimizer_state?": (None, {}),
     "extra_state": {
         "train_iterator": {"epoch": int, "iterations_in_epoch?": int, "shuffle?": bool},
-        "best?": (None, Real),
-        "previous_training_time?": Real,
+        "best?": _NUMBER,
+        "previous_training_time?": _NUMBER,
         "metrics?": (None, list, {}),
     },
     "task_state?": (None, {}),
