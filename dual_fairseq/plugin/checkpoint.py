@@ -67,7 +67,7 @@ def load_weights(model: Any, weights: dict[str, Tensor], model_cfg: Any, path: s
 # before it, or they bound lengths; a finished model computes the same with all of their values. Options that prune
 # (..._layers_to_keep) are there to change a model. Every other option that an arch declares must be the same.
 MAY_DIFFER = re.compile(
-    r"drop|quant_noise|activations$|min_params_to_wrap|^pretrained|embed_path$|freeze_embed$|^init_|layers_to_keep$|"
+    r"drop|quant_noise_pq|activations$|min_params_to_wrap|^pretrained|embed_path$|freeze_embed$|^init_|layers_to_keep$|"
     r"^export$|^max_(source|target)_positions$"
 )
 
