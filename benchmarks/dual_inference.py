@@ -20,7 +20,7 @@ from fairseq.dataclass.configs import FairseqConfig
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from dual_fairseq.pair.load import load_pair
-from dual_fairseq.plugin.dual_inference import Weights
+from dual_fairseq.plugin.ranking import Weights
 
 
 def clock(device: torch.device) -> float:

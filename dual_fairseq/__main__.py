@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import io
 import logging
 import os
 import signal
@@ -50,7 +51,7 @@ COMMANDS = {
     "translate": Command("pair.translate", "translate raw text, line by line"),
     "score": Command("pair.score", "log-probabilities and duality gap of parallel text"),
     "filter": Command("pair.filter", "keep the best pairs of scored parallel text", False),
-    "tune": Command("pair.tune", "tune the weights of dual inference on n-best lists"),
+    "tune": Command("pair.tune", "tune the weights of dual inference on n-best lists", False),
     "export": Command("pair.export", "write one direction as a plain fairseq checkpoint"),
     "import": Command("pair.import_pair", "make a pair of two plain fairseq checkpoints"),
     "average": Command("pair.average", "average the weights of several checkpoints"),
@@ -84,15 +85,20 @@ def policy(name: str, goes_on: bool = False) -> Iterator[None]:
     Raises:
         UserError: a file cannot be read or written.
     """
+    _open_closed_streams()
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a table may hold an arrow that the terminal's encoding has not
+        sys.stdout.reconfigure(errors="backslashreplace")
     # Before fairseq is imported: it would send its log to standard output.
     logging.basicConfig(level=logging.WARNING, format="dual_fairseq: warning: %(message)s", force=True)
     quieten_libraries()
     try:
         with stoppable():
-            yield
-        sys.stdout.flush()
+            try:
+                yield
+            finally:
+                sys.stdout.flush()
     except BrokenPipeError:  # the reader of the output has gone, as with `head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # so that Python's own last flush succeeds
+        _forget_output()
         sys.exit(128 + signal.SIGPIPE)
     except KeyboardInterrupt as interruption:
         number = interruption.number if isinstance(interruption, Stopped) else signal.SIGINT
@@ -103,7 +109,25 @@ def policy(name: str, goes_on: bool = False) -> Iterator[None]:
     except (EOFError, zlib.error) as error:
         raise UserError(f"damaged or incomplete gzip file ({error}); fetch it or make it again") from error
     except OSError as error:
+        if error.filename is None:
+            _forget_output()
         raise UserError(f"{error.filename or 'input or output'}: {error.strerror or error}") from error
+
+
+def _forget_output() -> None:
+    """Let Python's own last flush of standard output succeed, after one that failed."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def _open_closed_streams() -> None:
+    """Where a standard stream is closed, fail when it is used, and keep files from getting its number."""
+    for number, name, flags in ((0, "stdin", os.O_WRONLY), (1, "stdout", os.O_RDONLY), (2, "stderr", os.O_WRONLY)):
+        if getattr(sys, name) is None:
+            descriptor = os.open(os.devnull, flags)
+            if descriptor != number:
+                os.dup2(descriptor, number)
+                os.close(descriptor)
+            setattr(sys, name, open(number, "w" if number else "r", encoding="utf-8", closefd=False))  # noqa: SIM115
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -53,9 +53,11 @@ class Result:
 
 def result_of(work: Path, folder: Path, row: Row, direction: str) -> Result:
     """What dual-fairseq evaluate left, and the same translations with the tuned length penalty."""
-    from dual_fairseq.pair.evaluate import detokenize, read_lines, score
+    from dual_fairseq.common.files import read_lines
+    from dual_fairseq.data.tokenizer import detokenize
+    from dual_fairseq.pair.evaluate import score
     from dual_fairseq.pair.nbest import read_nbest
-    from dual_fairseq.plugin.dual_inference import Weights
+    from dual_fairseq.plugin.ranking import Weights
     from dual_fairseq.report.demo import entropy_limits
     from dual_fairseq.report.runs import read_run
 
@@ -97,7 +99,7 @@ class Comparison:
 
 def compare(mine: Result, search: str, other: Result, its_search: str, target: str) -> Comparison:
     """A search of one result with a search of another."""
-    from dual_fairseq.pair.evaluate import bleu_metric
+    from dual_fairseq.common.bleu import bleu_metric
     from dual_fairseq.pair.significance import paired_test
 
     texts = ("other", other.texts[its_search]), [("mine", mine.texts[search])]

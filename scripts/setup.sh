@@ -33,7 +33,7 @@ case "${1:-}" in
     *) die "unknown argument $1; see scripts/setup.sh --help" ;;
 esac
 
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+CDPATH="" cd "$(dirname "${BASH_SOURCE[0]}")/.."
 venv="$PWD/.venv" log="$PWD/.venv/setup.log" stamp="$PWD/.venv/.setup-done"
 wanted="$(cat constraints.txt pyproject.toml scripts/setup.sh | cksum) $venv"
 if [ -x "$venv/bin/python" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then

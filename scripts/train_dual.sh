@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Train a pair: dual-fairseq train of this checkout; --help explains it.
 set -euo pipefail
-root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
+root=$(CDPATH="" cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
 # The Python of the active environment where fairseq is installed there, else the checkout's own.
 python=$(dirname -- "$(command -v fairseq-train || echo "$root/.venv/bin/fairseq-train")")/python
 if [[ ! -x $python ]]; then

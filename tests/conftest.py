@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
+import io
 import json
 import os
 import random
@@ -12,10 +15,14 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
+from fairseq import options
+from fairseq_cli import preprocess
 
+from dual_fairseq.common.errors import UserError
 from dual_fairseq.plugin.checkpoint import load_state
 
 # Started in the background, or by nohup, a process ignores these, and so would all that the tests start and stop.
@@ -84,6 +91,19 @@ def fairseq(command: str, *args: object, check: bool = True, launcher: tuple[str
     return run
 
 
+def fairseq_here(command: str, *args: object, check: bool = True) -> Run:
+    """``fairseq-<command>`` in this process, which saves its start; a refusal is its output."""
+    output = io.StringIO()
+    argv = [f"fairseq-{command}", *map(str, args)]
+    with mock.patch.object(sys, "argv", argv), contextlib.redirect_stdout(output):
+        try:
+            importlib.import_module(f"fairseq_cli.{command}").cli_main()
+        except UserError as error:
+            assert not check, error
+            return Run(1, str(error))
+    return Run(0, output.getvalue())
+
+
 def train(data: Path, save_dir: Path, *args: object, model: str = "transformer", check: bool = True, **kwargs) -> Run:
     """``fairseq-train`` of a tiny pair on the CPU."""
     return fairseq(
@@ -116,12 +136,25 @@ def free_port() -> str:
 
 
 def sentence_pairs(count: int, seed: int) -> list[tuple[str, str]]:
-    """Sentences of an invented language and their translations: other words, in the opposite order."""
+    """Sentences of an invented language and their translations: other words, in the opposite order.
+
+    The two sides are unlike in all that a mix-up could hide behind. Some words have no translation, some are translated
+    by two, and a translation may end in particles: so its length does not follow from the source, and the vocabularies
+    differ in size and order. Some pairs occur twice, many sentences are of equal length, and in each split one word
+    stands once and in no other split.
+    """
     rng = random.Random(seed)
-    pairs = []
-    for _ in range(count):
+    pairs: list[tuple[str, str]] = []
+    for number in range(count):
+        if number % 9 == 8:
+            pairs.append(rng.choice(pairs))
+            continue
         words = [rng.randrange(20) for _ in range(rng.randint(2, 9))]
-        pairs.append((" ".join(f"s{w}" for w in words), " ".join(f"t{w}" for w in reversed(words))))
+        if number == 7:
+            words.append(20 + seed)
+        translation = [f"t{w}" for w in reversed(words) if not 16 <= w < 20 for _ in range(2 if w % 4 == 1 else 1)]
+        translation += rng.choices(("ta", "te", "to"), k=rng.choice((0, 0, 1, 3)))
+        pairs.append((" ".join(f"s{w}" for w in words), " ".join(translation or ["ta"])))
     return pairs
 
 
@@ -129,6 +162,11 @@ def write_pairs(directory: Path, split: str, pairs: list[tuple[str, str]]) -> No
     directory.mkdir(parents=True, exist_ok=True)
     for index, language in enumerate((SOURCE, TARGET)):
         (directory / f"{split}.{language}").write_text("".join(pair[index] + "\n" for pair in pairs))
+
+
+def binarize(*args: object) -> None:
+    """``fairseq-preprocess`` in this process, which saves its start."""
+    preprocess.main(options.get_preprocessing_parser().parse_args([*map(str, args)]))
 
 
 @pytest.fixture(scope="session")
@@ -139,11 +177,11 @@ def corpus(tmp_path_factory) -> Path:
         write_pairs(directory / "text", split, sentence_pairs(count, seed))
     text, dual = directory / "text", directory / "dual"
     prefixes = [f"--{split}pref={text / split}" for split in ("train", "valid", "test")]
-    fairseq("preprocess", "-s", SOURCE, "-t", TARGET, *prefixes, "--destdir", dual)
+    binarize("-s", SOURCE, "-t", TARGET, *prefixes, "--destdir", dual)
     for language in (SOURCE, TARGET):
         monolingual = [f"{prefix}.{language}" for prefix in prefixes]
-        fairseq(
-            "preprocess", "--only-source", "--srcdict", dual / f"dict.{language}.txt", *monolingual,
+        binarize(
+            "--only-source", "--srcdict", dual / f"dict.{language}.txt", *monolingual,
             "--destdir", directory / "lm" / language,
         )  # fmt: skip
     return directory

@@ -1,29 +1,21 @@
 """Dual inference: what is printed, and that what is printed is what is ranked by."""
 
 import math
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
-from conftest import PLUGIN, SOURCE, TARGET, fairseq, train
+from conftest import PLUGIN, SOURCE, TARGET, fairseq_here, train
 from fairseq.data import Dictionary
 
 from dual_fairseq.common.errors import UserError
 from dual_fairseq.pair.load import load_pair
 from dual_fairseq.pair.nbest import read_nbest
-from dual_fairseq.plugin.dual_inference import (
-    COMPONENTS,
-    ComponentPrinter,
-    Weights,
-    component_line,
-    read_component_line,
-    weights_of_options,
-)
+from dual_fairseq.plugin.dual_inference import ComponentPrinter
 from dual_fairseq.plugin.language_model import load_language_model
 from dual_fairseq.plugin.log_probs import language_model_log_probs, translation_log_probs
 from dual_fairseq.plugin.model import parameter_like
+from dual_fairseq.plugin.ranking import COMPONENTS, Weights, component_line, read_component_line, weights_of_options
 
 LN2 = math.log(2)
 
@@ -102,10 +94,11 @@ def test_sentences_of_the_input_are_numbered_in_order(capsys):
 @pytest.fixture(scope="module")
 def generate(corpus, trained_pair):
     def run(*options, source=SOURCE, target=TARGET, check=True):
-        return fairseq(
+        return fairseq_here(
             "generate", corpus / "dual", "--user-dir", PLUGIN, "--task", "dual_translation", "-s", source, "-t", target,
             "--path", trained_pair[0] / "checkpoint_best.pt", "--gen-subset", "test", "--cpu", "--max-tokens", 100,
-            "--beam", 4, "--required-batch-size-multiple", 1, "--no-progress-bar", *options, check=check,
+            "--beam", 4, "--required-batch-size-multiple", 1, "--no-progress-bar", "--num-workers", 0, *options,
+            check=check,
         )  # fmt: skip
 
     return run
@@ -208,30 +201,27 @@ def test_a_pair_without_language_models(corpus, tmp_path):
     command = (
         "generate", corpus / "dual", "--user-dir", PLUGIN, "--task", "dual_translation", "-s", SOURCE, "-t", TARGET,
         "--path", tmp_path / "checkpoint_last.pt", "--cpu", "--beam", 2, "--max-tokens", 100, "--no-progress-bar",
-        "--max-len-b", 10, "--required-batch-size-multiple", 1,
+        "--max-len-b", 10, "--required-batch-size-multiple", 1, "--num-workers", 0,
     )  # fmt: skip
-    run = fairseq(*command, "--dual-inference-alpha", 0.5, check=False)
+    run = fairseq_here(*command, "--dual-inference-alpha", 0.5, check=False)
     assert run.returncode == 1 and "--src-lm missing: dual inference" in run.error
     # the reverse model alone needs none; and the order of its batch is of no matter (an LSTM encoder wants it sorted)
-    run = fairseq(*command, "--dual-inference-reverse-weight", 1, "--results-path", tmp_path / "results")
+    run = fairseq_here(*command, "--dual-inference-reverse-weight", 1, "--results-path", tmp_path / "results")
     found = [line for name in ("generate", "components") for line in (tmp_path / "results" / f"{name}-test.txt").open()]
     nbest = read_nbest(found, 16, tmp_path)
     assert [len(texts) for texts in nbest.texts] == [1] * 16 and np.isnan(nbest.components[:, :, 2:4]).all()
     assert not lines(run, "R-")
 
 
-def test_interactive_numbers_its_lines_as_fairseq_does(corpus, trained_pair, lm_options):
-    command = [
-        sys.executable, "-m", "fairseq_cli.interactive", corpus / "dual", "--user-dir", PLUGIN, "--task",
-        "dual_translation", "-s", SOURCE, "-t", TARGET, "--path", trained_pair[0] / "checkpoint_best.pt", "--cpu",
-        "--beam", "3", "--buffer-size", "2", "--batch-size", "2", *lm_options, "--dual-inference-alpha", "0.5",
-    ]  # fmt: skip
+def test_interactive_numbers_its_lines_as_fairseq_does(corpus, trained_pair, lm_options, tmp_path):
     text = "s1 s2 s3\ns4\ns1 s2 s3\ns5 <pad> s6\ns7\n"  # <pad> is a symbol of the dictionary
-    done = subprocess.run(
-        [str(part) for part in command], input=text, capture_output=True, text=True, timeout=300, cwd=PLUGIN.parent
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    printed = [line.split("\t") for line in done.stdout.splitlines() if line.startswith(("R-", "S-", "H-"))]
+    (tmp_path / "input").write_text(text)
+    run = fairseq_here(
+        "interactive", corpus / "dual", "--user-dir", PLUGIN, "--task", "dual_translation", "-s", SOURCE, "-t", TARGET,
+        "--path", trained_pair[0] / "checkpoint_best.pt", "--cpu", "--beam", 3, "--buffer-size", 2, "--batch-size", 2,
+        *lm_options, "--dual-inference-alpha", 0.5, "--input", tmp_path / "input",
+    )  # fmt: skip
+    printed = [line.split("\t") for line in run.output.splitlines() if line.startswith(("R-", "S-", "H-"))]
     sources = {fields[0]: fields[1] for fields in printed if fields[0].startswith("S-")}
     assert [sources[f"S-{i}"] for i in (0, 1, 2, 4)] == [text.splitlines()[i] for i in (0, 1, 2, 4)]
     components = dict(read_component_line("\t".join(fields)) for fields in printed if fields[0].startswith("R-"))

@@ -12,8 +12,10 @@ import sacrebleu
 from conftest import SOURCE, TARGET, sentence_pairs
 
 from dual_fairseq.__main__ import main
+from dual_fairseq.common.bleu import bleu_metric
 from dual_fairseq.common.errors import UserError
 from dual_fairseq.common.tables import score_table
+from dual_fairseq.data.tokenizer import detokenize
 from dual_fairseq.pair import evaluate as evaluation
 
 
@@ -75,8 +77,8 @@ def test_an_empty_hypothesis_is_read():
     ],
 )
 def test_moses_tokens_are_detokenized_for_their_language(language, tokens, text):
-    assert evaluation.detokenize([tokens], language, "moses") == [text]
-    assert evaluation.detokenize([tokens], language, "none") == [tokens]
+    assert detokenize([tokens], language, "moses") == [text]
+    assert detokenize([tokens], language, "none") == [tokens]
 
 
 def test_scores_are_those_of_sacrebleu():
@@ -110,7 +112,7 @@ def test_a_missing_japanese_tokenizer_is_replaced_and_said(capsys):
 
 def test_an_unknown_tokenizer_is_refused_with_the_choice():
     with pytest.raises(UserError, match="--sacrebleu-tokenize moses: choose one of 13a, char"):
-        evaluation.bleu_metric("en", "moses")
+        bleu_metric("en", "moses")
 
 
 def test_a_perfect_translation_scores_100_and_its_files_are_aligned(evaluated):

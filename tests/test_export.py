@@ -414,7 +414,7 @@ def test_nothing_in_a_hostile_file_runs(tmp_path):
         "direction": (f"--direction xx-zz: .* holds {FORWARD} and {REVERSE}"),
         "single": "holds a single model already",
         "folder": "is a folder; name the file",
-        "itself": "is the pair itself",
+        "itself": "is the same file as the input",
         "data": f"has no dict.{SOURCE}.txt",
         "order": "symbol 4 is",
         "size": "do not fit the dictionaries",
@@ -551,7 +551,7 @@ def test_the_newest_checkpoints_are_taken(tmp_path):
     assert taken(2, False, 9) == ["checkpoint2.pt", "checkpoint1.pt"]
     assert taken(1, True) == ["checkpoint_2_100.pt"]
     assert taken(1, True, 99) == ["checkpoint_1_50.pt"]
-    with pytest.raises(UserError, match=r"has 2 checkpoints checkpoint_EPOCH_UPDATE.pt to take 3 from"):
+    with pytest.raises(UserError, match=r"has 2 checkpoints checkpoint_EPOCH_UPDATE.pt, not 3"):
         taken(3, True)
     with pytest.raises(UserError, match="no such folder"):
         average.newest(str(tmp_path / "gone"), 1, False)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from dual_fairseq.__main__ import main
 from dual_fairseq.common.errors import UserError
 from dual_fairseq.common.files import CannotWrite, check_output, read_lines, whole_file, write_json, write_text
 
@@ -168,3 +169,41 @@ def test_lines_end_at_newlines_alone(tmp_path):
         read_lines(tmp_path / "text")
     with pytest.raises(UserError, match="none: there is no such file"):
         read_lines(tmp_path / "none")
+
+
+# --- every command
+
+
+@pytest.fixture
+def inputs(tmp_path, monkeypatch):
+    """Files that stand for the inputs of commands; none is read before the output is looked at."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run" / "dual").mkdir(parents=True)
+    for name in ("text.de", "text.en", "pair.pt", "lm.pt", "scores.tsv", "weights.json", "run/dual/train.log"):
+        (tmp_path / name).write_text(f"precious {name}\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "translate pair.pt -t en --input text.de -o text.de",
+        "translate pair.pt -t en --input text.de -o pair.pt",
+        "translate pair.pt -t en --input text.de -o lm.pt --src-lm lm.pt --tgt-lm lm.pt",
+        "translate pair.pt -t en --input text.de -o weights.json --dual-inference weights.json",
+        "score pair.pt --source text.de --target text.en -o text.en",
+        "score pair.pt --source text.de --target text.en -o pair.pt",
+        "filter scores.tsv --source text.de --target text.en --keep 0.5 --output-prefix text",
+        "filter scores.tsv --source text.de --target text.en --keep 0.5 --output-prefix new --dropped scores.tsv",
+        "tune text.de weights.json --reference text.en -t en -o .",
+        "average --inputs pair.pt lm.pt -o lm.pt",
+        "export pair.pt --direction de-en -o pair.pt",
+        "import --src2tgt pair.pt --tgt2src lm.pt --data . -o lm.pt",
+        "report run -o run/dual/train.log",
+    ],
+)
+def test_no_command_writes_over_what_it_reads(inputs, command):
+    before = {path: path.read_bytes() for path in inputs.rglob("*") if path.is_file()}
+    with pytest.raises(UserError, match="is the same file as the input"):
+        main(command.split())
+    assert {path: path.read_bytes() for path in inputs.rglob("*") if path.is_file()} == before

@@ -17,10 +17,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from dual_fairseq.common.errors import UserError
 from dual_fairseq.plugin import output_layer, softmax
-from dual_fairseq.plugin.dual_inference import DualInferenceGenerator, Weights
+from dual_fairseq.plugin.dual_inference import DualInferenceGenerator
 from dual_fairseq.plugin.log_probs import translation_log_probs
 from dual_fairseq.plugin.model import DualModel
 from dual_fairseq.plugin.output_layer import batch_log_probs, net_output_log_probs
+from dual_fairseq.plugin.ranking import Weights
 
 BATCH, LENGTH, VOCAB, FEATURES = 3, 5, 17, 8
 

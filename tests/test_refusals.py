@@ -270,9 +270,9 @@ def test_warm_start_from_a_checkpoint_that_does_not_fit(command, plain_checkpoin
     if option == "--init-tgt2src":
         assert f"translates {SOURCE}-{TARGET}, not {TARGET}-{SOURCE}" in command(*no_lm, option, plain_checkpoint)
     else:
-        assert "does not fit the model" in command(*no_lm, option, plain_checkpoint, model="lstm")
+        assert "with --arch transformer, not lstm" in command(*no_lm, option, plain_checkpoint, model="lstm")
         wider = " ".join(TINY["transformer"]).replace("ffn-embed-dim 32", "ffn-embed-dim 64")
-        assert "does not fit the model" in command(*no_lm, option, plain_checkpoint, model=wider)
+        assert "ffn-embed-dim 32, not 64" in command(*no_lm, option, plain_checkpoint, model=wider)
         heads = " ".join(TINY["transformer"]).replace("encoder-attention-heads 2", "encoder-attention-heads 4")
         assert "--encoder-attention-heads 2, not 4" in command(*no_lm, option, plain_checkpoint, model=heads)
     assert option in command(*no_lm, option, language_models[SOURCE])
@@ -328,8 +328,8 @@ WIDER = " ".join(TINY["transformer"]).replace("ffn-embed-dim 32", "ffn-embed-dim
         ("empty", "transformer", UNREADABLE),
         ("language-model", "transformer", "holds a single model, not a pair"),
         ("single", "transformer", "holds a single model, not a pair"),
-        ("pair", WIDER, "does not fit this model (another --arch, size or dictionary?)"),
-        ("pair", "lstm", "does not fit this model (another --arch, size or dictionary?)"),
+        ("pair", WIDER, "was trained with --decoder-ffn-embed-dim 32, not 64; give the same options"),
+        ("pair", "lstm", "does not fit this model: it was trained with --arch transformer, not lstm"),
     ],
     ids=["missing", "truncated", "text", "empty", "lm", "single", "another-size", "another-arch"],
 )
@@ -391,7 +391,7 @@ def test_a_pair_over_other_dictionaries(monkeypatch, corpus, bad_checkpoint, tmp
     lines = (data / f"dict.{TARGET}.txt").read_text().splitlines()
     (data / f"dict.{TARGET}.txt").write_text("\n".join(lines[:-8]) + "\n")
     refused = generate_refusal(monkeypatch, data, bad_checkpoint("pair"), (SOURCE, TARGET))
-    assert "pair.pt: does not fit the data's dictionaries: size mismatch for " in refused
+    assert f"pair.pt: was trained with another dictionary of {TARGET} than the data's dict.{TARGET}.txt" in refused
 
 
 # --- places to write to

@@ -22,7 +22,8 @@ from PIL import Image
 
 from dual_fairseq.__main__ import main
 from dual_fairseq.common.errors import UserError
-from dual_fairseq.pair.evaluate import STAGES, score
+from dual_fairseq.common.folders import STAGES
+from dual_fairseq.pair.evaluate import score
 from dual_fairseq.pair.significance import TRIALS
 from dual_fairseq.report import examples, gaps, pictures, runs, scores
 
@@ -190,7 +191,7 @@ def test_systems_on_another_test_text_are_shown_but_not_compared(run, tmp_path):
     rows, notes = scores.score_rows(runs.systems(runs.read_runs([run, other])), "test")
     assert [row.system for row in rows][:4] == [f"run: {name}" for name in STAGES.values()] + ["other: dual"]
     assert rows[2].p_value("BLEU") == 1.0 and rows[3].p_value("BLEU") is None and rows[3].scores["bleu"] > 99
-    assert notes == ["other: dual: other test text than that of run: MLE continued, so not compared with it."]
+    assert notes == ["other: dual: its test text is not that of run: MLE continued, so it is not compared."]
 
 
 # --- the gap
@@ -254,7 +255,7 @@ def test_without_language_models_the_rest_is_reported(scored_run, tmp_path, monk
     shutil.copytree(scored_run / "warmup", copy / "warmup")  # λ = 0: no language model was recorded
     main(["report", str(copy), "--split", "valid", "--cpu"])
     text = (copy / "report.html").read_text()
-    assert "no scatter of sentence pairs, because the language model of xx (none was used) is not there." in text
+    assert "no scatter of sentence pairs, because the language model of xx (none was used) is missing." in text
     assert "Validation NLL, xx→yy" in text and "Nothing was evaluated yet" in capsys.readouterr().out
 
 

@@ -287,5 +287,5 @@ def test_an_interrupt_leaves_no_file(checkpoint, tmp_path, text, monkeypatch, ca
     with pytest.raises(SystemExit) as stop:
         run(checkpoint, tmp_path, *segmented(text))
     assert stop.value.code == 130
-    assert capfd.readouterr().err.splitlines()[-1] == "interrupted"
+    assert "Traceback" not in capfd.readouterr().err
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"text.{SOURCE}", f"text.{TARGET}"]

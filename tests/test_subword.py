@@ -175,17 +175,9 @@ def test_a_record_of_a_kind_unknown_here_is_refused(change, dests, tmp_path):
         TextPipeline(tmp_path / "dest")
 
 
-def test_another_kind_in_the_same_place_is_refused_and_what_was_made_before_kinds_is_not(corpus, tmp_path):
+def test_another_kind_in_the_same_place_is_refused(corpus, tmp_path):
     dest = tmp_path / "out"
     main(["preprocess", *options(corpus, dest)])
-    before = content(dest)
-    for stage, settings_ in (("bpe", "subword"), ("dual", "vocab-size")):  # as earlier versions wrote them
-        note = dest / ".stages" / f"{stage}.json"
-        found = json.loads(note.read_text())
-        del found["settings"][settings_]
-        note.write_text(json.dumps(found))
-    main(["preprocess", *options(corpus, dest)])
-    assert content(dest) == before
     with pytest.raises(UserError, match="--subword bpe -> char"):
         preprocessed(corpus, dest, "--subword=char", "--tokenizer=moses")
     preprocessed(corpus, dest, "--subword=char", "--tokenizer=moses", "--overwrite")
@@ -193,10 +185,10 @@ def test_another_kind_in_the_same_place_is_refused_and_what_was_made_before_kind
     assert content(dest) == content(fresh)
 
 
-@pytest.mark.parametrize("option", ["--bpe-size=9", "--joint-bpe", "--no-joint-bpe"])
+@pytest.mark.parametrize("option", ["--bpe-size=9", "--joint-bpe", "--separate-bpe"])
 def test_options_of_bpe_are_refused_with_another_kind(option, corpus, tmp_path):
-    arguments = [given for given in options(corpus, tmp_path / "out", "--subword=char") if "--bpe-size" not in given]
-    with pytest.raises(UserError, match="not with --subword char"):
+    arguments = [word for word in options(corpus, tmp_path / "out", "--subword=char") if "--bpe-size" not in word]
+    with pytest.raises(UserError, match=f"{option.partition('=')[0]} is for --subword bpe, not char; leave it out"):
         main(["preprocess", *arguments, option])
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import shutil
 
 import pytest
-from conftest import PLUGIN, SOURCE, TARGET, TINY, fairseq, train
+import torch
+from conftest import PLUGIN, SOURCE, TARGET, TINY, fairseq_here, parameters, train
 from fairseq import checkpoint_utils, options, tasks
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.logging import metrics
@@ -36,17 +37,17 @@ def test_a_checkpoint_s_own_language_models_follow_the_languages(trained_pair, l
     path = trained_pair[0] / "checkpoint_last.pt"
     other_way = {"source_lang": TARGET, "target_lang": SOURCE}
     source, target = str(language_models[SOURCE]), str(language_models[TARGET])
-    assert [lm for _, lm in reopened(path)._language_model_files()] == [source, target]
-    assert [lm for _, lm in reopened(path, **other_way)._language_model_files()] == [target, source]
+    assert [lm for _, lm in reopened(path).priors.files()] == [source, target]
+    assert [lm for _, lm in reopened(path, **other_way).priors.files()] == [target, source]
 
 
 def test_language_models_given_anew_are_taken_as_given(trained_pair, language_models, tmp_path):
     path = trained_pair[0] / "checkpoint_last.pt"
     lms = {language: str(shutil.copy(lm, tmp_path / f"{language}.pt")) for language, lm in language_models.items()}
     task = reopened(path, source_lang=TARGET, target_lang=SOURCE, src_lm=lms[TARGET], tgt_lm=lms[SOURCE])
-    assert [lm for _, lm in task._language_model_files()] == [lms[TARGET], lms[SOURCE]]
+    assert [lm for _, lm in task.priors.files()] == [lms[TARGET], lms[SOURCE]]
     assert task.trained_directions == (FORWARD, REVERSE)
-    assert reopened(path, src_lm=lms[SOURCE])._language_model_files()[0][1] == lms[SOURCE]
+    assert reopened(path, src_lm=lms[SOURCE]).priors.files()[0][1] == lms[SOURCE]
 
 
 def test_lambda_stays_with_its_direction(trained_pair):
@@ -112,15 +113,33 @@ def test_a_reference_is_scored_by_its_own_direction(corpus, trained_pair):
     """fairseq-generate --score-reference: the mean log-probability is the NLL that validation gives."""
     path = trained_pair[0] / "checkpoint_last.pt"
     for source, target in ((SOURCE, TARGET), (TARGET, SOURCE)):
-        run = fairseq(
+        run = fairseq_here(
             "generate", corpus / "dual", "--user-dir", PLUGIN, "--task", "dual_translation", "-s", source, "-t", target,
             "--path", path, "--gen-subset", "valid", "--score-reference", "--cpu", "--batch-size", 8,
+            "--num-workers", 0,
         )  # fmt: skip
         bits = [
             -float(x) for line in run.output.splitlines() if line.startswith("P-") for x in line.split("\t")[1].split()
         ]
         expected = trained_pair[1].logged("valid")[-1][f"valid_nll_loss_{source}-{target}"]
         assert sum(bits) / len(bits) == pytest.approx(expected, abs=0.002)
+
+
+@pytest.mark.parametrize(("options", "started"), [(("src2tgt",), {FORWARD}), (("tgt2src",), {REVERSE}), ((), set())])
+def test_each_direction_is_warm_started_by_its_own_option(corpus, trained_pair, tmp_path, options, started):
+    best = trained_pair[0] / "checkpoint_best.pt"
+    init = [part for option in options for part in (f"--init-{option}", best)]
+    run = ("--dual-lambda", 0, "--save-dir", tmp_path, *init)
+    weights = parameters(trained_pair[0], "checkpoint_best.pt")
+
+    def same(pair) -> set[str]:
+        mine = pair.state_dict()
+        differing = {key.split(".")[1] for key, value in weights.items() if not torch.equal(mine[key], value)}
+        return {FORWARD, REVERSE} - differing
+
+    assert same(build(corpus, *run)[1]) == started
+    shutil.copy(best, tmp_path / "checkpoint_last.pt")
+    assert same(build(corpus, *run)[1]) == set(), "a run that goes on is not started again"
 
 
 def test_a_warm_started_run_goes_on_without_the_checkpoints_it_began_with(corpus, trained_pair, tmp_path):

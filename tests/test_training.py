@@ -87,7 +87,7 @@ def test_validate_gives_the_same_figures_from_either_side(corpus, trained_pair):
         out = fairseq(
             "validate", corpus / "dual", "--user-dir", PLUGIN, "--task", "dual_translation", "-s", source, "-t", target,
             "--path", directory / "checkpoint_last.pt", "--valid-subset", "valid", "--batch-size", 8, "--cpu",
-            "--log-format", "json",
+            "--log-format", "json", "--eval-bleu", "--eval-bleu-detok", "moses",
         )  # fmt: skip
         records += [{k.removeprefix("valid_"): v for k, v in record.items()} for record in out.logged("valid")]
     for name in ("loss", f"nll_loss_{FORWARD}", f"nll_loss_{REVERSE}", "gap_abs", "gap_sq", "bleu"):

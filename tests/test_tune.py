@@ -13,7 +13,7 @@ from dual_fairseq.__main__ import main
 from dual_fairseq.common.errors import UserError
 from dual_fairseq.pair import tune
 from dual_fairseq.pair.nbest import NBest, best_of, read_nbest
-from dual_fairseq.plugin.dual_inference import Weights, component_line
+from dual_fairseq.plugin.ranking import Weights, component_line
 
 WORDS = "the a dog cat man sees hears near old red house in of and".split()
 

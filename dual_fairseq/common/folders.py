@@ -10,6 +10,7 @@ from pathlib import Path
 
 from .errors import UserError
 from .files import whole_file
+from .records import read_record
 
 # The stages of a pair in RUN, in the order of tables: folder → what people call it.
 STAGES = {"warmup": "warm start", "mle": "MLE continued", "dual": "dual"}
@@ -18,6 +19,10 @@ RECORD = "preprocess.json"
 # What fairseq calls the reverse of each kind of segmentation.
 POST_PROCESS = {"bpe": "subword_nmt", "char": "sentencepiece", "word": None}
 # The part of the record that says how text is treated; the rest names files of one machine.
+_SHAPE = {
+    "source": str, "target": str, "tokenizer": str, "lowercase?": bool, "subword?": str,
+    "bpe?": (None, {"type?": (None, str)}),
+}  # fmt: skip
 _KEPT = ("source", "target", "tokenizer", "lowercase", "subword", "bpe", "dictionary", "versions")
 
 
@@ -52,26 +57,20 @@ class Data:
             UserError: the record is missing, damaged, or by another version of this package.
         """
         path = Path(folder) / RECORD
-        try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-            subword = record.get("subword", "bpe")  # earlier versions knew nothing else
-            segmentation = (record.get("bpe") or {}).get("type")
-            data = cls(
-                Path(folder),
-                record["source"],
-                record["target"],
-                record["tokenizer"],
-                bool(record.get("lowercase", False)),
-                subword,
-                segmentation == "subword-nmt",
-                record,
-            )
-            languages_ok = all(re.fullmatch("[A-Za-z0-9][A-Za-z0-9_]*", code) for code in data.languages)
-        except OSError as error:
-            raise UserError(f"{path}: {error.strerror}; give the folder that dual-fairseq preprocess wrote") from error
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UserError(f"{path}: is damaged; run dual-fairseq preprocess again") from error
-        if not languages_ok:
+        record = read_record(path, _SHAPE, "give the folder that dual-fairseq preprocess wrote, or make it again")
+        subword = record.get("subword", "bpe")  # earlier versions knew nothing else
+        segmentation = (record.get("bpe") or {}).get("type")
+        data = cls(
+            Path(folder),
+            record["source"],
+            record["target"],
+            record["tokenizer"],
+            record.get("lowercase", False),
+            subword,
+            segmentation == "subword-nmt",
+            record,
+        )
+        if not all(re.fullmatch("[A-Za-z0-9][A-Za-z0-9_]*", code) for code in data.languages):
             raise UserError(f"{path}: is damaged (no language codes); run dual-fairseq preprocess again")
         expected = (None, "subword-nmt" if subword == "bpe" else subword)
         known = data.tokenizer in ("moses", "none") and subword in list(POST_PROCESS)
@@ -184,6 +183,13 @@ class RunFolder:
     def text(self) -> Path:
         """What translating raw text needs of DEST: see :meth:`Data.keep`."""
         return self.folder / "text"
+
+
+def refuse_colons(*paths: Path | None) -> None:
+    """Raises: UserError: one of the paths cannot be named to fairseq, which takes ``:`` for a separator of paths."""
+    for path in paths:
+        if ":" in str(path):
+            raise UserError(f"fairseq takes ':' in a path for a separator: rename {path}")
 
 
 def find_run(folder: Path) -> Path | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,6 +18,17 @@ def whole_number(smallest: int = 1) -> Callable[[str], int]:
         return int(text)
 
     return read
+
+
+def finite_number(text: str) -> float:
+    """A type for argparse: a number that is not infinite and not NaN."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"give a finite number, as 1.5, not '{text}'")
+    return value
 
 
 def add_languages(

@@ -3,7 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
+
+from .records import read_record
+
+_NUMBER = (None, float)
+_DIRECTION = {
+    **{f"{name}?": _NUMBER for name in ("bleu", "chrf", "length_ratio", "nll_bits_per_token")},
+    "bleu_signature?": (None, str),
+    "dual_inference?": (None, {f"{name}?": _NUMBER for name in ("bleu", "chrf", "length_ratio")}),
+}
+
+
+def read_scores(path: Path) -> dict[str, Any]:
+    """What ``dual-fairseq evaluate`` wrote, a ``scores.json``.
+
+    Raises:
+        UserError: it cannot be read, or is something else.
+    """
+    return read_record(
+        path, {"gap_abs?": _NUMBER, str: (None, str, float, _DIRECTION)}, "run dual-fairseq evaluate again"
+    )
 
 
 def aligned(lines: Sequence[tuple[str, ...]]) -> str:
@@ -33,7 +54,8 @@ def score_table(rows: Iterable[tuple[str, Mapping[str, Any]]]) -> str:
         gap = scores.get("gap_abs")
         for direction, values in scores.items():
             if isinstance(values, dict):
-                numbers = [values["bleu"], values["chrf"], values["length_ratio"], values["nll_bits_per_token"], gap]
+                names = ("bleu", "chrf", "length_ratio", "nll_bits_per_token")
+                numbers = [*(values.get(name) for name in names), gap]
                 if rescored:
                     again = values.get("dual_inference") or {}
                     numbers += [again.get("bleu"), again.get("length_ratio")]

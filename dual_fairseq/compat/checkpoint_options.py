@@ -119,7 +119,7 @@ def take_options(state: dict[str, Any]) -> dict[str, Any]:
         node, given = result[section] or {}, sections[section]
         for kind, listed in kinds.items():
             node.update({name: _CHECKS[kind](name, given[name]) for name in listed if name in node and name in given})
-    result["model"] = _model_options(names["model"], sections["model"])
+    result["model"] = model_options(names["model"], sections["model"])
     if legacy_model:
         result["model"] = Namespace(
             **result["model"], arch=names["model"], criterion=_word("criterion", names["criterion"])
@@ -130,6 +130,8 @@ def take_options(state: dict[str, Any]) -> dict[str, Any]:
         _word("source_lang", task_state["source_lang"])
     for name in ("src_lm", "tgt_lm"):
         _place(name, task_state.get(name))
+    for language, digest in _mapping(task_state.get("dictionaries") or {}, "dictionaries").items():
+        _word("dictionaries", language), _word("dictionaries", digest)
     cfg = OmegaConf.create(result, flags={"allow_objects": True})
     return {**state, "args": None, "cfg": cfg, "task_state": task_state}
 
@@ -163,7 +165,12 @@ def declared_options(arch: str) -> dict[str, argparse.Action]:
     return {action.dest: action for action in parser._actions}
 
 
-def _model_options(arch: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+def model_options(arch: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of ``given`` that are taken for an arch, in built-in types, and its name as ``_name``.
+
+    Raises:
+        RefusedOption: as :func:`take_options`.
+    """
     if not isinstance(arch, str) or arch not in ARCH_MODEL_REGISTRY:
         raise RefusedOption(f"--arch {_shown(arch)}: is none of this fairseq's (is its --user-dir missing?)")
     options: dict[str, Any] = {name: _number(name, given[name]) for name in _MODEL_UNDECLARED & given.keys()}

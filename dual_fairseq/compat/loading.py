@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from fairseq.dataclass.utils import overwrite_args_by_name
 from fairseq.file_io import PathManager
 
 from ..common.errors import UserError
+from ..common.records import check_shape
 from .checkpoint_options import RefusedOption, take_options
 
 # PyTorch >= 2.6 unpickles checkpoints with ``weights_only=True`` and refuses every class it was not told of. fairseq
@@ -32,6 +34,23 @@ torch.serialization.add_safe_globals(
         np.core.multiarray.scalar,  # type: ignore[attr-defined]
     ]
 )
+
+# What fairseq and this package read of a checkpoint without looking, beside its options.
+_SHAPE = {
+    "model": (None, {str: torch.Tensor}),
+    "criterion?": (None, {}),
+    "optimizer_history": [
+        {"criterion_name?": str, "optimizer_name": str, "lr_scheduler_state?": (None, {}), "num_updates": int}
+    ],
+    "last_optimizer_state?": (None, {}),
+    "extra_state": {
+        "train_iterator": {"epoch": int, "iterations_in_epoch?": int, "shuffle?": bool},
+        "best?": (None, Real),
+        "previous_training_time?": Real,
+        "metrics?": (None, list, {}),
+    },
+    "task_state?": (None, {}),
+}
 
 _load_checkpoint = checkpoint_utils.load_checkpoint
 _load_model_ensemble_and_task = checkpoint_utils.load_model_ensemble_and_task
@@ -55,7 +74,8 @@ def load_checkpoint_to_cpu(
             state = take_options(torch.load(file, map_location="cpu", weights_only=True))
         if arg_overrides is not None and state.get("cfg") is not None:
             overwrite_args_by_name(state["cfg"], arg_overrides)
-        return checkpoint_utils._upgrade_state_dict(state)
+        state = checkpoint_utils._upgrade_state_dict(state)
+        check_shape(state, _SHAPE)
     except OSError:
         raise
     except RefusedOption as error:
@@ -69,6 +89,13 @@ def load_checkpoint_to_cpu(
         else:
             reason = text.strip().splitlines()[0] if text.strip() else type(error).__name__
         raise UnreadableCheckpoint(reason) from error
+    for name, weights in (state["model"] or {}).items():
+        if weights.is_floating_point() and not weights.isfinite().all():
+            raise UserError(
+                f"{path}: holds weights that are not finite ({name}), since its training diverged or it was changed; "
+                "take an earlier checkpoint"
+            )
+    return state
 
 
 def _refuse_unreadable(path: str, error: UnreadableCheckpoint) -> UserError:
@@ -129,10 +156,22 @@ def load_checkpoint(cfg, trainer, **passthrough_args):
     return _load_checkpoint(cfg, trainer, **passthrough_args)
 
 
-def trainer_load_checkpoint(self, filename: str, *args: Any, **kwargs: Any):
-    """As fairseq's; a checkpoint to go on from that is unreadable or does not fit is a :class:`UserError`."""
+def trainer_load_checkpoint(self, filename: str, reset_optimizer: bool = False, *args: Any, **kwargs: Any):
+    """As fairseq's; a checkpoint to go on from that is unreadable or does not fit is a :class:`UserError`.
+
+    A task may look at all of it before anything is taken over, by a method
+    ``check_checkpoint(state, path, model_cfg, keeps_optimizer)``.
+    """
+
+    def load_and_check(path: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        state = load_checkpoint_to_cpu(path, *args, **kwargs)
+        if hasattr(self.task, "check_checkpoint"):
+            self.task.check_checkpoint(state, path, self.cfg.model, not reset_optimizer)
+        return state
+
+    checkpoint_utils.load_checkpoint_to_cpu = load_and_check  # the trainer reads the file in the middle of its method
     try:
-        return _trainer_load_checkpoint(self, filename, *args, **kwargs)
+        return _trainer_load_checkpoint(self, filename, reset_optimizer, *args, **kwargs)
     except UnreadableCheckpoint as error:
         raise _refuse_unreadable(filename, error) from error
     except Exception as error:
@@ -140,6 +179,8 @@ def trainer_load_checkpoint(self, filename: str, *args: Any, **kwargs: Any):
         if refusal is None:
             raise
         raise refusal from error
+    finally:
+        checkpoint_utils.load_checkpoint_to_cpu = load_checkpoint_to_cpu
 
 
 checkpoint_utils.load_checkpoint_to_cpu = load_checkpoint_to_cpu

@@ -1,13 +1,15 @@
-"""Ctrl-C and SIGTERM say where the last checkpoint is."""
+"""Ctrl-C and SIGTERM say where the last checkpoint is, and one run at a time writes to a ``--save-dir``."""
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import fairseq.distributed.utils as distributed_utils
@@ -30,13 +32,48 @@ def verify_checkpoint_directory(save_dir: str) -> None:
         _verify_checkpoint_directory(save_dir)
     except OSError as error:
         raise UserError(
-            f"--save-dir {save_dir}: cannot be written ({error.strerror}); mend that or choose another"
+            f"--save-dir {save_dir}: cannot be written ({error.strerror}); fix that or choose another"
         ) from error
+    _lock(save_dir)
     if threading.current_thread() is not threading.main_thread():
         return
     for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL)):
         if signal.getsignal(number) == usual:  # whoever embeds fairseq keeps handlers of their own
             signal.signal(number, _stopper(save_dir, usual))
+
+
+# Folders that runs of this process write to. The lock is on the folder itself, and leaves no file in it.
+_locked: list[int] = []
+
+
+def _lock(save_dir: str) -> None:
+    """Keep other runs out of a folder until this one ends.
+
+    Raises:
+        UserError: another run is at work there.
+    """
+    descriptor = os.open(save_dir, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise UserError(
+            f"--save-dir {save_dir}: another run writes its checkpoints there; wait for its end or choose another"
+        ) from None
+    except OSError:  # a file system without locks
+        os.close(descriptor)
+        return
+    _locked.append(descriptor)
+
+
+def _unlock() -> None:
+    while _locked:
+        with suppress(OSError):
+            os.close(_locked.pop())
+
+
+# A worker that loads data and outlives its run for a moment does not keep the folder.
+os.register_at_fork(after_in_child=_unlock)
 
 
 def _stopper(save_dir: str, usual: Any) -> Callable[[int, Any], None]:
@@ -69,13 +106,14 @@ _call_main = distributed_utils.call_main
 
 
 def call_main(cfg, main, **kwargs):
-    """As fairseq's, which runs a command; the handlers of signals are afterwards what they were before."""
-    if threading.current_thread() is not threading.main_thread():
-        return _call_main(cfg, main, **kwargs)
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    """As fairseq's, which runs a command; handlers of signals and locks are afterwards what they were before."""
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    numbers = (signal.SIGINT, signal.SIGTERM) if in_main_thread else ()
+    before = {number: signal.getsignal(number) for number in numbers}
     try:
         return _call_main(cfg, main, **kwargs)
     finally:
+        _unlock()
         for number, handler in before.items():
             signal.signal(number, handler)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
 from collections.abc import Sequence
@@ -11,7 +10,9 @@ from pathlib import Path
 
 from ..common.arguments import Parser
 from ..common.errors import UserError
+from ..common.folders import RECORD
 from ..common.options import add_languages, add_workers, whole_number
+from ..common.records import read_record
 from .segment import SUBWORDS
 
 DESCRIPTION = """\
@@ -43,16 +44,10 @@ BPE_SIZE = 8000
 WORDS, WORD_THRESHOLD = 30_000, 2  # of --subword word; words seen once become <unk>, or <unk> would not be trained
 
 # What --like settles: how text becomes tokens, and tokens numbers.
-LIKE = (
-    "tokenizer",
-    "lowercase",
-    "subword",
-    "bpe-size",
-    "joint-bpe",
-    "joined-dictionary",
-    "vocab-threshold",
-    "vocab-size",
-)
+LIKE = {
+    "tokenizer": str, "lowercase": bool, "subword": str, "bpe-size": (None, int), "joint-bpe": (None, bool),
+    "joined-dictionary": bool, "vocab-threshold": int, "vocab-size": int,
+}  # fmt: skip
 
 
 def number(text: str) -> float:
@@ -234,12 +229,12 @@ def _take_over(options: argparse.Namespace) -> None:
         UserError: this command has not made the folder, it is of other languages, or an option says otherwise.
     """
     like = Path(options.like)
-    try:
-        record = json.loads((like / "preprocess.json").read_text(encoding="utf-8"))
-        languages = {record["source"], record["target"]}
-        values = {name: record["options"][name] for name in LIKE}
-    except (OSError, ValueError, KeyError, TypeError):
-        raise UserError(f"--like {like}: not a folder that this command has finished; give the --dest of one") from None
+    unfinished, fix = "not a folder that this command has finished", "give the --dest of one"
+    if not (like / RECORD).is_file():
+        raise UserError(f"--like {like}: {unfinished}; {fix}")
+    record = read_record(like / RECORD, {"source": str, "target": str, "options": LIKE}, fix, f"--like: {unfinished}")
+    languages = {record["source"], record["target"]}
+    values = {name: record["options"][name] for name in LIKE}
     if languages != {options.source_lang, options.target_lang}:
         raise UserError(
             f"--like {like}: is of {record['source']} and {record['target']}; "

@@ -71,7 +71,7 @@ class Preprocessing:
         self.mono = {language: [[Path(file)] for file in files] for language, files in extra.items() if files}
 
     def run(self) -> None:
-        """Do what is not done yet.
+        """Do the stages that are not done yet.
 
         Raises:
             UserError: an input is missing or bad, or DEST was made from something else, or is in use.
@@ -255,7 +255,7 @@ class Preprocessing:
         return [folder / "dual" / f"dict.{language}.txt" for language in self.languages]
 
     def _with_synthetic(self, out: Path) -> Path:
-        """Write the training text, real pairs as often as asked for and synthetic ones; returns its prefix."""
+        """Write the training text, real pairs --upsample times and synthetic ones; returns its prefix."""
         for language in self.languages:
             real, synthetic = (self.dest / "segmented" / f"{part}.{language}" for part in ("train", SYNTHETIC))
             concatenate([real] * self.options.upsample + [synthetic], out / f"train.{language}")

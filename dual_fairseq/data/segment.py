@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 from ..common.errors import UserError
+from ..common.files import read_lines
 from ..common.folders import POST_PROCESS
 from ..common.progress import Progress, say
 from .workers import parallel
@@ -47,9 +49,21 @@ def characters(line: str) -> str:
 
 
 def load_bpe(codes: str | os.PathLike[str]) -> Callable[[str], str]:
-    """A function that segments a tokenised line by a file of BPE codes, as fairseq's ``--bpe subword_nmt`` does."""
+    """A function that segments a tokenised line by a file of BPE codes, as fairseq's ``--bpe subword_nmt`` does.
+
+    Raises:
+        UserError: the file is missing, or holds no codes.
+    """
     from subword_nmt.apply_bpe import BPE
 
+    fix = "copy the codes that the text was segmented with, or run dual-fairseq preprocess again"
+    lines = read_lines(codes)
+    first = 1 if lines and re.fullmatch(r"#version: [0-9]+(\.[0-9]+)*", lines[0].rstrip()) else 0
+    if len(lines) == first:
+        raise UserError(f"{codes}: holds no BPE codes; {fix}")
+    for number, line in enumerate(lines[first:], start=first + 1):
+        if len(line.strip("\r ").split(" ")) != 2:
+            raise UserError(f"{codes}: line {number} is no pair of pieces of words; {fix}")
     with open(codes, encoding="utf-8") as file:
         bpe = BPE(file, separator=SEPARATOR)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +15,7 @@ from filelock import FileLock, Timeout
 from ..common.errors import UserError
 from ..common.files import write_json
 from ..common.progress import say
+from ..common.records import read_record
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,9 @@ def _finished(dest: Path, stages: Sequence[Stage], overwrite: bool) -> dict[str,
     for number, stage in enumerate(stages):
         if not _note(dest, stage).exists():
             continue
-        note = json.loads(_note(dest, stage).read_text(encoding="utf-8"))
+        note = read_record(
+            _note(dest, stage), {"settings": {}, "result": {}}, "remove it, and the stage will be done again"
+        )
         if changed := _differences(note["settings"], stage.settings):
             if not overwrite:
                 raise UserError(

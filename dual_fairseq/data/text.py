@@ -52,7 +52,7 @@ class TextPipeline:
         for file in needed:
             if not file.is_file():
                 raise UserError(
-                    f"{file}: there is no such file, though {path} speaks of it; run dual-fairseq preprocess again"
+                    f"{file}: there is no such file, though {path} names it; run dual-fairseq preprocess again"
                 )
         self._tokenize = {language: Tokenizer(self.tokenizer, language) for language in self.languages}
         self._segment: dict[str, Callable[[str], str]] = {}  # nothing for words, nor for text that is in pieces already

@@ -8,7 +8,6 @@ of, so that every symbol can have one.
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import sys
 from collections.abc import Iterator, Sequence
@@ -22,6 +21,7 @@ from ..common.errors import UserError
 from ..common.files import sha256, whole_file, write_json
 from ..common.options import add_seed, add_workers, whole_number
 from ..common.progress import Progress, say
+from ..common.records import parse_json
 from .options import number
 from .segment import text_lines
 from .text import TextPipeline
@@ -208,7 +208,7 @@ def run(options: argparse.Namespace) -> None:
 
 def _read(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
 

@@ -25,7 +25,7 @@ from ..common.files import check_output
 from ..common.options import add_output, whole_number
 from ..common.progress import Progress
 from ..compat.checkpoint_options import taken_options
-from ..plugin.checkpoint import check_weightless_options, load_state
+from ..plugin.checkpoint import check_model_options, load_state
 from .export import plain, plain_namespace, write_checkpoint
 
 
@@ -54,7 +54,7 @@ def average(inputs: Sequence[str | os.PathLike[str]]) -> dict[str, Any]:
                 if key not in weights or key not in sums or weights[key].shape != sums[key].shape:
                     what = "have another shape" if key in weights and key in sums else "are in only one of them"
                     raise UserError(f"--inputs {path}: is another model than {inputs[0]}: the weights {key} {what}")
-            check_weightless_options(result["cfg"].model, state["cfg"].model, path, "--inputs")
+            check_model_options(result["cfg"].model, state["cfg"].model, path, "--inputs")
             for key in sums:
                 sums[key] += weights[key]  # in place, in the wide type
     count = len(inputs)

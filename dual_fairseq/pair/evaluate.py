@@ -12,18 +12,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from fairseq.data import data_utils
-from sacrebleu.metrics import BLEU, CHRF
+from sacrebleu.metrics import CHRF
 
+from ..common.bleu import bleu_metric
 from ..common.errors import UserError
 from ..common.files import read_lines, write_json, write_text
 from ..common.folders import Data
 from ..common.tables import score_table
 from ..data.tokenizer import detokenize
-from ..plugin.dual_inference import read_choice
+from ..plugin.ranking import read_choice
 from .nbest import read_nbest
-
-# Where the tokenizer that sacreBLEU has for a language needs a package that is not installed.
-FALLBACK_TOKENIZERS = {"ja": "char", "ko": "13a"}
 
 
 @dataclass
@@ -79,37 +77,6 @@ def read_validation(lines: Iterable[str], split: str) -> dict[str, float]:
     raise UserError(f"fairseq-validate printed no result for split '{split}'; see its output in validate.txt")
 
 
-def bleu_metric(language: str, tokenize: str | None = None) -> BLEU:
-    """BLEU with sacreBLEU's tokenizer for a target language.
-
-    Args:
-        language: language code of the references.
-        tokenize: the name of a sacreBLEU tokenizer; by default sacreBLEU chooses (``zh``, ``ja-mecab``, ``ko-mecab``,
-            else ``13a``). Where its choice needs a package that is not installed, ``FALLBACK_TOKENIZERS`` has another.
-
-    Raises:
-        UserError: there is no such tokenizer, or its package is not installed.
-    """
-    if tokenize is not None:
-        if tokenize not in BLEU.TOKENIZERS:
-            raise UserError(f"--sacrebleu-tokenize {tokenize}: choose one of {', '.join(sorted(BLEU.TOKENIZERS))}")
-        try:
-            return BLEU(tokenize=tokenize)
-        except (RuntimeError, ImportError) as error:
-            raise UserError(f"--sacrebleu-tokenize {tokenize}: {' '.join(str(error).split())}") from error
-    try:
-        return BLEU(trg_lang=language)
-    except (RuntimeError, ImportError):
-        if language not in FALLBACK_TOKENIZERS:
-            raise
-        fallback = FALLBACK_TOKENIZERS[language]
-        print(
-            f"sacreBLEU's tokenizer for '{language}' is not installed (pip install 'sacrebleu[{language}]'): "
-            f"BLEU into {language} is computed with tokenizer '{fallback}'"
-        )
-        return BLEU(tokenize=fallback)
-
-
 def score(
     hypotheses: Sequence[str],
     references: Sequence[str],
@@ -122,7 +89,7 @@ def score(
     Args:
         hypotheses, references: sentences, line by line.
         language: the target language.
-        tokenize: see :func:`bleu_metric`.
+        tokenize: see :func:`~dual_fairseq.common.bleu.bleu_metric`.
         untranslated: how many hypotheses are empty for want of a translation, to be noted.
 
     Raises:
@@ -155,7 +122,7 @@ def evaluate(
         out: holds ``<src>-<tgt>.generate.txt`` of both directions and ``validate.txt``; gets the texts and
             ``scores.json``, written last and whole.
         split: the split that was translated.
-        tokenize: see :func:`bleu_metric`.
+        tokenize: see :func:`~dual_fairseq.common.bleu.bleu_metric`.
         dual_inference: score the re-scored n-best lists too, by the weights in ``out``/tuning/<src>-<tgt>/weights.json.
 
     Returns:

@@ -18,7 +18,6 @@ from typing import Any
 
 import torch
 from fairseq import checkpoint_utils
-from fairseq.data import Dictionary
 from fairseq.models import ARCH_MODEL_REGISTRY
 from fairseq.tasks.translation import TranslationConfig
 from omegaconf import OmegaConf
@@ -29,7 +28,7 @@ from ..common.errors import UserError
 from ..common.files import check_output, whole_file
 from ..common.options import add_output
 from ..compat.checkpoint_options import declared_options
-from ..plugin.checkpoint import check_dictionary, data_directories, load_state
+from ..plugin.checkpoint import check_dictionary, data_directories, load_dictionary, load_state, pair_languages
 from ..plugin.model import arch_name, direction_name, of_direction
 from .load import find_checkpoint
 
@@ -116,7 +115,7 @@ def export_state(state: dict[str, Any], direction: str, path: str, half: bool = 
         raise UserError(f"{path}: holds a single model already, not a pair")
     if direction not in directions:
         raise UserError(f"--direction {direction}: {path} holds {' and '.join(sorted(directions))}")
-    source, target = state["cfg"].task.source_lang, state["cfg"].task.target_lang
+    source, target = pair_languages(state, path)
     if direction != direction_name(source, target):
         source, target = target, source
     model_cfg, criterion = state["cfg"].model, state["cfg"].criterion
@@ -147,7 +146,8 @@ def export_state(state: dict[str, Any], direction: str, path: str, half: bool = 
                 "num_updates": int(last["num_updates"]),
             }
         ],
-        "task_state": {},
+        # which dictionaries the weights belong to; stock fairseq reads past it
+        "task_state": {"dictionaries": (state.get("task_state") or {}).get("dictionaries") or {}},
         "extra_state": {"train_iterator": {"epoch": 1, "iterations_in_epoch": 0}},
         "last_optimizer_state": None,
     }
@@ -181,7 +181,9 @@ def _copied(weights: dict[str, Tensor], half: bool) -> OrderedDict[str, Tensor]:
 # --- dictionaries
 
 
-def _find_dictionaries(data: str | None, recorded: list[Path], languages: Sequence[str], path: str) -> list[Path]:
+def _find_dictionaries(
+    data: str | None, task_state: dict[str, Any], recorded: list[Path], languages: Sequence[str], path: str
+) -> list[Path]:
     """The dictionaries' files in the folder ``data``, by default in the one that the pair was trained on.
 
     Returns:
@@ -194,14 +196,16 @@ def _find_dictionaries(data: str | None, recorded: list[Path], languages: Sequen
         for folder in recorded:
             files = [folder / f"dict.{language}.txt" for language in languages]
             if all(file.is_file() for file in files):
-                return files
-        return []
-    files = [Path(data) / f"dict.{language}.txt" for language in languages]
+                break
+        else:
+            return []
+    else:
+        files = [Path(data) / f"dict.{language}.txt" for language in languages]
     for file, language in zip(files, languages, strict=True):
         if not file.is_file():
             raise UserError(f"--data {data}: has no dict.{language}.txt")
         candidates = [folder / file.name for folder in recorded]
-        check_dictionary(Dictionary.load(str(file)), language, candidates, path, "checkpoint")
+        check_dictionary(load_dictionary(file), language, task_state, candidates, path, "checkpoint")
     return files
 
 
@@ -277,7 +281,9 @@ def export(
     state = export_state(pair, direction, path, half)
     languages = (state["args"]["source_lang"], state["args"]["target_lang"])
     recorded = [*data_directories(pair["cfg"].task), Path(os.path.abspath(path)).parent.parent / "text"]
-    files = _find_dictionaries(None if data is None else os.fspath(data), recorded, languages, path)
+    files = _find_dictionaries(
+        None if data is None else os.fspath(data), state["task_state"], recorded, languages, path
+    )
     if files:
         _check_fit(state, files, path)
         _refuse_other_dictionaries(files, output.parent)

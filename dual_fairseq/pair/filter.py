@@ -28,6 +28,7 @@ import numpy as np
 from ..common.arguments import Parser
 from ..common.errors import UserError
 from ..common.files import check_output, whole_file
+from ..common.options import finite_number
 from ..common.progress import say
 from ..data.lines import read_rows, survey
 from .score_table import LOG_PROBS, read_scores
@@ -118,7 +119,7 @@ def choose(goodness: np.ndarray, keep: float | None = None, threshold: float | N
     Args:
         goodness: (N,) the larger the better; NaN is never kept.
         keep: the share of all N pairs to keep (fewer where not so many have a value); of equals the first.
-        threshold: instead, keep what is at least this good.
+        threshold: instead, keep the pairs that are at least this good.
 
     Returns:
         (N,) bool.
@@ -163,8 +164,10 @@ def get_parser() -> Parser:
         help="what decides about a pair, see below (default %(default)s)",
     )
     how = parser.add_mutually_exclusive_group(required=True)
-    how.add_argument("--keep", type=float, metavar="SHARE", help="the share of all lines to keep, e.g. 0.8")
-    how.add_argument("--threshold", type=float, metavar="VALUE", help="keep pairs whose value is this good or better")
+    how.add_argument("--keep", type=finite_number, metavar="SHARE", help="the share of all lines to keep, e.g. 0.8")
+    how.add_argument(
+        "--threshold", type=finite_number, metavar="VALUE", help="keep pairs whose value is this good or better"
+    )
     parser.add_argument(
         "--dropped", type=Path, metavar="FILE", help="also write what was dropped: line, value, source, target"
     )

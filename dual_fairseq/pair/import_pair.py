@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import copy
 import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,13 +24,11 @@ from ..common.arguments import Parser
 from ..common.errors import UserError
 from ..common.files import check_output
 from ..common.options import add_output
-from ..plugin.checkpoint import check_dictionary, data_directories, load_state, load_weights
+from ..plugin.checkpoint import MAY_DIFFER, check_dictionary, data_directories, load_state, load_weights
 from ..plugin.model import arch_name, direction_name, pair_arch
 from ..plugin.task import DualTranslationTask
 from .export import arch_options, translation_options, write_checkpoint
 
-# Options that act in training, or before it, and not on what a finished model computes.
-_TRAINING_ONLY = re.compile(r"drop|quant_noise|activations$|min_params_to_wrap|^pretrained")
 _OPTIONS = ("--src2tgt", "--tgt2src")
 
 
@@ -68,7 +65,7 @@ def import_pair(
         theirs = state["cfg"].task
         for language, dictionary in ((source, task.source_dictionary), (target, task.target_dictionary)):
             candidates = (d / f"dict.{language}.txt" for d in [Path(path).parent, *data_directories(theirs)])
-            if check_dictionary(dictionary, language, candidates, path, option) is None:
+            if not check_dictionary(dictionary, language, state.get("task_state"), candidates, path, option):
                 remarks.append(f"{option} {path}: its dict.{language}.txt was not found and not compared")
         model_cfg = copy.deepcopy(state["cfg"].model)  # pruning writes into it
         what = f"the model of {direction} over the dictionaries in {folder}"
@@ -128,7 +125,7 @@ def _compare(cfg: Any, reverse_cfg: Any, path: str) -> list[str]:
         if name in ("source_lang", "target_lang") or mine[name] == theirs.get(name, mine[name]):
             continue
         flag, values = "--" + name.replace("_", "-"), f"{theirs[name]}, and --src2tgt with {mine[name]}"
-        if not _TRAINING_ONLY.search(name):
+        if not MAY_DIFFER.search(name):
             raise UserError(f"--tgt2src {path}: was trained with {flag} {values}; a pair needs the same options")
         remarks.append(f"--tgt2src {path}: was trained with {flag} {values}, which the pair records")
     return remarks

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from fairseq import checkpoint_utils
+from fairseq import checkpoint_utils, tasks
 from fairseq.dataclass.utils import overwrite_args_by_name
 
 from ..common.errors import UserError
 from ..common.folders import find_checkpoint
-from ..plugin.checkpoint import check_dictionary, data_directories, load_state
+from ..plugin.checkpoint import check_dictionary, data_directories, load_state, pair_languages
 from ..plugin.language_model import find_language_model
 from ..plugin.model import DualModel
 from ..plugin.task import DualTranslationConfig, DualTranslationTask
@@ -54,11 +54,8 @@ def load_pair(
         path = str(find_checkpoint(path))
     if state is None:
         state = load_state(path, "checkpoint")
-    name = getattr(state["cfg"].task, "_name", None) or getattr(state["cfg"].task, "task", None)
-    if name != "dual_translation":
-        raise UserError(f"{path}: is a checkpoint of --task {name}, not of a pair (--task dual_translation)")
     changes = dict(overrides or {})
-    recorded = (state["cfg"].task.source_lang, state["cfg"].task.target_lang)
+    recorded = pair_languages(state, path)
     for language in (source, target):
         if language not in (None, *recorded):
             raise UserError(f"{path}: is a pair of {recorded[0]} and {recorded[1]}, without '{language}'")
@@ -105,13 +102,15 @@ def model_of_state(
     stage = Path(os.path.abspath(path)).parent
     as_trained = [stage, stage.parent / "text", *data_directories(state["cfg"].task)]
     overwrite_args_by_name(state["cfg"], {**overrides, "data": os.fspath(data)})
-    try:
-        models, _, task = checkpoint_utils.load_model_ensemble_and_task([path], state=state)
-    except RuntimeError as error:
-        raise UserError(f"{path}: does not fit the dictionaries in {data}; give the data it was trained on") from error
+    task = tasks.setup_task(state["cfg"].task, from_checkpoint=True)
     sides = ((task.cfg.source_lang, task.source_dictionary), (task.cfg.target_lang, task.target_dictionary))
     for language, dictionary in sides:
-        check_dictionary(dictionary, language, (d / f"dict.{language}.txt" for d in as_trained), path, "checkpoint")
+        candidates = (d / f"dict.{language}.txt" for d in as_trained)
+        check_dictionary(dictionary, language, state.get("task_state"), candidates, path, "checkpoint")
+    try:
+        models, _, _ = checkpoint_utils.load_model_ensemble_and_task([path], task=task, state=state)
+    except RuntimeError as error:
+        raise UserError(f"{path}: does not fit the dictionaries in {data}; give the data it was trained on") from error
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     return models[0].eval().to(device), task

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ..common.errors import UserError
-from ..plugin.dual_inference import COMPONENTS, Weights, read_component_line
+from ..plugin.ranking import COMPONENTS, Weights, read_component_line
 
 
 @dataclass
@@ -18,7 +18,7 @@ class NBest:
 
     Args:
         texts: by sentence number, best first as the beam search has them.
-        components: (N, K, 5) nats, see :data:`~dual_fairseq.plugin.dual_inference.COMPONENTS`; NaN beyond the last one.
+        components: (N, K, 5) nats, see :data:`~dual_fairseq.plugin.ranking.COMPONENTS`; NaN beyond the last one.
     """
 
     texts: list[list[str]]

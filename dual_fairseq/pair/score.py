@@ -55,7 +55,7 @@ def split_blocks(task: DualTranslationTask, split: str) -> tuple[int, Iterator[B
     """The number of pairs of a binarized split, and the pairs in its order.
 
     Raises:
-        UserError: the split is not there, is empty, or has only one side.
+        UserError: the split is missing or empty, or has only one side.
     """
     task.load_dataset(split)
     dataset = task.datasets[split]
@@ -316,6 +316,6 @@ class _Passes:
         self._progress.update(self._finished + self._sentences // self._passes - self._progress.done)
 
     def finish(self, count: int) -> None:
-        """A block of ``count`` pairs is finished, whatever could not be scored in it."""
+        """A block of ``count`` pairs is finished, those that could not be scored included."""
         self._finished, self._sentences = self._finished + count, 0
         self._progress.update(self._finished - self._progress.done)

@@ -24,6 +24,7 @@ from ..common.options import (
     add_languages,
     add_max_tokens,
     add_output,
+    finite_number,
     whole_number,
 )
 from ..common.progress import Progress, say
@@ -63,7 +64,7 @@ def get_parser() -> Parser:
     parser.add_argument(
         "--nbest", type=whole_number(), default=1, metavar="N", help="translations of each line (default 1)"
     )
-    parser.add_argument("--lenpen", type=float, metavar="X", help="above 1 favours longer output (default 1)")
+    parser.add_argument("--lenpen", type=finite_number, metavar="X", help="above 1 favours longer output (default 1)")
     parser.add_argument(
         "--dual-inference", metavar="WEIGHTS",
         help="let both models and both language models choose among the beam's translations: α from 0 to 1, or the "

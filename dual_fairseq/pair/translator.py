@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -20,16 +21,16 @@ from typing import Any
 import numpy as np
 import torch
 from fairseq import tasks, utils
-from fairseq.data import LanguagePairDataset
+from fairseq.data import Dictionary, LanguagePairDataset
 from fairseq.dataclass.configs import GenerationConfig
 from torch import Tensor
 
 from ..common.errors import UserError
 from ..data.segment import SEPARATOR
 from ..data.text import TextPipeline, indices, looks_foreign
-from ..plugin.dual_inference import read_choice
 from ..plugin.log_probs import length_sorted_batches
 from ..plugin.model import DualModel, parameter_like
+from ..plugin.ranking import read_choice
 from ..plugin.task import DualTranslationTask
 from .load import find_checkpoint, load_pair
 
@@ -84,7 +85,7 @@ class DualTranslator:
         self._tasks[self.languages[::-1]].priors.for_inference = task.priors.for_inference  # loaded once
         self._generators: dict[str, tuple[Any, Any]] = {}  # target language → what its last one was made for, and it
         self._lenpen: dict[tuple[str, str], float] = {}  # of tuned weights
-        self._warned: set[tuple[str, str]] = set()  # directions whose text looks foreign
+        self._warned: set[str] = set()  # source languages whose text looks foreign
         for pair in self.pairs:
             # without BeamableMM (of fconv), which binds a model to one beam size
             pair.prepare_for_inference_(SimpleNamespace(generation=GenerationConfig(no_beamable_mm=True)))
@@ -240,6 +241,8 @@ class DualTranslator:
         for name, value in (("beam", beam), ("nbest", nbest), ("max_tokens", max_tokens)):
             if value < 1:
                 raise UserError(f"{name} {value}: give a whole number above 0")
+        if lenpen is not None and not math.isfinite(lenpen):
+            raise UserError(f"lenpen {lenpen}: give a finite number")
         if nbest > beam:
             raise UserError(f"nbest {nbest}: needs a beam of that size, not {beam}")
         source, target = self.direction(source, target)
@@ -251,26 +254,7 @@ class DualTranslator:
         )
         limit = int(min(task.max_positions()[0], *(pair.max_positions()[0] for pair in self.pairs))) - 1  # </s>
 
-        pieces: list[Tensor] = []
-        text_of: list[int] = []  # piece → text
-        left: list[int] = []  # pieces of each text that are not translated yet
-        for number, text in enumerate(texts):
-            tokens = self.text.encode(text, source).split()
-            parts = _pieces(tokens, limit, self.text.subword.space) if tokens else []
-            if len(parts) > 1:
-                logger.warning(
-                    "line %d: %s tokens, over the %s that this model takes; translated in %d pieces",
-                    first + number, f"{len(tokens):,}", f"{limit:,}", len(parts),
-                )  # fmt: skip
-            pieces += [indices(part, task.source_dictionary) for part in parts]
-            text_of += [number] * len(parts)
-            left.append(len(parts))
-        if (source, target) not in self._warned and looks_foreign(pieces, task.source_dictionary):
-            self._warned.add((source, target))  # once for a file
-            logger.warning(
-                "lines %d to %d: most tokens are unknown to the models; is the text %s?",
-                first, first + len(left) - 1, source,
-            )  # fmt: skip
+        pieces, text_of, left = self._cut(texts, source, task.source_dictionary, limit, first)
         advance(left.count(0))
 
         translated: list[list[tuple[str, float]]] = [[] for _ in pieces]
@@ -283,6 +267,36 @@ class DualTranslator:
         for number, hypotheses in zip(text_of, translated, strict=True):
             results[number].append(hypotheses)
         return [self._joined(parts, target) for parts in results]
+
+    def _cut(
+        self, texts: Iterable[str], source: str, dictionary: Dictionary, limit: int, first: int
+    ) -> tuple[list[Tensor], list[int], list[int]]:
+        """Texts as token indices, over-long ones in several pieces, with warnings.
+
+        Returns:
+            The pieces; of each piece the number of its text; of each text how many pieces it has.
+        """
+        pieces: list[Tensor] = []
+        text_of: list[int] = []
+        counts: list[int] = []
+        for number, text in enumerate(texts):
+            tokens = self.text.encode(text, source).split()
+            parts = _pieces(tokens, limit, self.text.subword.space) if tokens else []
+            if len(parts) > 1:
+                logger.warning(
+                    "line %d: %s tokens, over the %s that this model takes; translated in %d pieces",
+                    first + number, f"{len(tokens):,}", f"{limit:,}", len(parts),
+                )  # fmt: skip
+            pieces += [indices(part, dictionary) for part in parts]
+            text_of += [number] * len(parts)
+            counts.append(len(parts))
+        if source not in self._warned and looks_foreign(pieces, dictionary):
+            self._warned.add(source)  # once for a file
+            logger.warning(
+                "lines %d to %d: most tokens are unknown to the models; is the text %s?",
+                first, first + len(counts) - 1, source,
+            )  # fmt: skip
+        return pieces, text_of, counts
 
     def _build_generator(self, task: DualTranslationTask, options: dict[str, Any]) -> Any:
         made_for, generator = self._generators.get(task.cfg.target_lang, (None, None))

@@ -19,15 +19,14 @@ import numpy as np
 from sacrebleu.metrics import BLEU, CHRF
 
 from ..common.arguments import Parser
-from ..common.bleu import bleu_counts, bleu_of_counts
+from ..common.bleu import bleu_counts, bleu_metric, bleu_of_counts
 from ..common.errors import UserError
 from ..common.files import check_output, read_lines, write_json, write_text
-from ..common.options import add_languages
+from ..common.options import add_languages, finite_number
 from ..common.progress import Progress
 from ..common.tables import aligned
 from ..data.tokenizer import detokenize
-from ..plugin.dual_inference import Weights
-from .evaluate import bleu_metric
+from ..plugin.ranking import Weights
 from .nbest import NBest, best_of, read_nbest
 
 ALPHAS = np.linspace(0, 1, 21)
@@ -136,7 +135,7 @@ def tune(nbest: NBest, references: Sequence[str], language: str, lenpen: float, 
         language: the target language.
         lenpen: length penalty of plain generation and of the α form; that of the general form is 0, for it has a
             weight of the length.
-        tokenize: a sacreBLEU tokenizer; see :func:`~dual_fairseq.pair.evaluate.bleu_metric`.
+        tokenize: a sacreBLEU tokenizer; see :func:`~dual_fairseq.common.bleu.bleu_metric`.
 
     Returns:
         What weights.json holds: of each of :data:`FORMS` its weights, lenpen, BLEU, chrF and length ratio; ``lenpen``,
@@ -259,7 +258,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         help="how the list is tokenised, which is undone (default %(default)s)",
     )  # fmt: skip
     parser.add_argument(
-        "--lenpen", type=float, default=1.0, metavar="X",
+        "--lenpen", type=finite_number, default=1.0, metavar="X",
         help="length penalty of plain generation and of the α form (default 1)",
     )  # fmt: skip
     parser.add_argument(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..common.arguments import Parser
+from ..common.folders import refuse_colons
 from . import train
 from .jobs import check, say, step
 
@@ -38,6 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         UserError: the user has something to fix.
     """
     run = get_parser().parse_args(arguments).run
+    refuse_colons(run)
     began = time.monotonic()
 
     def taken() -> str:

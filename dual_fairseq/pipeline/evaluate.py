@@ -13,12 +13,12 @@ from pathlib import Path
 from ..common.arguments import Parser, decimal, positive
 from ..common.errors import UserError
 from ..common.files import whole_file
-from ..common.folders import POST_PROCESS, Data, RunFolder, find_checkpoint
+from ..common.folders import POST_PROCESS, Data, RunFolder, find_checkpoint, refuse_colons
 from ..common.options import add_device
 from .devices import Device, find_device
 from .jobs import PACKAGE, check, locked, run, say, show, step
 from .progress import SentenceDisplay
-from .stages import digest, failure, is_whole, option_lines, refuse_colon
+from .stages import digest, failure, is_whole, option_lines
 
 HELP = """\
 Translate a split in both directions with one checkpoint of a pair, and score the result.
@@ -123,7 +123,7 @@ class Evaluation:
             if not file.is_file():
                 raise UserError(f"{file}: there is no such language model")
         self.data = data = Data.from_folder(options.dest)
-        refuse_colon(options.dest)
+        refuse_colons(options.dest, self.checkpoint)
         self.splits = [options.split, *([options.tune_split] if options.dual_inference else [])]
         self.lms = dict(zip(data.languages, given, strict=True)) if given else self._own_language_models()
         for split in self.splits:

@@ -42,12 +42,6 @@ def option_lines(words: Iterable[str]) -> list[str]:
     return lines
 
 
-def refuse_colon(folder: Path) -> None:
-    """Raises: UserError: fairseq would take the path for several."""
-    if ":" in str(folder):
-        raise UserError(f"fairseq takes ':' in a data path for a separator: rename {folder}")
-
-
 def is_whole(checkpoint: Path) -> bool:
     """Whether a checkpoint was written to its end: it is a zip archive, whose directory comes last."""
     return zipfile.is_zipfile(checkpoint)

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import json
 import shlex
 from collections.abc import Sequence
 
 from ..common.errors import UserError
 from ..common.files import whole_file
-from ..common.folders import POST_PROCESS, STAGES, Data, RunFolder
-from ..common.tables import score_table
+from ..common.folders import POST_PROCESS, STAGES, Data, RunFolder, refuse_colons
+from ..common.tables import read_scores, score_table
 from . import config, evaluate, train_lm
 from .devices import Device, find_device
 from .jobs import PACKAGE, ask, check, locked, say, show, step
 from .presets import PAIRS
-from .stages import Stage, digest, refuse_colon, updates_of
+from .stages import Stage, digest, updates_of
 from .train_options import LM_OPTIONS, get_parser, parse
 
 
@@ -33,7 +32,7 @@ class Training:
         self.options = options
         self.run = RunFolder(options.run)
         self.data = data = Data.from_folder(options.dest)
-        refuse_colon(options.dest)
+        refuse_colons(options.dest, options.run)
         sides = [data.index(split, language) for split in ("train", "valid") for language in data.languages]
         for file in sides:
             if not file.is_file():
@@ -246,7 +245,7 @@ class Training:
         for stage, name in STAGES.items():
             file = self.run.stage(stage).evaluation(self.options.split) / "scores.json"
             if file.is_file():
-                rows.append((name, json.loads(file.read_text(encoding="utf-8"))))
+                rows.append((name, read_scores(file)))
         say(score_table(rows))
 
     def show(self) -> None:

@@ -10,13 +10,14 @@ from pathlib import Path
 from ..common.arguments import Parser, decimal, positive
 from ..common.errors import UserError
 from ..common.files import whole_file
-from ..common.folders import StageFolder
+from ..common.folders import StageFolder, refuse_colons
 from ..common.options import add_device
+from ..common.records import read_record
 from . import jobs
 from .devices import Device, find_device
 from .jobs import ask, locked, say, step
 from .presets import LANGUAGE_MODELS, SIZES
-from .stages import Stage, digest, refuse_colon
+from .stages import Stage, digest
 
 HELP = """\
 Train the language model of one language, for dual training.
@@ -88,7 +89,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
                 f"{options.data / name} not found: give a language's folder that dual-fairseq preprocess wrote, "
                 "DEST/lm/<language>"
             )
-    refuse_colon(options.data)
+    refuse_colons(options.data, options.save_dir)
     if options.arch != "rnn":
         for option, value in (("--cell", options.cell), ("--running-text", options.running_text)):
             if value:
@@ -164,7 +165,7 @@ def train(options: argparse.Namespace, device: Device) -> None:
             scores = {"perplexity": 2 ** float(bits), "bits_per_token": float(bits), "num_updates": int(updates)}
             with whole_file(result) as file:
                 file.write(f"{json.dumps(scores)}\n".encode())
-    perplexity = json.loads(result.read_text(encoding="utf-8"))["perplexity"]
+    perplexity = read_record(result, {"perplexity": float}, "remove it, and it will be measured again")["perplexity"]
     say(f"  validation perplexity {perplexity:.2f} a token: {files.best}")
 
 

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from fairseq import checkpoint_utils, utils
 from fairseq.data import Dictionary
+from fairseq.models import ARCH_MODEL_REGISTRY
 from omegaconf import OmegaConf, open_dict
 from torch import Tensor
 
 from ..common.errors import UserError
+from ..common.literals import NoLiteral, literal
+from ..compat.checkpoint_options import declared_options, model_options
+from .model import arch_name
 
 
 def load_state(path: str, option: str) -> dict[str, Any]:
@@ -57,34 +63,73 @@ def load_weights(model: Any, weights: dict[str, Tensor], model_cfg: Any, path: s
         ) from error
 
 
-# Options that change what a model computes but have no weights by which a mismatch would show.
-_WEIGHTLESS_OPTIONS = (
-    "encoder_attention_heads",
-    "decoder_attention_heads",
-    "activation_fn",
-    "encoder_normalize_before",
-    "decoder_normalize_before",
-    "no_token_positional_embeddings",
-    "no_scale_embedding",
-    "readout",
+# Options of an arch that may differ between a checkpoint and the model that takes its weights: they act in training, or
+# before it, or they bound lengths; a finished model computes the same with all of their values. Options that prune
+# (..._layers_to_keep) are there to change a model. Every other option that an arch declares must be the same.
+MAY_DIFFER = re.compile(
+    r"drop|quant_noise|activations$|min_params_to_wrap|^pretrained|embed_path$|freeze_embed$|^init_|layers_to_keep$|"
+    r"^export$|^max_(source|target)_positions$"
 )
 
 
-def check_weightless_options(mine: Any, theirs: Any, path: str, option: str) -> None:
-    """Refuse a checkpoint whose weights fit but whose model computes something else with them.
+def check_model_options(mine: Any, theirs: Any, path: str, option: str) -> None:
+    """Refuse a checkpoint whose weights may fit but whose model computes something else with them.
 
     Args:
         mine, theirs: model configurations.
         path, option: the checkpoint and the option that named it, for the message.
 
     Raises:
-        UserError: the models differ.
+        UserError: the archs are not of one kind, or an option differs that is not in :data:`MAY_DIFFER`.
     """
-    for name in _WEIGHTLESS_OPTIONS:
-        here, there = getattr(mine, name, None), getattr(theirs, name, None)
-        if here is not None and there is not None and here != there:
+    archs = [ARCH_MODEL_REGISTRY[arch_name(cfg)] for cfg in (mine, theirs)]
+    if not (issubclass(archs[0], archs[1]) or issubclass(archs[1], archs[0])):
+        raise UserError(
+            f"{option} {path}: does not fit this model: it was trained with --arch {arch_name(theirs)}, not "
+            f"{arch_name(mine)}; give the same"
+        )
+    here, there = _compared_options(mine), _compared_options(theirs)
+    for name in sorted(here.keys() & there.keys()):
+        if here[name] != there[name]:
             flag = "--" + name.replace("_", "-")
-            raise UserError(f"{option} {path}: was trained with {flag} {there}, not {here}; give the same options")
+            raise UserError(
+                f"{option} {path}: was trained with {flag} {there[name]}, not {here[name]}; give the same options"
+            )
+
+
+def _compared_options(model_cfg: Any) -> dict[str, Any]:
+    """What an arch declares and :data:`MAY_DIFFER` leaves, in one form, however it was written."""
+    arch = arch_name(model_cfg)
+    names = [n for n in declared_options(arch) if hasattr(model_cfg, n) and not MAY_DIFFER.search(n)]
+    values = {name: getattr(model_cfg, name) for name in names}
+    values = {n: OmegaConf.to_container(v) if OmegaConf.is_config(v) else v for n, v in values.items()}
+    taken = model_options(arch, values)
+    return {name: _in_one_form(taken[name]) for name in names}
+
+
+def _in_one_form(value: Any) -> Any:
+    if isinstance(value, str):
+        try:
+            return _in_one_form(literal(value))
+        except NoLiteral:
+            return value
+    return [_in_one_form(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def pair_languages(state: dict[str, Any], path: str) -> tuple[str, str]:
+    """Source and target language of a pair's checkpoint, as it was trained.
+
+    Raises:
+        UserError: it is no pair, or does not name two languages.
+    """
+    task = state["cfg"].task
+    name = getattr(task, "_name", None) or getattr(task, "task", None)
+    if name != "dual_translation":
+        raise UserError(f"{path}: is a checkpoint of --task {name}, not of a pair (--task dual_translation)")
+    source, target = getattr(task, "source_lang", None), getattr(task, "target_lang", None)
+    if not source or not target or source == target:
+        raise UserError(f"{path}: is damaged: its languages are {source} and {target}, not two")
+    return source, target
 
 
 def set_options(cfg: Any, values: dict[str, Any]) -> None:
@@ -95,28 +140,75 @@ def set_options(cfg: Any, values: dict[str, Any]) -> None:
                 setattr(cfg, name, value)
 
 
+def load_dictionary(path: str | os.PathLike[str]) -> Dictionary:
+    """A dictionary from its file.
+
+    Raises:
+        UserError: the file is missing or no dictionary.
+    """
+    known = set(Dictionary().symbols)
+    fix = "copy the dictionary that the data were binarized with, or run dual-fairseq preprocess again"
+    try:
+        with open(path, encoding="utf-8") as file:
+            for number, line in enumerate(file, start=1):
+                symbol, _, count = line.rstrip().removesuffix(" #fairseq:overwrite").rpartition(" ")
+                if not symbol or not count.isdecimal():
+                    raise UserError(f"{path}: line {number} is no symbol and its count; {fix}")
+                if symbol in known and not line.rstrip().endswith(" #fairseq:overwrite"):
+                    raise UserError(f"{path}: line {number} has '{symbol}' once more; {fix}")
+                known.add(symbol)
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: is not UTF-8 ({error.reason}); {fix}") from error
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; {fix}") from error
+    return Dictionary.load(os.fspath(path))
+
+
+def dictionary_digests(dictionaries: Mapping[str, Dictionary]) -> dict[str, str]:
+    """Language → a digest of its dictionary's symbols and their order, for the state of a pair's task."""
+    return {
+        language: hashlib.sha256("\n".join(dictionary.symbols).encode("utf-8", "surrogateescape")).hexdigest()
+        for language, dictionary in dictionaries.items()
+    }
+
+
 def check_dictionary(
-    expected: Dictionary, language: str, candidates: Iterable[Path], path: str, option: str
-) -> Path | None:
+    expected: Dictionary,
+    language: str,
+    task_state: Mapping[str, Any] | None,
+    candidates: Iterable[Path],
+    path: str,
+    option: str,
+) -> bool:
     """Compare the dictionary that a checkpoint was trained with to the pair's own, symbol by symbol.
 
-    Two dictionaries of equal length and another order give silent nonsense; nothing but the symbols can tell.
+    Two dictionaries of equal length and another order give silent nonsense; nothing but the symbols can tell. A
+    checkpoint of a pair has a digest of them, which decides; for any other its dictionary's file is looked for.
 
     Args:
         expected: the pair's dictionary of ``language``.
+        task_state: of the checkpoint.
         candidates: where the checkpoint's dictionary may lie; the first that exists counts.
         path, option: the checkpoint and the option that named it, for the message.
 
     Returns:
-        The file compared with, or None when none of the candidates exists.
+        Whether there was a digest or a file to compare with.
 
     Raises:
         UserError: the dictionaries differ.
     """
+    digest = (task_state or {}).get("dictionaries", {}).get(language)
+    if digest is not None:
+        if digest != dictionary_digests({language: expected})[language]:
+            raise UserError(
+                f"{option} {path}: was trained with another dictionary of {language} than the data's "
+                f"dict.{language}.txt; give the data that it was trained on, or data binarized with its dictionaries"
+            )
+        return True
     found = next((candidate for candidate in candidates if candidate.is_file()), None)
     if found is None:
-        return None
-    theirs = Dictionary.load(str(found))
+        return False
+    theirs = load_dictionary(found)
     if len(theirs) != len(expected):
         raise UserError(
             f"{option} {path}: was trained with {found} ({len(theirs)} symbols), but the data's dictionary of "
@@ -128,7 +220,7 @@ def check_dictionary(
                 f"{option} {path}: its dictionary {found} is not the data's dict.{language}.txt: symbol {index} is "
                 f"'{other}' there and '{mine}' here; train it again on data binarized with the data's dictionary"
             )
-    return found
+    return True
 
 
 def data_directories(task_cfg: Any) -> list[Path]:

@@ -152,7 +152,7 @@ def _check_dictionary(state: dict[str, Any], dictionary: Dictionary, language: s
             f"{len(dictionary)}; it belongs to another language or to another preprocessing"
         )
     directories = [Path(path).parent, *data_directories(state["cfg"].task)]
-    if check_dictionary(dictionary, language, (d / "dict.txt" for d in directories), path, option) is None:
+    if not check_dictionary(dictionary, language, None, (d / "dict.txt" for d in directories), path, option):
         logger.warning(
             "%s %s: no dict.txt beside it or in the data directory it was trained on, so only the number of symbols "
             "could be compared with the data's dictionary of %s",

@@ -11,8 +11,8 @@ from fairseq import utils
 from fairseq.data import Dictionary, LanguagePairDataset
 
 from ..common.errors import UserError
-from .dual_inference import Weights
 from .language_model import FrozenLanguageModel, find_language_model, load_language_model
+from .ranking import Weights
 from .score_cache import ScoreCache
 
 
@@ -51,10 +51,10 @@ class Priors:
         """See before any training that λ > 0 has what it needs. With a warm ``--lm-score-cache`` no LM is loaded.
 
         Raises:
-            UserError: as :meth:`models`, or the cache directory cannot be used.
+            UserError: as :meth:`models`.
         """
         if self.cfg.lm_score_cache:
-            self._files()
+            self.files()
             self._cache = ScoreCache(self.cfg.lm_score_cache, self.cfg.cpu)
         else:
             self.models()
@@ -66,7 +66,7 @@ class Priors:
             UserError: one is missing, or does not fit its dictionary.
         """
         if self._models is None:
-            (source_option, source_path), (target_option, target_path) = self._files()
+            (source_option, source_path), (target_option, target_path) = self.files()
             source, target = self.dictionaries
             source_lm = load_language_model(source_path, source, self.cfg.source_lang, source_option)
             if target_path == source_path and source == target:
@@ -82,7 +82,7 @@ class Priors:
         if self._cache is not None:
             self._models = None
 
-    def _files(self) -> list[tuple[str, str]]:
+    def files(self) -> list[tuple[str, str]]:
         """(option, file) of each language model."""
         files = [("--src-lm", self.cfg.src_lm or ""), ("--tgt-lm", self.cfg.tgt_lm or "")]
         missing = [option for option, path in files if not path]
@@ -108,7 +108,7 @@ class Priors:
             (dataset.tgt, dataset.tgt_sizes, self.cfg.target_lang),
         )
         scores = []
-        for i, ((_, path), (sentences, sizes, language)) in enumerate(zip(self._files(), sides, strict=True)):
+        for i, ((_, path), (sentences, sizes, language)) in enumerate(zip(self.files(), sides, strict=True)):
 
             def load(index: int = i) -> FrozenLanguageModel:
                 return self.models()[index]

@@ -26,6 +26,7 @@ from fairseq.data.indexed_dataset import MMapIndexedDataset
 from ..common.errors import UserError
 from ..common.files import CannotWrite, whole_file
 from ..common.progress import Progress
+from ..common.records import read_record
 from .language_model import FrozenLanguageModel
 from .log_probs import length_sorted_batches
 
@@ -53,21 +54,13 @@ class ScoreCache:
     """A directory of score files.
 
     Args:
-        directory: made if it is missing.
+        directory: made if it is missing. Where all scores are in it, it need not be writable.
         cpu: compute on the CPU even where there is a GPU.
-
-    Raises:
-        UserError: the directory cannot be made or written to.
     """
 
     def __init__(self, directory: str, cpu: bool) -> None:
         self.directory = Path(directory)
         self.device = torch.device("cuda" if torch.cuda.is_available() and not cpu else "cpu")
-        try:
-            self.directory.mkdir(parents=True, exist_ok=True)
-            tempfile.TemporaryFile(dir=self.directory).close()
-        except OSError as error:
-            raise _cannot_use(self.directory, str(error.strerror)) from error
 
     def scores(
         self,
@@ -89,24 +82,24 @@ class ScoreCache:
             name: of split and language, for file names and messages.
 
         Raises:
-            UserError: the language model cannot be read, or the directory not be written to.
+            UserError: the language model cannot be read, the directory cannot be made or written to, or a file in it
+                is damaged.
         """
         path = self.directory / f"{name}.{cache_key(lm_path, dictionary, sentences)}.npy"
         found = _agree(path.is_file())
         if not found:
             self._compute(path, sentences, sizes, dictionary, load, name)
-        try:
-            log_probs = np.load(path, mmap_mode="r", allow_pickle=False)
-            limits = json.loads(path.with_suffix(".json").read_text())
-        except (OSError, ValueError) as error:
-            raise UserError(f"{path}: cannot be read ({error}); remove it, it will be computed again") from error
-        if log_probs.shape != (len(sentences),):
-            raise UserError(f"{path}: has {log_probs.shape} scores for {len(sentences)} sentences; remove it")
+        scores = read_scores(path, np.asarray(sizes))
         if found:
             logger.info("%s: language model scores of %s read", path, name)
-        return Scores(log_probs, limits["max_positions"])
+        return scores
 
     def _compute(self, path: Path, sentences, sizes, dictionary: Dictionary, load, name: str) -> None:
+        try:  # before hours of work
+            self.directory.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=self.directory).close()
+        except OSError as error:
+            raise _cannot_use(self.directory, str(error.strerror)) from error
         lm = load()
         limit = int(min(lm.max_positions, np.iinfo(np.int64).max))
         rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
@@ -142,6 +135,41 @@ class ScoreCache:
                 raise _cannot_use(self.directory, error.reason) from error
         if world > 1:
             dist.barrier()
+
+
+def read_scores(path: Path, sizes: np.ndarray) -> Scores:
+    """The scores of one language's side of a data set, from the file and the record beside it.
+
+    Args:
+        path: the file.
+        sizes: (N,) the sentences' lengths in tokens.
+
+    Raises:
+        UserError: it is not what :meth:`ScoreCache.scores` writes.
+    """
+    fix = "remove it, and it will be computed again"
+    limit = read_record(path.with_suffix(".json"), {"max_positions": int}, fix)["max_positions"]
+    log_probs = load_scores(path, sizes.shape, fix, mmap_mode="r")
+    if not np.array_equal(np.isfinite(log_probs), sizes <= limit) or np.isinf(log_probs).any():
+        raise UserError(f"{path}: holds scores that are not finite; {fix}, unless the language model gives them")
+    return Scores(log_probs, limit)
+
+
+def load_scores(path: Path, shape: tuple[int, ...], fix: str, mmap_mode: Any = None) -> np.ndarray:
+    """A file of float32 numbers of a shape.
+
+    Raises:
+        UserError: it is something else; ``fix`` is what to do then.
+    """
+    try:
+        scores = np.load(path, mmap_mode=mmap_mode, allow_pickle=False)
+    except (OSError, ValueError, EOFError, SyntaxError) as error:  # an array's head is written as Python
+        raise UserError(f"{path}: cannot be read ({str(error).splitlines()[0]}); {fix}") from error
+    if not isinstance(scores, np.ndarray):
+        raise UserError(f"{path}: holds an archive, not an array; {fix}")
+    if scores.dtype != np.float32 or scores.shape != shape:
+        raise UserError(f"{path}: holds {scores.dtype} {scores.shape}, not float32 {shape}; {fix}")
+    return scores
 
 
 def cache_key(lm_path: str, dictionary: Dictionary, sentences: Any) -> str:

@@ -1,13 +1,16 @@
 """``dual_translation``: both directions of a language pair from one binarized directory and in one checkpoint."""
 
 import copy
+import logging
 import os
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Optional
 
 import torch
 from fairseq import utils
+from fairseq.data import Dictionary
 from fairseq.models import ARCH_MODEL_REGISTRY, FairseqEncoderDecoderModel
 from fairseq.tasks import register_task
 from fairseq.tasks.translation import TranslationConfig, TranslationTask
@@ -15,13 +18,18 @@ from omegaconf import II, OmegaConf, open_dict
 
 from ..common.errors import UserError
 from .binarized import explain_split, languages_of
+from .checkpoint import check_dictionary, check_model_options, data_directories, dictionary_digests
 from .dataset import DualLanguagePairDataset
-from .dual_inference import ComponentPrinter, DualInferenceGenerator, weights_of_options
+from .dual_inference import ComponentPrinter, DualInferenceGenerator
+from .generator import DirectionTask
 from .model import DualModel, arch_name, direction_name, pair_arch
 from .priors import Priors
+from .ranking import weights_of_options
 from .validation_bleu import bleu_counts, detokenize_as_target, log_bleu
 from .warm_start import warm_start
 from .word_vectors import check_options, reversed_model_options, start_from_vectors, vector_files
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -75,13 +83,14 @@ class DualTranslationConfig(TranslationConfig):
 
 
 @register_task("dual_translation", dataclass=DualTranslationConfig)
-class DualTranslationTask(TranslationTask):
+class DualTranslationTask(DirectionTask):
     """Train and use two translation models as a pair.
 
     The task is made of two of fairseq's own translation tasks, one a direction: each builds its model, its validation
     BLEU and its generator as it would alone, so an arch never learns that it is one of a pair.
 
-    All methods but :attr:`trained_directions`, which the criterion reads, are fairseq's hooks.
+    All methods but :attr:`trained_directions`, which the criterion reads, and :meth:`check_checkpoint` are fairseq's
+    hooks.
     """
 
     cfg: DualTranslationConfig
@@ -100,7 +109,7 @@ class DualTranslationTask(TranslationTask):
             side_cfg = copy.deepcopy(cfg)
             side_cfg.source_lang, side_cfg.target_lang = source, target
             detokenize_as_target(side_cfg)
-            self.sides[direction_name(source, target)] = TranslationTask(side_cfg, *dictionaries)
+            self.sides[direction_name(source, target)] = DirectionTask(side_cfg, *dictionaries)
         self.directions = tuple(self.sides)
         self.priors = Priors(cfg, (src_dict, tgt_dict))
         self.dual_inference = weights_of_options(
@@ -147,12 +156,58 @@ class DualTranslationTask(TranslationTask):
         return task
 
     def state_dict(self) -> dict[str, Any]:
-        return self.priors.options()
+        return {**self.priors.options(), "dictionaries": dictionary_digests(self._dictionaries)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """fairseq calls this before it builds a model to use; a run that goes on has :meth:`check_checkpoint`.
+
+        Raises:
+            UserError: the pair was trained with other dictionaries.
+        """
+        option, path = ("--path", self.cfg.path) if self.cfg.path else ("the", "checkpoint")
+        self._check_dictionaries(state_dict, [], path, option)
         self.priors.recorded = state_dict
         if self.from_checkpoint:  # a resumed run goes by its own command line
             self.priors.trained |= state_dict
+
+    def check_checkpoint(self, state: dict[str, Any], path: str, model_cfg: Any, keeps_optimizer: bool) -> None:
+        """``compat/loading`` calls this before a run takes over what is in a checkpoint.
+
+        Args:
+            state: the checkpoint's content.
+            path: its file.
+            model_cfg: the options of this run's model.
+            keeps_optimizer: whether the optimizer's state is taken over, too.
+
+        Raises:
+            UserError: the weights would fit, but the model would compute something else with them.
+        """
+        if any(not key.startswith(tuple(f"models.{d}." for d in self.directions)) for key in state["model"]):
+            return  # no pair of these languages, which the model says when it takes the weights
+        option, trained_on = "the checkpoint", state["cfg"].task
+        self._check_dictionaries(state.get("task_state"), data_directories(trained_on), path, option)
+        check_model_options(model_cfg, state["cfg"].model, path, option)
+        source = (state.get("task_state") or {}).get("source_lang") or getattr(trained_on, "source_lang", None)
+        if keeps_optimizer and state.get("last_optimizer_state") and source not in (None, self.cfg.source_lang):
+            raise UserError(
+                f"{option} {path}: was trained with -s {source} -t {self.cfg.source_lang}, by which the optimizer's "
+                "state is ordered; give the languages in that order, or --reset-optimizer"
+            )
+
+    @property
+    def _dictionaries(self) -> dict[str, Dictionary]:
+        return {self.cfg.source_lang: self.src_dict, self.cfg.target_lang: self.tgt_dict}
+
+    def _check_dictionaries(self, state: dict[str, Any] | None, folders: list[Path], path: str, option: str) -> None:
+        for language, dictionary in self._dictionaries.items():
+            candidates = (folder / f"dict.{language}.txt" for folder in folders)
+            check_dictionary(dictionary, language, state, candidates, path, option)
+        if not (state or {}).get("dictionaries"):
+            logger.warning(
+                "%s %s: does not say which dictionaries it was trained with (it is of an earlier version), so they "
+                "are not compared with the data's",
+                option, path,
+            )  # fmt: skip
 
     # --- fairseq's hooks: data
 
@@ -166,8 +221,7 @@ class DualTranslationTask(TranslationTask):
             if len(dataset) == 0:
                 raise ValueError(f"{directory}: split '{split}' is empty")
         except (FileNotFoundError, AssertionError, ValueError):
-            dictionaries = {self.cfg.source_lang: self.src_dict, self.cfg.target_lang: self.tgt_dict}
-            explain_split(directory, split, dictionaries, self.cfg.dataset_impl)
+            explain_split(directory, split, self._dictionaries, self.cfg.dataset_impl)
             raise
         if dataset.tgt is None:
             return  # a source side alone can still be translated
@@ -240,13 +294,14 @@ class DualTranslationTask(TranslationTask):
 
     # --- fairseq's hooks: generation
 
-    def build_generator(self, models, args, **kwargs):
+    def build_generator(self, models, args, seq_gen_cls=None, extra_gen_cls_kwargs=None, **kwargs):
         """A generator of source→target: of a pair, that direction's model is taken, or all of it for dual inference.
 
         Raises:
             UserError: dual inference asks for a language model that is missing.
         """
-        generator = super().build_generator(self._of_direction(models), args, **kwargs)
+        models_of_direction = self._of_direction(models)
+        generator = super().build_generator(models_of_direction, args, seq_gen_cls, extra_gen_cls_kwargs, **kwargs)
         if self.dual_inference is None:
             return generator
         file = None

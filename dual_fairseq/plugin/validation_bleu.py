@@ -12,9 +12,10 @@ from typing import Any
 
 from fairseq.logging import metrics
 from fairseq.tasks.translation import EVAL_BLEU_ORDER, TranslationConfig
-from sacrebleu.metrics import BLEU
 
+from ..common import bleu
 from ..common.errors import UserError
+from ..common.records import check_shape, parse_json
 
 
 def detokenize_as_target(cfg: TranslationConfig) -> None:
@@ -24,15 +25,18 @@ def detokenize_as_target(cfg: TranslationConfig) -> None:
         UserError: ``--eval-bleu-detok-args`` is no JSON.
     """
     try:
-        args = json.loads(cfg.eval_bleu_detok_args or "{}")
-    except json.JSONDecodeError as error:
-        raise UserError(f"--eval-bleu-detok-args {cfg.eval_bleu_detok_args}: is no JSON ({error})") from error
+        args = parse_json(cfg.eval_bleu_detok_args or "{}")
+        check_shape(args, {})
+    except ValueError as error:
+        raise UserError(
+            f"--eval-bleu-detok-args {cfg.eval_bleu_detok_args}: {error}; give a JSON record, as '{{}}'"
+        ) from error
     cfg.eval_bleu_detok_args = json.dumps({"source_lang": cfg.source_lang, "target_lang": cfg.target_lang, **args})
 
 
-def bleu_counts(bleu: Any, direction: str) -> dict[str, int]:
+def bleu_counts(score: Any, direction: str) -> dict[str, int]:
     """What has to be added up over batches and processes for a corpus BLEU, entry by entry."""
-    return dict(zip(_keys(direction), [*bleu.counts, *bleu.totals, bleu.sys_len, bleu.ref_len], strict=True))
+    return dict(zip(_keys(direction), bleu.bleu_counts(score), strict=True))
 
 
 def log_bleu(logging_outputs: Sequence[dict[str, Any]], directions: Sequence[str]) -> None:
@@ -52,12 +56,4 @@ def _keys(direction: str) -> list[str]:
 
 
 def _score(meters: Any, direction: str) -> float:
-    *counts, sys_len, ref_len = (int(meters[key].sum) for key in _keys(direction))
-    bleu = BLEU.compute_bleu(
-        correct=counts[:EVAL_BLEU_ORDER],
-        total=counts[EVAL_BLEU_ORDER:],
-        sys_len=sys_len,
-        ref_len=ref_len,
-        smooth_method="exp",
-    )
-    return round(bleu.score, 2)
+    return round(bleu.bleu_of_counts([int(meters[key].sum) for key in _keys(direction)]), 2)

@@ -10,7 +10,7 @@ from fairseq.models import FairseqEncoderDecoderModel
 from fairseq.tasks.translation import TranslationTask
 
 from ..common.errors import UserError
-from .checkpoint import check_dictionary, check_weightless_options, data_directories, load_state, load_weights
+from .checkpoint import check_dictionary, check_model_options, data_directories, load_state, load_weights
 from .model import direction_name, of_direction
 
 logger = logging.getLogger(__name__)
@@ -43,8 +43,8 @@ def warm_start(
             raise UserError(f"{option} {path}: translates {direction_name(from_lang, to_lang)}, not {direction}")
     for language, dictionary in ((source, side.source_dictionary), (target, side.target_dictionary)):
         candidates = (d / f"dict.{language}.txt" for d in [Path(path).parent, *data_directories(theirs)])
-        if check_dictionary(dictionary, language, candidates, path, option) is None:
+        if not check_dictionary(dictionary, language, state.get("task_state"), candidates, path, option):
             logger.warning("%s %s: its dict.%s.txt was not found and not compared", option, path, language)
-    check_weightless_options(model_cfg, state["cfg"].model, path, option)
+    check_model_options(model_cfg, state["cfg"].model, path, option)
     load_weights(model, weights, state["cfg"].model, path, option, f"the model of {direction}")
     logger.info("%s: started from %s", direction, path)

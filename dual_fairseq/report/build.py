@@ -17,13 +17,13 @@ from .scores import Row, baseline_of, score_rows
 
 @dataclass
 class Options:
-    """What a report is to hold.
+    """What a report holds.
 
     Args:
         split: see :func:`~dual_fairseq.report.runs.choose_split`.
         examples: sentences a direction.
         scatter: score sentence pairs with each stage's checkpoint and the language models.
-        pairs: at most so many of them.
+        pairs: how many of them at most.
         data: see :func:`~dual_fairseq.report.gaps.score_run`.
         cpu: use no GPU even if there is one.
         limits: direction → a validation NLL (bits a token) to draw as the limit.
@@ -39,7 +39,7 @@ class Options:
 
 
 def build(runs: Sequence[Run], options: Options) -> tuple[list[Row], list[Section]]:
-    """The report on some runs, as far as they have got.
+    """The report on some runs, finished or not.
 
     Returns:
         The rows of the table of scores, and the sections of the page.

@@ -6,19 +6,18 @@ It reads what the other steps of ``dual-fairseq demo`` left in RUN, and writes R
 from __future__ import annotations
 
 import argparse
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from fairseq.data.data_utils import load_indexed_dataset
 
 from ..common.errors import UserError
-from ..common.files import read_lines, write_text
+from ..common.files import write_text
 from ..common.folders import STAGES
-from ..common.tables import aligned
+from ..common.records import read_record
+from ..common.tables import aligned, read_scores
 from .build import Options, build
 from .page import Paragraph, Section, Table, render
 from .runs import Run, arrow, read_run, systems
@@ -50,11 +49,6 @@ class Row:
         )  # fmt: skip
 
 
-def read_json(path: Path) -> Any:
-    """Raises: UserError: the file is not there."""
-    return json.loads("\n".join(read_lines(path)))
-
-
 def entropy_limits(run: Path, split: str) -> dict[str, float]:
     """The truth's NLL of a split, −log₂ P(target | source) a BPE token, by direction.
 
@@ -63,7 +57,9 @@ def entropy_limits(run: Path, split: str) -> dict[str, float]:
     Raises:
         UserError: the binarized split is not the whole text that the truth was computed of.
     """
-    truth = read_json(run / "text" / "truth.json")["splits"][split]
+    truth = read_record(run / "text" / "truth.json", {"splits": {}}, "remove the folder and run the demo again")[
+        "splits"
+    ][split]
     limits = {}
     for direction, language in DIRECTIONS.items():
         path = run / "data" / "dual" / f"{split}.{SOURCE}-{TARGET}.{language}"
@@ -77,7 +73,9 @@ def entropy_limits(run: Path, split: str) -> dict[str, float]:
 def result_rows(run: Path, split: str = "test") -> list[Row]:
     """The table: direction by direction, the systems in the order of :data:`~dual_fairseq.common.folders.STAGES`."""
     limits = entropy_limits(run, split)
-    scores = {name: read_json(run / "train" / stage / "eval" / split / "scores.json") for stage, name in STAGES.items()}
+    scores = {
+        name: read_scores(run / "train" / stage / "eval" / split / "scores.json") for stage, name in STAGES.items()
+    }
     return [
         Row(
             direction, name, s[direction]["bleu"], s[direction]["chrf"], s[direction]["nll_bits_per_token"],

@@ -1,6 +1,6 @@
 """log P(x) + log P(y|x) and log P(y) + log P(x|y) of a run's sentence pairs, by each of its stages.
 
-Scores are kept in the run (``report-cache/``) under a digest of all that they follow from.
+Scores are kept in the run (``report-cache/``) under a digest of everything that determines them.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from ..common.files import CannotWrite, whole_file
 from ..common.progress import Progress, say
 from ..pair.load import load_pair
 from ..pair.probabilities import Advance, conditional_log_probs, prior_log_probs
-from ..plugin.checkpoint import load_state
+from ..plugin.checkpoint import load_dictionary, load_state
 from ..plugin.language_model import FrozenLanguageModel, load_language_model
 from ..plugin.model import direction_name
-from ..plugin.score_cache import cache_key
+from ..plugin.score_cache import cache_key, load_scores
 from .runs import Run
 
 PAIRS = 1000
@@ -68,7 +68,7 @@ def score_run(
     Args:
         run: its language models are those in ``RUN/lm``, else those recorded in its checkpoints.
         split: of the binarized data.
-        pairs: at most so many, taken at even distances.
+        pairs: how many to score at most, at even distances in the text.
         data: the folder of ``dual-fairseq preprocess`` or its ``dual``; default: the one recorded in the checkpoints.
         cpu: use no GPU even if there is one.
 
@@ -76,12 +76,12 @@ def score_run(
         stage → scores.
 
     Raises:
-        UserError: checkpoints, data or language models are not there.
+        UserError: checkpoints, data or language models are missing.
     """
     checkpoints = {key: stage.checkpoint for key, stage in run.stages.items() if stage.checkpoint.is_file()}
     if not checkpoints:
         raise UserError(f"{run.folder}: no stage has a checkpoint_best.pt")
-    # the last one is that of dual training, if there is one: the others need not know of language models
+    # The last one is that of dual training, if it exists; the others need not record language models.
     last = list(checkpoints.values())[-1]
     folder, source, target = _sides(load_state(str(last), "checkpoint")["cfg"], last.parent, run, split, pairs, data)
     device = torch.device("cuda" if torch.cuda.is_available() and not cpu else "cpu")
@@ -131,7 +131,7 @@ def _sides(
         recorded = cfg.task.data.split(os.pathsep)[0]
         data = _find(recorded, cfg.checkpoint.save_dir, stage_folder)
         if data is None:
-            raise UserError(f"the data, {recorded}, are not there any more; give their folder (--data)")
+            raise UserError(f"the data, {recorded}, are gone; name the folder where they are now (--data)")
     if (data / "dual").is_dir():
         data = data / "dual"
     languages = (cfg.task.source_lang, cfg.task.target_lang)
@@ -145,8 +145,8 @@ def _sides(
         elsewhere = _find(recorded, cfg.checkpoint.save_dir, stage_folder) if recorded else None
         lm = own if own.is_file() else elsewhere
         if lm is None:
-            raise UserError(f"the language model of {language} ({recorded or 'none was used'}) is not there")
-        dictionary = Dictionary.load(str(data / f"dict.{language}.txt"))
+            raise UserError(f"the language model of {language} ({recorded or 'none was used'}) is missing")
+        dictionary = load_dictionary(data / f"dict.{language}.txt")
         text = data_utils.load_indexed_dataset(f"{prefix}.{language}", dictionary)
         chosen = np.unique(np.linspace(0, len(text) - 1, min(len(text), pairs)).round().astype(int))
         sides.append(_Side(language, dictionary, [text[int(i)] for i in chosen], lm))
@@ -156,14 +156,14 @@ def _sides(
 
 
 def _find(recorded: str, save_dir: str, stage_folder: Path) -> Path | None:
-    """A path recorded in a checkpoint; where it lies now if it has moved together with the run; None if it is gone."""
+    """A path recorded in a checkpoint, or its new place if it was moved together with the run; None if it is gone."""
     moved = os.path.normpath(stage_folder.resolve() / os.path.relpath(recorded, save_dir))
     return next((path for path in (Path(recorded), Path(moved)) if path.exists()), None)
 
 
 def _cached(path: Path, title: str, total: int, compute: Callable[[Advance], np.ndarray]) -> np.ndarray:
     if path.is_file():
-        return np.load(path, allow_pickle=False)
+        return load_scores(path, (2, total // 2), "remove it, and it will be computed again")
     if not sys.stderr.isatty():
         say(f"Scoring {total // 2:,} sentence pairs, {title}")
     with Progress(f"Scoring, {title}", total) as progress:

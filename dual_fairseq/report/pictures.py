@@ -1,4 +1,4 @@
-"""The pictures of a report, each a PNG of its own, so that a page can lay them out for any width."""
+"""The pictures of a report, each a PNG of its own, so that a page can arrange them for any width."""
 
 from __future__ import annotations
 
@@ -188,7 +188,7 @@ def scatters(scored: Mapping[str, tuple[System, PairScores]], systems: Sequence[
 
 
 def gap_histogram(scored: Mapping[str, tuple[System, PairScores]], systems: Sequence[System]) -> list[Picture]:
-    """How the gaps of the scored pairs are distributed."""
+    """The distribution of the gaps of the scored pairs."""
     gaps = [scores.gap for _, scores in scored.values() if len(scores.gap)]
     if not gaps:
         return []
@@ -203,5 +203,5 @@ def gap_histogram(scored: Mapping[str, tuple[System, PairScores]], systems: Sequ
         axes.set_ylabel("sentence pairs")
         axes.grid(True)
         axes.legend(fontsize=8, framealpha=0.8)
-        caption = "The outermost bars also hold what lies beyond. Models that agree on P(x, y) have all gaps at 0."
+        caption = "The outermost bars hold larger gaps too. Models that agree on P(x, y) have all gaps at 0."
         return [Picture("Distribution of the gap", caption, _png(axes))]

@@ -13,6 +13,7 @@ from typing import Any
 from ..common.errors import UserError
 from ..common.files import read_lines
 from ..common.folders import RECORD, STAGES, StageFolder, find_run
+from ..common.tables import read_scores
 
 Record = dict[str, float]
 
@@ -136,13 +137,13 @@ def read_log(path: Path) -> tuple[list[Record], list[Record]]:
 def _record(text: str, tag: str) -> Record:
     try:
         logged = json.loads("{" + text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return {}
     record = {}
     for key, value in logged.items():
         try:
             number = float(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             continue
         if math.isfinite(number):  # what a diverged run logged cannot be drawn
             record[key.removeprefix(f"{tag}_")] = number
@@ -153,7 +154,7 @@ def read_run(folder: Path, name: str | None = None) -> Run:
     """Read a run, even an unfinished one.
 
     Args:
-        folder: of ``dual-fairseq train``, or of ``make demo``, which has such a folder in ``train``.
+        folder: of ``dual-fairseq train``, or of the demo, which has such a folder in ``train``.
 
     Raises:
         UserError: the folder holds no stage.
@@ -177,11 +178,7 @@ def _read_stage(folder: Path, key: str) -> Stage:
     valid, train = read_log(StageFolder(folder).log)
     evaluations = {}
     for path in sorted(folder.glob("eval/*/scores.json")):
-        try:
-            scores = json.loads("\n".join(read_lines(path)))
-        except json.JSONDecodeError as error:
-            raise UserError(f"{path}: is not JSON ({error}); run dual-fairseq evaluate again") from error
-        evaluations[path.parent.name] = Evaluation(path.parent, scores)
+        evaluations[path.parent.name] = Evaluation(path.parent, read_scores(path))
     files = StageFolder(folder)
     return Stage(key, folder, valid, train, files.options(), files.finished.is_file(), evaluations)
 

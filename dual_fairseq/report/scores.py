@@ -10,8 +10,8 @@ from typing import Any
 from sacrebleu.metrics import CHRF
 from sacrebleu.significance import Result
 
+from ..common.bleu import bleu_metric
 from ..common.tables import aligned
-from ..pair.evaluate import bleu_metric
 from ..pair.significance import TRIALS, paired_test
 from .runs import System, arrow
 
@@ -31,7 +31,7 @@ class Row:
         gap: mean \\|gap\\|, nats a sentence pair.
         tests: sacreBLEU's paired test for ``BLEU`` and ``chrF2``: score, p-value against the baseline, mean and
             half-width of the 95 % interval (bootstrap); without a p-value for the baseline itself.
-        baseline: whether the others of its direction are compared with it.
+        baseline: whether the other systems of its direction are compared with this one.
     """
 
     direction: str
@@ -81,7 +81,7 @@ def score_rows(systems: Sequence[System], split: str, trials: int = TRIALS) -> t
     """The table, direction by direction, and notes on what could not be compared.
 
     Args:
-        systems: those without an evaluation on ``split`` are passed over.
+        systems: those without an evaluation on ``split`` are left out.
         trials: of the significance test; 0 leaves it out.
     """
     evaluated = [system for system in systems if split in system.stage.evaluations]
@@ -108,7 +108,7 @@ def score_rows(systems: Sequence[System], split: str, trials: int = TRIALS) -> t
 def _compare(
     rows: dict[str, Row], systems: Sequence[System], baseline: System, direction: str, split: str, trials: int
 ) -> list[str]:
-    """Test all systems against the baseline; results go into ``rows``."""
+    """Test all systems against the baseline, writing the results into ``rows``; returns notes."""
     texts = {
         s.name + suffix: [s.stage.evaluations[split].lines(direction, kind) for kind in (hypothesis, "ref")]
         for s in [baseline, *(s for s in systems if s is not baseline)]
@@ -117,18 +117,17 @@ def _compare(
     }
     hypotheses, references = texts.get(baseline.name, (None, None))
     if not hypotheses or not references or len(hypotheses) != len(references):
-        return [f"No significance: the texts of {baseline.name} are not there."]
+        return [f"No significance: the texts of {baseline.name} are missing."]
     named: list[tuple[str, Sequence[str]]] = []
     notes = []
     for name, (hypothesis, reference) in texts.items():
         if hypothesis and reference == references and len(hypothesis) == len(references):
             named.append((name, hypothesis))
         else:
-            notes.append(f"{name}: other test text than that of {baseline.name}, so not compared with it.")
-    # the tokenizer that the score was computed with stands in its signature
-    signature = dict(
-        part.split(":", 1) for part in rows[baseline.name].scores.get("bleu_signature", "").split("|") if part
-    )
+            notes.append(f"{name}: its test text is not that of {baseline.name}, so it is not compared.")
+    # the signature names the tokenizer that the score was computed with
+    parts = (rows[baseline.name].scores.get("bleu_signature") or "").split("|")
+    signature = dict(part.split(":", 1) for part in parts if ":" in part)
     metrics = {"BLEU": bleu_metric(direction.rpartition("-")[2], signature.get("tok")), "CHRF": CHRF()}
     print(f"Significance tests, {arrow(direction)}: {len(named)} systems", file=sys.stderr, flush=True)
     for name, tests in paired_test(named[0], named[1:], references, metrics, trials, INTERVAL_SAMPLES).items():

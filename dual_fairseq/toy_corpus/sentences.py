@@ -18,7 +18,7 @@ def render(tokens: Sequence[str]) -> str:
 
 
 def readings(sentence: str) -> list[list[str]]:
-    """The token sequences that are written like this: the first word may owe its upper case to its place."""
+    """The token sequences that are written like this: the first word may be upper case only because it is first."""
     tokens = tokenize(sentence)
     if not tokens or render(tokens) != sentence or not sentence[0].isupper():
         return []

@@ -1,0 +1,106 @@
+"""Small JSON files of this package: read, and checked against their shape, with one line for whatever is wrong."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from .errors import UserError
+from .files import AnyPath
+
+_NAMES = {bool: "true or false", str: "a string", int: "a whole number", float: "a finite number"}
+
+
+class WrongShape(ValueError):
+    """A value is not of the shape that it should have; the message says where and why."""
+
+
+def read_record(path: AnyPath, shape: Any, fix: str, wrong: str = "is damaged") -> Any:
+    """The content of a JSON file.
+
+    Args:
+        path: the file.
+        shape: what it has to be, see :func:`check_shape`.
+        fix, wrong: what the user can do, and what a file of another content is called, for the message.
+
+    Raises:
+        UserError: the file cannot be read, is no JSON, or of another shape.
+    """
+    try:
+        content = parse_json(Path(path).read_bytes().decode("utf-8"))
+        check_shape(content, shape)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; {fix}") from error
+    except ValueError as error:
+        raise UserError(f"{path}: {wrong} ({error}); {fix}") from error
+    return content
+
+
+def parse_json(text: str) -> Any:
+    """The value that a text in JSON writes down.
+
+    Raises:
+        ValueError: it is no JSON (which has no NaN and no infinity), or is nested without end.
+    """
+    try:
+        return json.loads(text, parse_constant=_refuse_constant)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"is no JSON: {error}") from error
+    except RecursionError as error:
+        raise ValueError("is nested too deeply") from error
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"holds {name}")
+
+
+def check_shape(value: Any, shape: Any, where: str = "") -> None:
+    """See that a value has a shape.
+
+    Args:
+        value: as JSON has it.
+        shape: a type (``float`` is any finite number, ``object`` anything) or None; a tuple of shapes, of which it has
+            to have one; a list of one shape, which all items have; or a dictionary: name → shape of a field, where a
+            name that ends in ``?`` may be missing, and ``str`` as a name stands for all other fields.
+        where: the value's place, for the message.
+
+    Raises:
+        WrongShape: it has not.
+    """
+    if isinstance(shape, tuple):
+        for number, alternative in enumerate(shape):
+            try:
+                return check_shape(value, alternative, where)
+            except WrongShape:
+                if number + 1 == len(shape):
+                    raise
+    elif isinstance(shape, dict):
+        _expect(isinstance(value, dict), where, "a record")
+        _expect(all(isinstance(name, str) for name in value), where, "a record whose names are strings")
+        fields = {name.removesuffix("?"): inner for name, inner in shape.items() if name is not str}
+        for name in (name for name in shape if name is not str and not name.endswith("?")):
+            _expect(name in value, where, f"a record with {name}")
+        for name, item in value.items():
+            check_shape(
+                item, fields.get(name, shape.get(str, object)), f"{where}.{name}" if where else ascii(name)[1:-1]
+            )
+    elif isinstance(shape, list):
+        _expect(isinstance(value, list), where, "a list")
+        for number, item in enumerate(value):
+            check_shape(item, shape[0], f"{where}[{number}]")
+    elif shape is None:
+        _expect(value is None, where, "null")
+    elif shape is float:
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        _expect(number and abs(value) < 1e300 and math.isfinite(value), where, _NAMES[float])
+    elif shape is int:
+        _expect(isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63, where, _NAMES[int])
+    else:
+        _expect(isinstance(value, shape), where, _NAMES.get(shape, shape.__name__))
+
+
+def _expect(fulfilled: bool, where: str, what: str) -> None:
+    if not fulfilled:
+        raise WrongShape(f"{where or 'its content'} is not {what}")

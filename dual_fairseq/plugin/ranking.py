@@ -1,0 +1,137 @@
+"""The ranking of translations by dual inference: components of a score, their weights, and both as text.
+
+Xia et al., *Dual Inference for Machine Learning* (IJCAI 2017), rank by
+
+    α · log P(y|x) + (1 − α) · [log P(x|y) + log P(y) − log P(x)],
+
+where the bracket is log P(y|x) once more, by Bayes' rule. The noisy-channel form has free weights:
+
+    log P(y|x) + w_reverse · log P(x|y) + w_lm · log P(y) + w_length · |y|.
+
+Either is divided by |y|^lenpen, as fairseq divides the log P(y|x) of its beam search, so α = 1 is plain generation.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+
+from ..common.errors import UserError
+from ..common.records import check_shape, read_record
+
+# log P(y|x), log P(x|y), log P(y), log P(x), |y|: the columns of every array of components
+COMPONENTS = ("forward", "reverse", "lm", "source_lm", "length")
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The weight of each of :data:`COMPONENTS` in a translation's score."""
+
+    forward: float = 1.0
+    reverse: float = 0.0
+    lm: float = 0.0
+    source_lm: float = 0.0
+    length: float = 0.0
+
+    @classmethod
+    def of_alpha(cls, alpha: float) -> Weights:
+        """The formula of Xia et al. (2017); α = 1 is plain generation."""
+        return cls(alpha, 1 - alpha, 1 - alpha, alpha - 1)
+
+    @property
+    def plain(self) -> bool:
+        """Whether they leave the ranking to the beam search."""
+        return self == Weights()
+
+    def score(self, components: np.ndarray, lenpen: float) -> np.ndarray:
+        """(..., 5) components in nats → (...,) scores in nats, divided by |y|^lenpen.
+
+        A component of weight 0 does not count, whatever it is; one that could not be computed (NaN) makes the score −∞.
+        """
+        total = np.zeros(components.shape[:-1])
+        for i, name in enumerate(COMPONENTS):
+            if weight := getattr(self, name):
+                total = total + weight * components[..., i]
+        return np.where(np.isnan(total), -np.inf, total / components[..., -1] ** lenpen)
+
+
+def weights_of_options(
+    alpha: float | None, reverse: float | None, lm: float | None, length: float | None
+) -> Weights | None:
+    """The weights that the ``--dual-inference-*`` options ask for; None if none is given.
+
+    Raises:
+        UserError: they are out of range or do not go together.
+    """
+    free = {"reverse": reverse, "lm": lm, "length": length}
+    given = {name: value for name, value in free.items() if value is not None}
+    for name, value in given.items():
+        if not math.isfinite(value):
+            raise UserError(f"--dual-inference-{name}-weight {value}: give a finite number")
+    if alpha is None:
+        return Weights(**given) if given else None
+    if given:
+        options = ", ".join(f"--dual-inference-{name}-weight" for name in given)
+        raise UserError(f"--dual-inference-alpha and {options}: give either α or the weights of the general form")
+    if not 0 <= alpha <= 1:
+        raise UserError(f"--dual-inference-alpha {alpha}: give a number from 0 to 1 (1 is plain generation)")
+    return Weights.of_alpha(alpha)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How to choose among translations: weights, the lenpen that goes with them, and the target language, if known."""
+
+    weights: Weights
+    lenpen: float | None = None
+    language: str | None = None
+
+
+def read_choice(given: str | float | os.PathLike[str]) -> Choice:
+    """An α, or the best that is in a weights.json of ``dual-fairseq tune``.
+
+    Raises:
+        UserError: it is neither.
+    """
+    try:
+        weights = weights_of_options(float(str(given)), None, None, None)
+        assert weights is not None
+        return Choice(weights)
+    except ValueError:
+        pass
+    if not (path := Path(str(given))).exists():
+        raise UserError(f"{given}: is no number, and there is no such file; dual-fairseq evaluate writes one")
+    wrong, fix = "is not the weights.json of dual-fairseq tune", "give α from 0 to 1, or such a file"
+    tuned = read_record(path, {"best": str, "target_lang?": (None, str)}, fix, wrong)
+    names = {field.name: float for field in fields(Weights)}
+    row = tuned.get(tuned["best"])
+    try:
+        check_shape(row, {"weights": names, "lenpen": float}, tuned["best"])
+    except ValueError as error:
+        raise UserError(f"{given}: {wrong} ({error}); {fix}") from error
+    if unknown := row["weights"].keys() - names:
+        raise UserError(f"{given}: {wrong} (there is no weight of {', '.join(sorted(unknown))}); {fix}")
+    return Choice(Weights(**row["weights"]), float(row["lenpen"]), tuned.get("target_lang"))
+
+
+def component_line(number: int, components: np.ndarray) -> str:
+    """What is printed of a hypothesis' components: ``R-3``, then name=value, in base 2 as all that fairseq prints."""
+    values = (*components[:-1] / math.log(2), components[-1])
+    return "\t".join([f"R-{number}", *(f"{name}={value:.9g}" for name, value in zip(COMPONENTS, values, strict=True))])
+
+
+def read_component_line(line: str) -> tuple[int, np.ndarray]:
+    """The number of the sentence and the components of a hypothesis, (5,) in nats.
+
+    Raises:
+        ValueError: it is no such line.
+    """
+    head, *fields = line.rstrip("\n").split("\t")
+    values = dict(field.split("=") for field in fields)
+    components = np.array([float(values[name]) for name in COMPONENTS])
+    components[:-1] *= math.log(2)
+    return int(head.removeprefix("R-")), components

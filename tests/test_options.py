@@ -1,0 +1,39 @@
+"""Options that mean the same are named and explained the same by every command."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections import defaultdict
+
+import pytest
+
+from dual_fairseq.__main__ import COMMANDS, main
+from dual_fairseq.common.options import whole_number
+
+SHARED = ("--beam", "--cpu", "--output", "--seed", "--source-lang", "--target-lang", "--workers")
+
+
+def test_shared_options_have_one_form_in_every_command(monkeypatch):
+    parsers = {}
+    monkeypatch.setattr(argparse.ArgumentParser, "print_help", lambda self: parsers.setdefault(self.prog, self))
+    for command in COMMANDS:
+        with pytest.raises(SystemExit):
+            main([command, "--help"])
+    assert len(parsers) == len(COMMANDS)
+    forms = defaultdict(lambda: defaultdict(list))
+    for command, parser in parsers.items():
+        for option in SHARED:
+            for action in (action for action in parser._actions if option in action.option_strings):
+                explained = "" if option == "--output" else re.sub(r"\s*\(.*", "", action.help)  # defaults may differ
+                forms[option][*action.option_strings[:2], explained].append(command)
+    assert forms.keys() == set(SHARED)
+    for option, commands in forms.items():
+        assert len(commands) == 1, f"{option}: {dict(commands)}"
+
+
+@pytest.mark.parametrize(("smallest", "text"), [(1, "0"), (1, "x"), (1, "1.5"), (0, "-1"), (1, ""), (2, "1")])
+def test_a_whole_number_is_nothing_else(smallest, text):
+    assert whole_number(smallest)(f"{smallest}") == smallest
+    with pytest.raises(argparse.ArgumentTypeError, match=f"give a whole number of at least {smallest}, not '{text}'"):
+        whole_number(smallest)(text)
