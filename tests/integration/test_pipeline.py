@@ -322,13 +322,13 @@ def processes_of(mark: str) -> list[str]:
     return [line for line in found if line]
 
 
-def stopped(words: list[object], text: str, sent: signal.Signals, folder: Path) -> tuple[int, str, str]:
-    """Run a command until it has printed ``text`` and a job of its own runs, send a signal, and see what is left."""
+def stopped(words: list[object], text: str | None, sent: signal.Signals, folder: Path) -> tuple[int, str, str]:
+    """Run a command until it has printed ``text`` and a process of its own runs, send a signal, see what is left."""
     mark = folder.name
     process = subprocess.Popen(
         command(*words), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**ENVIRONMENT, "MARK": mark}
     )
-    for line in process.stdout:
+    for line in process.stdout if text else ():
         if text in line:
             break
     for _ in range(600):
@@ -357,6 +357,16 @@ def test_training_leaves_no_process_behind(dest, tmp_path):
     words = ["train", dest, tmp_path / "run", *SMALL.split(), "--lm-max-epoch", 10**6]
     code, last, errors = stopped(words, "epoch   1", signal.SIGTERM, tmp_path)
     assert (code, last) == (143, "dual-fairseq train: stopped by SIGTERM; the same command goes on from here")
+    assert "Traceback" not in errors
+
+
+def test_preprocessing_leaves_no_process_behind(tmp_path):
+    for language, number in ((SOURCE, 40_000), (TARGET, 40_000)):
+        (tmp_path / f"train.{language}").write_text("A line of some words, which takes a while.\n" * number)
+    prefixes = ["--train", tmp_path / "train", "--valid", tmp_path / "train"]
+    words = ["preprocess", "-s", SOURCE, "-t", TARGET, *prefixes, "--dest", tmp_path / "data", "--workers", 2]
+    code, last, errors = stopped(words, None, signal.SIGTERM, tmp_path)
+    assert (code, last) == (143, "dual-fairseq preprocess: stopped by SIGTERM; the same command goes on from here")
     assert "Traceback" not in errors
 
 
