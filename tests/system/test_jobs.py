@@ -98,3 +98,21 @@ def test_a_signal_that_comes_while_a_job_is_started_does_not_lose_the_job(tmp_pa
     with pytest.raises(Stopped), stoppable():
         jobs.run(["sleep", "60"])
     assert len(started) == 1 and not alive(started[0])
+
+
+def test_output_is_appended_and_seen_line_by_line(tmp_path):
+    (tmp_path / "log").write_text("before\n")
+    seen = []
+    status = jobs.run(["bash", "-c", "echo one; echo two >&2; printf end; exit 3"], tmp_path / "log", seen.append)
+    assert (status, seen) == (3, ["one", "two"])
+    assert (tmp_path / "log").read_text() == "before\none\ntwo\nend"
+
+
+def test_a_step_that_fails_ends_the_command(tmp_path):
+    with pytest.raises(SystemExit) as ended:
+        jobs.check(["bash", "-c", "exit 7"])
+    assert ended.value.code == 7
+    with pytest.raises(UserError, match="bash was ended by SIGKILL"):
+        jobs.check(["bash", "-c", "kill -KILL $$"])
+    with pytest.raises(UserError, match="no-such-program is not installed for"):
+        jobs.run(["no-such-program"])

@@ -174,7 +174,7 @@ def test_statistics_choose_in_their_own_direction(table, parallel_text, tmp_path
     [
         (("--keep", 0), "--keep 0.0: is a share"),
         (("--keep", 80), "--keep 80.0: is a share"),
-        (("--threshold", "nan"), "--threshold: must be a number"),
+        (("--threshold", "nan"), "--threshold: give a finite number"),
         (("--keep", 0.5, "--target", "{other}/my.de"), "name the files by their languages"),
         (("--keep", 0.5, "--target", "{other}/short.en"), "has 1 lines, but .* of 5 pairs"),
         (("--keep", 0.5, "--target", "{other}/nothing.en"), "nothing.en: No such file"),

@@ -34,7 +34,7 @@ def test_a_record_is_read(tmp_path):
         ({**RECORD, "tokenizer": "mecab"}, r"unknown here \(mecab, bpe, subword-nmt\); update dual-fairseq"),
         ({**RECORD, "subword": "unigram"}, "unknown here"),
         ({**RECORD, "subword": "char"}, "unknown here"),
-        ({**RECORD, "subword": ["bpe"]}, "unknown here"),
+        ({**RECORD, "subword": ["bpe"]}, "is damaged"),
     ],
 )
 def test_a_record_that_is_none_is_refused_in_one_line(record, message, tmp_path):
