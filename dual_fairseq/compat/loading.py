@@ -35,6 +35,7 @@ torch.serialization.add_safe_globals(
     ]
 )
 
+_NUMBER = (None, torch.Tensor, Real)  # of several processes it is a tensor
 # What fairseq and this package read of a checkpoint without looking, beside its options.
 _SHAPE = {
     "model": (None, {str: torch.Tensor}),
@@ -45,8 +46,8 @@ _SHAPE = {
     "last_optimizer_state?": (None, {}),
     "extra_state": {
         "train_iterator": {"epoch": int, "iterations_in_epoch?": int, "shuffle?": bool},
-        "best?": (None, Real),
-        "previous_training_time?": Real,
+        "best?": _NUMBER,
+        "previous_training_time?": _NUMBER,
         "metrics?": (None, list, {}),
     },
     "task_state?": (None, {}),
@@ -88,6 +89,7 @@ def load_checkpoint_to_cpu(
             reason = f"it {what}; a file that could run code is not loaded"
         else:
             reason = text.strip().splitlines()[0] if text.strip() else type(error).__name__
+            reason = f"it has no {reason}" if isinstance(error, KeyError) else reason
         raise UnreadableCheckpoint(reason) from error
     for name, weights in (state["model"] or {}).items():
         if weights.is_floating_point() and not weights.isfinite().all():

@@ -58,9 +58,11 @@ def load_bpe(codes: str | os.PathLike[str]) -> Callable[[str], str]:
 
     fix = "copy the codes that the text was segmented with, or run dual-fairseq preprocess again"
     lines = read_lines(codes)
-    first = 1 if lines and re.fullmatch(r"#version: [0-9]+(\.[0-9]+)*", lines[0].rstrip()) else 0
+    first = 1 if lines and lines[0].startswith("#version:") else 0
     if len(lines) == first:
         raise UserError(f"{codes}: holds no BPE codes; {fix}")
+    if first and not re.fullmatch(r"#version: [0-9]+(\.[0-9]+)*", lines[0].rstrip()):
+        raise UserError(f"{codes}: line 1 names no version; {fix}")
     for number, line in enumerate(lines[first:], start=first + 1):
         if len(line.strip("\r ").split(" ")) != 2:
             raise UserError(f"{codes}: line {number} is no pair of pieces of words; {fix}")

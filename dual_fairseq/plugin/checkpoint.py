@@ -197,7 +197,7 @@ def check_dictionary(
     Raises:
         UserError: the dictionaries differ.
     """
-    digest = (task_state or {}).get("dictionaries", {}).get(language)
+    digest = ((task_state or {}).get("dictionaries") or {}).get(language)
     if digest is not None:
         if digest != dictionary_digests({language: expected})[language]:
             raise UserError(

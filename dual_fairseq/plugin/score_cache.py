@@ -15,7 +15,9 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -163,7 +165,7 @@ def load_scores(path: Path, shape: tuple[int, ...], fix: str, mmap_mode: Any = N
     """
     try:
         scores = np.load(path, mmap_mode=mmap_mode, allow_pickle=False)
-    except (OSError, ValueError, EOFError, SyntaxError) as error:  # an array's head is written as Python
+    except (OSError, ValueError, EOFError, BadZipFile, SyntaxError, TokenError) as error:  # the head is Python's text
         raise UserError(f"{path}: cannot be read ({str(error).splitlines()[0]}); {fix}") from error
     if not isinstance(scores, np.ndarray):
         raise UserError(f"{path}: holds an archive, not an array; {fix}")

@@ -29,7 +29,7 @@ def detokenize_as_target(cfg: TranslationConfig) -> None:
         check_shape(args, {})
     except ValueError as error:
         raise UserError(
-            f"--eval-bleu-detok-args {cfg.eval_bleu_detok_args}: {error}; give a JSON record, as '{{}}'"
+            f"--eval-bleu-detok-args {cfg.eval_bleu_detok_args[:60]}: {error}; give a JSON record, as '{{}}'"
         ) from error
     cfg.eval_bleu_detok_args = json.dumps({"source_lang": cfg.source_lang, "target_lang": cfg.target_lang, **args})
 

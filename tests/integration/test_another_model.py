@@ -14,6 +14,7 @@ from helpers import PLUGIN, SOURCE, TARGET, TINY
 
 from dual_fairseq.__main__ import main
 from dual_fairseq.common.errors import UserError
+from dual_fairseq.compat import stopping
 from dual_fairseq.pair.load import load_pair
 
 
@@ -153,6 +154,21 @@ def test_languages_in_the_other_order(go_on, pair, tmp_path):
     assert go_on(tmp_path / "new", "--finetune-from-model", last, "--max-update", 1, languages=other) is None
     reset = ("--restore-file", last, "--reset-optimizer", "--reset-dataloader", "--reset-lr-scheduler")
     assert go_on(tmp_path / "reset", *reset, "--max-update", 1, languages=other) is None
+
+
+# --- a folder in use
+
+
+def test_two_runs_in_one_folder(go_on, pair):
+    before = (pair / "checkpoint_last.pt").read_bytes()
+    try:
+        stopping.verify_checkpoint_directory(str(pair))  # as another run does
+        refused = go_on(pair, "--max-update", 2)
+    finally:
+        stopping._unlock()
+    assert refused and f"--save-dir {pair}: another run writes its checkpoints there" in refused
+    assert (pair / "checkpoint_last.pt").read_bytes() == before
+    assert go_on(pair, "--max-update", 2) is None, "a run that has ended keeps its folder"
 
 
 # --- options without weights

@@ -119,10 +119,12 @@ def test_an_interrupted_or_failed_write_leaves_nothing_that_is_believed(side, tm
     assert np.array_equal(compute().log_probs, expected)
 
 
-def test_a_directory_that_cannot_be_used_is_refused_by_name(tmp_path):
+def test_a_directory_that_cannot_be_used_is_refused_by_name_before_any_work(side, tmp_path):
+    dictionary, sentences, lm_path = side
     (tmp_path / "file").write_text("")
+    cache = ScoreCache(str(tmp_path / "file" / "cache"), cpu=True)
     with pytest.raises(UserError, match="--lm-score-cache"):
-        ScoreCache(str(tmp_path / "file" / "cache"), cpu=True)
+        cache.scores(sentences, sentences.sizes, dictionary, lm_path, never_load, "train")
 
 
 def test_a_run_with_a_cache_is_the_run_without_and_a_warm_one_loads_no_language_model(corpus, lm_options, tmp_path):
