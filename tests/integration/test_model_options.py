@@ -6,11 +6,11 @@ import copy
 
 import pytest
 import torch
-from conftest import TINY
 from fairseq import options
 from fairseq.data import Dictionary
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.tasks.translation import TranslationTask
+from helpers import TINY
 from omegaconf import OmegaConf
 
 from dual_fairseq.common.errors import UserError

@@ -14,9 +14,9 @@ import time
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
 from fairseq.data import Dictionary
 from fairseq.dataclass.configs import GenerationConfig
+from helpers import ROOT
 
 from dual_fairseq.__main__ import main, policy
 from dual_fairseq.common.errors import UserError
