@@ -14,7 +14,7 @@ from helpers import PLUGIN, SOURCE, TARGET, TINY
 
 from dual_fairseq.__main__ import main
 from dual_fairseq.common.errors import UserError
-from dual_fairseq.compat import stopping
+from dual_fairseq.compat import save_dir
 from dual_fairseq.pair.load import load_pair
 
 
@@ -162,10 +162,10 @@ def test_languages_in_the_other_order(go_on, pair, tmp_path):
 def test_two_runs_in_one_folder(go_on, pair):
     before = (pair / "checkpoint_last.pt").read_bytes()
     try:
-        stopping.verify_checkpoint_directory(str(pair))  # as another run does
+        save_dir.verify_checkpoint_directory(str(pair))  # as another run does
         refused = go_on(pair, "--max-update", 2)
     finally:
-        stopping._unlock()
+        save_dir._unlock()
     assert refused and f"--save-dir {pair}: another run writes its checkpoints there" in refused
     assert (pair / "checkpoint_last.pt").read_bytes() == before
     assert go_on(pair, "--max-update", 2) is None, "a run that has ended keeps its folder"

@@ -20,7 +20,7 @@ from helpers import ROOT
 
 from dual_fairseq.__main__ import main, policy
 from dual_fairseq.common.errors import UserError
-from dual_fairseq.compat import stopping
+from dual_fairseq.compat import save_dir
 from dual_fairseq.plugin.generator import DirectionTask
 from dual_fairseq.plugin.score_cache import ScoreCache, cache_key
 
@@ -138,9 +138,9 @@ def test_scripts_where_cd_has_a_path(tmp_path, script):
 def test_one_run_at_a_time_writes_to_a_folder(tmp_path):
     save = str(tmp_path / "run")
     try:
-        stopping.verify_checkpoint_directory(save)
+        save_dir.verify_checkpoint_directory(save)
         with pytest.raises(UserError, match=f"--save-dir {save}: another run writes its checkpoints there"):
-            stopping.verify_checkpoint_directory(save)
+            save_dir.verify_checkpoint_directory(save)
         assert not os.listdir(save)
         ready, begun = os.pipe()
         child = os.fork()
@@ -149,12 +149,12 @@ def test_one_run_at_a_time_writes_to_a_folder(tmp_path):
             time.sleep(60)
             os._exit(0)
         os.read(ready, 1)
-        stopping._unlock()
-        stopping.verify_checkpoint_directory(save)
+        save_dir._unlock()
+        save_dir.verify_checkpoint_directory(save)
         os.kill(child, 9)
         os.waitpid(child, 0)
     finally:
-        stopping._unlock()
+        save_dir._unlock()
 
 
 def test_a_whole_score_cache_need_not_be_writable(tmp_path, monkeypatch):

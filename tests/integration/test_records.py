@@ -25,8 +25,8 @@ from dual_fairseq.common.folders import Data
 from dual_fairseq.common.records import WrongShape, check_shape, parse_json
 from dual_fairseq.common.tables import read_scores, score_table
 from dual_fairseq.data.options import LIKE, _take_over
-from dual_fairseq.data.segment import load_bpe
-from dual_fairseq.data.stages import Stage, run_stages
+from dual_fairseq.data.resumable import Stage, run_stages
+from dual_fairseq.data.subword import load_bpe
 from dual_fairseq.pair.export import export
 from dual_fairseq.pair.import_pair import import_pair
 from dual_fairseq.pair.load import load_pair

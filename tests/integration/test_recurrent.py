@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from dual_fairseq.common.errors import UserError
 from dual_fairseq.plugin.model import DualModel
 from dual_fairseq.plugin.output_layer import batch_log_probs, find_output_layer
-from dual_fairseq.recurrent.layers import (
+from dual_fairseq.recurrent.cells import (
     SCHEMES,
     initialise,
     run_stack,

@@ -22,7 +22,7 @@ from system.test_scripts import succeed
 from dual_fairseq.__main__ import main
 from dual_fairseq.common.errors import UserError
 from dual_fairseq.data.clean import LONGEST_WORD, repair
-from dual_fairseq.data.segment import SUBWORDS, VISIBLE_SPACE, characters
+from dual_fairseq.data.subword import SUBWORDS, VISIBLE_SPACE, characters
 from dual_fairseq.data.text import TextPipeline
 from dual_fairseq.data.tokenizer import Tokenizer, detokenize
 from dual_fairseq.pair.translator import DualTranslator, _pieces

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from dual_fairseq.common.errors import UserError
-from dual_fairseq.compat import saving as compat
+from dual_fairseq.compat import checkpoint_saving as compat
 
 
 def in_a_child(work) -> int:

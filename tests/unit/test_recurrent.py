@@ -6,7 +6,7 @@ import pytest
 import torch
 from helpers import gate_matrices, zero_state
 
-from dual_fairseq.recurrent.layers import (
+from dual_fairseq.recurrent.cells import (
     CELLS,
     StepCells,
     detach_state,

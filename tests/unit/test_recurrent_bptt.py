@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dual_fairseq.recurrent.layers import CELLS, StepCells, recurrent_stack, run_stack
+from dual_fairseq.recurrent.cells import CELLS, StepCells, recurrent_stack, run_stack
 
 BATCH, LENGTH, INPUT, HIDDEN = 3, 6, 4, 5
 TOLERANCE = 1e-8  # of the largest element of a gradient

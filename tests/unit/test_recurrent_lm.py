@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from dual_fairseq.common.errors import UserError
 from dual_fairseq.plugin import output_layer
 from dual_fairseq.plugin.language_model import FrozenLanguageModel
+from dual_fairseq.recurrent.cells import CELLS
 from dual_fairseq.recurrent.language_model import Carried, RecurrentLanguageModel, RecurrentLanguageModelConfig
-from dual_fairseq.recurrent.layers import CELLS
 from dual_fairseq.recurrent.running_text import Blocks, RunningText, RunningTextTask
 
 WORDS = [f"w{i}" for i in range(30)]

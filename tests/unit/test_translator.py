@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dual_fairseq.common.errors import UserError
-from dual_fairseq.pair.load import find_checkpoint
+from dual_fairseq.common.folders import find_checkpoint
 from dual_fairseq.pair.translator import DualTranslator, _pieces
 
 
