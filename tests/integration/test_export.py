@@ -290,7 +290,8 @@ def test_what_is_kept_and_what_is_not(exports, pairs):
         assert (task._name, task.source_lang, task.target_lang) == ("translation", source, target)
         assert task.left_pad_source and task.max_source_positions == 1024 and not task.eval_bleu
         assert not hasattr(task, "src_lm")
-        assert single["last_optimizer_state"] is None and single["task_state"] == {}
+        assert single["last_optimizer_state"] is None
+        assert single["task_state"].keys() == {"dictionaries"} and len(single["task_state"]["dictionaries"]) == 2
         assert single["optimizer_history"][-1]["num_updates"] == 6
         weights = of_direction(pair["model"], direction)
         assert single["model"].keys() == weights.keys() != set()
@@ -407,8 +408,9 @@ def test_nothing_in_a_hostile_file_runs(tmp_path):
         "folder": "is a folder; name the file",
         "itself": "is the same file as the input",
         "data": f"has no dict.{SOURCE}.txt",
-        "order": "symbol 4 is",
-        "size": "do not fit the dictionaries",
+        "order": "another dictionary of xx",
+        "size": "another dictionary of xx",
+        "old": "do not fit the dictionaries",
     }.items(),
 )
 def test_refusals_of_export(exports, data, tmp_path, case, message):
@@ -429,8 +431,11 @@ def test_refusals_of_export(exports, data, tmp_path, case, message):
             lines = (data / f"dict.{language}.txt").read_text().splitlines()
             lines = lines[::-1] if case == "order" else lines[:-2]
             (folder / f"dict.{language}.txt").write_text("".join(line + "\n" for line in lines))
-    if case == "size":
+    if case == "old":
         pair = without_data(pair, tmp_path)  # nothing to compare with but the weights
+        state = torch.load(pair)
+        state["task_state"].pop("dictionaries")
+        torch.save(state, pair)
     with pytest.raises(UserError, match=re.compile(message, re.DOTALL)):
         export.export(pair, direction, output, folder)
     assert not (tmp_path / "out.pt").exists()
