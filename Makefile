@@ -1,6 +1,6 @@
 # Every target does all the set-up it needs, once, into .venv.
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-slow lint demo bench clean
+.PHONY: help setup test test-unit test-slow lint demo bench clean
 # What setup.sh may be told on make's command line (make setup PYTHON=python3.12); names unset here stay unset there.
 export PYTHON CXX TORCH_INDEX_URL
 
@@ -28,6 +28,9 @@ setup: ## make .venv: torch, fairseq and the rest (about 3 minutes; nothing is i
 
 test: setup ## run the tests (not the slow ones)
 	$(PYTEST) -m "not slow" $(PYTEST_ARGS)
+
+test-unit: setup ## run the unit tests: no training, under a minute
+	$(PYTEST) -m "not slow" tests/unit $(PYTEST_ARGS)
 
 test-slow: setup ## run the slow tests
 	$(PYTEST) -m slow $(PYTEST_ARGS)

@@ -1,29 +1,24 @@
-"""A tiny invented language pair, binarized, with language models: what every test of the plumbing runs on."""
+"""Fixtures of all tests: the invented language pair binarized, its language models, a trained pair."""
 
 from __future__ import annotations
 
-import contextlib
-import importlib
-import io
-import json
-import os
-import random
-import shutil
 import signal
-import socket
-import subprocess
-import sys
-from dataclasses import dataclass
 from pathlib import Path
-from unittest import mock
 
 import pytest
-import torch
-from fairseq import options
-from fairseq_cli import preprocess
-
-from dual_fairseq.common.errors import UserError
-from dual_fairseq.plugin.checkpoint import load_state
+from helpers import (
+    LSTM_LM,
+    SOURCE,
+    SPLITS,
+    TARGET,
+    TRANSFORMER_LM,
+    Run,
+    binarize,
+    sentence_pairs,
+    train,
+    train_language_model,
+    write_pairs,
+)
 
 # Started in the background, or by nohup, a process ignores these, and so would all that the tests start and stop.
 for _signal, _handler in (
@@ -33,140 +28,6 @@ for _signal, _handler in (
 ):
     if signal.getsignal(_signal) == signal.SIG_IGN:
         signal.signal(_signal, _handler)
-
-ROOT = Path(__file__).resolve().parent.parent
-PLUGIN = ROOT / "dual_fairseq"
-SOURCE, TARGET = "xx", "yy"
-SPLITS = {"train": (120, 1), "valid": (24, 2), "test": (16, 3)}  # pairs, seed
-
-# Models so small that start-up is what a run costs.
-TINY = {
-    "transformer": (
-        "--arch transformer --encoder-layers 1 --decoder-layers 1 --encoder-embed-dim 16 --decoder-embed-dim 16 "
-        "--encoder-ffn-embed-dim 32 --decoder-ffn-embed-dim 32 --encoder-attention-heads 2 --decoder-attention-heads 2"
-    ).split(),
-    "lstm": (
-        "--arch lstm --encoder-embed-dim 16 --encoder-hidden-size 16 --decoder-embed-dim 16 --decoder-hidden-size 16 "
-        "--decoder-out-embed-dim 16"
-    ).split(),
-}
-
-
-@dataclass(frozen=True)
-class Run:
-    """What a command left behind."""
-
-    returncode: int
-    output: str
-
-    def logged(self, stage: str) -> list[dict[str, float]]:
-        """The JSON records that fairseq's ``--log-format json`` printed for ``train_inner``, ``train`` or ``valid``."""
-        records = []
-        for line in self.output.splitlines():
-            if f"| {stage} | {{" in line:
-                record = json.loads(line.split(f"| {stage} | ", 1)[1])
-                records.append({key: _number(value) for key, value in record.items()})
-        return records
-
-    @property
-    def error(self) -> str:
-        """The last line: where a refusal stands."""
-        return self.output.strip().splitlines()[-1]
-
-
-def _number(value):
-    try:
-        return float(value)
-    except ValueError:
-        return value
-
-
-def fairseq(command: str, *args: object, check: bool = True, launcher: tuple[str, ...] = (), timeout: int = 300) -> Run:
-    """Run ``fairseq-<command>`` in a process of its own, as a user would."""
-    argv = [*(launcher or (sys.executable,)), "-m", f"fairseq_cli.{command}", *map(str, args)]
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL)
-    run = Run(done.returncode, done.stdout + done.stderr)
-    assert not check or run.returncode == 0, run.output[-4000:]
-    return run
-
-
-def fairseq_here(command: str, *args: object, check: bool = True) -> Run:
-    """``fairseq-<command>`` in this process, which saves its start; a refusal is its output."""
-    output = io.StringIO()
-    argv = [f"fairseq-{command}", *map(str, args)]
-    with mock.patch.object(sys, "argv", argv), contextlib.redirect_stdout(output):
-        try:
-            importlib.import_module(f"fairseq_cli.{command}").cli_main()
-        except UserError as error:
-            assert not check, error
-            return Run(1, str(error))
-    return Run(0, output.getvalue())
-
-
-def train(data: Path, save_dir: Path, *args: object, model: str = "transformer", check: bool = True, **kwargs) -> Run:
-    """``fairseq-train`` of a tiny pair on the CPU."""
-    return fairseq(
-        "train", data, "--user-dir", PLUGIN, "--task", "dual_translation", "-s", SOURCE, "-t", TARGET,
-        *TINY.get(model, model.split()), "--criterion", "dual_cross_entropy", "--save-dir", save_dir, "--cpu",
-        "--log-format", "json", "--log-interval", 1, "--max-tokens", 300, "--no-epoch-checkpoints", *args,
-        check=check, **kwargs,
-    )  # fmt: skip
-
-
-def parameters(directory: Path, name: str = "checkpoint_last.pt") -> dict[str, torch.Tensor]:
-    return load_state(str(directory / name), "--path")["model"]
-
-
-def max_difference(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
-    assert a.keys() == b.keys()
-    return max((a[key].float() - b[key].float()).abs().max().item() for key in a)
-
-
-def parameter_difference(directory: Path, other: Path) -> float:
-    """The largest difference of any parameter of two runs' last checkpoints."""
-    return max_difference(parameters(directory), parameters(other))
-
-
-def free_port() -> str:
-    """A port for torchrun's processes to meet at."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return str(sock.getsockname()[1])
-
-
-def sentence_pairs(count: int, seed: int) -> list[tuple[str, str]]:
-    """Sentences of an invented language and their translations: other words, in the opposite order.
-
-    The two sides are unlike in all that a mix-up could hide behind. Some words have no translation, some are translated
-    by two, and a translation may end in particles: so its length does not follow from the source, and the vocabularies
-    differ in size and order. Some pairs occur twice, many sentences are of equal length, and in each split one word
-    stands once and in no other split.
-    """
-    rng = random.Random(seed)
-    pairs: list[tuple[str, str]] = []
-    for number in range(count):
-        if number % 9 == 8:
-            pairs.append(rng.choice(pairs))
-            continue
-        words = [rng.randrange(20) for _ in range(rng.randint(2, 9))]
-        if number == 7:
-            words.append(20 + seed)
-        translation = [f"t{w}" for w in reversed(words) if not 16 <= w < 20 for _ in range(2 if w % 4 == 1 else 1)]
-        translation += rng.choices(("ta", "te", "to"), k=rng.choice((0, 0, 1, 3)))
-        pairs.append((" ".join(f"s{w}" for w in words), " ".join(translation or ["ta"])))
-    return pairs
-
-
-def write_pairs(directory: Path, split: str, pairs: list[tuple[str, str]]) -> None:
-    directory.mkdir(parents=True, exist_ok=True)
-    for index, language in enumerate((SOURCE, TARGET)):
-        (directory / f"{split}.{language}").write_text("".join(pair[index] + "\n" for pair in pairs))
-
-
-def binarize(*args: object) -> None:
-    """``fairseq-preprocess`` in this process, which saves its start."""
-    preprocess.main(options.get_preprocessing_parser().parse_args([*map(str, args)]))
 
 
 @pytest.fixture(scope="session")
@@ -185,37 +46,6 @@ def corpus(tmp_path_factory) -> Path:
             "--destdir", directory / "lm" / language,
         )  # fmt: skip
     return directory
-
-
-def preprocessed(corpus: Path, folder: Path, tokenizer: str) -> Path:
-    """What scripts/preprocess.sh leaves."""
-    shutil.copytree(corpus / "dual", folder / "dual")
-    shutil.copytree(corpus / "lm", folder / "lm")
-    (folder / "raw").mkdir()
-    for split, (count, seed) in SPLITS.items():
-        for index, language in enumerate((SOURCE, TARGET)):
-            text = "".join(pair[index] + "\n" for pair in sentence_pairs(count, seed))
-            (folder / "raw" / f"{split}.{language}").write_text(text)
-    (folder / "preprocess.json").write_text(json.dumps({"source": SOURCE, "target": TARGET, "tokenizer": tokenizer}))
-    return folder
-
-
-def train_language_model(data: Path, save_dir: Path, *args: object) -> Path:
-    fairseq(
-        "train", data, "--task", "language_modeling", "--sample-break-mode", "eos", "--save-dir", save_dir, "--cpu",
-        "--max-update", 30, "--optimizer", "adam", "--lr", 0.01, "--max-tokens", 300, "--no-epoch-checkpoints",
-        *(args or LSTM_LM),
-    )  # fmt: skip
-    return save_dir / "checkpoint_best.pt"
-
-
-LSTM_LM = (
-    "--arch lstm_lm --decoder-layers 1 --decoder-embed-dim 16 --decoder-hidden-size 16 --decoder-out-embed-dim 16"
-).split()
-TRANSFORMER_LM = (
-    "--arch transformer_lm --decoder-layers 1 --decoder-embed-dim 16 --decoder-ffn-embed-dim 32 "
-    "--decoder-attention-heads 2 --share-decoder-input-output-embed"
-).split()
 
 
 @pytest.fixture(scope="session")
@@ -243,17 +73,3 @@ def trained_pair(corpus, lm_options, tmp_path_factory) -> tuple[Path, Run]:
         "--eval-bleu-detok", "moses", "--best-checkpoint-metric", "bleu", "--maximize-best-checkpoint-metric",
     )  # fmt: skip
     return directory, run
-
-
-def zero_state(stack, batch_size: int, like) -> tuple:
-    """The state of a recurrent stack before anything was read, on the device and in the precision of ``like``."""
-    shape = (stack.num_layers * (2 if stack.bidirectional else 1), batch_size, stack.hidden_size)
-    return tuple(like.new_zeros(shape) for _ in range(2 if stack.mode == "LSTM" else 1))
-
-
-def gate_matrices(layer):
-    """(parameter's name, matrix of one gate) of each matrix of a recurrent layer."""
-    for name, parameter in layer.named_parameters():
-        if parameter.dim() == 2:
-            for gate in parameter.split(layer.hidden_size):
-                yield name, gate

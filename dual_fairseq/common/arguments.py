@@ -6,6 +6,7 @@ import argparse
 import difflib
 import re
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from .errors import UserError
@@ -75,3 +76,9 @@ def _number(pattern: str, what: str) -> Callable[[str], str]:
 positive = _number("0*[1-9][0-9]*", "a whole number above 0")
 count = _number("[0-9]+", "a whole number that is 0 or more")
 decimal = _number(r"([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?", "a number that is 0 or more")
+
+
+def file_path(text: str) -> Path:
+    """A type for argparse: a path that no command takes for an option, as it would take one that begins with a dash."""
+    path = Path(text)  # drops ./
+    return path.absolute() if str(path).startswith("-") else path

@@ -4,4 +4,4 @@ from ..common.quiet import silence_known_noise
 
 silence_known_noise()  # before fairseq is imported
 
-from . import archs, bf16, loading, memory, nan, no_eval, patience, processes, saving, stopping  # noqa: E402, F401
+from . import archs, bf16, checkpoint_loading, checkpoint_saving, memory, nan, no_eval, patience, processes, save_dir  # noqa: E402, F401

@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from .segment import count_lines, text_lines
+from .subword import count_lines, text_lines
 
 _LINES_A_PROCESS = 100_000  # fairseq's binarizer gains nothing from more processes than that
 

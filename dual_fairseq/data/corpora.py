@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from ..common.arguments import Parser, positive
+from ..common.arguments import Parser, file_path, positive
 from ..common.errors import UserError
 from ..common.files import whole_file
 from ..common.options import add_languages
@@ -53,7 +53,7 @@ def multi30k_parser() -> Parser:
         "target side of the second, so that no sentence's translation is in it. It is of the same kind as the pairs; "
         "the German captions of task 2 are not (and shorter)")  # fmt: skip
     add("--pairs", type=positive, metavar="N", help="take only the first N training pairs: a low-resource setting")
-    add("--from", dest="folder", type=Path, metavar="FOLDER",
+    add("--from", dest="folder", type=file_path, metavar="FOLDER",
         help="fetch nothing, take FOLDER/{train,val,test_2016_flickr}.LANG.gz and, for the captions, "
         "FOLDER/mono/train.{1..5}.LANG.gz")  # fmt: skip
     add("--url", default=MULTI30K_URL, help="a mirror of %(default)s")
@@ -136,7 +136,7 @@ WMT16_TRAINING = ("europarl-v7.de-en", "commoncrawl.de-en", "news-commentary-v11
 def wmt16_parser() -> Parser:
     """The options of ``dual-fairseq corpus wmt16``."""
     parser = _parser("wmt16", WMT16, ("de", "en"))
-    parser.add_argument("--from", dest="folder", type=Path, metavar="FOLDER",
+    parser.add_argument("--from", dest="folder", type=file_path, metavar="FOLDER",
                         help="fetch nothing, take the archives from FOLDER")  # fmt: skip
     parser.add_argument("--url", help="a mirror that has all five archives at URL/<name>, instead of statmt.org")
     return parser
@@ -315,7 +315,7 @@ def _write(file: Path, lines: Iterable[bytes]) -> Path:
 def _parser(name: str, text: str, languages: Sequence[str]) -> Parser:
     parser = Parser(f"corpus {name}", text, passes_on="dual-fairseq preprocess")
     parser.usage = f"dual-fairseq corpus {name} DEST [options] [-- options of dual-fairseq preprocess]"
-    parser.add_argument("dest", metavar="DEST", type=Path, help="the folder to make")
+    parser.add_argument("dest", metavar="DEST", type=file_path, help="the folder to make")
     add_languages(parser, source="(default de)", target="(default en)")
     parser.set_defaults(source_lang="de", target_lang="en", known_languages=languages)
     return parser

@@ -13,7 +13,7 @@ from ..common.errors import UserError
 from ..common.folders import RECORD
 from ..common.options import add_languages, add_workers, whole_number
 from ..common.records import read_record
-from .segment import SUBWORDS
+from .subword import SUBWORDS
 
 DESCRIPTION = """\
 Make a pair's training data from plain text, a sentence a line: clean, tokenise, segment and binarize it.

@@ -31,8 +31,8 @@ from .binarize import check_size, concatenate, fairseq_preprocess, symbols, unkn
 from .clean import Rules, clean_corpus
 from .lines import Survey, survey, survey_pair
 from .options import OUTPUTS, find_side, parse
-from .segment import SEPARATOR, VISIBLE_SPACE, characters, count_lines, learn_bpe, load_bpe, segment_file, text_lines
-from .stages import Stage, locked, run_stages
+from .resumable import Stage, locked, run_stages
+from .subword import SEPARATOR, VISIBLE_SPACE, characters, count_lines, learn_bpe, load_bpe, segment_file, text_lines
 
 SYNTHETIC = "synthetic"
 TRAINING = ("train", SYNTHETIC)  # text that may lose lines; the rest is what scores are computed on

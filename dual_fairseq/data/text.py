@@ -15,7 +15,7 @@ from ..common.errors import UserError
 from ..common.folders import RECORD, Data
 from ..plugin.checkpoint import data_directories, load_state
 from .clean import LONGEST_WORD, repair
-from .segment import SUBWORDS, characters, load_bpe
+from .subword import SUBWORDS, characters, load_bpe
 from .tokenizer import Tokenizer, detokenize
 
 

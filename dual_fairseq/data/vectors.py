@@ -23,7 +23,7 @@ from ..common.options import add_seed, add_workers, whole_number
 from ..common.progress import Progress, say
 from ..common.records import parse_json
 from .options import number
-from .segment import text_lines
+from .subword import text_lines
 from .text import TextPipeline
 
 DESCRIPTION = """\

@@ -16,11 +16,12 @@ from fairseq.dataclass.configs import GenerationConfig
 from fairseq.models import BaseFairseqModel
 
 from ..common.errors import UserError
+from ..common.folders import find_checkpoint
 from ..data.lines import open_input, read_blocks
 from ..data.text import TextPipeline, indices
 from ..plugin.checkpoint import load_state
 from ..plugin.model import parameter_like
-from .load import find_checkpoint, load_pair, model_of_state
+from .load import load_pair, model_of_state
 from .translator import MAX_LEN_A, MAX_LEN_B
 
 logger = logging.getLogger(__name__)

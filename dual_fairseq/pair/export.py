@@ -26,11 +26,11 @@ from torch import Tensor
 from ..common.arguments import Parser
 from ..common.errors import UserError
 from ..common.files import check_output, whole_file
+from ..common.folders import find_checkpoint
 from ..common.options import add_output
 from ..compat.checkpoint_options import declared_options
 from ..plugin.checkpoint import check_dictionary, data_directories, load_dictionary, load_state, pair_languages
 from ..plugin.model import arch_name, direction_name, of_direction
-from .load import find_checkpoint
 
 # --- shared by the modules that write checkpoints
 

@@ -26,6 +26,7 @@ from torch import Tensor
 from ..common.arguments import Parser
 from ..common.errors import UserError
 from ..common.files import whole_file
+from ..common.folders import find_checkpoint
 from ..common.options import add_device, add_languages, add_max_tokens, add_output
 from ..common.progress import Progress, say
 from ..data.clean import REASONS, RESERVED, BadLine, decode
@@ -35,7 +36,7 @@ from ..plugin.language_model import load_language_model
 from ..plugin.log_probs import BATCH_TOKENS
 from ..plugin.model import direction_name
 from ..plugin.task import DualTranslationTask
-from .load import find_checkpoint, load_pair
+from .load import load_pair
 from .probabilities import LanguageModels, score_pairs
 from .score_table import COUNTS, LOG_PROBS, write_head, write_rows
 

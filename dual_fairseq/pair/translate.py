@@ -18,6 +18,7 @@ from typing import IO, TYPE_CHECKING, Any
 from ..common.arguments import Parser
 from ..common.errors import UserError
 from ..common.files import whole_file
+from ..common.folders import find_checkpoint
 from ..common.options import (
     add_beam,
     add_device,
@@ -114,7 +115,7 @@ def _count_lines(path: Path) -> int | None:
 
 def translate_stream(options: argparse.Namespace, overrides: dict[str, Any], stdout: IO[bytes]) -> None:
     """Translate from the input to the output that the options name."""
-    from .translator import DualTranslator, find_checkpoint
+    from .translator import DualTranslator
 
     checkpoints = [find_checkpoint(run) for run in options.run]
     inputs = [options.input, *checkpoints, options.src_lm, options.tgt_lm, options.dual_inference]

@@ -26,13 +26,14 @@ from fairseq.dataclass.configs import GenerationConfig
 from torch import Tensor
 
 from ..common.errors import UserError
-from ..data.segment import SEPARATOR
+from ..common.folders import find_checkpoint
+from ..data.subword import SEPARATOR
 from ..data.text import TextPipeline, indices, looks_foreign
 from ..plugin.log_probs import length_sorted_batches
 from ..plugin.model import DualModel, parameter_like
 from ..plugin.ranking import read_choice
 from ..plugin.task import DualTranslationTask
-from .load import find_checkpoint, load_pair
+from .load import load_pair
 
 logger = logging.getLogger(__name__)
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
-from ..common.arguments import Parser
+from ..common.arguments import Parser, file_path
 from ..common.folders import refuse_colons
 from . import train
 from .jobs import check, say, step
@@ -27,7 +26,7 @@ TRAINING = """--control --size tiny --max-tokens 1024
 def get_parser() -> Parser:
     """The options of the command."""
     parser = Parser("demo", HELP)
-    parser.add_argument("run", metavar="RUN", nargs="?", default="runs/demo", type=Path,
+    parser.add_argument("run", metavar="RUN", nargs="?", default="runs/demo", type=file_path,
                         help="the folder for all of it (default runs/demo)")  # fmt: skip
     return parser
 

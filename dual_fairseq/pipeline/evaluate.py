@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..common.arguments import Parser, decimal, positive
+from ..common.arguments import Parser, decimal, file_path, positive
 from ..common.errors import UserError
 from ..common.files import whole_file
 from ..common.folders import POST_PROCESS, Data, RunFolder, find_checkpoint, refuse_colons
@@ -39,17 +39,17 @@ def get_parser() -> Parser:
     parser = Parser("evaluate", HELP, passes_on="fairseq-generate")
     parser.usage = "dual-fairseq evaluate DEST CHECKPOINT [options] [-- options of fairseq-generate]"
     add = parser.add_argument
-    add("dest", metavar="DEST", type=Path, help="the folder that preprocessing wrote")
-    add("checkpoint", metavar="CHECKPOINT", type=Path,
+    add("dest", metavar="DEST", type=file_path, help="the folder that preprocessing wrote")
+    add("checkpoint", metavar="CHECKPOINT", type=file_path,
         help="of a pair; or a run, whose best is taken: of the stage dual, else mle, else warmup")  # fmt: skip
     add("--split", type=split_name, default="test", metavar="NAME", help="test (default), valid, ...")
-    add("-o", "--output", "--out", type=Path, metavar="DIR",
+    add("-o", "--output", "--out", type=file_path, metavar="DIR",
         help="the output folder (default: eval/<split> beside the checkpoint)")  # fmt: skip
     add_search(parser)
     add("--max-tokens", type=positive, default="4096", metavar="N",
         help="tokens of a batch, padding included (default 4096)")  # fmt: skip
-    add("--src-lm", type=Path, metavar="FILE", help="language model of the source language ...")
-    add("--tgt-lm", type=Path, metavar="FILE",
+    add("--src-lm", type=file_path, metavar="FILE", help="language model of the source language ...")
+    add("--tgt-lm", type=file_path, metavar="FILE",
         help="... and of the target language, to measure |gap| (both or none; default: those in the run, "
         "RUN/lm/<language>, if there are such)")  # fmt: skip
     add("--dual-inference", action="store_true",

@@ -7,7 +7,7 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..common.arguments import Parser, positive
+from ..common.arguments import Parser, file_path, positive
 from ..common.errors import UserError
 from ..common.files import whole_file
 from ..common.folders import Data, find_checkpoint
@@ -39,15 +39,15 @@ def get_parser() -> Parser:
     parser = Parser("synthesize", HELP)
     parser.usage = "dual-fairseq synthesize DEST CHECKPOINT OUT [options]"
     add = parser.add_argument
-    add("dest", metavar="DEST", type=Path, help="the folder that preprocessing wrote")
-    add("checkpoint", metavar="CHECKPOINT", type=Path, help="of a pair, or its run")
+    add("dest", metavar="DEST", type=file_path, help="the folder that preprocessing wrote")
+    add("checkpoint", metavar="CHECKPOINT", type=file_path, help="of a pair, or its run")
     add("out", metavar="OUT", help="the prefix of the files to write")
     add("--lines", type=positive, metavar="N", help="of each language, drawn at random (default: all)")
-    add("--weights", type=Path, metavar="DIR",
+    add("--weights", type=file_path, metavar="DIR",
         help="holds <src>-<tgt>/weights.json (default: eval/test/tuning beside CHECKPOINT)")  # fmt: skip
     add("--plain", action="store_true", help="no dual inference: the best translation of the beam")
-    add("--src-lm", type=Path, metavar="FILE", help="language model of the source language ...")
-    add("--tgt-lm", type=Path, metavar="FILE",
+    add("--src-lm", type=file_path, metavar="FILE", help="language model of the source language ...")
+    add("--tgt-lm", type=file_path, metavar="FILE",
         help="... and of the target language (default: those that the pair was trained with)")  # fmt: skip
     add("--beam", type=positive, default="5", metavar="N", help="beam size (default 5)")
     add("--max-tokens", type=positive, default="4096", metavar="N",

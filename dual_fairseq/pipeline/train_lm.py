@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
-from pathlib import Path
 
-from ..common.arguments import Parser, decimal, positive
+from ..common.arguments import Parser, decimal, file_path, positive
 from ..common.errors import UserError
 from ..common.files import whole_file
 from ..common.folders import StageFolder, refuse_colons
@@ -35,8 +34,8 @@ def get_parser() -> Parser:
     parser = Parser("train-lm", HELP, passes_on="fairseq-train")
     parser.usage = "dual-fairseq train-lm DATA SAVE_DIR [options] [-- options of fairseq-train]"
     add = parser.add_argument
-    add("data", metavar="DATA", type=Path, help="binarized text of a language, DEST/lm/<language>")
-    add("save_dir", metavar="SAVE_DIR", type=Path, help="the folder for the model")
+    add("data", metavar="DATA", type=file_path, help="binarized text of a language, DEST/lm/<language>")
+    add("save_dir", metavar="SAVE_DIR", type=file_path, help="the folder for the model")
     add("--arch", choices=tuple(LANGUAGE_MODELS), default="lstm",
         help="the model (default lstm, which is fairseq's; rnn is one with a choice of cells)")  # fmt: skip
     add("--cell", choices=("rnn", "gru", "lstm"),

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
-from ..common.arguments import Parser, count, decimal, positive
+from ..common.arguments import Parser, count, decimal, file_path, positive
 from ..common.errors import UserError
 from . import config, evaluate, train_lm
 from .presets import LANGUAGE_MODELS, PAIRS, SIZES
@@ -42,10 +41,10 @@ def get_parser() -> Parser:
     parser = Parser("train", HELP, passes_on="fairseq-train")
     parser.usage = "dual-fairseq train DEST RUN [options] [-- options of fairseq-train]"
     parser.epilog = f"{parser.epilog}{EXAMPLES}"
-    parser.add_argument("dest", metavar="DEST", type=Path, help="the folder that preprocessing wrote")
-    parser.add_argument("run", metavar="RUN", type=Path, help="the folder for the run")
+    parser.add_argument("dest", metavar="DEST", type=file_path, help="the folder that preprocessing wrote")
+    parser.add_argument("run", metavar="RUN", type=file_path, help="the folder for the run")
     parser.add_argument(
-        "--config", type=Path, metavar="FILE",
+        "--config", type=file_path, metavar="FILE",
         help="take options from a TOML file, a long option's name without its dashes as the key (RUN/train.toml of "
         f"another run is such a file; {config.EXTRA} = [...] is what follows `--`); the command line wins",
     )  # fmt: skip
@@ -68,8 +67,8 @@ def get_parser() -> Parser:
 
 def _add_language_models(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
-    add("--src-lm", type=Path, metavar="FILE", help="trained language model of the source language ...")
-    add("--tgt-lm", type=Path, metavar="FILE", help="... and of the target language (default: train them)")
+    add("--src-lm", type=file_path, metavar="FILE", help="trained language model of the source language ...")
+    add("--tgt-lm", type=file_path, metavar="FILE", help="... and of the target language (default: train them)")
     add("--lm-arch", choices=tuple(LANGUAGE_MODELS), help="this and the following: see dual-fairseq train-lm --help")
     add("--lm-cell", choices=("rnn", "gru", "lstm"))
     add("--lm-size", choices=SIZES)
@@ -90,10 +89,10 @@ def _add_pair(group: argparse._ArgumentGroup) -> None:
     add("--dropout", type=decimal, metavar="P",
         help="default 0.2, 0.3, 0.3 for the sizes above; another arch: its own")  # fmt: skip
     add("--label-smoothing", type=decimal, default="0.1", metavar="X", help="default 0.1; never in the gap")
-    add("--init-src2tgt", type=Path, metavar="FILE",
+    add("--init-src2tgt", type=file_path, metavar="FILE",
         help="start dual training from a plain fairseq translation checkpoint of the same --arch and dictionaries, "
         "instead of the stage warmup ...")  # fmt: skip
-    add("--init-tgt2src", type=Path, metavar="FILE", help="... and the other direction from this one")
+    add("--init-tgt2src", type=file_path, metavar="FILE", help="... and the other direction from this one")
 
 
 def _add_dual(group: argparse._ArgumentGroup) -> None:

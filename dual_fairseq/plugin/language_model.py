@@ -15,6 +15,7 @@ from fairseq.tasks.language_modeling import LanguageModelingTask
 from torch import Tensor
 
 from ..common.errors import UserError
+from ..common.folders import RunFolder
 from .checkpoint import check_dictionary, data_directories, load_state, load_weights
 from .output_layer import batch_log_probs
 
@@ -85,7 +86,7 @@ def find_language_model(language: str, recorded: str | None, checkpoint: str | N
     candidates = [Path(recorded)] if recorded else []
     if checkpoint:
         run = Path(os.path.abspath(checkpoint)).parent.parent
-        candidates.append(run / "lm" / language / "checkpoint_best.pt")
+        candidates.append(RunFolder(run).language_model(language).best)
     return next((str(path) for path in candidates if path.is_file()), None)
 
 

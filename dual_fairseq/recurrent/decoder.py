@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from ..plugin.output_layer import ProjectionDecoder
 from .attention import Attention, Memory
+from .cells import State, StepCells, reorder_state, run_stack
 from .encoder import EncoderOut, top_state
-from .layers import State, StepCells, reorder_state, run_stack
 
 BRIDGES = ("copy", "tanh")
 READOUTS = ("linear", "tanh", "maxout")

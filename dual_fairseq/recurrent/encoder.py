@@ -10,7 +10,7 @@ from fairseq.models import FairseqEncoder
 from fairseq.modules import FairseqDropout
 from torch import Tensor, nn
 
-from .layers import State, reorder_state, run_padded
+from .cells import State, reorder_state, run_padded
 
 
 class EncoderOut(NamedTuple):
@@ -39,7 +39,7 @@ class RecurrentEncoder(FairseqEncoder):
     Args:
         dictionary: of the source language.
         embed_tokens: its embeddings (V, E).
-        stack: E → H a direction, of :func:`~dual_fairseq.recurrent.layers.recurrent_stack`.
+        stack: E → H a direction, of :func:`~dual_fairseq.recurrent.cells.recurrent_stack`.
         dropout_in: on embeddings.
         dropout_out: on outputs.
         max_positions: the longest source.

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ..common.errors import UserError
 from ..plugin.output_layer import ProjectionDecoder
-from .layers import (
+from .cells import (
     CELLS,
     SCHEMES,
     State,

@@ -17,9 +17,9 @@ from torch import nn
 from ..common.errors import UserError
 from ..plugin.word_vectors import VectorFile, start_tables
 from .attention import ATTENTIONS, build_attention
+from .cells import CELLS, SCHEMES, check_options, initialise, recurrent_stack, register_presets
 from .decoder import BRIDGES, READOUTS, Bridge, Readout, RecurrentDecoder
 from .encoder import RecurrentEncoder
-from .layers import CELLS, SCHEMES, check_options, initialise, recurrent_stack, register_presets
 
 _CHOICES = {"cell": CELLS, "attention": ATTENTIONS, "bridge": BRIDGES, "readout": READOUTS, "init_scheme": SCHEMES}
 _ROLES = ("encoder", "decoder")

@@ -27,8 +27,8 @@ from fairseq.tasks.language_modeling import LanguageModelingConfig, LanguageMode
 from torch import Tensor
 
 from ..common.errors import UserError
+from .cells import State
 from .language_model import Carried, RecurrentLanguageModel
-from .layers import State
 
 logger = logging.getLogger(__name__)
 

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from ..common.errors import UserError
 from ..common.files import CannotWrite, whole_file
+from ..common.folders import RunFolder
 from ..common.progress import Progress, say
 from ..pair.load import load_pair
 from ..pair.probabilities import Advance, conditional_log_probs, prior_log_probs
@@ -141,7 +142,7 @@ def _sides(
         raise UserError(f"{data}: has no binarized split '{split}' of {direction_name(*languages)}")
     sides = []
     for language, recorded in zip(languages, (cfg.task.src_lm, cfg.task.tgt_lm), strict=True):
-        own = run.folder / "lm" / language / "checkpoint_best.pt"
+        own = RunFolder(run.folder).language_model(language).best
         elsewhere = _find(recorded, cfg.checkpoint.save_dir, stage_folder) if recorded else None
         lm = own if own.is_file() else elsewhere
         if lm is None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..common.errors import UserError
 from ..common.files import read_lines
-from ..common.folders import RECORD, STAGES, StageFolder, find_run
+from ..common.folders import BEST, RECORD, STAGES, StageFolder, find_run
 from ..common.tables import read_scores
 
 Record = dict[str, float]
@@ -64,7 +64,7 @@ class Stage:
 
     @property
     def checkpoint(self) -> Path:
-        return self.folder / "checkpoint_best.pt"
+        return self.folder / BEST
 
     @cached_property
     def best(self) -> Record | None:

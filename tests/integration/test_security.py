@@ -1,0 +1,505 @@
+"""A stranger's checkpoint runs no code, whatever reads it; names of files are names and never commands."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import os
+import pickle
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+import fairseq
+import helpers
+import pytest
+import torch
+from fairseq.data import Dictionary
+from fairseq_cli import generate, interactive, train, validate
+from helpers import PLUGIN, ROOT, SOURCE, TARGET, TINY, preprocessed
+from omegaconf import OmegaConf
+
+from dual_fairseq.__main__ import main
+from dual_fairseq.common.errors import UserError
+from dual_fairseq.compat import no_eval
+from dual_fairseq.compat.checkpoint_options import take_options
+from dual_fairseq.pair import export
+from dual_fairseq.plugin.checkpoint import load_state
+from dual_fairseq.plugin.language_model import load_language_model
+
+SCRIPTS = ROOT / "scripts"
+ENVIRONMENT = {
+    **os.environ,
+    "OMP_NUM_THREADS": "1",
+    "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    "PYTHONPATH": str(PLUGIN.parent),
+}
+
+
+class Hostile:
+    """Unpickled, it makes a file."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = str(marker)
+
+    def __reduce__(self):
+        return os.mkdir, (self.marker,)
+
+
+# --- every way in
+
+
+PAIR = ("--user-dir", PLUGIN, "--task", "dual_translation", "-s", SOURCE, "-t", TARGET, "--cpu")
+TRAIN = (*PAIR, *TINY["transformer"], "--criterion", "dual_cross_entropy", "--max-tokens", 300, "--dual-lambda", 0)
+# what reads a checkpoint: a main function of fairseq or a command of ours, and its arguments
+ENTRIES: dict[str, tuple[object, tuple[object, ...]]] = {
+    "src-lm": (train, ("{data}", *TRAIN, "--dual-lambda", 0.1, "--src-lm", "{bad}", "--tgt-lm", "{lm}")),
+    "tgt-lm": (train, ("{data}", *TRAIN, "--dual-lambda", 0.1, "--src-lm", "{lm}", "--tgt-lm", "{bad}")),
+    "init-src2tgt": (train, ("{data}", *TRAIN, "--init-src2tgt", "{bad}")),
+    "init-tgt2src": (train, ("{data}", *TRAIN, "--init-tgt2src", "{bad}")),
+    "resume": (train, ("{data}", *TRAIN, "--save-dir", "{resumed}")),
+    "restore-file": (train, ("{data}", *TRAIN, "--restore-file", "{bad}")),
+    "finetune-from-model": (train, ("{data}", *TRAIN, "--finetune-from-model", "{bad}")),
+    "generate": (generate, ("{data}", *PAIR, "--path", "{bad}")),
+    "interactive": (interactive, ("{data}", *PAIR, "--path", "{bad}")),
+    "validate": (validate, ("{data}", *PAIR, "--batch-size", 8, "--path", "{bad}")),
+    "generate-dual-inference": (
+        generate,
+        ("{data}", *PAIR, "--path", "{pair}", "--dual-inference-alpha", 0.5, "--src-lm", "{bad}", "--tgt-lm", "{lm}"),
+    ),
+    "translate": ("translate", ("{bad}", "-t", TARGET, "--cpu", "--input", "{text}")),
+    "score": ("score", ("{bad}", "--split", "valid", "--data", "{data}", "--no-lm")),
+    "export": ("export", ("{bad}", "--direction", f"{SOURCE}-{TARGET}", "-o", "{out}")),
+    "import-src2tgt": ("import", ("--src2tgt", "{bad}", "--tgt2src", "{bad}", "--data", "{data}", "-o", "{out}")),
+    "average": ("average", ("--inputs", "{bad}", "{bad}", "--output", "{out}")),
+}
+
+
+def checkpoint_of(kind: str, path: Path, marker: Path, pair: Path) -> None:
+    if kind == "pickle":  # as torch wrote files long ago
+        path.write_bytes(pickle.dumps(Hostile(marker), protocol=2))
+    elif kind == "archive":
+        torch.save({"model": Hostile(marker)}, path)
+    elif kind == "in_a_good_one":  # a whole checkpoint of a pair, with something more in it
+        state = torch.load(pair)
+        state["extra_state"]["more"] = Hostile(marker)
+        torch.save(state, path)
+
+
+def refusal(entry: str, corpus: Path, bad: Path, folder: Path, monkeypatch, **more) -> str:
+    """What the command says that an entry hands a bad checkpoint to; it names the file and leaves nothing behind."""
+    with pytest.raises(UserError) as caught:
+        enter(entry, corpus, bad, folder, monkeypatch, **more)
+    message = str(caught.value)
+    assert str(folder / "resumed" / "checkpoint_last.pt" if entry == "resume" else bad) in message
+    assert not (folder / "out.pt").exists()
+    return message
+
+
+def enter(
+    entry: str, corpus: Path, bad: Path, folder: Path, monkeypatch, pair: Path | None = None, lms: dict | None = None
+) -> None:
+    """Hand a checkpoint to one of ``ENTRIES``."""
+    resumed = folder / "resumed"
+    resumed.mkdir()
+    shutil.copy(bad, resumed / "checkpoint_last.pt")
+    (folder / "text").write_text("s1 s2\n")
+    lm = (lms or {}).get(SOURCE if entry == "tgt-lm" else TARGET)
+    places = {
+        "data": corpus / "dual", "bad": bad, "resumed": resumed, "lm": lm, "pair": pair,
+        "text": folder / "text", "out": folder / "out.pt",
+    }  # fmt: skip
+    program, arguments = ENTRIES[entry]
+    argv = [str(argument).format(**places) for argument in arguments]
+    if program is train and entry != "resume":
+        argv += ["--save-dir", str(folder / "save")]
+    monkeypatch.chdir(folder)
+    if isinstance(program, str):
+        main([program, *argv])
+    else:
+        monkeypatch.setattr(sys, "argv", [entry, *argv])
+        program.cli_main()
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param("pickle", marks=pytest.mark.slow), pytest.param("archive", marks=pytest.mark.slow), "in_a_good_one"],
+)
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_a_hostile_checkpoint_runs_nothing_and_is_refused_by_name(
+    corpus, trained_pair, language_models, tmp_path, monkeypatch, entry, kind
+):
+    pair = trained_pair[0] / "checkpoint_best.pt"
+    marker, bad = tmp_path / "ran", tmp_path / "bad.pt"
+    checkpoint_of(kind, bad, marker, pair)
+    message = refusal(entry, corpus, bad, tmp_path, monkeypatch, pair=pair, lms=language_models)
+    assert not marker.exists(), "it ran"
+    assert "\n" not in message and "a file that could run code is not loaded" in message
+    assert kind == "pickle" or f"asks for {os.mkdir.__module__}.mkdir" in message
+    assert not (tmp_path / "out.pt").exists()
+
+    with contextlib.suppress(RuntimeError):  # of a bare pickle torch finds out afterwards that it is no checkpoint
+        torch.load(bad, weights_only=False)
+    assert marker.is_dir(), "the test's own checkpoint is harmless"
+
+
+# --- strings that fairseq would evaluate
+
+
+FCONV = (
+    "--arch fconv --encoder-embed-dim 16 --encoder-layers [(16,3)]*2 --decoder-embed-dim 16 "
+    "--decoder-layers [(16,3)]*2 --decoder-out-embed-dim 16 --max-source-positions 64 --max-target-positions 64"
+)
+
+
+@pytest.fixture(scope="module")
+def fconv_pair(corpus, tmp_path_factory) -> Path:
+    """A pair whose layers are given as an expression."""
+    directory = tmp_path_factory.mktemp("fconv")
+    helpers.train(corpus / "dual", directory, "--dual-lambda", 0, "--max-update", 2, "--optimizer", "adam", model=FCONV)
+    return directory / "checkpoint_best.pt"
+
+
+def expression(marker: Path, value: str = "[(16, 3)] * 2") -> str:
+    """Evaluated, it makes a folder and is a good value of the option."""
+    return f"[__import__('os').mkdir({str(marker)!r})] and {value}"
+
+
+def edited(source: Path, path: Path, **options: dict[str, object]) -> Path:
+    """A copy of a checkpoint with other options: section → name → value."""
+    state = torch.load(source)
+    for section, values in options.items():
+        node = state["cfg"].setdefault(section, {})
+        (node if isinstance(node, dict) else vars(node)).update(values)
+    torch.save(state, path)
+    return path
+
+
+EVALUATED = [entry for entry in ENTRIES if entry not in ("src-lm", "tgt-lm", "generate-dual-inference")]
+
+
+@pytest.mark.parametrize("entry", EVALUATED)
+def test_no_option_of_a_checkpoint_is_evaluated(corpus, fconv_pair, tmp_path, monkeypatch, entry):
+    marker = tmp_path / "ran"
+    bad = tmp_path / "bad.pt"
+    source = fconv_pair
+    if entry == "import-src2tgt":
+        source = tmp_path / "single.pt"
+        export.export(fconv_pair, f"{SOURCE}-{TARGET}", source, corpus / "dual")
+        state = torch.load(source)
+        vars(state["args"])["encoder_layers"] = expression(marker)
+        torch.save(state, bad)
+    else:
+        edited(source, bad, model={"encoder_layers": expression(marker)})
+    message = refusal(entry, corpus, bad, tmp_path, monkeypatch)
+    assert not marker.exists(), "it ran"
+    assert "--encoder-layers" in message and "\n" not in message
+
+
+CHARACTERS = {"character_embeddings": True, "character_embedding_dim": 4, "max_char_input_length": 5}
+
+
+@pytest.mark.parametrize(
+    "language, option, others",
+    [
+        (TARGET, "character_filters", CHARACTERS),
+        (SOURCE, "decoder_layers", {"_name": "fconv_lm", "arch": "fconv_lm", "decoder_attention": "False"}),
+    ],
+)
+def test_no_option_of_a_language_model_is_evaluated(corpus, language_models, tmp_path, language, option, others):
+    marker = tmp_path / "ran"
+    bad = edited(
+        language_models[language], tmp_path / "bad.pt", model={**others, option: expression(marker, "[(1, 4)]")}
+    )
+    dictionary = Dictionary.load(str(corpus / "dual" / f"dict.{language}.txt"))
+    with pytest.raises(UserError, match=f"bad.pt.*--{option.replace('_', '-')} ") as caught:
+        load_language_model(str(bad), dictionary, language, "--src-lm")
+    assert not marker.exists() and "\n" not in str(caught.value)
+
+
+def test_fairseq_evaluates_nothing():
+    """Wherever its code says ``eval``, once the plugin is imported, it means the parser of plain values."""
+    names = [name for name in sys.modules if name.partition(".")[0] in ("fairseq", "fairseq_cli")]
+    assert len(names) > 300
+    evaluating = 0
+    for name in names:
+        source = Path(getattr(sys.modules[name], "__file__", None) or os.devnull)
+        called = {
+            node.func.id
+            for node in ast.walk(ast.parse(source.read_bytes() if source.suffix == ".py" else b""))
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+        }
+        assert not called & {"exec", "compile", "__import__"}, name
+        if "eval" in called:
+            evaluating += 1
+            assert vars(sys.modules[name])["eval"] is no_eval.evaluate, name
+    assert evaluating > 15, "fairseq has changed, or this test does not see what it looks for"
+    with pytest.raises(UserError, match="no plain value"):
+        fairseq.utils.eval_str_list("__import__('os').getcwd()")
+    assert fairseq.utils.eval_str_list("0.5,1e-3") == [0.5, 0.001]
+    assert fairseq.utils.eval_bool("False") is False and fairseq.utils.eval_bool(True, default=True) is True
+
+
+def test_fairseq_loads_nothing_lazily_that_evaluates():
+    """Its modules that say ``eval`` are there when the plugin is imported, but for the commands of other purposes."""
+    folder = Path(fairseq.__file__).parent
+    saying = [path for path in folder.rglob("*.py") if re.search(r"(?<![\w.])(eval|exec)\(", path.read_text())]
+    inside = [path.relative_to(folder).with_suffix("") for path in saying if "examples" not in path.parts]
+    modules = [".".join(("fairseq", *path.parts)) for path in inside]
+    assert len(modules) > 15 and all(name in sys.modules for name in modules), modules
+
+
+# --- what is taken from a checkpoint
+
+
+@pytest.fixture
+def hostile_options(trained_pair) -> dict[str, Any]:
+    """A good checkpoint of which every option that fairseq knows, and one that it does not, has been set."""
+    state = torch.load(trained_pair[0] / "checkpoint_best.pt")
+    for section, values in state["cfg"].items():
+        if isinstance(values, dict):
+            known = {name: "hostile" for name in values if name not in ("_name", "task", "criterion")}
+            values.update({name: value for name, value in known.items() if name not in TAKEN.get(section, ())})
+            values["of_tomorrow"] = "hostile"
+    vars(state["cfg"]["model"]).update(of_tomorrow="hostile", user_dir="hostile", encoder_embed_path="hostile")
+    state["cfg"]["of_tomorrow"] = {"hostile": "hostile"}
+    return state
+
+
+# what README.md and SECURITY.md say is taken
+TAKEN = {
+    "task": ["data", "src_lm", "tgt_lm", "source_lang", "target_lang", "left_pad_source", "left_pad_target",
+             "max_source_positions", "max_target_positions", "truncate_source", "upsample_primary",
+             "required_seq_len_multiple", "load_alignments"],
+    "criterion": ["label_smoothing", "sentence_avg", "dual_lambda", "dual_lambda_reverse", "dual_start_update",
+                  "dual_ramp_updates", "dual_gap_clip"],
+    "checkpoint": ["save_dir"],
+}  # fmt: skip
+
+
+def test_an_option_that_is_not_listed_is_not_taken(hostile_options, trained_pair):
+    given = torch.load(trained_pair[0] / "checkpoint_best.pt")["cfg"]
+    cfg = take_options(hostile_options)["cfg"]
+    options = OmegaConf.to_container(cfg, enum_to_str=True)
+    assert "hostile" not in str(options) and "of_tomorrow" not in str(options)
+    for section, names in TAKEN.items():
+        assert {name: options[section][name] for name in names} == {name: given[section][name] for name in names}
+    model, trained = vars(options["model"]), vars(given["model"])
+    assert model["encoder_embed_path"] is None
+    assert {name: trained[name] for name in model if name not in ("encoder_embed_path", "decoder_embed_path")} == {
+        name: value for name, value in model.items() if name not in ("encoder_embed_path", "decoder_embed_path")
+    }
+    assert options["task"]["lm_score_cache"] is options["task"]["dual_inference_alpha"] is None
+    assert options["common"]["user_dir"] is options["common"]["tensorboard_logdir"] is None
+
+
+def test_old_checkpoints_give_up_no_more(hostile_options):
+    """fairseq's older form: all options in one Namespace, whose values were written into hydra's language."""
+    cfg = hostile_options["cfg"]
+    options = {**vars(cfg["model"]), **{name: cfg["task"][name] for name in TAKEN["task"]}}
+    options |= {"arch": "transformer", "task": "dual_translation", "criterion": "dual_cross_entropy"}
+    options |= {
+        "user_dir": "hostile",
+        "lm_score_cache": "hostile",
+        "bpe": "hostile",
+        "save_dir": "run",
+        "tokenizer": "${x}",
+    }
+    state = take_options({**hostile_options, "cfg": None, "args": Namespace(**options)})
+    assert state["args"] is None
+    taken = OmegaConf.to_container(state["cfg"], enum_to_str=True)
+    assert "hostile" not in str(taken) and "${" not in str(taken)
+    assert taken["model"].encoder_layers == 1 and taken["task"]["source_lang"] == SOURCE
+
+
+@pytest.mark.parametrize(
+    "section, name, value",
+    [
+        ("model", "encoder_layers", "__import__('os').getpid()"),
+        ("model", "encoder_layers", "[0] * 10**9"),
+        ("model", "encoder_layers", "(" * 5000),
+        ("model", "dropout", "${oc.env:HOME}"),
+        ("model", "encoder_embed_dim", {"a": 1}),
+        ("model", "encoder_embed_dim", [0] * 10_000),
+        ("model", "activation_fn", "${oc.env:HOME}"),
+        ("task", "data", "${oc.env:HOME}"),
+        ("task", "data", 7),
+        ("task", "src_lm", "a\nb"),
+        ("task", "source_lang", "../../x"),
+        ("task", "target_lang", "x/y"),
+        ("task", "left_pad_source", "True"),
+        ("criterion", "dual_lambda", "1.0"),
+        ("criterion", "dual_lambda", {"_target_": "os.getpid"}),
+        ("checkpoint", "save_dir", "${oc.env:HOME}"),
+        ("model", "_name", "no_arch"),
+        ("task", "_name", "x y"),
+    ],
+)
+def test_an_impossible_value_is_refused_by_name(trained_pair, tmp_path, section, name, value):
+    bad = edited(trained_pair[0] / "checkpoint_best.pt", tmp_path / "bad.pt", **{section: {name: value}})
+    with pytest.raises(UserError) as caught:
+        load_state(str(bad), "--path")
+    option = {"_name": "arch" if section == "model" else section}.get(name, name.replace("_", "-"))
+    assert f"--path {bad}: " in str(caught.value) and f"--{option} " in str(caught.value)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 400 + len(str(bad))
+
+
+@pytest.mark.parametrize("old", [False, True], ids=["cfg", "args"])
+def test_an_average_publishes_nothing_of_this_machine(hostile_options, tmp_path, monkeypatch, old):
+    monkeypatch.setenv("SECRET", "hunter2")
+    cfg = hostile_options["cfg"]
+    wanted = "${oc.env:SECRET}"
+    cfg["common"]["user_dir"] = cfg["task"]["eval_bleu_args"] = cfg["model"].encoder_embed_path = wanted
+    cfg["common_eval"] = {"path": wanted}
+    if old:
+        hostile_options |= {
+            "args": Namespace(**{**vars(cfg["model"]), "task": "dual_translation", "bpe": wanted}),
+            "cfg": None,
+        }
+        del hostile_options["args"].of_tomorrow
+        hostile_options["args"].arch = "transformer"
+    torch.save(hostile_options, tmp_path / "a.pt")
+    main(["average", "--inputs", str(tmp_path / "a.pt"), str(tmp_path / "a.pt"), "--output", str(tmp_path / "mean.pt")])
+    with zipfile.ZipFile(tmp_path / "mean.pt") as archive:
+        content = b"".join(archive.read(name) for name in archive.namelist())
+    assert b"hunter2" not in content and b"oc.env" not in content
+
+
+def test_validation_takes_numbers_and_language_models_and_makes_nothing(corpus, trained_pair, tmp_path):
+    (tmp_path / "module").mkdir()
+    (tmp_path / "module" / "__init__.py").write_text(f"import os; os.mkdir({str(tmp_path / 'imported')!r})")
+    folders = {name: str(tmp_path / name) for name in ("lm_score_cache", "results_path", "save_dir")}
+    bad = edited(
+        trained_pair[0] / "checkpoint_best.pt",
+        tmp_path / "bad.pt",
+        task={**folders, "dual_inference_alpha": 0.5, "eval_bleu": True, "eval_bleu_args": '{"beam": 100000}'},
+        common={
+            "user_dir": str(tmp_path / "module"),
+            "tensorboard_logdir": folders["save_dir"],
+            "log_file": folders["save_dir"],
+        },
+        checkpoint={"save_dir": folders["save_dir"]},
+    )
+    run = helpers.fairseq("validate", corpus / "dual", *PAIR, "--batch-size", 8, "--path", bad)
+    assert "gap_abs" in run.output and "| dual_lambda 0.02" in run.output
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.pt", "module"]
+    assert os.listdir(tmp_path / "module") == ["__init__.py"]
+
+
+def test_only_plain_records_may_be_unpickled():
+    """What the plugin adds to PyTorch's own list: neither of them does anything with what a file says."""
+    added = [item for item in torch.serialization.get_safe_globals() if not item.__module__.startswith("torch.")]
+    allowed = {item.__name__ for item in added}
+    assert allowed <= {"Namespace", "ndarray", "dtype", "Int64DType", "Float64DType", "_reconstruct", "scalar"}
+
+
+def test_nothing_turns_weights_only_off():
+    sources = [*PLUGIN.rglob("*.py"), *SCRIPTS.rglob("*.sh"), *SCRIPTS.rglob("*.py")]
+    assert len(sources) > 30
+    for path in sources:
+        text = path.read_text()
+        assert not re.search(r"weights_only\"?\s*[=:]\s*False", text), path
+        assert not re.search(r"\b(pickle|marshal|dill|joblib)\.loads?\(", text), path
+        assert "allow_pickle=True" not in text, path
+
+
+# --- scripts
+
+EVALUATE = [sys.executable, "-m", "dual_fairseq", "evaluate"]
+
+
+def test_scripts_evaluate_no_text_and_make_no_names_that_can_be_guessed():
+    scripts = [*SCRIPTS.rglob("*.sh")]
+    assert len(scripts) > 3
+    for path in scripts:
+        code = "\n".join(line for line in path.read_text().splitlines() if not line.lstrip().startswith("#"))
+        assert not re.search(r"(^|[;&|(]|\b(then|do|else)\b)\s*eval\s", code, re.MULTILINE), path
+        assert not re.search(r"/tmp\b|\$\$", code), path
+
+
+def test_scripts_calculate_with_nothing_that_a_checkpoint_says(tmp_path):
+    """bash runs the commands in what it calculates with: ``((made >= 5))`` where made is ``PATH[$(command)]``."""
+    torch.save(
+        {"optimizer_history": [{"num_updates": "PATH[$(touch${IFS}ran)]"}], "extra_state": {}},
+        tmp_path / "checkpoint_last.pt",
+    )
+    script = f"""
+        set -euo pipefail
+        . {SCRIPTS / "common.sh"} && . {SCRIPTS / "training.sh"}
+        PYTHON={sys.executable} LAUNCH=(true) DEVICE=()
+        train . 5
+    """
+    command = ["bash", "-c", script]
+    done = subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1 and "checkpoint_last.pt cannot be read" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint_last.pt"]
+
+
+@pytest.mark.slow
+def test_evaluate_refuses_a_hostile_checkpoint_in_one_line(corpus, trained_pair, tmp_path):
+    preprocessed(corpus, tmp_path / "data", "none")
+    bad = tmp_path / "bad.pt"
+    checkpoint_of("in_a_good_one", bad, tmp_path / "ran", trained_pair[0] / "checkpoint_best.pt")
+    command = [*EVALUATE, str(tmp_path / "data"), str(bad), "--cpu", "--out", str(tmp_path / "out")]
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 1 and not (tmp_path / "ran").exists()
+    (line,) = done.stderr.strip().splitlines()
+    assert (
+        line.startswith(f"dual_fairseq: error: --path {bad}: ") and "a file that could run code is not loaded" in line
+    )
+    assert not (tmp_path / "out" / "scores.json").exists()
+
+
+ODD_NAMES = ["-a 'quote', \"two\"; touch pwned; * ? [a] $(touch pwned)", "`touch pwned` & \\ | > < # {a,b} ~ !"]
+
+
+@pytest.mark.parametrize("name", [ODD_NAMES[0], pytest.param(ODD_NAMES[1], marks=pytest.mark.slow)], ids=["one", "two"])
+def test_any_name_of_a_file_is_a_name(corpus, trained_pair, tmp_path, name):
+    """As the data's folder, the checkpoint and the folder of results of one script that hands them all on."""
+    preprocessed(corpus, tmp_path / name, "none")
+    folder = tmp_path / f"{name} models"
+    folder.mkdir()
+    shutil.copy(trained_pair[0] / "checkpoint_best.pt", folder / f"{name}.pt")
+    operands = [f"{name}", f"{name} models/{name}.pt"]
+    arguments = ["--cpu", "--beam", "1", "--out", f"{name} results", "--", "--max-len-b", "5"]
+    # operands that begin with a dash are told from options as everywhere
+    command = [*EVALUATE, *(f"./{o}" if o.startswith("-") else o for o in operands), *arguments]
+    done = subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / f"{name} results" / "scores.json").is_file()
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([name, f"{name} models", f"{name} results"])
+
+
+LANGUAGES = ["x/y", "x y", "-x", "x'y", "$(touch pwned)", "../xx", "", "x;y"]
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_language_that_is_no_code_is_refused_by_the_scripts(corpus, tmp_path, language):
+    (tmp_path / "preprocess.json").write_text(f'{{"source": "{language}", "target": "{TARGET}", "tokenizer": "none"}}')
+    commands = [
+        [SCRIPTS / "train_dual.sh", tmp_path, tmp_path / "run"],
+        [*EVALUATE, tmp_path, tmp_path / "preprocess.json"],
+        [
+            SCRIPTS / "preprocess.sh",
+            f"-s={language}",
+            "-t",
+            TARGET,
+            "--train",
+            "a",
+            "--valid",
+            "b",
+            "--dest",
+            tmp_path / "out",
+        ],
+    ]
+    for words in commands:
+        command = list(map(str, words))
+        done = subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=60)
+        assert done.returncode != 0 and len(done.stderr.strip().splitlines()) == 1, done.stderr
+        assert ": error: " in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["preprocess.json"]

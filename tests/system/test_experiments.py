@@ -1,0 +1,486 @@
+"""Experiments: recipes are read or refused, every job waits for what it needs, and a small one gives a whole table."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from helpers import ROOT
+
+sys.path.insert(0, str(ROOT / "experiments"))
+try:
+    import baseline
+    import collect
+    import runner as running
+    import table
+    from plan import Plan
+    from recipe import Recipe
+finally:
+    sys.path.pop(0)
+
+RECIPE = '''
+title = "small"
+corpus = [
+    "python -m dual_fairseq toy-corpus {text} --train 300 --valid 40 --test 60 --mono 300 --seed 1",
+    """dual-fairseq preprocess -s de -t en --train {text}/train --valid {text}/valid --test {text}/test --bpe-size 300
+       --extra-mono-source {text}/mono.de --extra-mono-target {text}/mono.en --dest {data}""",
+]
+pair_options = "--size tiny --max-tokens 1024 --lr-warmup 20 -- --weight-decay 0.001"
+warmup_options = "--lr 0.002 --warmup-max-epoch 2"
+continued_options = "--dual-lr 0.0007 --dual-max-update 4 --dual-max-epoch 1000 --patience 1000 -- --log-interval 5"
+
+[language_models.all]
+options = "--size tiny --max-tokens 1024 --max-epoch 1"
+
+[language_models.parallel]
+text = "parallel"
+options = "--size tiny --max-tokens 1024 --max-epoch 1"
+
+[synthetic.captions]
+options = "--lines 40 --beam 2"
+upsample = 2
+
+[[row]]
+id = "mle"
+name = "MLE continued"
+options = "--dual-lambda 0"
+baseline = true
+
+[[row]]
+id = "dual"
+name = "dual"
+options = "--dual-lambda 0.01 -- --clip-norm 0.5"
+language_models = "parallel"
+synthetic = "captions"
+'''
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    path = tmp_path / "small.toml"
+    path.write_text(RECIPE)
+    return path
+
+
+def commands(recipe, tmp_path, **settings) -> dict[str, running.Job]:
+    runner = running.Runner(tmp_path / "work", settings.get("machine", []))
+    plan = Plan(Recipe.read(recipe), tmp_path / "work", runner)
+    return {job.name: job for job in plan.jobs([1, 2])}
+
+
+def test_the_recipes_of_the_repository_can_be_read():
+    paths = sorted((ROOT / "experiments/recipes").glob("*.toml"))
+    assert paths
+    for path in paths:
+        assert Recipe.read(path).rows[0].id == "warmup"
+
+
+def test_a_recipe_of_a_base_makes_only_what_its_own_rows_need(recipe, tmp_path):
+    other = tmp_path / "other.toml"
+    other.write_text('base = "small.toml"\ntitle = "other"\n[[row]]\nid = "a"\nname = "A"\nbaseline = true\n')
+    third = tmp_path / "third.toml"
+    third.write_text('base = "other.toml"\ntitle = "third"\n')
+    jobs = commands(third, tmp_path)
+    assert Recipe.read(third).title == "third"
+    assert "lm/all/de" in jobs and "seed-1/a/test" in jobs
+    assert not [name for name in jobs if "parallel" in name or "captions" in name or "mle" in name]
+
+
+def test_a_recipe_takes_some_rows_of_its_base(recipe, tmp_path):
+    other = tmp_path / "other.toml"
+    other.write_text('base = "small.toml"\nonly = ["mle"]\n')
+    assert [row.id for row in Recipe.read(other).rows] == ["warmup", "mle"]
+    other.write_text('base = "small.toml"\nonly = ["mle", "dula"]\n')
+    with pytest.raises(SystemExit, match="there is no row dula"):
+        Recipe.read(other)
+    other.write_text('base = "small.toml"\nonly = ["mle"]\n')
+    third = tmp_path / "third.toml"
+    third.write_text('base = "other.toml"\n[[row]]\nid = "a"\nname = "A"\nbaseline = true\n')
+    assert [row.id for row in Recipe.read(third).rows] == ["warmup", "a"]  # ``only`` is not about rows of its own
+
+
+@pytest.mark.parametrize(
+    "change, complaint",
+    [
+        (("baseline = true", ""), "one row has to be the baseline"),
+        (('language_models = "parallel"', 'language_models = "none"'), "there are no language models 'none'"),
+        (('name = "dual"', 'nam = "dual"'), "nam"),
+        (('synthetic = "captions"', 'synthetic = "none"'), "there is no synthetic text 'none'"),
+        (("title", "titel"), "titel"),
+        (("[[row]]", "[[row"), "is not a recipe"),
+        (('title = "small"', 'base = "small.toml"'), "is not a recipe"),
+    ],
+)
+def test_a_recipe_that_is_none_is_refused_in_a_line(recipe, change, complaint):
+    recipe.write_text(recipe.read_text().replace(*change, 1 if change[0] != "[[row]]" else -1))
+    with pytest.raises(SystemExit) as refusal:
+        Recipe.read(recipe)
+    assert str(recipe) in str(refusal.value) and complaint in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_part_has_its_own_pairs_and_the_language_models_of_the_whole(recipe, tmp_path, monkeypatch):
+    part = tmp_path / "part.toml"
+    command = "dual-fairseq corpus multi30k {data} --from {whole} -- --like {whole}"
+    own = f'base = "small.toml"\npart = "few"\npart_corpus = ["{command}"]\n'
+    part.write_text(own)
+    ran: dict[str, list[str]] = {}
+    monkeypatch.setattr(running.Runner, "__call__", lambda self, name, command: ran.update({name: list(command)}))
+    work = tmp_path / "work"
+    plan = Plan(Recipe.read(part), work, running.Runner(work, []), tmp_path)
+    jobs = {job.name: job for job in plan.jobs([1])}
+    done: set[str] = set()
+    while ready := [name for name, job in jobs.items() if name not in done and done.issuperset(job.after)]:
+        done.update(ready)
+    assert done == set(jobs)
+    for job in jobs.values():
+        if not job.name.startswith("parallel"):
+            job.run()
+    assert jobs["few/corpus"].after == ["corpus"] and jobs["few/seed-1/warmup"].after == ["few/corpus"]
+    whole = str(work / "data")
+    given = ["--from", whole, "--from", str(tmp_path), "--", "--like", whole]
+    assert ran["few/corpus"][5:] == [str(work / "few/data"), *given]
+    assert ran["lm/all/de"][4:6] == [str(work / "data/lm/de"), str(work / "lm/all/de")]
+    assert ran["few/seed-1/mle"][4:6] == [str(work / "few/data"), str(work / "few/seed-1/mle")]
+    assert str(work / "lm/all/de/checkpoint_best.pt") in ran["few/seed-1/mle"]
+    assert ran["few/seed-1/dual"][4] == str(work / "few/seed-1/data-captions")
+    assert ran["few/seed-1/data-captions"][-4:-2] == ["--synthetic", str(work / "few/seed-1/synthetic-captions")]
+    assert [job.name for job in baseline.jobs_of(plan, [1])] == ["corpus", "few/corpus", "few/seed-1/warmup"]
+    for old, new, complaint in (
+        ("part =", "# part =", "give part and part_corpus both"),
+        ('"few"', '"../few"', "part '../few': give a folder's name"),
+        ('"few"', '"seed-1"', "part 'seed-1': give a folder's name"),
+        ("{whole}", "{hole}", "hole"),
+        ("{data}", "{}", "is not a recipe"),
+        ("[", "", "is not a recipe"),
+    ):
+        part.write_text(own.replace(old, new, 1))
+        with pytest.raises(SystemExit, match=complaint):
+            Recipe.read(part)
+
+
+def test_every_job_waits_for_what_it_needs(recipe, tmp_path):
+    jobs = commands(recipe, tmp_path)
+    done: set[str] = set()
+    while ready := [name for name, job in jobs.items() if name not in done and done.issuperset(job.after)]:
+        done.update(ready)
+    seen = set(jobs)
+    assert done == seen  # no job waits in vain
+    assert {"seed-1/warmup/test", "seed-2/mle", "seed-2/dual/test", "lm/parallel/en", "parallel/de"} <= seen
+    assert jobs["seed-2/mle"].after == ["seed-2/warmup", "lm/all/de", "lm/all/en"]
+    assert jobs["seed-2/dual"].after == ["seed-2/data-captions", "lm/parallel/de", "lm/parallel/en"]  # fmt: skip
+
+
+def test_variants_of_the_warm_start_differ_from_it_in_what_they_say(recipe, tmp_path, monkeypatch):
+    recipe.write_text(
+        recipe.read_text() + '[[variant]]\nid = "drier"\nname = "drier"\noptions = "--dropout 0.4 -- --clip-norm 2"\n'
+        '[[variant]]\nid = "short"\nname = "short"\npreprocess = "--bpe-size 100"\n'
+    )
+    ran: dict[str, list[str]] = {}
+    monkeypatch.setattr(running.Runner, "__call__", lambda self, name, command: ran.update({name: list(command)}))
+    plan = Plan(Recipe.read(recipe), tmp_path / "work", running.Runner(tmp_path / "work", ["--cpu"]))
+    jobs = baseline.jobs_of(plan, [1, 2])
+    for job in jobs:
+        job.run()
+    assert len({job.name for job in jobs}) == len(jobs) == 1 + 2 + 2 + 1 + 2
+    assert [job.after for job in jobs if job.name == "baseline/short/seed-2"] == [["baseline/short/data"]]
+    own, drier, short = (ran[name] for name in ("seed-2/warmup", "baseline/drier/seed-2", "baseline/short/seed-2"))
+    work = tmp_path / "work"
+    assert own[4:8] == ["--cpu", str(work / "data"), str(work / "seed-2/warmup"), "--warmup-only"]
+    dashes = own.index("--")
+    folder = str(work / "baseline/drier/seed-2")
+    assert drier == [*own[:6], folder, *own[7:dashes], "--dropout", "0.4", *own[dashes:], "--clip-norm", "2"]
+    assert short == [*own[:5], str(work / "baseline/short/data"), str(work / "baseline/short/seed-2"), *own[7:]]
+    assert ran["baseline/short/data"][-2:] == ["--bpe-size", "100"]
+    assert ran["baseline/short/data"].count("--bpe-size") == 2  # the last one counts
+
+
+def test_the_table_of_variants_is_of_the_validation_text(recipe, tmp_path):
+    recipe.write_text(recipe.read_text() + '[[variant]]\nid = "a"\nname = "drier"\n')
+    for folder, scores in (("seed-1/warmup", (10, 20)), ("seed-2/warmup", (12, 20)), ("baseline/a/seed-1", (9, 9))):
+        stage = tmp_path / folder / "warmup"
+        stage.mkdir(parents=True)
+        (stage / "finished").touch()
+        mean = sum(scores) / 2
+        valid = {"valid_bleu_de-en": scores[0], "valid_bleu_en-de": scores[1], "valid_bleu": mean,
+                 "valid_best_bleu": mean, "valid_num_updates": 62}  # fmt: skip
+        train = {"train_num_updates": 62, "train_train_wall": 36}
+        (stage / "train.log").write_text(f"x | valid | {json.dumps(valid)}\nx | train | {json.dumps(train)}\n")
+    text = baseline.table(Recipe.read(recipe), tmp_path, [1, 2])
+    assert "| as in the recipe | 11.00 ± 1.41 | 20.00 ± 0.00 | 15.50 ± 0.71 | 62 | 0.01 |" in text
+    assert "Not trained yet: drier." in text
+    assert "| drier | 9.00 | 9.00 | 9.00 | 62 | 0.01 |" in baseline.table(Recipe.read(recipe), tmp_path, [1])
+
+
+def test_seeds_may_share_a_warm_start_and_what_it_translated(recipe, tmp_path):
+    recipe.write_text("one_warm_start = true\n" + recipe.read_text())
+    jobs = commands(recipe, tmp_path)
+    assert not {"seed-1/warmup", "seed-2/data-captions"} & set(jobs)
+    assert jobs["shared/synthetic-captions"].after == ["shared/warmup/test"]
+    for seed in (1, 2):
+        assert jobs[f"seed-{seed}/mle"].after[0] == "shared/warmup"
+        assert jobs[f"seed-{seed}/dual"].after[0] == "shared/data-captions"
+
+
+def test_what_is_meant_for_fairseq_stays_behind_the_dashes(recipe, tmp_path, monkeypatch):
+    ran: list[list[str]] = []
+    monkeypatch.setattr(running.Runner, "__call__", lambda self, name, command: ran.append(list(command)))
+    jobs = commands(recipe, tmp_path, machine=["--cpu"])
+    jobs["seed-2/dual"].run()
+    (command,) = ran
+    dashes = command.index("--")
+    assert command[dashes + 1 :] == ["--weight-decay", "0.001", "--log-interval", "5", "--clip-norm", "0.5"]
+    front = command[:dashes]
+    assert (
+        "--cpu" in front
+        and front[front.index("--seed") + 1] == "2"
+        and front[front.index("--dual-lambda") + 1] == "0.01"
+    )
+    assert str(tmp_path / "work/lm/parallel/de/checkpoint_best.pt") in front
+    # options that all rows have end with some for fairseq: a row's own are those of dual-fairseq train all the same
+    jobs["seed-2/mle"].run()
+    front = ran[1][: ran[1].index("--")]
+    assert front[front.index("--dual-lambda") + 1] == "0"
+
+
+@pytest.mark.parametrize("end", ["", " -- --bpe-size 300"])
+def test_translated_text_goes_to_preprocessing_through_a_public_corpus_too(recipe, tmp_path, monkeypatch, end):
+    of_corpus = f'corpus = ["dual-fairseq corpus multi30k {{data}} --mono{end}"]\n'
+    text = recipe.read_text()
+    recipe.write_text(text[: text.index("corpus")] + of_corpus + text[text.index("pair_options") :])
+    ran: list[list[str]] = []
+    monkeypatch.setattr(running.Runner, "__call__", lambda self, name, command: ran.append(list(command)))
+    commands(recipe, tmp_path)["seed-1/data-captions"].run()
+    (command,) = ran
+    dashes = command.index("--")
+    assert "--mono" in command[:dashes] and "--synthetic" in command[dashes:]
+
+
+def test_a_failing_command_ends_all_with_a_line_that_names_its_log(tmp_path):
+    with (
+        pytest.raises(SystemExit, match=r"bad ended with status 3; see .*bad\.log; the same command goes on"),
+        running.Runner(tmp_path, []) as runner,
+    ):
+        jobs = [
+            running.Job("bad", lambda: runner("bad", [sys.executable, "-c", "raise SystemExit(3)"])),
+            running.Job("next", lambda: pytest.fail("must not run"), ["bad"]),
+        ]
+        running.run_all(jobs, 2, runner)
+
+
+@pytest.mark.parametrize("parallel", [True, False], ids=["of-a-recipe", "one-by-one"])
+def test_stopped_from_outside_it_stops_what_it_runs(recipe, tmp_path, parallel):
+    mark, sleeper = tmp_path / "pid", tmp_path / "sleeper.py"
+    writes = f"print(os.getpid(), file=open({str(mark)!r}, 'w'), flush=True)"
+    sleeper.write_text(f"import os, time\n{writes}\ntime.sleep(600)")
+    if parallel:
+        text = recipe.read_text()
+        of_corpus = f'corpus = ["python {sleeper}"]\n'
+        recipe.write_text(text[: text.index("corpus")] + of_corpus + text[text.index("pair_options") :])
+        command = [ROOT / "experiments/run.py", recipe, tmp_path / "work", "--cpu"]
+    else:
+        code = f"""from runner import Runner
+from pathlib import Path
+with Runner(Path({str(tmp_path)!r}), []) as runner:
+    runner("sleeper", [{sys.executable!r}, {str(sleeper)!r}])
+"""
+        command = ["-c", code]
+    process = subprocess.Popen(
+        [sys.executable, *map(str, command)], cwd=ROOT / "experiments", stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 60
+    while not (mark.is_file() and mark.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.terminate()
+    _, errors = process.communicate(timeout=60)
+    assert errors.strip() == "stopped; the same command goes on from here"
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(mark.read_text()), 0)
+
+
+def result(bleu: float, texts: list[str], references: list[str]) -> table.Result:
+    scores = {search: {"bleu": bleu, "chrf": 1.0, "length_ratio": 1.0} for search in table.SEARCHES}
+    return table.Result(scores, dict.fromkeys(table.SEARCHES, texts), references, 1.0, 2.0, None, 30.0, 300, 1000, 36.0)
+
+
+def test_a_row_is_compared_with_the_baseline_seed_by_seed_and_search_by_search():
+    references = ["a cat sat on the mat", "dogs run", "birds sing in the old tree", "we go home"] * 10
+    worse = [text.replace("cat", "bat").replace("run", "sit").replace("old", "new") for text in references]
+    baseline, same, bad = (result(b, t, references) for b, t in ((90, references), (90, references), (60, worse)))
+    compared = [table.compare(mine, "tuned", baseline, "tuned", "en") for mine in (same, bad)]
+    assert [(c.gain, c.p == 1, c.p < 0.05) for c in compared] == [(0, True, False), (-30, False, True)]
+    assert table.verdict(compared) == "0 of 2 (1 worse)"
+    assert table.verdict(compared[:1]) == "1.000" and table.verdict(compared[1:]) == "<0.001"
+    row = Recipe.read(ROOT / "experiments/recipes/multi30k-3k.toml").rows[1]
+    lines = table.tables(
+        [row], {"de-en": {row.id: [same, bad]}}, {"de-en": {row.id: {"tuned": compared}}}, {"de-en": {}}, 2
+    )
+    lines = [line for line in lines if line.startswith(f"| {row.name} |")]
+    assert [[cell.strip() for cell in line.split("|")[2:-1]] for line in lines] == [
+        ["75.00 ± 21.21", "", ""],
+        ["75.00 ± 21.21", "-15.00 ± 21.21", "0 of 2 (1 worse)", "1.000 ± 0.000"],
+        ["75.00 ± 21.21", "", "", "", ""],
+        ["75.00 ± 21.21", "", "", "", ""],
+        ["1.00 ± 0.00", "1.000 ± 0.000", "2.000 ± 0.000", "30.00 ± 0.00", "300, 300", "0.01"],
+    ]
+
+
+def test_rows_are_compared_with_each_other_as_the_recipe_says(recipe):
+    recipe.write_text('comparisons = [["dual", "mle"], ["dual", "gone"]]\n' + recipe.read_text())
+    recipe = Recipe.read(recipe)
+    assert recipe.comparisons == [["dual", "mle"]]
+    references = ["a cat sat on the mat", "dogs run", "birds sing in the old tree", "we go home"] * 10
+    found = {"dual": [result(91, references, references)] * 2, "mle": [result(90, references, references)] * 2}
+    *_, line, end = table.against(recipe, recipe.rows, {"de-en": found}, 2)
+    cells = ["dual − MLE continued", "+1.00 ± 0.00", "0 of 2", "+1.00 ± 0.00", "0 of 2"]
+    assert line == f"| {' | '.join(cells)} |" and end == ""
+    assert table.against(recipe, recipe.rows[:2], {"de-en": found}, 2) == []
+
+
+def record_of(title: str, bleu: float, limit: float | None) -> dict:
+    scores = {search: {"bleu": bleu} for search in table.SEARCHES}
+    results = [{"scores": scores, "nll_bits": 2.0, "limit_bits": limit}]
+    over = {"plain": [{"gain": 1.25, "p": 0.01}], "dual_inference": [{"gain": -0.001, "p": 0.5}]}
+    mle = {"name": "MLE", "de-en": {"results": results, "over_baseline": {}, "over_beam_search": over}}
+    return {"title": title, "seeds": [1], "pairs": 100 * bleu, "rows": {
+        "mle": mle, "dual": {"name": "dual", "de-en": {"results": results, "over_baseline": over}}, "other": mle,
+    }}  # fmt: skip
+
+
+def test_a_bar_in_a_cell_does_not_divide_it():
+    assert table.markdown(["", "|x|"], [["|gap|", "1"]]) == [
+        r"|  | \|x\| |",
+        "|---|---|",
+        r"| \|gap\| | 1 |",
+    ]
+
+
+def test_several_experiments_make_a_table(tmp_path):
+    records = {"gru": record_of("GRU", 10, 0.5), "lstm": record_of("LSTM", 20, 0.5)}
+    lines = collect.collect(records, ["mle", "dual", "gone"]).splitlines()
+    assert lines[2:6] == [
+        "| `gru` | MLE | 10.00 |  |  | 10.00 |  |  | 2.000 | 1.500 | 4.00 |",
+        "|  | dual | 10.00 | +1.25 | 0.010 | 10.00 | +0.00 | 0.500 | 2.000 | 1.500 | 4.00 |",
+        "| `lstm` | MLE | 20.00 |  |  | 20.00 |  |  | 2.000 | 1.500 | 4.00 |",
+        "|  | dual | 20.00 | +1.25 | 0.010 | 20.00 | +0.00 | 0.500 | 2.000 | 1.500 | 4.00 |",
+    ]
+    assert lines[-1] == "Seeds 1."
+    assert "above the limit" not in collect.collect({"a": record_of("A", 10, None)}, ["mle"])
+    (tmp_path / "x.json").write_text("[]")
+    with pytest.raises(SystemExit, match=r"x\.json: is not a record of experiments/run\.py"):
+        collect.read(tmp_path / "x.json")
+
+
+def test_gains_by_the_number_of_pairs(tmp_path, monkeypatch):
+    by_size = [record_of("small", 10, 0.5), record_of("large", 20, 0.5)]
+    del by_size[0]["rows"]["other"]
+    of = {id: [(r["pairs"], r["rows"][id]) for r in by_size] for id in ("mle", "dual")}
+    assert collect.gains(of["mle"], "de-en") == [
+        ("dual_inference", "MLE: dual inference over beam search", [-0.001, -0.001])
+    ]
+    assert collect.gains(of["dual"], "de-en") == [
+        ("plain", "dual", [1.25, 1.25]),
+        ("dual_inference", "dual, both by dual inference", [-0.001, -0.001]),
+    ]
+    assert collect.times_limit(by_size[0]["rows"]["dual"]["de-en"]["results"][0]) == 4
+    for name, record in zip(("small", "large"), by_size, strict=True):
+        (tmp_path / f"{name}.json").write_text(json.dumps(record))
+    files, drawn = [str(tmp_path / f"{name}.json") for name in ("large", "small")], tmp_path / "sizes.png"
+
+    def run(*arguments: str) -> None:
+        output = ["--by-size", str(drawn), "-o", str(tmp_path / "sizes.md")]
+        monkeypatch.setattr(sys, "argv", ["collect.py", *arguments, *output])
+        collect.main()
+
+    run(*files, "--rows", "mle", "dual", "other")
+    assert drawn.read_bytes().startswith(b"\x89PNG")
+    written = (tmp_path / "sizes.md").read_text()
+    assert written.startswith(f"# sizes\n\nMade by\n\n    python experiments/collect.py {files[0]}")
+    assert written.endswith(collect.collect({path.stem: collect.read(path) for path in map(Path, files)},
+                                            ["mle", "dual", "other"]))  # fmt: skip
+    with pytest.raises(SystemExit, match="--rows gone: is in none of large, small"):
+        run(*files, "--rows", "gone")
+    for row in by_size[0]["rows"].values():
+        row["fr-en"] = row.pop("de-en")
+    (tmp_path / "small.json").write_text(json.dumps(by_size[0]))
+    with pytest.raises(SystemExit, match="large, small: are of several language pairs"):
+        run(*files, "--rows", "mle")
+    with pytest.raises(SystemExit, match="cannot be written"):
+        collect.picture({"large": by_size[1]}, ["mle"], tmp_path / "none" / "sizes.png")
+    del by_size[1]["pairs"]
+    with pytest.raises(SystemExit, match="large: its record does not say how many pairs"):
+        collect.picture({"large": by_size[1]}, ["mle"], drawn)
+
+
+def test_a_job_that_waits_for_nothing_that_comes_ends_all(tmp_path):
+    with pytest.raises(RuntimeError, match="next waits for what nobody does: \\['bda'\\]"):
+        running.run_all([running.Job("next", lambda: None, ["bda"])], 1, running.Runner(tmp_path, []))
+
+
+def test_the_table_of_an_unfinished_experiment_needs_its_baseline(recipe, tmp_path):
+    with pytest.raises(SystemExit, match="the baseline, mle, has not been evaluated for every seed yet"):
+        table.tabulate(Recipe.read(recipe), tmp_path, [1], "small")
+
+
+@pytest.mark.slow
+def test_a_small_experiment_gives_a_table_and_goes_on_where_it_was_stopped(recipe, tmp_path):
+    work = tmp_path / "work"
+    command = [sys.executable, ROOT / "experiments/run.py", recipe, work, "--seeds", "2", "--cpu", "--jobs", "2"]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(list(map(str, command)), env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    record = json.loads((work / "small.json").read_text())
+    assert record["seeds"] == [2] and set(record["rows"]) == {"warmup", "mle", "dual"}
+    for row in record["rows"].values():
+        for direction in ("de-en", "en-de"):
+            results = row[direction]["results"]
+            assert len(results) == 1
+            # no model is better than the truth
+            assert all(r["nll_bits"] > r["limit_bits"] > 0 for r in results)
+            assert all(set(r["scores"]) == set(table.SEARCHES) and r["checkpoint_updates"] for r in results)
+            assert all(0 <= r["validation_bleu"] <= 100 for r in results)
+    assert {r["updates"] for id in ("mle", "dual") for r in record["rows"][id]["de-en"]["results"]} == {4}
+    assert record["rows"]["mle"]["de-en"]["over_baseline"] == {}
+    dual = record["rows"]["dual"]["de-en"]
+    (own,), (its,) = dual["results"], record["rows"]["mle"]["de-en"]["results"]
+    for search, (compared,) in dual["over_baseline"].items():
+        assert compared["gain"] == own["scores"][search]["bleu"] - its["scores"][search]["bleu"]
+        assert 0 < compared["p"] <= 1
+    sides = [len((work / f"seed-2/synthetic-captions.{x}").read_text().splitlines()) for x in ("de", "en")]
+    assert sides[0] == sides[1] <= 80
+    drawn = (work / "seed-2/synthetic-captions.parts/de.txt").read_text().splitlines()
+    assert len(drawn) == 40 and set(drawn) <= set((work / "data/raw/mono.de").read_text().splitlines())
+    assert (work / "seed-2/synthetic-captions.de").read_text().startswith(drawn[0])
+    assert len((work / "seed-2/data-captions/segmented/synthetic.en").read_text().splitlines()) > 0
+    assert (work / "small.md").read_text().count("| MLE continued |") == 5
+    assert (work / "small.png").read_bytes().startswith(b"\x89PNG")
+    (work / "seed-2/dual/dual/eval/test/scores.json").rename(work / "kept.json")
+    again = subprocess.run(
+        [*map(str, command), "--table", "--results", str(tmp_path)], env=env, capture_output=True, text=True
+    )
+    assert "Not evaluated yet for all of these seeds: dual." in again.stdout, again.stderr[-2000:]
+    assert (tmp_path / "small.md").read_text() == (work / "small.md").read_text() == again.stdout[:-1]
+    (work / "kept.json").rename(work / "seed-2/dual/dual/eval/test/scores.json")
+    made = (work / "seed-2/dual/dual/checkpoint_best.pt").stat().st_mtime_ns
+    assert subprocess.run(list(map(str, command)), env=env, capture_output=True).returncode == 0
+    assert (work / "seed-2/dual/dual/checkpoint_best.pt").stat().st_mtime_ns == made
+
+    # A part of the corpus has pairs of its own, and what was trained on the whole fits them.
+    part = tmp_path / "part.toml"
+    part.write_text(
+        'base = "small.toml"\ntitle = "part"\nonly = ["mle"]\npart = "few"\npart_corpus = ["""dual-fairseq preprocess '
+        "-s de -t en --train {text}/valid --valid {text}/valid --test {text}/test --dest {data} --like {whole}"
+        '"""]\n'
+    )
+    made = (work / "lm/all/de/checkpoint_best.pt").stat().st_mtime_ns
+    command = [sys.executable, ROOT / "experiments/run.py", part, work, "--seeds", "2", "--cpu", "--jobs", "2"]
+    done = subprocess.run(list(map(str, command)), env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert json.loads((work / "part.json").read_text())["pairs"] == 40 and record["pairs"] == 300
+    assert (work / "few/seed-2/mle/dual/eval/test/scores.json").is_file()
+    assert (work / "lm/all/de/checkpoint_best.pt").stat().st_mtime_ns == made

@@ -1,0 +1,110 @@
+"""A translation does not depend on the other sentences of its batch."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from fairseq import options
+from fairseq.data import Dictionary, LanguagePairDataset
+from fairseq.dataclass.configs import GenerationConfig
+from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+from fairseq.sequence_generator import SequenceGenerator
+from fairseq.tasks.translation import TranslationTask
+from helpers import TINY
+
+from dual_fairseq.plugin.generator import DirectionTask
+
+SMALL = "--encoder-embed-dim 16 --decoder-embed-dim 16"
+ARCHS = {
+    "transformer": TINY["transformer"],
+    "lstm": TINY["lstm"],
+    "fconv": f"--arch fconv {SMALL} --encoder-layers [(16,3)]*2 --decoder-layers [(16,3)]*2".split(),
+    "rnnsearch": f"--arch rnnsearch {SMALL} --encoder-hidden-size 16 --decoder-hidden-size 16".split(),
+}
+LENGTHS = (3, 5, 9, 17)
+
+
+def task_and_model(name: str):
+    dictionary = Dictionary()
+    for i in range(20):
+        dictionary.add_symbol(f"w{i}")
+    parser = options.get_training_parser()
+    args = options.parse_args_and_arch(parser, ["data", "--task", "translation", "-s", "a", "-t", "b", *ARCHS[name]])
+    cfg = convert_namespace_to_omegaconf(args)
+    task = DirectionTask(cfg.task, dictionary, dictionary)
+    torch.manual_seed(1)
+    model = task.build_model(cfg.model).eval()
+    for parameter in model.parameters():  # so that translations differ and do not end by themselves
+        parameter.data.mul_(3)
+    return task, model
+
+
+def translate(task, model, sources, generator, **more) -> list[list[tuple[list[int], float]]]:
+    data = LanguagePairDataset(
+        sources, [len(source) for source in sources], task.source_dictionary, tgt_dict=task.target_dictionary,
+        left_pad_source=task.cfg.left_pad_source, shuffle=False,
+    )  # fmt: skip
+    sample = data.collater([data[i] for i in range(len(sources))])
+    found = task.inference_step(generator, [model], sample, **more)
+    results = {}
+    for i, hypotheses in zip(sample["id"].tolist(), found, strict=True):
+        results[i] = [(h["tokens"].tolist(), pytest.approx(float(h["score"]), rel=1e-4)) for h in hypotheses]
+    return [results[i] for i in range(len(sources))]
+
+
+def sources(task) -> list[torch.Tensor]:
+    seeded, eos = torch.Generator().manual_seed(2), task.source_dictionary.eos()
+    words = [torch.randint(4, len(task.source_dictionary), (length,), generator=seeded) for length in LENGTHS]
+    return [torch.cat([word, torch.tensor([eos])]) for word in words]
+
+
+GENERATION = {
+    "beam": {"beam": 4, "max_len_a": 1.0, "max_len_b": 2},
+    "no-slope": {"beam": 4, "max_len_a": 0.0, "max_len_b": 4},
+    "short": {"beam": 3, "max_len_a": 0.3, "max_len_b": 0},
+    "repeats": {"beam": 3, "max_len_a": 1.2, "max_len_b": 1, "no_repeat_ngram_size": 1},
+}
+
+
+@pytest.mark.parametrize("options", GENERATION.values(), ids=GENERATION)
+@pytest.mark.parametrize("arch", ARCHS)
+def test_alone_and_beside_longer_sentences(arch, options):
+    task, model = task_and_model(arch)
+    generator = task.build_generator([model], GenerationConfig(**options))
+    texts = sources(task)
+    together = translate(task, model, texts, generator)
+    for text, of_batch in zip(texts, together, strict=True):
+        assert translate(task, model, [text], generator) == [of_batch]
+        bound = max(1, int(options["max_len_a"] * len(text) + options["max_len_b"]))
+        assert of_batch and max(len(tokens) for tokens, _ in of_batch) <= bound + 1  # </s>
+    if arch == "transformer" and "repeats" not in options:  # the bound is what ends them, so that it matters
+        assert any(len(tokens) > 1 for tokens, _ in together[-1])
+        plain = TranslationTask.build_generator(task, [model], GenerationConfig(**options))
+        assert isinstance(plain, SequenceGenerator)
+        stock = translate(task, model, texts, plain)
+        assert stock != together or options["max_len_a"] == 0.0
+        assert stock[-1] == together[-1]  # the longest sentence has the bound that fairseq gives it
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+def test_where_no_bound_is_met_the_translations_are_fairseq_s(arch):
+    task, model = task_and_model(arch)
+    options = {"beam": 4, "max_len_a": 2.0, "max_len_b": 40}
+    own = translate(task, model, sources(task), task.build_generator([model], GenerationConfig(**options)))
+    plain = TranslationTask.build_generator(task, [model], GenerationConfig(**options))
+    theirs = translate(task, model, sources(task), plain)
+    for source, mine, stock in zip(sources(task), own, theirs, strict=True):
+        if max(len(tokens) for tokens, _ in stock) < 2 * len(source) + 40:
+            assert mine == stock
+
+
+def test_a_prefix_longer_than_the_bound():
+    task, model = task_and_model("transformer")
+    generator = task.build_generator([model], GenerationConfig(beam=3, max_len_a=0.0, max_len_b=9))
+    generator.max_len_b = 2
+    prefix = torch.full((len(LENGTHS), 2), 7)
+    texts = sources(task)
+    data = LanguagePairDataset(texts, [len(t) for t in texts], task.source_dictionary, shuffle=False)
+    sample = data.collater([data[i] for i in range(len(texts))])
+    for hypotheses in task.inference_step(generator, [model], sample, prefix_tokens=prefix):
+        assert hypotheses and all(h["tokens"].tolist() == [7, 7, task.target_dictionary.eos()] for h in hypotheses)

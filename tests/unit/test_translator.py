@@ -1,0 +1,49 @@
+"""Raw text to tokens and back, and translation of raw text with a pair, from Python and from the command line."""
+
+from __future__ import annotations
+
+import pytest
+
+from dual_fairseq.common.errors import UserError
+from dual_fairseq.common.folders import find_checkpoint
+from dual_fairseq.pair.translator import DualTranslator, _pieces
+
+
+@pytest.mark.parametrize(
+    ("tokens", "expected"),
+    [
+        ("a . b c", ["a . b c"]),
+        ("a . b c d", ["a .", "b c d"]),
+        ("a ? ! b . . . c", ["a ? !", "b . . .", "c"]),
+        ("a b c d e", ["a b c d", "e"]),
+        ("a b c d . e", ["a b c d", ".", "e"]),
+        ("a b c@@ d@@ e f", ["a b", "c@@ d@@ e f"]),
+        ("a@@ b@@ c@@ d@@ e@@ f", ["a@@ b@@ c@@ d@@", "e@@ f"]),
+        (". . . . . . a", [". . . .", ". .", "a"]),
+    ],
+    ids="fits sentences signs words late-sign within-no-word long-word signs-over-the-limit".split(),
+)
+def test_where_an_over_long_line_is_cut(tokens, expected):
+    assert [" ".join(piece) for piece in _pieces(tokens.split(), 4)] == expected
+
+
+def test_the_checkpoint_of_a_run_is_that_of_its_last_stage(tmp_path):
+    with pytest.raises(UserError, match="holds no checkpoint of a pair"):
+        find_checkpoint(tmp_path)
+    for stage in ("warmup", "mle", "dual"):
+        (tmp_path / stage).mkdir()
+        for name in ("checkpoint_last.pt", "checkpoint_best.pt"):
+            (tmp_path / stage / name).touch()
+            assert find_checkpoint(tmp_path / stage) == tmp_path / stage / name
+        assert find_checkpoint(tmp_path) == tmp_path / stage / "checkpoint_best.pt"
+    assert find_checkpoint(tmp_path / "mle" / "checkpoint_best.pt") == tmp_path / "mle" / "checkpoint_best.pt"
+    with pytest.raises(UserError, match="there is no such folder or checkpoint"):
+        find_checkpoint(tmp_path / "nowhere")
+
+
+def test_the_translator_is_found_where_one_looks_for_it():
+    import dual_fairseq
+
+    assert dual_fairseq.DualTranslator is DualTranslator
+    with pytest.raises(AttributeError, match="DualInterpreter"):
+        _ = dual_fairseq.DualInterpreter
