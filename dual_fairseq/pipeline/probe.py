@@ -81,5 +81,9 @@ def main(arguments: Sequence[str]) -> None:
         check_pair(rest)
     else:
         state = read_checkpoint(rest[0])
-        score = state["extra_state"].get("val_loss") if question == "score" else None
-        print(int(state["optimizer_history"][-1]["num_updates"]), *([] if score is None else [float(score)]))
+        try:
+            score = state["extra_state"].get("val_loss") if question == "score" else None
+            numbers = [int(state["optimizer_history"][-1]["num_updates"])] + ([] if score is None else [float(score)])
+        except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
+            raise UserError(f"{rest[0]} is no checkpoint of a training: remove it, or give a copy of it") from error
+        print(*numbers)
