@@ -137,29 +137,37 @@ def main(arguments: Sequence[str] | None = None) -> None:
         SystemExit: with status 2 for an unknown command, with a message for a :class:`UserError`.
     """
     name, *rest = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
-    if name in ("-h", "--help"):
-        print(usage())
-        return
-    if name == "--version":
-        print(dual_fairseq.__version__)
-        return
     command = COMMANDS.get(name)
     if command is None and "." in name:  # a module that the pipeline runs as a step, in a process of its own
         command = Command(name, "", not name.startswith("pipeline."))
-    if command is None:
-        close = difflib.get_close_matches(name, COMMANDS, n=1)
-        hint = f"did you mean {close[0]}?" if close else "dual-fairseq --help lists the commands"
-        print(f"dual_fairseq: error: {name}: there is no such command; {hint}", file=sys.stderr)
-        sys.exit(2)
-    with policy(name, command.goes_on):
-        if command.loads_fairseq:
-            try:
-                dual_fairseq.register()
-            except ModuleNotFoundError as error:
-                if error.name != "fairseq":
-                    raise
-                raise UserError(str(error)) from error
-        importlib.import_module(f"dual_fairseq.{command.module}").main(rest)
+    with policy(name, command is not None and command.goes_on):
+        if command is not None:
+            run(command, rest)
+        elif name in ("-h", "--help"):
+            print(usage())
+        elif name == "--version":
+            print(dual_fairseq.__version__)
+        else:
+            close = difflib.get_close_matches(name, COMMANDS, n=1)
+            hint = f"did you mean {close[0]}?" if close else "dual-fairseq --help lists the commands"
+            print(f"dual_fairseq: error: {name}: there is no such command; {hint}", file=sys.stderr)
+            sys.exit(2)
+
+
+def run(command: Command, arguments: Sequence[str]) -> None:
+    """Run a command of the table.
+
+    Raises:
+        UserError: fairseq is not installed, or the user has something else to fix.
+    """
+    if command.loads_fairseq:
+        try:
+            dual_fairseq.register()
+        except ModuleNotFoundError as error:
+            if error.name != "fairseq":
+                raise
+            raise UserError(str(error)) from error
+    importlib.import_module(f"dual_fairseq.{command.module}").main(arguments)
 
 
 if __name__ == "__main__":

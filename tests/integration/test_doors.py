@@ -6,6 +6,7 @@ import errno
 import io
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -112,6 +113,17 @@ def test_an_output_that_cannot_be_written(tmp_path, output):
     done = toy_corpus(tmp_path / "corpus", output)
     assert done.returncode == 1
     assert re.fullmatch(r"dual_fairseq: error: input or output: [A-Z][a-z ]+\n", done.stderr)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"]])
+def test_a_reader_that_has_gone(arguments):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "dual_fairseq", *arguments]
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=300, env=environment)
+    os.close(writer)
+    assert done.returncode in (0, 128 + signal.SIGPIPE) and not done.stderr
 
 
 def test_an_output_that_knows_no_arrow(monkeypatch):

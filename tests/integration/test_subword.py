@@ -166,7 +166,7 @@ def test_the_record_names_the_kind_and_without_it_is_of_bpe(corpus, dests, tmp_p
     assert (old.kind, old.encode(line, "de")) == ("bpe", expected)
 
 
-@pytest.mark.parametrize("change", [{"subword": "syllable"}, {"subword": ["char"]}, {"subword": "word"}])
+@pytest.mark.parametrize("change", [{"subword": "syllable"}, {"subword": "word"}])
 def test_a_record_of_a_kind_unknown_here_is_refused(change, dests, tmp_path):
     shutil.copytree(dests["char"], tmp_path / "dest")
     path = tmp_path / "dest" / "preprocess.json"
