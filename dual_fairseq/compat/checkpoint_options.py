@@ -122,7 +122,10 @@ def take_options(state: dict[str, Any]) -> dict[str, Any]:
     result["model"] = model_options(names["model"], sections["model"])
     if legacy_model:
         result["model"] = Namespace(
-            **result["model"], arch=names["model"], criterion=_word("criterion", names["criterion"])
+            **result["model"],
+            arch=names["model"],
+            task=_word("task", names["task"]),  # BART asks for it
+            criterion=_word("criterion", names["criterion"]),
         )
         _set_legacy_defaults(result["model"], ARCH_MODEL_REGISTRY[names["model"]])
     task_state = _mapping(state.get("task_state") or {}, "task_state")

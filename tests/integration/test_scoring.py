@@ -142,10 +142,7 @@ def test_a_pair_over_other_dictionaries_is_refused(trained_pair, corpus, tmp_pat
         shutil.copy(corpus / "dual" / name, tmp_path)
     dictionary = tmp_path / f"dict.{TARGET}.txt"
     lines = dictionary.read_text().splitlines()
-    for changed, message in (
-        (lines[:-1], "does not fit the dictionaries in"),
-        ([lines[1], lines[0], *lines[2:]], "symbol 4"),
-    ):
+    for changed in (lines[:-1], [lines[1], lines[0], *lines[2:]]):
         dictionary.write_text("\n".join(changed) + "\n")
-        with pytest.raises(UserError, match=message):
+        with pytest.raises(UserError, match=f"was trained with another dictionary of {TARGET}"):
             load_pair(trained_pair[0] / "checkpoint_best.pt", tmp_path)
