@@ -1,3 +1,3 @@
-"""Recurrent encoder–decoders and language models (registers their archs)."""
+"""Recurrent encoder–decoders and language models, and running text (registers archs and task)."""
 
-from . import language_model, model  # noqa: F401
+from . import language_model, model, running_text  # noqa: F401
