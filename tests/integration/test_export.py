@@ -472,7 +472,7 @@ def test_ctranslate2_in_8_bits_comes_close(pairs, stock, data, direction):
         for i, scored in enumerate(model.score_batch(source, [expected[i] for i in range(16)]))
         for p, q in zip(scored.log_probs, scores[i], strict=True)
     ]
-    assert 0 < sum(errors) / len(errors) < 0.1  # bits a token; 0 would mean that nothing was quantized
+    assert 0 < sum(errors) / len(errors) < 0.3  # bits a token; 0 would mean that nothing was quantized
 
 
 # --- averages and ensembles
