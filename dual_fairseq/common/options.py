@@ -8,6 +8,8 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from .errors import UserError
+
 
 def whole_number(smallest: int = 1) -> Callable[[str], int]:
     """A type for argparse: a whole number of at least ``smallest``."""
@@ -68,6 +70,33 @@ def add_device(parser: argparse._ActionsContainer, fp16: bool = False) -> None:
     parser.add_argument("--cpu", action="store_true", help="use no GPU even if there is one")
     if fp16:
         parser.add_argument("--fp16", action="store_true", help="compute in half precision; needs a GPU")
+
+
+ENGINES = ("fairseq", "ctranslate2", "auto")
+INT8 = "--int8: fairseq does not compute in 8 bits; give --engine ctranslate2 as well"
+
+
+def add_engine(parser: argparse._ActionsContainer) -> None:
+    """Add --engine and --int8."""
+    parser.add_argument(
+        "--engine", choices=ENGINES, default="fairseq",
+        help="what runs the models: fairseq (default); ctranslate2, which is faster and runs Transformers only (pip "
+        "install ctranslate2); or auto: ctranslate2 where it can",
+    )  # fmt: skip
+    parser.add_argument("--int8", action="store_true", help="compute in 8 bits, with --engine ctranslate2 or auto")
+
+
+def engine_words(options: argparse.Namespace) -> list[str]:
+    """The options of :func:`add_engine` as words of a command line; none for fairseq.
+
+    Raises:
+        UserError: fairseq does not have --int8.
+    """
+    if options.engine != "fairseq":
+        return ["--engine", options.engine, *["--int8"] * options.int8]
+    if options.int8:
+        raise UserError(INT8)
+    return []
 
 
 def add_beam(parser: argparse._ActionsContainer) -> None:

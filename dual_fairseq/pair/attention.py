@@ -22,7 +22,7 @@ from ..data.text import TextPipeline, indices
 from ..plugin.checkpoint import load_state
 from ..plugin.model import parameter_like
 from .load import load_pair, model_of_state
-from .translator import MAX_LEN_A, MAX_LEN_B
+from .search import MAX_LEN_A, MAX_LEN_B
 
 logger = logging.getLogger(__name__)
 

@@ -12,6 +12,7 @@ from ..plugin.language_model import FrozenLanguageModel
 from ..plugin.log_probs import BATCH_TOKENS, language_model_log_probs, translation_log_probs
 from ..plugin.model import DualModel, parameter_like
 from ..plugin.task import DualTranslationTask
+from .engine import CTranslate2
 
 LanguageModels = tuple[FrozenLanguageModel, FrozenLanguageModel]
 Advance = Callable[[int], object]
@@ -28,6 +29,7 @@ def conditional_log_probs(
     targets: Sequence[Tensor],
     max_tokens: int = BATCH_TOKENS,
     advance: Advance = _ignore,
+    engine: CTranslate2 | None = None,
 ) -> tuple[Tensor, Tensor]:
     """log P(y|x) and log P(x|y) of N sentence pairs; see :func:`score_pairs`.
 
@@ -37,6 +39,8 @@ def conditional_log_probs(
     forward, reverse = task.directions
 
     def translation(direction: str, x: Sequence[Tensor], y: Sequence[Tensor]) -> Tensor:
+        if engine is not None:
+            return engine.translation_log_probs(direction, x, y, advance)
         side, models = task.sides[direction], [pair.models[direction]]
         left_pad = side.cfg.left_pad_source
         return translation_log_probs(models, x, y, side.target_dictionary, left_pad, max_tokens, advance)
@@ -51,6 +55,7 @@ def prior_log_probs(
     like: Tensor,
     max_tokens: int = BATCH_TOKENS,
     advance: Advance = _ignore,
+    engine: CTranslate2 | None = None,
 ) -> tuple[Tensor, Tensor]:
     """log P(x) and log P(y) of N sentence pairs; see :func:`score_pairs`.
 
@@ -60,8 +65,9 @@ def prior_log_probs(
     Returns:
         Two (N,) float32 in nats, on the device of ``like``; NaN where a sentence is too long for its language model.
     """
+    score = language_model_log_probs if engine is None else engine.language_model_log_probs
     x, y = (
-        language_model_log_probs(lm, sentences, like, max_tokens, advance)
+        score(lm, sentences, like, max_tokens, advance)
         for lm, sentences in zip(language_models, (sources, targets), strict=True)
     )
     return x, y
@@ -75,6 +81,7 @@ def score_pairs(
     language_models: LanguageModels | None = None,
     max_tokens: int = BATCH_TOKENS,
     advance: Advance = _ignore,
+    engine: CTranslate2 | None = None,
 ) -> dict[str, np.ndarray]:
     """The log-probabilities of sentence pairs (x, y), ``</s>`` included, and their gap.
 
@@ -85,15 +92,16 @@ def score_pairs(
         max_tokens: padded tokens in a batch.
         advance: called with a number of sentences after each batch of each of the two (with language models four)
             passes over the text.
+        engine: what runs the models in place of PyTorch.
 
     Returns:
         ``CONDITIONALS`` of :mod:`~dual_fairseq.pair.score_table`, and with language models all of ``LOG_PROBS`` and
         ``gap``, each (N,) float64 in nats; NaN where a sentence is too long for the model in question.
     """
-    y_given_x, x_given_y = conditional_log_probs(pair, task, sources, targets, max_tokens, advance)
+    y_given_x, x_given_y = conditional_log_probs(pair, task, sources, targets, max_tokens, advance, engine)
     scores = {"log_p_y_given_x": y_given_x, "log_p_x_given_y": x_given_y}
     if language_models is not None:
-        x, y = prior_log_probs(language_models, sources, targets, parameter_like(pair), max_tokens, advance)
+        x, y = prior_log_probs(language_models, sources, targets, parameter_like(pair), max_tokens, advance, engine)
         gap = duality_gap(x.double(), y_given_x.double(), y.double(), x_given_y.double())
         scores |= {"log_p_x": x, "log_p_y": y, "gap": gap}
     return {name: score.double().cpu().numpy() for name, score in scores.items()}

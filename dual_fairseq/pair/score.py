@@ -27,7 +27,7 @@ from ..common.arguments import Parser
 from ..common.errors import UserError
 from ..common.files import whole_file
 from ..common.folders import find_checkpoint
-from ..common.options import add_device, add_languages, add_max_tokens, add_output
+from ..common.options import add_device, add_engine, add_languages, add_max_tokens, add_output
 from ..common.progress import Progress, say
 from ..data.clean import REASONS, RESERVED, BadLine, decode
 from ..data.lines import read_rows, survey_pair
@@ -36,6 +36,7 @@ from ..plugin.language_model import load_language_model
 from ..plugin.log_probs import BATCH_TOKENS
 from ..plugin.model import direction_name
 from ..plugin.task import DualTranslationTask
+from .engine import choose_engine
 from .load import load_pair
 from .probabilities import LanguageModels, score_pairs
 from .score_table import COUNTS, LOG_PROBS, write_head, write_rows
@@ -200,6 +201,7 @@ def get_parser() -> Parser:
     lms.add_argument("--no-lm", action="store_true", help="only log P(y|x) and log P(x|y); the other cells stay empty")
     add_output(parser, "where the table goes (default: standard output)", required=False)
     add_max_tokens(parser, BATCH_TOKENS)
+    add_engine(parser)
     add_device(parser, fp16=True)
     return parser
 
@@ -224,6 +226,7 @@ def main(arguments: Sequence[str]) -> None:
         pair, task = load_pair(checkpoint, data, *languages, device, {"lm_score_cache": None})
         if options.fp16:
             pair = pair.half()
+        engine = choose_engine(options.engine, [pair], task, [checkpoint], options.int8)
         if options.split:
             total, blocks = split_blocks(task, options.split)
         else:
@@ -242,7 +245,7 @@ def main(arguments: Sequence[str]) -> None:
             for block in blocks:
                 text = (block.sources, block.targets)
                 warned = warned or _warn_of_foreign_text(text, task)
-                scores = score_pairs(pair, task, *text, lms, options.max_tokens, progress.advance)
+                scores = score_pairs(pair, task, *text, lms, options.max_tokens, progress.advance, engine)
                 columns = block_columns(block, scores, unknown, limit)
                 write_rows(file, first, columns)
                 file.flush()

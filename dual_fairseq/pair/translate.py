@@ -22,6 +22,7 @@ from ..common.folders import find_checkpoint
 from ..common.options import (
     add_beam,
     add_device,
+    add_engine,
     add_languages,
     add_max_tokens,
     add_output,
@@ -89,6 +90,7 @@ def get_parser() -> Parser:
         "--dest", metavar="DEST",
         help="folder of dual-fairseq preprocess, for a checkpoint that is not in its run and does not record DEST",
     )  # fmt: skip
+    add_engine(parser)
     add_device(parser, fp16=True)
     parser.add_argument(
         "--model-overrides", default="{}", metavar="DICT", help="fairseq options of the model and task, as in fairseq"
@@ -126,8 +128,9 @@ def translate_stream(options: argparse.Namespace, overrides: dict[str, Any], std
         )
         device = "cpu" if options.cpu else None
         pair = DualTranslator.from_pretrained(
-            checkpoints, options.dest, device, options.fp16, dual_inference=options.dual_inference, **overrides
-        )
+            checkpoints, options.dest, device, options.fp16, options.dual_inference, options.engine, options.int8,
+            **overrides,
+        )  # fmt: skip
         source, target = pair.direction(options.source_lang, options.target_lang)
         if options.dual_inference is not None and not pair.chooses(target):
             raise UserError(f"--dual-inference {options.dual_inference}: was not tuned for translations into {target}")

@@ -18,10 +18,9 @@ from dataclasses import dataclass, fields
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import torch
-from fairseq import tasks, utils
-from fairseq.data import Dictionary, LanguagePairDataset
+from fairseq import tasks
+from fairseq.data import Dictionary
 from fairseq.dataclass.configs import GenerationConfig
 from torch import Tensor
 
@@ -29,16 +28,15 @@ from ..common.errors import UserError
 from ..common.folders import find_checkpoint
 from ..data.subword import SEPARATOR
 from ..data.text import TextPipeline, indices, looks_foreign
-from ..plugin.log_probs import length_sorted_batches
 from ..plugin.model import DualModel, parameter_like
 from ..plugin.ranking import read_choice
 from ..plugin.task import DualTranslationTask
+from .engine import CTranslate2, choose_engine
 from .load import load_pair
+from .search import MAX_LEN_A, MAX_LEN_B, search
 
 logger = logging.getLogger(__name__)
 
-# As dual-fairseq evaluate sets them: the longest translation has a·(source tokens) + b tokens.
-MAX_LEN_A, MAX_LEN_B = 1.5, 20
 Weighting = float | str | os.PathLike[str]
 _SENTENCE_ENDS = set(".!?…。！？؟।")
 _WIDE_ENDS = set("。！？")  # no space follows them
@@ -68,13 +66,21 @@ class DualTranslator:
         pairs: one pair, or several of the same languages and dictionaries as an ensemble.
         task: the task of one direction.
         text: tokenisation and segmentation.
+        engine: what translates in place of fairseq.
 
     Attributes:
         languages: the two languages, the source language of training first.
     """
 
-    def __init__(self, pairs: Sequence[DualModel], task: DualTranslationTask, text: TextPipeline) -> None:
+    def __init__(
+        self,
+        pairs: Sequence[DualModel],
+        task: DualTranslationTask,
+        text: TextPipeline,
+        engine: CTranslate2 | None = None,
+    ) -> None:
         self.pairs = list(pairs)
+        self.engine = engine
         self.text = text
         self.languages: tuple[str, str] = (task.cfg.source_lang, task.cfg.target_lang)
         if set(text.languages) != set(self.languages):
@@ -99,6 +105,8 @@ class DualTranslator:
         device: str | torch.device | None = None,
         fp16: bool = False,
         dual_inference: Weighting | Mapping[str, Weighting] | None = None,
+        engine: str = "fairseq",
+        int8: bool = False,
         **overrides: Any,
     ) -> DualTranslator:
         """Load a trained pair.
@@ -113,10 +121,12 @@ class DualTranslator:
             dual_inference: let both models and both language models choose among the translations of the beam: an α, or
                 the ``weights.json`` of ``dual-fairseq tune``, which is used for the language that it was tuned for; or
                 one of these for each target language.
+            engine: ``fairseq``, ``ctranslate2``, or ``auto``, see :func:`~dual_fairseq.pair.engine.choose_engine`.
+            int8: compute in 8 bits, by CTranslate2.
             overrides: of fairseq's model and task options, e.g. ``src_lm="lm.de.pt"``.
 
         Raises:
-            UserError: there is no pair, or a file that belongs to it is missing.
+            UserError: there is no pair, a file that belongs to it is missing, or the engine cannot run it.
         """
         runs = [run_dir] if isinstance(run_dir, (str, os.PathLike)) else list(run_dir)
         checkpoints = [find_checkpoint(run) for run in runs]
@@ -136,7 +146,7 @@ class DualTranslator:
             logger.info("%s: %s", checkpoint, " and ".join(task.directions))
             if pairs[0].models.keys() != pair.models.keys():
                 raise UserError(f"{checkpoint}: is not a pair of the same languages as {checkpoints[0]}")
-        translator = cls(pairs, task, text)
+        translator = cls(pairs, task, text, choose_engine(engine, pairs, task, checkpoints, int8, overrides))
         if dual_inference is not None:
             translator._use_dual_inference(dual_inference)
         return translator
@@ -222,7 +232,7 @@ class DualTranslator:
             nbest: how many, at most ``beam``.
             beam: beam size.
             lenpen: length penalty; above 1 favours longer translations. Default: 1, or the one of tuned weights.
-            max_tokens: padded source tokens in a batch.
+            max_tokens: padded source tokens in a batch (of each thread, with CTranslate2).
             first: the number of the first text, in warnings.
             advance: called after each batch with the number of texts that are done.
             generation: further options of fairseq's generation (fields of its ``GenerationConfig``), as
@@ -259,8 +269,9 @@ class DualTranslator:
         advance(left.count(0))
 
         translated: list[list[tuple[str, float]]] = [[] for _ in pieces]
-        for number, hypotheses in self._search(task, generator, pieces, max_tokens, nbest):
-            translated[number] = hypotheses
+        string, batch_tokens = task.target_dictionary.string, max_tokens * (self.engine.threads if self.engine else 1)
+        for number, beam_of_piece in search(task, generator, self.pairs, pieces, batch_tokens):
+            translated[number] = [(string(h["tokens"].cpu()), float(h["score"])) for h in beam_of_piece[:nbest]]
             left[text_of[number]] -= 1
             if left[text_of[number]] == 0:
                 advance(1)
@@ -302,33 +313,12 @@ class DualTranslator:
     def _build_generator(self, task: DualTranslationTask, options: dict[str, Any]) -> Any:
         made_for, generator = self._generators.get(task.cfg.target_lang, (None, None))
         if made_for != options:
-            generator = task.build_generator(self.pairs, GenerationConfig(**options))
+            wanted = GenerationConfig(**options)
+            generator = task.build_generator(self.pairs, wanted)
+            if self.engine is not None:
+                generator = self.engine.generator(task, generator, wanted)
             self._generators[task.cfg.target_lang] = (options, generator)
         return generator
-
-    def _search(
-        self, task: DualTranslationTask, generator: Any, pieces: list[Tensor], max_tokens: int, nbest: int
-    ) -> Iterable[tuple[int, list[tuple[str, float]]]]:
-        """Yields (index of a piece, its (tokens, score), best first), batch by batch, the longest first."""
-        device = parameter_like(self.pairs[0]).device
-        sizes = [len(piece) for piece in pieces]
-        dictionary = task.target_dictionary
-        dataset = LanguagePairDataset(
-            pieces, sizes, task.source_dictionary, tgt_dict=dictionary, left_pad_source=task.cfg.left_pad_source,
-            shuffle=False,
-        )  # fmt: skip
-        for batch in length_sorted_batches(np.asarray(sizes), max_tokens):
-            sample = dataset.collater([dataset[int(i)] for i in batch])
-            sample = utils.apply_to_sample(lambda tensor: tensor.to(device), sample)
-            try:
-                beams = task.inference_step(generator, self.pairs, sample)
-            except torch.OutOfMemoryError:
-                raise UserError(
-                    f"the GPU's memory does not hold {len(batch)} sentences of up to {sizes[batch[0]]} tokens; give a "
-                    f"smaller max_tokens (--max-tokens) than {max_tokens}, or a smaller beam"
-                ) from None
-            for number, hypotheses in zip(sample["id"].tolist(), beams, strict=True):
-                yield number, [(dictionary.string(h["tokens"].cpu()), float(h["score"])) for h in hypotheses[:nbest]]
 
     def _joined(self, parts: list[list[tuple[str, float]]], target: str) -> list[Hypothesis]:
         """The n-best list of a text from those of its pieces, of which the shortest counts."""

@@ -14,7 +14,7 @@ from ..common.arguments import Parser, decimal, file_path, positive
 from ..common.errors import UserError
 from ..common.files import whole_file
 from ..common.folders import POST_PROCESS, Data, RunFolder, find_checkpoint, refuse_colons
-from ..common.options import add_device
+from ..common.options import add_device, add_engine, engine_words
 from .devices import Device, find_device
 from .jobs import PACKAGE, check, locked, run, say, show, step
 from .progress import SentenceDisplay
@@ -57,6 +57,7 @@ def get_parser() -> Parser:
         "the validation text (<output>/tuning/<src>-<tgt>), results in scores.json and "
         "<src>-<tgt>.dual-inference.hyp.txt; needs both language models")  # fmt: skip
     add("--tune-split", type=split_name, default="valid", metavar="NAME", help="the validation text (default valid)")
+    add_engine(parser)
     add_device(parser)
     add("--dry-run", action="store_true", help="print the fairseq commands that this would run, and do nothing")
     return parser
@@ -113,6 +114,12 @@ class Evaluation:
         self, options: argparse.Namespace, extra: Sequence[str], device: Device, expected: bool = False
     ) -> None:
         self.options, self.extra, self.device = options, list(extra), device
+        self.engine = engine_words(options)
+        if extra and options.engine == "ctranslate2":
+            raise UserError(f"--engine ctranslate2: takes no options of fairseq-generate ({extra[0]}); leave one out")
+        if extra and options.engine == "auto":
+            say(f"--engine auto: fairseq translates, for it takes {extra[0]}")
+            self.engine = []
         if options.dual_inference and options.split == options.tune_split:
             raise UserError(f"--dual-inference tunes its weights on '{options.tune_split}': evaluate another split")
         self.checkpoint = options.checkpoint if expected else find_checkpoint(options.checkpoint)
@@ -157,7 +164,7 @@ class Evaluation:
         data = self.data
         texts = [data.raw(split, language) for split in self.splits for language in data.languages]
         words = [*self.search, "--sacrebleu-tokenize", self.options.sacrebleu_tokenize]
-        words += ["--dual-inference", " ".join(self.splits[1:])]
+        words += ["--dual-inference", " ".join(self.splits[1:]), *self.engine]
         lines = [
             f"checkpoint {digest(self.checkpoint)}",
             f"data {digest(*map(data.dictionary, data.languages), *texts)}",
@@ -242,13 +249,20 @@ class Evaluation:
 
     def _translation(self, split: str, source: str, target: str, name: str) -> Part:
         """The translations of a split; for dual inference its n-best lists with all scores."""
-        words = POST_PROCESS[self.data.subword]
-        command = [*self._common("fairseq-generate"), "-s", source, "-t", target, "--gen-subset", split]
+        options, words = self.options, POST_PROCESS[self.data.subword]
+        if not self.engine:
+            command = [*self._common("fairseq-generate"), "-s", source, "-t", target, "--gen-subset", split]
+            command += ["--max-len-a", "1.5", "--max-len-b", "20", "--no-progress-bar", *self.search]
+            every = ["--nbest", options.beam, "--dual-inference-alpha", "1"]
+        else:
+            command = step(
+                "pair.generate", self.data.dual, self.checkpoint, "-s", source, "-t", target, "--split", split,
+                "--max-tokens", options.max_tokens, *self.search, *self.engine, *["--cpu"] * options.cpu,
+            )  # fmt: skip
+            every = ["--components"]
         command += ["--post-process", words] if words else []
-        command += ["--max-len-a", "1.5", "--max-len-b", "20", "--no-progress-bar", *self.search]
-        if self.options.dual_inference:
-            command += ["--nbest", self.options.beam, "--dual-inference-alpha", "1"]
-            command += ["--src-lm", str(self.lms[source]), "--tgt-lm", str(self.lms[target])]
+        if options.dual_inference:
+            command += [*every, "--src-lm", str(self.lms[source]), "--tgt-lm", str(self.lms[target])]
         count = self._count(split)
         title = f"Translating {split}, {source} -> {target}: {count} sentences ({self.device})"
         return Part(title, name, command, count)

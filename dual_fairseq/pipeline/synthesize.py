@@ -11,7 +11,7 @@ from ..common.arguments import Parser, file_path, positive
 from ..common.errors import UserError
 from ..common.files import whole_file
 from ..common.folders import Data, find_checkpoint
-from ..common.options import add_device
+from ..common.options import add_device, add_engine, engine_words
 from .jobs import check, locked, say, step
 from .stages import digest, option_lines
 
@@ -54,6 +54,7 @@ def get_parser() -> Parser:
         help="tokens of a batch, padding included (default 4096)")  # fmt: skip
     add("--seed", type=positive, default="1", metavar="N",
         help="seed of the random numbers; the same seed gives the same result (default 1)")  # fmt: skip
+    add_engine(parser)
     add_device(parser)
     return parser
 
@@ -70,6 +71,7 @@ class Synthesis:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
+        self.engine = engine_words(options)
         self.checkpoint = find_checkpoint(options.checkpoint)
         self.data = data = Data.from_folder(options.dest)
         self.lms = dict(zip(data.languages, (options.src_lm, options.tgt_lm), strict=True))
@@ -99,7 +101,7 @@ class Synthesis:
         """What decides about the result, in lines."""
         options = self.options
         words = ["--lines", options.lines or "all", "--beam", options.beam, "--seed", options.seed]
-        words += ["--plain", str(int(options.plain))]
+        words += ["--plain", str(int(options.plain)), *self.engine]
         inputs = digest(*self.inputs, *filter(None, self.lms.values()))
         return "\n".join([f"input {inputs}", *option_lines(words)]) + "\n"
 
@@ -141,6 +143,7 @@ class Synthesis:
         command = step(
             "translate", self.checkpoint, "--dest", self.data.folder, "-s", source, "-t", target, "--beam",
             options.beam, "--max-tokens", options.max_tokens, "--input", lines, "--output", translations,
+            *self.engine,
         )  # fmt: skip
         if not options.plain:
             command += ["--dual-inference", str(self.weights / f"{source}-{target}" / "weights.json")]

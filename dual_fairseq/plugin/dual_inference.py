@@ -84,35 +84,44 @@ class DualInferenceGenerator(nn.Module):
 
     def _components(self, sample: dict[str, Any], finalized: list[list[dict[str, Any]]]) -> list[np.ndarray]:
         """(hypotheses, 5) nats for each sentence."""
-        pad, like = self.source_dictionary.pad(), parameter_like(self.reverse_models[0])
+        pad = self.source_dictionary.pad()
         sources = [row[row.ne(pad)].cpu() for row in sample["net_input"]["src_tokens"]]
         sentence = [i for i, hypotheses in enumerate(finalized) for _ in hypotheses]
         if not sentence:
             return [np.zeros((0, len(COMPONENTS))) for _ in finalized]
         hypotheses = [hypothesis for of_sentence in finalized for hypothesis in of_sentence]
         targets = [hypothesis["tokens"].cpu() for hypothesis in hypotheses]
-        # on a CPU, what counts is that a batch's logits stay near it
-        size = 1024 if like.device.type == "cpu" else BATCH_TOKENS
-        nan = torch.full((len(hypotheses),), float("nan"), device=like.device)
+        device = parameter_like(self.reverse_models[0]).device
+        nan = torch.full((len(hypotheses),), float("nan"), device=device)
         source_lm, lm = self.lms
         of_source = nan
         if source_lm is not None:
-            of_source = language_model_log_probs(source_lm, sources, like, size)[
-                torch.as_tensor(sentence, device=like.device)
-            ]
+            of_source = self.prior_log_probs(source_lm, sources)[torch.as_tensor(sentence, device=device)]
         columns = [
-            torch.stack([h["positional_scores"].float().sum() for h in hypotheses]).to(like.device),
-            translation_log_probs(
-                self.reverse_models, targets, [sources[i] for i in sentence], self.source_dictionary,
-                self.left_pad_source, size,
-            ),
-            nan if lm is None else language_model_log_probs(lm, targets, like, size),
+            torch.stack([h["positional_scores"].float().sum() for h in hypotheses]).to(device),
+            self.reverse_log_probs(targets, [sources[i] for i in sentence]),
+            nan if lm is None else self.prior_log_probs(lm, targets),
             of_source,
-        ]  # fmt: skip
+        ]
         # one transfer from the device for all of them
         table = torch.stack(columns, dim=1).cpu().double().numpy()
         table = np.concatenate([table, np.array([[len(target)] for target in targets], dtype=np.float64)], axis=1)
         return np.split(table, np.cumsum([len(of_sentence) for of_sentence in finalized])[:-1])
+
+    def reverse_log_probs(self, targets: Sequence[Tensor], sources: Sequence[Tensor]) -> Tensor:
+        """log P(source | target): N token tensors of each → (N,) nats, NaN where one is too long."""
+        return translation_log_probs(
+            self.reverse_models, targets, sources, self.source_dictionary, self.left_pad_source, self._batch_tokens
+        )
+
+    def prior_log_probs(self, lm: FrozenLanguageModel, sentences: Sequence[Tensor]) -> Tensor:
+        """log P(sentence): N token tensors → (N,) nats, NaN where one is too long."""
+        return language_model_log_probs(lm, sentences, parameter_like(self.reverse_models[0]), self._batch_tokens)
+
+    @property
+    def _batch_tokens(self) -> int:
+        # on a CPU, what counts is that a batch's logits stay near it
+        return 1024 if parameter_like(self.reverse_models[0]).device.type == "cpu" else BATCH_TOKENS
 
 
 class ComponentPrinter:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from fairseq.data import Dictionary
 from fairseq.models import FairseqLanguageModel
+from fairseq.models.transformer_lm import TransformerLanguageModel
 from fairseq.tasks.language_modeling import LanguageModelingTask
 from torch import Tensor
 
@@ -32,12 +33,21 @@ class FrozenLanguageModel:
         model: a fairseq language model.
         dictionary: the dictionary of its language.
         bos: whether it was trained with ``--add-bos-token``, that is with ``<s>`` before every sentence's ``</s>``.
+        path: its checkpoint, if it was read from one.
     """
 
-    def __init__(self, model: FairseqLanguageModel, dictionary: Dictionary, bos: bool = False) -> None:
+    def __init__(
+        self, model: FairseqLanguageModel, dictionary: Dictionary, bos: bool = False, path: str | None = None
+    ) -> None:
         self.dictionary = dictionary
         self.bos = bos
+        self.path = path
         self._model = model.requires_grad_(False).eval()
+
+    @property
+    def transformer(self) -> bool:
+        """Whether the arch is fairseq's Transformer."""
+        return isinstance(self._model, TransformerLanguageModel)
 
     @property
     def max_positions(self) -> float:
@@ -133,7 +143,7 @@ def load_language_model(path: str, dictionary: Dictionary, language: str, option
     model = task.build_model(copy.deepcopy(cfg.model), from_checkpoint=True)
     load_weights(model, state["model"], cfg.model, path, option, f"the data's dictionary of {language}")
     logger.info("%s: language model of %s (%s), frozen", path, language, type(model).__name__)
-    return FrozenLanguageModel(model, dictionary, bos=getattr(cfg.task, "add_bos_token", False))
+    return FrozenLanguageModel(model, dictionary, getattr(cfg.task, "add_bos_token", False), path)
 
 
 def _targets(task_cfg: Any) -> list[str]:

@@ -1,0 +1,180 @@
+"""Models of a pair and language models for CTranslate2.
+
+They are converted once, from what ``dual-fairseq export`` writes, and kept beside their checkpoint in a folder
+``ctranslate2``, under a digest of what the checkpoint and its dictionaries hold.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from fairseq.data import Dictionary
+from fairseq.models.transformer import TransformerModelBase
+from torch import Tensor
+
+from ..common.files import sha256
+from ..plugin.checkpoint import dictionary_digests, load_state
+from ..plugin.language_model import FrozenLanguageModel
+from ..plugin.log_probs import language_model_log_probs, translation_log_probs
+from ..plugin.model import DualModel, arch_name, parameter_like
+from ..plugin.task import DualTranslationTask
+from .export import arch_options, export_state, plain, plain_namespace, write_checkpoint
+
+_PROBES = (1, 2, 3, 5, 8, 13)  # tokens of the sentences by which a converted model is compared with its original
+_temporary: list[tempfile.TemporaryDirectory] = []  # until the process ends
+
+
+class CannotConvert(Exception):
+    """CTranslate2 cannot do what is asked for; the message says why, to follow "CTranslate2"."""
+
+
+def words(sentences: Sequence[Tensor], dictionary: Dictionary) -> list[list[str]]:
+    """What CTranslate2 takes for sentences to translate or to score: their tokens as text, without ``</s>``."""
+    symbols = dictionary.symbols
+    return [[symbols[i] for i in sentence[:-1].tolist()] for sentence in sentences]
+
+
+def words_of_language_model(lm: FrozenLanguageModel, sentences: Sequence[Tensor]) -> list[list[str]]:
+    """The same for a language model: with ``</s>``, and with what the model begins with; of a sentence of T tokens
+    come ``lm.bos`` + T log-probabilities."""
+    symbols = lm.dictionary.symbols
+    before = [symbols[lm.dictionary.bos()]] * lm.bos + [symbols[lm.dictionary.eos()]]
+    return [[*before, *(symbols[i] for i in sentence.tolist())] for sentence in sentences]
+
+
+def converted_pair(pair: DualModel, task: DualTranslationTask, checkpoint: Path) -> Path:
+    """The folder with a CTranslate2 model of each direction, by its name.
+
+    Args:
+        pair, task: of :func:`~dual_fairseq.pair.load.load_pair`.
+        checkpoint: their file.
+
+    Raises:
+        CannotConvert: CTranslate2 does not know the arch or one of its options.
+    """
+    if not all(isinstance(model, TransformerModelBase) for model in pair.models.values()):
+        raise CannotConvert("runs Transformers only")
+    dictionaries = {side.cfg.source_lang: side.source_dictionary for side in task.sides.values()}
+
+    def convert(folder: Path) -> None:
+        state = load_state(os.fspath(checkpoint), "checkpoint")
+        _save(dictionaries, folder)
+        for direction, side in task.sides.items():
+            exported = export_state(state, direction, os.fspath(checkpoint))
+            translator = _convert(exported, folder, folder / direction, "Translator")
+            model, x, y = pair.models[direction], _probe(side.source_dictionary), _probe(side.target_dictionary)
+            found = translator.score_batch(words(x, side.source_dictionary), words(y, side.target_dictionary))
+            expected = translation_log_probs([model], x, y, side.target_dictionary, side.cfg.left_pad_source)
+            _compare(found, expected, parameter_like(model))
+
+    return _kept(checkpoint, dictionaries, convert)
+
+
+def converted_language_model(lm: FrozenLanguageModel) -> Path:
+    """The folder of a language model for CTranslate2.
+
+    Raises:
+        CannotConvert: CTranslate2 does not know the arch or one of its options.
+    """
+    if lm.path is None or not lm.transformer:
+        raise CannotConvert("runs Transformers only")
+    path = lm.path
+
+    def convert(folder: Path) -> None:
+        state = load_state(path, "checkpoint")
+        model_cfg, task_cfg = state["cfg"].model, state["cfg"].task
+        kept = ("sample_break_mode", "tokens_per_sample", "add_bos_token")
+        options = {
+            **arch_options(model_cfg),
+            **{name: plain(getattr(task_cfg, name), name) for name in kept},
+            "arch": arch_name(model_cfg), "task": "language_modeling", "data": ".",
+        }  # fmt: skip
+        _save({"": lm.dictionary}, folder)
+        generator = _convert(
+            {"args": plain_namespace(options), "model": state["model"]}, folder, folder / "model", "Generator"
+        )
+        text = _probe(lm.dictionary)
+        found, like = generator.score_batch(words_of_language_model(lm, text)), torch.zeros(())
+        _compare(found, language_model_log_probs(lm, text, like), like, int(lm.bos))
+
+    return _kept(Path(path), {"": lm.dictionary}, convert) / "model"
+
+
+def _save(dictionaries: Mapping[str, Dictionary], folder: Path) -> None:
+    for language, dictionary in dictionaries.items():
+        dictionary.save(str(folder / f"dict{language and '.'}{language}.txt"))
+
+
+def _kept(checkpoint: Path, dictionaries: dict[str, Dictionary], convert: Callable[[Path], None]) -> Path:
+    """The folder of what was converted from a checkpoint; made now, whole or not at all, if there is none."""
+    content = [sha256(checkpoint), *map(str, sorted(dictionary_digests(dictionaries).items()))]
+    digest = hashlib.sha256("\n".join(content).encode()).hexdigest()[:16]
+    folder = checkpoint.absolute().parent / "ctranslate2" / f"{checkpoint.stem}.{digest}"
+    if folder.is_dir():
+        return folder
+    try:
+        folder.parent.mkdir(exist_ok=True)
+        new = tempfile.TemporaryDirectory(prefix=".new.", dir=folder.parent)
+    except OSError:  # a folder to read only
+        new = tempfile.TemporaryDirectory(prefix="dual-fairseq.")
+        _temporary.append(new)
+        convert(Path(new.name))
+        return Path(new.name)
+    with new:
+        (Path(new.name) / folder.name).mkdir()
+        convert(Path(new.name) / folder.name)
+        if not folder.is_dir():
+            os.replace(Path(new.name) / folder.name, folder)
+    for old in folder.parent.glob(f"{checkpoint.stem}.*"):  # of what the checkpoint held before
+        if old != folder:
+            shutil.rmtree(old, ignore_errors=True)
+    return folder
+
+
+def _convert(exported: dict[str, Any], dictionaries: Path, output: Path, kind: str) -> Any:
+    """Write an exported checkpoint as a CTranslate2 model, and load it in float32 on the CPU.
+
+    Args:
+        exported: the checkpoint.
+        dictionaries: the folder with its dictionaries.
+        output: the folder to write.
+        kind: ``Translator`` or ``Generator``.
+
+    Raises:
+        CannotConvert: CTranslate2's converter says no.
+    """
+    import ctranslate2
+    from ctranslate2.converters import FairseqConverter
+
+    file = output.with_suffix(".pt")
+    write_checkpoint(exported, file)
+    try:
+        FairseqConverter(str(file), str(dictionaries)).convert(str(output))
+        return getattr(ctranslate2, kind)(str(output), compute_type="float32", intra_threads=1)
+    except Exception as error:  # of many kinds: it does not look at all options before it reads weights
+        detail = " ".join(str(error).split()) or type(error).__name__
+        raise CannotConvert(f"does not know this model ({detail})") from error
+    finally:
+        file.unlink()
+
+
+def _probe(dictionary: Dictionary) -> list[Tensor]:
+    """Some sentences of random tokens."""
+    random = torch.Generator().manual_seed(1)
+    first, eos = dictionary.nspecial, torch.tensor([dictionary.eos()])
+    return [torch.cat([torch.randint(first, len(dictionary), (length,), generator=random), eos]) for length in _PROBES]
+
+
+def _compare(found: Sequence[Any], expected: Tensor, like: Tensor, skip: int = 0) -> None:
+    """Raises: CannotConvert: the converted model has other log-probabilities, so it lacks something of the arch."""
+    tolerance = 1e-3 if like.dtype == torch.float32 else 0.02  # of log P
+    for result, log_prob in zip(found, expected.tolist(), strict=True):
+        if not abs(sum(result.log_probs[skip:]) - log_prob) <= tolerance * max(1.0, abs(log_prob)):
+            raise CannotConvert("computes other log-probabilities than fairseq with this model")

@@ -1,0 +1,289 @@
+"""CTranslate2 in place of fairseq where a pair translates and scores: ``--engine ctranslate2``, or ``auto``.
+
+The engine supplies translations and log-probabilities. What is made of them (batches, dual inference, tables) is the
+same code with both engines.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from fairseq.dataclass.configs import GenerationConfig
+from torch import Tensor, nn
+
+from ..common.errors import UserError
+from ..common.options import INT8
+from ..plugin.dual_inference import DualInferenceGenerator
+from ..plugin.language_model import FrozenLanguageModel
+from ..plugin.log_probs import BATCH_TOKENS, language_model_log_probs, length_sorted_batches
+from ..plugin.model import DualModel, parameter_like
+from ..plugin.task import DualTranslationTask
+from .convert import CannotConvert, converted_language_model, converted_pair, words, words_of_language_model
+
+logger = logging.getLogger(__name__)
+
+# Options of fairseq's generation that are the same here; every other one has to have its default value.
+_OPTIONS = {"beam", "nbest", "lenpen", "unnormalized", "max_len_a", "max_len_b", "no_beamable_mm", "print_alignment"}
+_SENTENCES = 32  # of a batch in one thread on a CPU; larger ones are slower, as their logits leave the cache
+Advance = Callable[[int], object]
+
+
+def choose_engine(
+    name: str,
+    pairs: Sequence[DualModel],
+    task: DualTranslationTask,
+    checkpoints: Sequence[Path],
+    int8: bool = False,
+    overrides: Iterable[str] = (),
+) -> CTranslate2 | None:
+    """The engine that translates and scores with a pair.
+
+    Args:
+        name: ``fairseq``, ``ctranslate2``, or ``auto``: CTranslate2 where it can.
+        pairs, task: of :func:`~dual_fairseq.pair.load.load_pair`.
+        checkpoints: their files.
+        int8: compute in 8 bits.
+        overrides: names of the options that the pair was not loaded with as trained.
+
+    Returns:
+        CTranslate2, or None for fairseq.
+
+    Raises:
+        UserError: CTranslate2 is asked for and cannot do it.
+    """
+    if name == "fairseq":
+        if int8:
+            raise UserError(INT8)
+        return None
+    try:
+        if len(pairs) > 1:
+            raise CannotConvert("does not translate with several pairs together")
+        if changed := sorted(set(overrides) - {"src_lm", "tgt_lm"}):
+            raise CannotConvert(f"takes a model as it was trained, without {', '.join(changed)}")
+        return CTranslate2(pairs[0], task, checkpoints[0], int8, strict=name == "ctranslate2")
+    except CannotConvert as error:
+        if name == "ctranslate2":
+            raise UserError(f"--engine ctranslate2: {error}; give --engine fairseq") from error
+        logger.warning("--engine auto: fairseq translates%s, for CTranslate2 %s", " in float32" * int8, error)
+        return None
+
+
+class CTranslate2:
+    """Both models of a pair, and language models that are Transformers, run by CTranslate2.
+
+    The number of threads is PyTorch's (``OMP_NUM_THREADS``); each thread works at a batch of its own. Models are in 16
+    bits where the pair is.
+
+    Args:
+        pair, task: of :func:`~dual_fairseq.pair.load.load_pair`.
+        checkpoint: its file.
+        int8: compute in 8 bits.
+        strict: refuse an option of generation that CTranslate2 does not have; else fairseq translates.
+
+    Raises:
+        CannotConvert: CTranslate2 is not installed, or does not know the arch.
+    """
+
+    def __init__(
+        self, pair: DualModel, task: DualTranslationTask, checkpoint: Path, int8: bool = False, strict: bool = True
+    ) -> None:
+        try:
+            import ctranslate2
+        except ImportError:
+            raise CannotConvert("is not installed: pip install ctranslate2") from None
+        self._library, self._strict = ctranslate2, strict
+        self._pair = pair
+        self._sides = task.sides
+        like = parameter_like(pair)
+        self.threads = torch.get_num_threads() if like.device.type == "cpu" else 1
+        half = like.dtype == torch.half
+        self._settings = {
+            "device": like.device.type,
+            "compute_type": ("int8_float16" if half else "int8") if int8 else "float16" if half else "float32",
+            "inter_threads": self.threads,
+            "intra_threads": 1,
+        }
+        self._folder = converted_pair(pair, task, checkpoint)
+        self._translators: dict[str, Any] = {}  # direction → ctranslate2.Translator
+        self._generators: dict[
+            str | None, Any
+        ] = {}  # file of a language model → ctranslate2.Generator, None: PyTorch's
+
+    def generator(self, task: DualTranslationTask, generator: Any, options: GenerationConfig) -> Any:
+        """fairseq's generator of a direction with CTranslate2 in its place, dual inference included.
+
+        Args:
+            task: of the direction.
+            generator: what ``task.build_generator`` made of ``options``.
+
+        Raises:
+            UserError: CTranslate2 does not have an option, and ``strict``.
+        """
+        standard = GenerationConfig()
+        names = [f.name for f in fields(GenerationConfig) if f.name not in _OPTIONS]
+        if others := [name for name in names if getattr(options, name) != getattr(standard, name)]:
+            message = f"CTranslate2 does not translate with {', '.join(others)}"
+            if self._strict:
+                raise UserError(f"--engine ctranslate2: {message}; give --engine fairseq")
+            logger.warning("--engine auto: fairseq translates, for %s", message)
+            return generator
+        if isinstance(generator, DualInferenceGenerator):
+            return _DualInference(self, task, _Search(self, task, generator.generator, options), generator)
+        return _Search(self, task, generator, options)
+
+    def translation_log_probs(
+        self,
+        direction: str,
+        sources: Sequence[Tensor],
+        targets: Sequence[Tensor],
+        advance: Advance = lambda count: None,
+    ) -> Tensor:
+        """As :func:`~dual_fairseq.plugin.log_probs.translation_log_probs`, by the model of a direction."""
+        model = self._pair.models[direction]
+        side = self._sides[direction]
+        sizes = np.array([(len(x), len(y)) for x, y in zip(sources, targets, strict=True)]).reshape(-1, 2)
+        fits = (sizes <= (model.max_positions()[0], model.max_decoder_positions())).all(axis=1)
+        rows = [words(sources, side.source_dictionary), words(targets, side.target_dictionary)]
+        return self._scores(self.translator(direction), rows, np.where(fits, sizes.max(axis=1), 0), 0, advance)
+
+    def language_model_log_probs(
+        self,
+        lm: FrozenLanguageModel,
+        sentences: Sequence[Tensor],
+        like: Tensor,
+        max_tokens: int = BATCH_TOKENS,
+        advance: Advance = lambda count: None,
+    ) -> Tensor:
+        """As :func:`~dual_fairseq.plugin.log_probs.language_model_log_probs`; PyTorch runs what is no Transformer."""
+        generator = self._language_model(lm)
+        if generator is None:
+            return language_model_log_probs(lm, sentences, like, max_tokens, advance)
+        sizes = np.array([len(sentence) for sentence in sentences], dtype=np.int64)
+        rows = words_of_language_model(lm, sentences)
+        return self._scores(generator, [rows], np.where(sizes <= lm.max_positions, sizes, 0), int(lm.bos), advance)
+
+    def _scores(
+        self, model: Any, rows: list[list[list[str]]], sizes: np.ndarray, skip: int, advance: Advance
+    ) -> Tensor:
+        """(N,) nats of rows of words, without each row's first ``skip`` words; NaN where the size is 0."""
+        scores = torch.full((len(sizes),), float("nan"))
+        for batch in length_sorted_batches(sizes, BATCH_TOKENS * self.threads):
+            texts = [[row[i] for i in batch] for row in rows]
+            results = model.score_batch(*texts, max_input_length=0, **self.batches())
+            scores[torch.as_tensor(batch)] = torch.tensor([sum(result.log_probs[skip:]) for result in results])
+            advance(len(batch))
+        return scores.to(self._settings["device"])
+
+    def batches(self) -> dict[str, Any]:
+        """Into what batches CTranslate2 divides a text."""
+        if self._settings["device"] == "cpu":
+            return {"max_batch_size": _SENTENCES, "batch_type": "examples"}
+        return {"max_batch_size": BATCH_TOKENS, "batch_type": "tokens"}
+
+    def translator(self, direction: str) -> Any:
+        """The ``ctranslate2.Translator`` of a direction, loaded at the first call."""
+        if direction not in self._translators:
+            folder = str(self._folder / direction)
+            self._translators[direction] = self._library.Translator(folder, **self._settings)
+        return self._translators[direction]
+
+    def _language_model(self, lm: FrozenLanguageModel) -> Any:
+        if lm.path not in self._generators:
+            try:
+                folder = converted_language_model(lm)
+                self._generators[lm.path] = self._library.Generator(str(folder), **self._settings)
+            except CannotConvert as error:
+                logger.info("%s: PyTorch runs it, for CTranslate2 %s", lm.path, error)
+                self._generators[lm.path] = None
+        return self._generators[lm.path]
+
+
+class _Search(nn.Module):
+    """Beam search in place of fairseq's ``SequenceGenerator``, with its way to be called.
+
+    fairseq bounds the length of each sentence's translations and forces ``</s>`` there; CTranslate2 has one bound for
+    all. So a sentence with a translation that reaches its bound is translated again, by fairseq.
+
+    Args:
+        generator: fairseq's, of the same options.
+    """
+
+    def __init__(
+        self, engine: CTranslate2, task: DualTranslationTask, generator: Any, options: GenerationConfig
+    ) -> None:
+        super().__init__()
+        self.engine, self.task, self.generator, self.options = engine, task, generator, options
+        self.eos = generator.eos
+        self.lenpen = 0.0 if options.unnormalized else options.lenpen
+
+    @torch.no_grad()
+    def generate(self, models: Sequence[Any], sample: dict[str, Any], **kwargs: Any) -> list[list[dict[str, Any]]]:
+        """As fairseq's generators; ``positional_scores`` holds the sum alone."""
+        net_input, pad = sample["net_input"], self.task.source_dictionary.pad()
+        sentences = [row[row.ne(pad)] for row in net_input["src_tokens"].cpu()]
+        limit = models[0].max_decoder_positions() - 1
+        bounds = [
+            min(int(self.options.max_len_a * len(sentence) + self.options.max_len_b), limit) for sentence in sentences
+        ]
+        results = self.engine.translator(self.task.directions[0]).translate_batch(
+            words(sentences, self.task.source_dictionary),
+            beam_size=self.options.beam, num_hypotheses=self.options.beam, length_penalty=self.lenpen,
+            return_scores=True, max_input_length=0, max_decoding_length=max(bounds) + 1, **self.engine.batches(),
+        )  # fmt: skip
+        index, eos = self.task.target_dictionary.index, self.task.target_dictionary.eos()
+        finalized = [
+            [
+                {
+                    "tokens": torch.tensor([*map(index, tokens), eos]),
+                    "score": torch.tensor(score),
+                    "positional_scores": torch.tensor([score * (len(tokens) + 1) ** self.lenpen]),
+                    "attention": None,
+                    "alignment": None,
+                }
+                for tokens, score in zip(result.hypotheses, result.scores, strict=True)
+            ]
+            for result in results
+        ]
+        again = [
+            i
+            for i, (result, bound) in enumerate(zip(results, bounds, strict=True))
+            if max(map(len, result.hypotheses), default=bound) >= bound
+        ]
+        if again:
+            rows = torch.tensor(again, device=net_input["src_tokens"].device)
+            part = {name: net_input[name][rows] for name in ("src_tokens", "src_lengths")}
+            others = self.generator.generate(models, {"net_input": part}, **kwargs)
+            for i, hypotheses in zip(again, others, strict=True):
+                finalized[i] = hypotheses
+        return finalized
+
+
+class _DualInference(DualInferenceGenerator):
+    """Dual inference over the translations and log-probabilities of CTranslate2.
+
+    Args:
+        search: the beam search.
+        generator: the same by fairseq.
+    """
+
+    def __init__(
+        self, engine: CTranslate2, task: DualTranslationTask, search: _Search, generator: DualInferenceGenerator
+    ) -> None:
+        super().__init__(
+            search, generator.reverse_models, generator.lms, generator.source_dictionary, generator.left_pad_source,
+            generator.weights, generator.lenpen,
+        )  # fmt: skip
+        self.engine, self.direction = engine, task.directions[1]
+
+    def reverse_log_probs(self, targets: Sequence[Tensor], sources: Sequence[Tensor]) -> Tensor:
+        return self.engine.translation_log_probs(self.direction, targets, sources)
+
+    def prior_log_probs(self, lm: FrozenLanguageModel, sentences: Sequence[Tensor]) -> Tensor:
+        like = parameter_like(self.reverse_models[0])
+        return self.engine.language_model_log_probs(lm, sentences, like, self._batch_tokens)

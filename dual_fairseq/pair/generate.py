@@ -1,0 +1,69 @@
+"""Translates a split as fairseq-generate does and prints the same S-, H- and R- lines, by any engine.
+
+It is a step of ``dual-fairseq evaluate --engine``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from fairseq.dataclass.configs import GenerationConfig
+
+from ..common.options import add_beam, add_device, add_engine, add_languages, add_max_tokens, finite_number
+from ..plugin.ranking import Weights, component_line
+from .engine import choose_engine
+from .load import load_pair
+from .search import MAX_LEN_A, MAX_LEN_B, search
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """A step of ``dual-fairseq evaluate``: print the translations of a split.
+
+    Raises:
+        UserError: the checkpoint, its data, a language model or the engine is wrong.
+    """
+    parser = argparse.ArgumentParser(prog="dual-fairseq pair.generate", description=main.__doc__)
+    parser.add_argument("data", type=Path, help="binarized data")
+    parser.add_argument("checkpoint", type=Path, help="of a pair")
+    add_languages(parser, required=True)
+    parser.add_argument("--split", required=True)
+    parser.add_argument("--lenpen", type=finite_number, default=1.0)
+    parser.add_argument("--post-process", help="how fairseq undoes the segmentation")
+    parser.add_argument("--components", action="store_true", help="all translations of the beam, with all scores")
+    parser.add_argument("--src-lm")
+    parser.add_argument("--tgt-lm")
+    add_beam(parser)
+    add_max_tokens(parser)
+    add_engine(parser)
+    add_device(parser)
+    options = parser.parse_args(arguments)
+
+    overrides = {"src_lm": options.src_lm, "tgt_lm": options.tgt_lm, "eval_bleu": False, "lm_score_cache": None}
+    languages = (options.source_lang, options.target_lang)
+    device = "cpu" if options.cpu else None
+    pair, task = load_pair(options.checkpoint, options.data, *languages, device, overrides)
+    task.dual_inference = Weights() if options.components else None
+    engine = choose_engine(options.engine, [pair], task, [options.checkpoint], options.int8)
+    generation = GenerationConfig(
+        beam=options.beam, lenpen=options.lenpen, max_len_a=MAX_LEN_A, max_len_b=MAX_LEN_B, no_beamable_mm=True
+    )
+    pair.prepare_for_inference_(argparse.Namespace(generation=generation))
+    generator = task.build_generator([pair], generation)
+    if engine is not None:
+        generator = engine.generator(task, generator, generation)
+
+    task.load_dataset(options.split)
+    dataset, limit = task.dataset(options.split), min(task.max_positions()[0], pair.max_positions()[0])
+    numbers = [i for i in range(len(dataset)) if len(dataset.src[i]) <= limit]  # as fairseq-generate leaves them out
+    max_tokens = options.max_tokens * (engine.threads if engine else 1)
+    for index, hypotheses in search(task, generator, [pair], [dataset.src[i] for i in numbers], max_tokens):
+        number = numbers[index]
+        print(f"S-{number}\t{task.source_dictionary.string(dataset.src[number], options.post_process)}")
+        for hypothesis in hypotheses if options.components else hypotheses[:1]:
+            if options.components:
+                print(component_line(number, hypothesis["components"]))
+            text = task.target_dictionary.string(hypothesis["tokens"].cpu(), options.post_process)
+            print(f"H-{number}\t{float(hypothesis['score']) / math.log(2)}\t{text}")

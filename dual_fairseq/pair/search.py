@@ -1,0 +1,53 @@
+"""Beam search over sentences of any number, batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from fairseq import utils
+from fairseq.data import LanguagePairDataset
+from torch import Tensor
+
+from ..common.errors import UserError
+from ..plugin.log_probs import length_sorted_batches
+from ..plugin.model import DualModel, parameter_like
+from ..plugin.task import DualTranslationTask
+
+# As dual-fairseq evaluate sets them: the longest translation has a·(source tokens) + b tokens.
+MAX_LEN_A, MAX_LEN_B = 1.5, 20
+
+
+def search(
+    task: DualTranslationTask, generator: Any, pairs: Sequence[DualModel], sentences: Sequence[Tensor], max_tokens: int
+) -> Iterator[tuple[int, list[dict[str, Any]]]]:
+    """Yields (index of a sentence, its hypotheses as fairseq makes them, best first), the longest sentences first.
+
+    Args:
+        task, generator: of the direction.
+        pairs: one, or several as an ensemble.
+        sentences: token indices, each ending in ``</s>``.
+        max_tokens: padded source tokens in a batch.
+
+    Raises:
+        UserError: a GPU's memory ran out.
+    """
+    device = parameter_like(pairs[0]).device
+    sizes = [len(sentence) for sentence in sentences]
+    dataset = LanguagePairDataset(
+        sentences, sizes, task.source_dictionary, tgt_dict=task.target_dictionary,
+        left_pad_source=task.cfg.left_pad_source, shuffle=False,
+    )  # fmt: skip
+    for batch in length_sorted_batches(np.asarray(sizes), max_tokens):
+        sample = dataset.collater([dataset[int(i)] for i in batch])
+        sample = utils.apply_to_sample(lambda tensor: tensor.to(device), sample)
+        try:
+            beams = task.inference_step(generator, pairs, sample)
+        except torch.OutOfMemoryError:
+            raise UserError(
+                f"the GPU's memory does not hold {len(batch)} sentences of up to {sizes[batch[0]]} tokens; give a "
+                f"smaller max_tokens (--max-tokens) than {max_tokens}, or a smaller beam"
+            ) from None
+        yield from zip(sample["id"].tolist(), beams, strict=True)
