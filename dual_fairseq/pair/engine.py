@@ -64,7 +64,7 @@ def choose_engine(
     try:
         if len(pairs) > 1:
             raise CannotConvert("does not translate with several pairs together")
-        if changed := sorted(set(overrides) - {"src_lm", "tgt_lm"}):
+        if changed := [name for name in overrides if not name.startswith(("src_lm", "tgt_lm", "dual_inference"))]:
             raise CannotConvert(f"takes a model as it was trained, without {', '.join(changed)}")
         return CTranslate2(pairs[0], task, checkpoints[0], int8, strict=name == "ctranslate2")
     except CannotConvert as error:
@@ -208,7 +208,8 @@ class _Search(nn.Module):
     """Beam search in place of fairseq's ``SequenceGenerator``, with its way to be called.
 
     fairseq bounds the length of each sentence's translations and forces ``</s>`` there; CTranslate2 has one bound for
-    all. So a sentence with a translation that reaches its bound is translated again, by fairseq.
+    all. fairseq forbids an empty translation; CTranslate2 would give its probability to the others. So a sentence with
+    a translation that reaches its bound or is empty is translated again, by fairseq.
 
     Args:
         generator: fairseq's, of the same options.
@@ -234,7 +235,8 @@ class _Search(nn.Module):
         results = self.engine.translator(self.task.directions[0]).translate_batch(
             words(sentences, self.task.source_dictionary),
             beam_size=self.options.beam, num_hypotheses=self.options.beam, length_penalty=self.lenpen,
-            return_scores=True, max_input_length=0, max_decoding_length=max(bounds) + 1, **self.engine.batches(),
+            return_scores=True, max_input_length=0, min_decoding_length=0, max_decoding_length=max(bounds) + 1,
+            **self.engine.batches(),
         )  # fmt: skip
         index, eos = self.task.target_dictionary.index, self.task.target_dictionary.eos()
         finalized = [
@@ -250,11 +252,8 @@ class _Search(nn.Module):
             ]
             for result in results
         ]
-        again = [
-            i
-            for i, (result, bound) in enumerate(zip(results, bounds, strict=True))
-            if max(map(len, result.hypotheses), default=bound) >= bound
-        ]
+        lengths = [[len(tokens) for tokens in result.hypotheses] for result in results]
+        again = [i for i, bound in enumerate(bounds) if min(lengths[i]) == 0 or max(lengths[i]) >= bound]
         if again:
             rows = torch.tensor(again, device=net_input["src_tokens"].device)
             part = {name: net_input[name][rows] for name in ("src_tokens", "src_lengths")}

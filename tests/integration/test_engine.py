@@ -1,0 +1,275 @@
+"""CTranslate2 in place of fairseq: the same translations and scores; what it cannot do is refused or falls back."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers import (
+    SOURCE,
+    SPLITS,
+    TARGET,
+    TRANSFORMER_LM,
+    fairseq_here,
+    preprocessed,
+    sentence_pairs,
+    train,
+    train_language_model,
+)
+
+from dual_fairseq.__main__ import main
+from dual_fairseq.common.errors import UserError
+from dual_fairseq.pair import convert
+from dual_fairseq.pair.engine import CTranslate2
+from dual_fairseq.pair.load import load_pair
+from dual_fairseq.pair.probabilities import score_pairs
+from dual_fairseq.pair.translator import DualTranslator
+from dual_fairseq.plugin.log_probs import language_model_log_probs
+from dual_fairseq.plugin.ranking import Weights, read_component_line
+
+DIRECTIONS = [(SOURCE, TARGET), (TARGET, SOURCE)]
+TEXTS = {
+    language: ["", "nowhere known", *dict.fromkeys(pair[i] for pair in sentence_pairs(120, 9))]
+    for i, language in enumerate((SOURCE, TARGET))
+}
+
+
+@pytest.fixture(scope="module")
+def dest(corpus, tmp_path_factory) -> Path:
+    return preprocessed(corpus, tmp_path_factory.mktemp("preprocessed"), "none")
+
+
+@pytest.fixture(scope="module")
+def checkpoint(trained_pair, tmp_path_factory) -> Path:
+    """A pair in a folder of its own, as what is converted is kept beside it."""
+    return Path(shutil.copy(trained_pair[0] / "checkpoint_last.pt", tmp_path_factory.mktemp("pair")))
+
+
+@pytest.fixture(scope="module")
+def lms(language_models, tmp_path_factory) -> dict[str, str]:
+    """Options that name the language models: of the source an LSTM, of the target a Transformer."""
+    folder, files = tmp_path_factory.mktemp("lm"), {}
+    for option, language in (("src_lm", SOURCE), ("tgt_lm", TARGET)):
+        (folder / language).mkdir()
+        files[option] = shutil.copy(language_models[language], folder / language)
+    return files
+
+
+def load(checkpoint: Path, dest: Path, **options: object) -> DualTranslator:
+    return DualTranslator.from_pretrained(checkpoint, dest, "cpu", **options)
+
+
+@pytest.mark.parametrize("source, target", DIRECTIONS)
+def test_it_translates_as_fairseq_does(source, target, checkpoint, dest):
+    plain, fast = (load(checkpoint, dest, engine=engine) for engine in ("fairseq", "ctranslate2"))
+    for options in ({}, {"lenpen": 0.0}, {"beam": 1}, {"max_len_a": 0, "max_len_b": 4}):
+        nbest = options.get("beam", 5)
+        expected = plain.translate_nbest(TEXTS[source], source, target, nbest=nbest, **options)
+        found = fast.translate_nbest(TEXTS[source], source, target, nbest=nbest, max_tokens=500, **options)
+        assert [of[0].text for of in found] == [of[0].text for of in expected]
+        # in the last step of a search fairseq takes as many translations as fit, and CTranslate2 the best of all
+        for mine, theirs in zip(found, expected, strict=True):
+            for hypothesis, other in zip(mine, theirs, strict=True):
+                assert hypothesis.score > other.score - 1e-4
+        scores = [(mine[0].score, theirs[0].score) for mine, theirs in zip(found, expected, strict=True)]
+        assert np.ptp(np.array(scores), axis=1).max() < 1e-4
+
+
+def test_a_translation_that_does_not_end_is_bounded_by_its_own_sentence(checkpoint, dest):
+    texts = [TEXTS[SOURCE][5], " ".join(TEXTS[SOURCE][5:9])]
+    plain, fast = (load(checkpoint, dest, engine=engine) for engine in ("fairseq", "ctranslate2"))
+    bound = {"max_len_a": 0.3, "max_len_b": 1, "nbest": 5}
+    assert [[h.tokens for h in of] for of in fast.translate_nbest(texts, SOURCE, TARGET, **bound)] == [
+        [h.tokens for h in of] for of in plain.translate_nbest(texts, SOURCE, TARGET, **bound)
+    ]
+
+
+@pytest.mark.parametrize("source, target", DIRECTIONS)
+def test_dual_inference_scores_as_fairseq_does(source, target, checkpoint, dest, lms):
+    options = {"dual_inference": 0.6, **lms}
+    plain = load(checkpoint, dest, **options).translate_nbest(TEXTS[source], source, target, nbest=5)
+    fast = load(checkpoint, dest, engine="ctranslate2", **options)
+    compared = 0
+    for mine, theirs in zip(fast.translate_nbest(TEXTS[source], source, target, nbest=5), plain, strict=True):
+        assert [h.score for h in mine] == sorted((h.score for h in mine), reverse=True)
+        scores = {h.tokens: h.score for h in theirs}
+        for hypothesis in mine:
+            if hypothesis.tokens in scores:
+                assert hypothesis.score == pytest.approx(scores[hypothesis.tokens], abs=1e-3)
+                compared += 1
+    assert compared > 4 * len(plain)
+    assert sorted(generator is None for generator in fast.engine._generators.values()) == [False, True]
+
+
+def test_log_probabilities_are_those_of_fairseq(checkpoint, corpus, lms):
+    pair, task = load_pair(checkpoint, corpus / "dual", device="cpu", overrides=lms)
+    random = torch.Generator().manual_seed(3)
+    lengths = [1, 2, 7, 30, 0, 5, 1100]
+    x, y = (
+        [torch.tensor([*torch.randint(4, 20, (n,), generator=random), 2]) if n else torch.tensor([]).long() for n in of]
+        for of in (lengths, lengths[::-1])
+    )
+    expected = score_pairs(pair, task, x, y, task.priors.models())
+    done: list[int] = []
+    engine = CTranslate2(pair, task, checkpoint)
+    found = score_pairs(pair, task, x, y, task.priors.models(), advance=done.append, engine=engine)
+    for name, values in expected.items():
+        np.testing.assert_allclose(found[name], values, rtol=1e-4, atol=1e-3, err_msg=name)
+    assert np.isnan(found["log_p_y_given_x"]).tolist() == [True, False, True, False, True, False, True]
+    assert sum(done) == 2 * 4 + 2 * 5
+    eight_bits = score_pairs(pair, task, x, y, engine=CTranslate2(pair, task, checkpoint, int8=True))
+    known = ~np.isnan(expected["log_p_y_given_x"])
+    ratio = eight_bits["log_p_y_given_x"][known] / expected["log_p_y_given_x"][known]
+    assert (ratio != 1).any()
+    np.testing.assert_allclose(ratio, 1, atol=0.05)
+
+
+def test_a_language_model_that_begins_with_bos(corpus, tmp_path, checkpoint):
+    lm = train_language_model(corpus / "lm" / TARGET, tmp_path, *TRANSFORMER_LM, "--add-bos-token")
+    pair, task = load_pair(checkpoint, corpus / "dual", device="cpu", overrides={"src_lm": None, "tgt_lm": str(lm)})
+    _, model = task.priors.inference_models(Weights(lm=1.0))
+    text = [torch.tensor([5, 6, 7, 2]), torch.tensor([9, 2])]
+    engine = CTranslate2(pair, task, checkpoint)
+    like = torch.zeros(())
+    found = engine.language_model_log_probs(model, text, like)
+    assert model.bos and engine._generators[str(lm)] is not None
+    torch.testing.assert_close(found, language_model_log_probs(model, text, like), rtol=1e-4, atol=1e-4)
+
+
+# --- conversion
+
+
+def test_models_are_converted_once_and_anew_when_the_checkpoint_changes(checkpoint, dest, tmp_path, monkeypatch):
+    own = Path(shutil.copy(checkpoint, tmp_path / "checkpoint_best.pt"))
+    (tmp_path / "ctranslate2" / "other.0").mkdir(parents=True)
+    load(own, dest, engine="ctranslate2")
+    (first,) = (tmp_path / "ctranslate2").glob("checkpoint_best.*")
+    assert {path.name for path in first.iterdir()} >= {f"{SOURCE}-{TARGET}", f"{TARGET}-{SOURCE}"}
+    assert not list(first.rglob("*.pt"))
+    with monkeypatch.context() as patch:
+        patch.delattr(convert, "_convert")
+        load(own, dest, engine="ctranslate2")
+    state = torch.load(own, weights_only=False)
+    state["model"] = {key: value * 1.5 for key, value in state["model"].items()}
+    torch.save(state, own)
+    plain, fast = (load(own, dest, engine=engine) for engine in ("fairseq", "ctranslate2"))
+    assert fast.translate(TEXTS[SOURCE], SOURCE, TARGET) == plain.translate(TEXTS[SOURCE], SOURCE, TARGET)
+    names = sorted(path.name for path in (tmp_path / "ctranslate2").iterdir())
+    assert len(names) == 2 and names[1] == "other.0" and names[0] != first.name
+
+
+def test_where_nothing_can_be_kept_models_are_converted_for_the_process(checkpoint, dest, tmp_path):
+    own = Path(shutil.copy(checkpoint, tmp_path))
+    (tmp_path / "ctranslate2").touch()
+    assert load(own, dest, engine="ctranslate2").translate(["s1 s2"], SOURCE, TARGET)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint_last.pt", "ctranslate2"]
+
+
+def test_a_model_that_computes_something_else_is_refused(checkpoint, dest, tmp_path, monkeypatch):
+    own = Path(shutil.copy(checkpoint, tmp_path))
+
+    def other(state, direction, path):
+        exported = export_state(state, direction, path)
+        exported["model"]["decoder.layers.0.fc2.bias"] += 1
+        return exported
+
+    export_state = convert.export_state
+    monkeypatch.setattr(convert, "export_state", other)
+    with pytest.raises(UserError, match="--engine ctranslate2: computes other log-probabilities than fairseq"):
+        load(own, dest, engine="ctranslate2")
+    assert not list((tmp_path / "ctranslate2").iterdir())
+
+
+# --- what it cannot do
+
+
+def refused(message: str, caplog, checkpoint: object, dest: Path, **options: object) -> None:
+    """By name with ``ctranslate2``; with ``auto`` a warning, and fairseq."""
+    with pytest.raises(UserError, match=f"--engine ctranslate2: {message}"):
+        load(checkpoint, dest, engine="ctranslate2", **options)
+    caplog.clear()
+    assert load(checkpoint, dest, engine="auto", **options).engine is None
+    assert message in caplog.text and "--engine auto: fairseq translates" in caplog.text
+
+
+def test_what_it_cannot_load_is_refused_or_left_to_fairseq(checkpoint, dest, caplog, monkeypatch, tmp_path):
+    refused("does not translate with several pairs together", caplog, [checkpoint, checkpoint], dest)
+    refused("takes a model as it was trained, without decoder_layers", caplog, checkpoint, dest, decoder_layers=1)
+    with pytest.raises(UserError, match="--int8: fairseq does not compute in 8 bits"):
+        load(checkpoint, dest, int8=True)
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "ctranslate2", None)
+        refused("is not installed: pip install ctranslate2", caplog, checkpoint, dest)
+    assert load(checkpoint, dest, engine="auto").engine is not None
+    train(dest / "dual", tmp_path, "--dual-lambda", 0, "--max-update", 1, model="lstm")
+    refused("runs Transformers only", caplog, tmp_path / "checkpoint_last.pt", dest)
+
+
+def test_options_of_generation_are_refused_or_left_to_fairseq(checkpoint, dest, caplog):
+    texts, option = TEXTS[SOURCE][:20], {"no_repeat_ngram_size": 2}
+    message = "CTranslate2 does not translate with no_repeat_ngram_size"
+    with pytest.raises(UserError, match=f"--engine ctranslate2: {message}; give --engine fairseq"):
+        load(checkpoint, dest, engine="ctranslate2").translate(texts, SOURCE, TARGET, **option)
+    found = load(checkpoint, dest, engine="auto").translate(texts, SOURCE, TARGET, **option)
+    assert f"--engine auto: fairseq translates, for {message}" in caplog.text
+    assert found == load(checkpoint, dest).translate(texts, SOURCE, TARGET, **option)
+
+
+# --- commands
+
+
+def test_translate_and_score_take_the_engine(checkpoint, dest, lms, tmp_path, capfd):
+    text = tmp_path / "text"
+    text.write_text("".join(f"{line}\n" for line in TEXTS[SOURCE]))
+    outputs = []
+    for engine in ("fairseq", "ctranslate2"):
+        out = tmp_path / engine
+        main(["translate", str(checkpoint), "--dest", str(dest), "-t", TARGET, "--cpu", "--input", str(text), "-o",
+              str(out), "--engine", engine])  # fmt: skip
+        main(["score", str(checkpoint), "--data", str(dest / "dual"), "--split", "test", "--cpu", "--src-lm",
+              lms["src_lm"], "--tgt-lm", lms["tgt_lm"], "-o", f"{out}.tsv", "--engine", engine])  # fmt: skip
+        table = [line.split("\t") for line in Path(f"{out}.tsv").read_text().splitlines()[1:]]
+        outputs.append((out.read_text(), np.array([[float(cell or "nan") for cell in row[:-1]] for row in table])))
+    assert outputs[0][0] == outputs[1][0]
+    np.testing.assert_allclose(outputs[0][1], outputs[1][1], rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("engine", ["ctranslate2", "auto"])
+def test_the_step_of_an_evaluation_prints_what_fairseq_generate_does(engine, checkpoint, dest, lms, capsys):
+    common = ["-s", TARGET, "-t", SOURCE, "--cpu", "--src-lm", lms["tgt_lm"], "--tgt-lm", lms["src_lm"]]
+    run = fairseq_here(
+        "generate", dest / "dual", "--user-dir", Path(convert.__file__).parents[1], "--task", "dual_translation",
+        "--path", checkpoint, "--dual-inference-alpha", 1, "--nbest", 4, "--beam", 4, "--max-len-a", 1.5, "--max-len-b",
+        20, *common,
+    )  # fmt: skip
+    main(["pair.generate", str(dest / "dual"), str(checkpoint), *common, "--split", "test", "--beam", "4",
+          "--components", "--engine", engine])  # fmt: skip
+    printed = capsys.readouterr().out.splitlines()
+    numbers = sorted(int(line.split("\t")[0][2:]) for line in printed if line.startswith("S-"))
+    assert numbers == list(range(SPLITS["test"][0]))
+
+    def translations(lines: list[str]) -> dict[tuple[str, str], np.ndarray]:
+        heads = [line.split("\t") for line in lines if line.startswith("H-")]
+        components = [read_component_line(line) for line in lines if line.startswith("R-")]
+        assert [int(head[0][2:]) for head in heads] == [number for number, _ in components]
+        return {
+            (head[0], head[2]): np.array([float(head[1]) * math.log(2), *values])
+            for head, (_, values) in zip(heads, components, strict=True)
+        }
+
+    found, expected = translations(printed), translations(grouped(run.output.splitlines()))
+    same = found.keys() & expected.keys()
+    assert len(same) > 0.9 * len(expected)
+    for key in same:
+        np.testing.assert_allclose(found[key], expected[key], rtol=1e-4, atol=1e-3)
+
+
+def grouped(lines: list[str]) -> list[str]:
+    """R- lines of a batch stand before its H- lines: both in the order of their sentences."""
+    chosen = [line for line in lines if line.startswith(("R-", "H-"))]
+    return sorted(chosen, key=lambda line: (line[0], int(line.split("\t")[0][2:])))
