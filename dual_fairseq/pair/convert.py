@@ -10,6 +10,7 @@ import hashlib
 import os
 import shutil
 import tempfile
+from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from ..plugin.language_model import FrozenLanguageModel
 from ..plugin.log_probs import language_model_log_probs, translation_log_probs
 from ..plugin.model import DualModel, arch_name, parameter_like
 from ..plugin.task import DualTranslationTask
-from .export import arch_options, export_state, plain, plain_namespace, write_checkpoint
+from .export import arch_options, export_state, plain, write_checkpoint
 
 _PROBES = (1, 2, 3, 5, 8, 13)  # tokens of the sentences by which a converted model is compared with its original
 _temporary: list[tempfile.TemporaryDirectory] = []  # until the process ends
@@ -95,10 +96,11 @@ def converted_language_model(lm: FrozenLanguageModel) -> Path:
             **arch_options(model_cfg),
             **{name: plain(getattr(task_cfg, name), name) for name in kept},
             "arch": arch_name(model_cfg), "task": "language_modeling", "data": ".",
+            "max_target_positions": int(lm.max_positions + lm.bos),
         }  # fmt: skip
         _save({"": lm.dictionary}, folder)
         generator = _convert(
-            {"args": plain_namespace(options), "model": state["model"]}, folder, folder / "model", "Generator"
+            {"args": Namespace(**options), "model": state["model"]}, folder, folder / "model", "Generator"
         )
         text = _probe(lm.dictionary)
         found, like = generator.score_batch(words_of_language_model(lm, text)), torch.zeros(())

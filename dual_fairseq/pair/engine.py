@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 # Options of fairseq's generation that are the same here; every other one has to have its default value.
 _OPTIONS = {"beam", "nbest", "lenpen", "unnormalized", "max_len_a", "max_len_b", "no_beamable_mm", "print_alignment"}
+BLOCK_TOKENS = 65_536  # of sentences that come to it together, padding included; it makes its own batches of them
 _SENTENCES = 32  # of a batch in one thread on a CPU; larger ones are slower, as their logits leave the cache
 Advance = Callable[[int], object]
 
@@ -228,39 +229,46 @@ class _Search(nn.Module):
         """As fairseq's generators; ``positional_scores`` holds the sum alone."""
         net_input, pad = sample["net_input"], self.task.source_dictionary.pad()
         sentences = [row[row.ne(pad)] for row in net_input["src_tokens"].cpu()]
+        sizes = np.array([len(sentence) for sentence in sentences])
         limit = models[0].max_decoder_positions() - 1
-        bounds = [
-            min(int(self.options.max_len_a * len(sentence) + self.options.max_len_b), limit) for sentence in sentences
-        ]
-        results = self.engine.translator(self.task.directions[0]).translate_batch(
-            words(sentences, self.task.source_dictionary),
-            beam_size=self.options.beam, num_hypotheses=self.options.beam, length_penalty=self.lenpen,
-            return_scores=True, max_input_length=0, min_decoding_length=0, max_decoding_length=max(bounds) + 1,
-            **self.engine.batches(),
-        )  # fmt: skip
-        index, eos = self.task.target_dictionary.index, self.task.target_dictionary.eos()
-        finalized = [
-            [
-                {
-                    "tokens": torch.tensor([*map(index, tokens), eos]),
-                    "score": torch.tensor(score),
-                    "positional_scores": torch.tensor([score * (len(tokens) + 1) ** self.lenpen]),
-                    "attention": None,
-                    "alignment": None,
-                }
-                for tokens, score in zip(result.hypotheses, result.scores, strict=True)
-            ]
-            for result in results
-        ]
-        lengths = [[len(tokens) for tokens in result.hypotheses] for result in results]
-        again = [i for i, bound in enumerate(bounds) if min(lengths[i]) == 0 or max(lengths[i]) >= bound]
-        if again:
-            rows = torch.tensor(again, device=net_input["src_tokens"].device)
-            part = {name: net_input[name][rows] for name in ("src_tokens", "src_lengths")}
-            others = self.generator.generate(models, {"net_input": part}, **kwargs)
-            for i, hypotheses in zip(again, others, strict=True):
+        bounds = np.minimum((self.options.max_len_a * sizes + self.options.max_len_b).astype(np.int64), limit)
+        finalized: list[list[dict[str, Any]]] = [[] for _ in sentences]
+        again = []
+        for batch in length_sorted_batches(sizes, BATCH_TOKENS * self.engine.threads):
+            for i, result in zip(
+                batch, self._translate([sentences[i] for i in batch], max(bounds[batch])), strict=True
+            ):
+                finalized[i] = [
+                    self._hypothesis(*found) for found in zip(result.hypotheses, result.scores, strict=True)
+                ]
+                lengths = [len(tokens) for tokens in result.hypotheses]
+                if min(lengths) == 0 or max(lengths) >= bounds[i]:
+                    again.append(int(i))
+        for part in length_sorted_batches(sizes[again], BATCH_TOKENS):
+            rows = [again[i] for i in part]
+            on_device = torch.tensor(rows, device=net_input["src_tokens"].device)
+            some = {name: net_input[name][on_device] for name in ("src_tokens", "src_lengths")}
+            for i, hypotheses in zip(rows, self.generator.generate(models, {"net_input": some}, **kwargs), strict=True):
                 finalized[i] = hypotheses
         return finalized
+
+    def _translate(self, sentences: list[Tensor], bound: int) -> list[Any]:
+        return self.engine.translator(self.task.directions[0]).translate_batch(
+            words(sentences, self.task.source_dictionary),
+            beam_size=self.options.beam, num_hypotheses=self.options.beam, length_penalty=self.lenpen,
+            return_scores=True, max_input_length=0, min_decoding_length=0, max_decoding_length=int(bound),
+            **self.engine.batches(),
+        )  # fmt: skip
+
+    def _hypothesis(self, tokens: list[str], score: float) -> dict[str, Any]:
+        dictionary = self.task.target_dictionary
+        return {
+            "tokens": torch.tensor([*map(dictionary.index, tokens), dictionary.eos()]),
+            "score": torch.tensor(score),
+            "positional_scores": torch.tensor([score * (len(tokens) + 1) ** self.lenpen]),
+            "attention": None,
+            "alignment": None,
+        }
 
 
 class _DualInference(DualInferenceGenerator):

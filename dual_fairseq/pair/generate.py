@@ -14,7 +14,7 @@ from fairseq.dataclass.configs import GenerationConfig
 
 from ..common.options import add_beam, add_device, add_engine, add_languages, add_max_tokens, finite_number
 from ..plugin.ranking import Weights, component_line
-from .engine import choose_engine
+from .engine import BLOCK_TOKENS, choose_engine
 from .load import load_pair
 from .search import MAX_LEN_A, MAX_LEN_B, search
 
@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     task.load_dataset(options.split)
     dataset, limit = task.dataset(options.split), min(task.max_positions()[0], pair.max_positions()[0])
     numbers = [i for i in range(len(dataset)) if len(dataset.src[i]) <= limit]  # as fairseq-generate leaves them out
-    max_tokens = options.max_tokens * (engine.threads if engine else 1)
+    max_tokens = BLOCK_TOKENS if engine else options.max_tokens
     for index, hypotheses in search(task, generator, [pair], [dataset.src[i] for i in numbers], max_tokens):
         number = numbers[index]
         print(f"S-{number}\t{task.source_dictionary.string(dataset.src[number], options.post_process)}")

@@ -31,7 +31,7 @@ from ..data.text import TextPipeline, indices, looks_foreign
 from ..plugin.model import DualModel, parameter_like
 from ..plugin.ranking import read_choice
 from ..plugin.task import DualTranslationTask
-from .engine import CTranslate2, choose_engine
+from .engine import BLOCK_TOKENS, CTranslate2, choose_engine
 from .load import load_pair
 from .search import MAX_LEN_A, MAX_LEN_B, search
 
@@ -232,7 +232,7 @@ class DualTranslator:
             nbest: how many, at most ``beam``.
             beam: beam size.
             lenpen: length penalty; above 1 favours longer translations. Default: 1, or the one of tuned weights.
-            max_tokens: padded source tokens in a batch (of each thread, with CTranslate2).
+            max_tokens: padded source tokens in a batch of fairseq's; CTranslate2 makes its own.
             first: the number of the first text, in warnings.
             advance: called after each batch with the number of texts that are done.
             generation: further options of fairseq's generation (fields of its ``GenerationConfig``), as
@@ -269,8 +269,9 @@ class DualTranslator:
         advance(left.count(0))
 
         translated: list[list[tuple[str, float]]] = [[] for _ in pieces]
-        string, batch_tokens = task.target_dictionary.string, max_tokens * (self.engine.threads if self.engine else 1)
-        for number, beam_of_piece in search(task, generator, self.pairs, pieces, batch_tokens):
+        string = task.target_dictionary.string
+        at_once = BLOCK_TOKENS if self.engine else max_tokens
+        for number, beam_of_piece in search(task, generator, self.pairs, pieces, at_once):
             translated[number] = [(string(h["tokens"].cpu()), float(h["score"])) for h in beam_of_piece[:nbest]]
             left[text_of[number]] -= 1
             if left[text_of[number]] == 0:
