@@ -27,6 +27,7 @@ from typing import Any
 from ..common.errors import UserError
 from ..common.files import sha256, write_json
 from ..common.progress import say
+from . import likeness
 from .binarize import check_size, concatenate, fairseq_preprocess, symbols, unknown_share
 from .clean import Rules, clean_corpus
 from .lines import Survey, survey, survey_pair
@@ -158,6 +159,7 @@ class Preprocessing:
                 for line in text_lines(out / "tokenized" / f"{split}.{language}")
             )
             clean(f"mono.{language}", parts, [language], self.rules, held_out=held_out)
+            likeness.report(language, *(out / "raw" / f"{name}.{language}" for name in ("train", "valid", "mono")))
         return counts
 
     def _bpe(self, out: Path) -> dict[str, Any]:
