@@ -37,8 +37,8 @@ class Trigrams:
         self._known = known
         self._counts: Counter[Gram] = Counter()
         for line in lines:
-            for gram in self._grams(line):
-                self._counts.update((gram, gram[1:], gram[2:]))
+            for words in self._grams(line):
+                self._counts.update((words, words[1:], words[2:]))
         self._totals: Counter[Gram] = Counter()
         self._followers: Counter[Gram] = Counter()
         for gram, count in self._counts.items():

@@ -36,8 +36,6 @@ the validation text and of --not (compared without case and punctuation), and re
 For a language model, give the result to dual-fairseq preprocess as it is. For text that a pair is to translate, match
 the lengths, too. dual-fairseq synthesize does both by --select and --match-lengths."""
 
-_TIMES = 2  # as many lines as the pairs have, where lengths are matched
-
 
 def get_parser() -> Parser:
     """The options of the command."""
@@ -51,11 +49,12 @@ def get_parser() -> Parser:
         help="more text to leave out, such as the test text")  # fmt: skip
     add_output(parser, "gets the chosen lines, in the order of the input")
     add("--keep", type=finite_number, default=0.95, metavar="SHARE",
-        help="the share of the validation text that would pass; a smaller one is stricter (default %(default)s)")  # fmt: skip
+        help="the share of the validation text that would pass; less is stricter (default %(default)s)")  # fmt: skip
     add("--match-lengths", action="store_true",
         help="draw lines at random so that their lengths are distributed as those of the pairs")  # fmt: skip
     add("--lines", type=whole_number(), metavar="N",
-        help=f"at most so many, drawn at random (default: all; with --match-lengths {_TIMES} times the pairs)")  # fmt: skip
+        help="at most so many, drawn at random (default: all, or twice as many as the pairs have with "
+        "--match-lengths)")  # fmt: skip
     add_seed(parser)
     return parser
 
@@ -144,7 +143,7 @@ def draw(lines: Sequence[str], count: int | None, like: Sequence[str] | None, se
     lengths = sorted(len(tokens(line)) for line in like)
     margin = len(lengths) // 100
     share = Counter(lengths[margin : len(lengths) - margin])
-    times = (count or _TIMES * len(like)) / share.total()
+    times = (count or 2 * len(like)) / share.total()
     left = {length: round(times * number) for length, number in share.items()}
     drawn = []
     for i in order:
