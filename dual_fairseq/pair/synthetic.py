@@ -10,6 +10,7 @@ import argparse
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -18,6 +19,7 @@ from ..common.options import (
     add_beam,
     add_device,
     add_languages,
+    add_length_limit,
     add_max_tokens,
     add_output,
     add_seed,
@@ -25,7 +27,7 @@ from ..common.options import (
 )
 from ..common.progress import Progress
 from ..data.select import bare
-from .translator import MAX_LEN_A, MAX_LEN_B, DualTranslator, Hypothesis
+from .translator import DualTranslator, Hypothesis
 
 _BLOCK = 2000  # lines that are sorted by length and translated at a time
 
@@ -44,29 +46,17 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--tgt-lm")
     add_languages(parser, required=True)
     add_output(parser)
-    for add in (add_beam, add_max_tokens, add_seed, add_device):
+    for add in (add_beam, add_length_limit, add_max_tokens, add_seed, add_device):
         add(parser)
     return parser
 
 
-def is_cut_off(hypothesis: Hypothesis, source_tokens: int) -> bool:
-    """Whether a translation has as many tokens as it may have.
-
-    Args:
-        source_tokens: of the line, ``</s>`` included.
-    """
-    return len(hypothesis.tokens.split()) >= int(MAX_LEN_A * source_tokens + MAX_LEN_B)
-
-
-def usable(
-    line: str, hypotheses: Iterable[Hypothesis], source_tokens: int, known: str | None, count: int, out: Counter[str]
-) -> list[str]:
+def usable(line: str, hypotheses: Iterable[Hypothesis], known: str | None, count: int, out: Counter[str]) -> list[str]:
     """The best distinct translations of a line that are worth learning from.
 
     Args:
         line: raw text.
         hypotheses: its translations, best first.
-        source_tokens: of the line, ``</s>`` included.
         known: a translation that is had already.
         count: how many at most.
         out: counts those that are left out, by reason.
@@ -76,7 +66,7 @@ def usable(
         text = bare(hypothesis.text)
         if not text:
             out["empty"] += 1
-        elif is_cut_off(hypothesis, source_tokens):
+        elif hypothesis.cut_off:
             out["cut_off"] += 1
         elif text == bare(line):
             out["copied"] += 1
@@ -102,7 +92,11 @@ def main(arguments: Sequence[str]) -> None:
     )
     source, target = pair.direction(options.source_lang, options.target_lang)
     pair.use_language_models({source: options.src_lm, target: options.tgt_lm})
-    generation = {"sampling": True, "sampling_topk": options.sampling} if options.sampling else {}
+    generation: dict[str, Any] = {}
+    if options.sampling:
+        generation |= {"sampling": True, "sampling_topk": options.sampling}
+    if options.max_len_a is not None:
+        generation |= {"max_len_a": float(options.max_len_a), "max_len_b": int(options.max_len_b)}
     lines = read_lines(options.input)
     references = read_lines(options.references) if options.references else [None] * len(lines)
     pairs: list[tuple[str, str]] = []
@@ -116,8 +110,7 @@ def main(arguments: Sequence[str]) -> None:
             )  # fmt: skip
             known = references[first : first + _BLOCK]
             for line, hypotheses, reference in zip(block, translations, known, strict=True):
-                tokens = len(pair.text.encode(line, source).split()) + 1
                 # of one translation a line, the best is the one
                 best = hypotheses if options.nbest > 1 else hypotheses[:1]
-                pairs += ((line, text) for text in usable(line, best, tokens, reference, options.nbest, out))
+                pairs += ((line, text) for text in usable(line, best, reference, options.nbest, out))
     write_json(options.output, {"pairs": pairs, "left_out": out})

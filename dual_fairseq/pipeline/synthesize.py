@@ -12,7 +12,7 @@ from ..common.arguments import Parser, file_path, positive
 from ..common.errors import UserError
 from ..common.files import read_lines, whole_file
 from ..common.folders import Data, find_checkpoint
-from ..common.options import add_device
+from ..common.options import add_device, add_length_limit, check_length_limit
 from ..common.records import read_record
 from .jobs import check, locked, say, step
 from .stages import digest, option_lines
@@ -28,8 +28,8 @@ both directions: in one of them its target is a person's (back-translation), and
 chose the translation. By default both models and both language models choose (dual inference), with the weights that
 dual-fairseq evaluate --dual-inference has tuned.
 
-Translations that are empty, cut off at the longest length, copies of their line, repeated, or with --from-pairs the
-same as the pair's other side, are left out and counted.
+Translations that are empty, ended by the limit of their length, copies of their line, repeated, or with --from-pairs
+the same as the pair's other side, are left out and counted.
 
 Then, with the options that DEST was made with, and some epochs more from where the pair stands:
 
@@ -67,6 +67,7 @@ def get_parser() -> Parser:
     add("--tgt-lm", type=file_path, metavar="FILE",
         help="... and of the target language (default: those that the pair was trained with)")  # fmt: skip
     add("--beam", type=positive, default="5", metavar="N", help="beam size (default 5)")
+    add_length_limit(search)
     add("--max-tokens", type=positive, default="4096", metavar="N",
         help="tokens of a batch, padding included (default 4096)")  # fmt: skip
     add("--seed", type=positive, default="1", metavar="N",
@@ -96,6 +97,7 @@ class Synthesis:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
+        check_length_limit(options)
         checkpoints = [find_checkpoint(checkpoint) for checkpoint in options.checkpoints]
         self.data = data = Data.from_folder(options.dest)
         if options.only not in (None, *data.languages):
@@ -130,6 +132,7 @@ class Synthesis:
                         "--plain"
                     )
                 self.inputs.append(file)
+        self.limit = ["--max-len-a", options.max_len_a, "--max-len-b", options.max_len_b] if options.max_len_a else []
         self.parts = Path(f"{options.out}.parts")
         self.results = {language: Path(f"{options.out}.{language}") for language in data.languages}
 
@@ -140,6 +143,7 @@ class Synthesis:
         words += ["--nbest", options.nbest, "--sampling", options.sampling or "none", "--only", options.only or "none"]
         for name in ("plain", "ensemble", "from_pairs", "select", "match_lengths"):
             words += [f"--{name.replace('_', '-')}", str(int(getattr(options, name)))]
+        words += self.limit
         inputs = digest(*self.inputs, *filter(None, self.lms.values()))
         return "\n".join([f"input {inputs}", *option_lines(words)]) + "\n"
 
@@ -197,7 +201,7 @@ class Synthesis:
         command = step(
             "pair.synthetic", *self.pairs[number], "--dest", self.data.folder, "-s", source, "-t", target, "--beam",
             options.beam, "--nbest", options.nbest, "--seed", options.seed, "--max-tokens", options.max_tokens,
-            "--input", lines, "--output", result,
+            "--input", lines, "--output", result, *self.limit,
         )  # fmt: skip
         command += ["--sampling", options.sampling] if options.sampling else []
         if options.from_pairs:
@@ -240,8 +244,8 @@ class Synthesis:
 def reasons(left_out: Mapping[str, int]) -> str:
     """How many translations were left out, and why."""
     names = {
-        "empty": "empty", "cut_off": "cut off", "copied": "copies of their line", "repeated": "repeated",
-        "known": "as the pair has it",
+        "empty": "empty", "cut_off": "ended by the limit of their length", "copied": "copies of their line",
+        "repeated": "repeated", "known": "as the pair has it",
     }  # fmt: skip
     return ", ".join(f"{name} {left_out.get(key, 0):,}" for key, name in names.items() if left_out.get(key)) or "none"
 

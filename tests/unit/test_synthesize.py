@@ -66,18 +66,19 @@ def hypotheses(*texts):
 
 def test_the_best_distinct_translations_count():
     out = Counter()
-    best = usable("Das Haus.", hypotheses("The house.", "the house", "A house.", "House."), 4, None, 2, out)
+    best = usable("Das Haus.", hypotheses("The house.", "the house", "A house.", "House."), None, 2, out)
     assert best == ["The house.", "A house."]
     assert out == {"repeated": 1}
 
 
 @pytest.mark.parametrize(
     ("text", "reason"),
-    [("", "empty"), ("...", "empty"), ("das haus", "copied"), ("The house!", "known"), ("a " * 26, "cut_off")],
+    [("", "empty"), ("...", "empty"), ("das haus", "copied"), ("The house!", "known"), ("A house a house", "cut_off")],
 )
 def test_what_teaches_nothing_is_left_out_and_counted(text, reason):
     out = Counter()
-    assert usable("Das Haus.", hypotheses(text), 4, "The house.", 1, out) == []
+    made = [Hypothesis(text, -1.0, text, cut_off=reason == "cut_off")]
+    assert usable("Das Haus.", made, "The house.", 1, out) == []
     assert out == {reason: 1}
 
 
@@ -172,6 +173,6 @@ def test_without_a_usable_translation_nothing_is_written(dest, monkeypatch):
         Path(str(command[command.index("--output") + 1])).write_text(json.dumps(content))
 
     monkeypatch.setattr(synthesize, "check", check)
-    with pytest.raises(UserError, match=r"no translation is usable \(cut off 6\)"):
+    with pytest.raises(UserError, match=r"no translation is usable \(ended by the limit of their length 6\)"):
         made(dest)
     assert not (dest.parent / "out.de").exists()
