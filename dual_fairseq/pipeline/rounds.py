@@ -166,7 +166,7 @@ class Rounds:
         recipe: what each of them does.
         run: RUN.
         lms: language → its language model.
-        evaluate: evaluates the best checkpoint of a run's stage.
+        evaluate: evaluates what a run's stage has trained.
     """
 
     def __init__(
@@ -190,7 +190,7 @@ class Rounds:
         say("\n".join(self.recipe.explain()))
         self._judge(self.run, self.run.stage("warmup"))
         while len(self.done) < self.number:
-            one = Round(self.recipe, self.run, self.lms, len(self.done) + 1, self._last().best)
+            one = Round(self.recipe, self.run, self.lms, len(self.done) + 1, self._last().result)
             for title, command in one.steps():
                 say(f"{title}: {one.folder.folder}")
                 check(command())
@@ -256,7 +256,7 @@ class Rounds:
 
     def show(self) -> None:
         """The commands of the first round, to be copied; those after it are alike."""
-        start = self.run.stage("warmup").best
+        start = self.run.stage("warmup").result
         for title, command in Round(self.recipe, self.run, self.lms, 1, start).steps():
             with suppress(OSError):  # how many times the real pairs are repeated depends on what was made
                 show(title, command())

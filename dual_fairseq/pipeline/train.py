@@ -10,7 +10,7 @@ from ..common.errors import UserError
 from ..common.files import whole_file
 from ..common.folders import POST_PROCESS, STAGES, Data, RunFolder, refuse_colons
 from ..common.tables import read_scores, score_table
-from . import config, evaluate, train_lm
+from . import averaging, config, evaluate, train_lm
 from .devices import Device, find_device
 from .jobs import PACKAGE, ask, check, locked, say, show, step
 from .presets import PAIRS
@@ -96,6 +96,7 @@ class Training:
 
     def stage(self, name: str, title: str, words: list[str], inputs: list[str], start: list[str]) -> Stage:
         """A stage of the pair, without a limit of updates."""
+        words += averaging.options(self.options.average)
         return Stage(
             self.run.stage(name), title, self.data.dual, [self.data_line, *inputs], [*self.model_options(), *words],
             start, extra=self.options.extra,
@@ -115,7 +116,7 @@ class Training:
         Args:
             known: whether its checkpoints are there.
         """
-        options, warm = self.options, self.run.stage("warmup").best
+        options, warm = self.options, self.run.stage("warmup").result
         if options.init_src2tgt:
             files = [options.init_src2tgt, options.init_tgt2src]
             start = ["--init-src2tgt", str(files[0]), "--init-tgt2src", str(files[1])]
@@ -165,9 +166,9 @@ class Training:
         return train_lm.parse(words)
 
     def evaluation(self, stage: str, expected: bool = False, run: RunFolder | None = None) -> evaluate.Evaluation:
-        """That of the best checkpoint of a stage of this run or of another."""
+        """That of what a stage of this run, or of another one, has trained."""
         options = self.options
-        words = [f"{self.data.folder}", f"{(run or self.run).stage(stage).best}", f"--split={options.split}"]
+        words = [f"{self.data.folder}", f"{(run or self.run).stage(stage).result}", f"--split={options.split}"]
         words += [f"--beam={options.beam}", f"--lenpen={options.lenpen}"]
         for name in ("max_len_a", "max_len_b", "sacrebleu_tokenize"):
             value = getattr(options, name)
@@ -234,10 +235,11 @@ class Training:
         self.data.keep(self.run.text)  # not before it is known that DEST is what RUN was made from
         if not unfinished:
             say(f"{stage.title}: finished before ({stage.files.folder})")
-            return
-        self.keep_options()
-        say(f"{stage.title}: {stage.files.folder}")
-        stage.train(self.device)
+        else:
+            self.keep_options()
+            say(f"{stage.title}: {stage.files.folder}")
+            stage.train(self.device)
+        averaging.average(stage.files, self.options.average)
 
     def keep_options(self) -> None:
         """Write RUN/train.toml."""
@@ -254,7 +256,7 @@ class Training:
             file.write(text.encode("utf-8", "surrogateescape"))
 
     def evaluate(self) -> None:
-        """Evaluate the best checkpoint of each stage, and print a table."""
+        """Evaluate what each stage has trained, and print a table."""
         for stage in self.stages:
             say(f"Evaluation of the best checkpoint of stage {stage}")
             self.evaluation(stage).run()

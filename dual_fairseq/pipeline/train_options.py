@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from ..common.arguments import Parser, count, decimal, file_path, positive
 from ..common.errors import UserError
 from . import config, evaluate, train_lm
+from .averaging import add_average
 from .presets import LANGUAGE_MODELS, PAIRS, SIZES
 from .rounds import add_rounds
 
@@ -133,6 +134,7 @@ def _add_stages(group: argparse._ArgumentGroup) -> None:
         "then of no account")  # fmt: skip
     add("--patience", type=positive, default="10", metavar="N",
         help="stop after N validations without a better mean BLEU (default 10)")  # fmt: skip
+    add_average(group)
     add("--valid-beam", type=positive, default="1", metavar="N", help="beam size of validation (default 1)")
 
 
