@@ -30,6 +30,7 @@ from ..common.folders import LENGTHS
 from ..common.progress import say
 from ..plugin.lengths import limits_of
 from ..plugin.lengths import record as lengths_record
+from . import likeness
 from .binarize import check_size, concatenate, fairseq_preprocess, symbols, unknown_share
 from .clean import Rules, clean_corpus
 from .lines import Survey, survey, survey_pair
@@ -164,6 +165,7 @@ class Preprocessing:
                 for line in text_lines(out / "tokenized" / f"{split}.{language}")
             )
             clean(f"mono.{language}", parts, [language], self.rules, held_out=held_out)
+            likeness.report(language, *(out / "raw" / f"{name}.{language}" for name in ("train", "valid", "mono")))
         return counts
 
     def _bpe(self, out: Path) -> dict[str, Any]:

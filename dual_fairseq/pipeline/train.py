@@ -14,6 +14,7 @@ from . import config, evaluate, train_lm
 from .devices import Device, find_device
 from .jobs import PACKAGE, ask, check, locked, say, show, step
 from .presets import PAIRS
+from .rounds import Recipe, Rounds
 from .stages import Stage, digest, updates_of
 from .train_options import LM_OPTIONS, get_parser, parse
 
@@ -48,6 +49,10 @@ class Training:
             for language in ([] if options.warmup_only else data.languages)
         }
         self.to_train = [language for language in self.lms if not given[language]]
+        self.rounds: Rounds | None = None
+        if int(options.rounds):
+            recipe = Recipe(options, data, options.eval and options.dual_inference and options.split != "valid")
+            self.rounds = Rounds(recipe, self.run, self.lms, lambda run, stage: self.evaluation(stage, run=run).run())
 
     # --- the commands
 
@@ -138,7 +143,10 @@ class Training:
 
     def mle(self, known: bool = True) -> Stage:
         dual = self.run.stage("dual")
-        updates = ask(step("pipeline.probe", "updates", dual.last)) if known else updates_of(dual)
+        if self.rounds and known:
+            updates = self.rounds.updates()
+        else:
+            updates = ask(step("pipeline.probe", "updates", dual.last)) if known else updates_of(dual)
         title = "Control: maximum likelihood continued for " + (f"{updates} updates" if known else "as many updates")
         inputs, start = self.beginning(known)
         stage = self.stage("mle", title, ["--dual-lambda", "0", "--lr", self.options.dual_lr], inputs, start)
@@ -156,10 +164,10 @@ class Training:
         words += ["--continue"] if options.go_on else []
         return train_lm.parse(words)
 
-    def evaluation(self, stage: str, expected: bool = False) -> evaluate.Evaluation:
-        """That of a stage's best checkpoint."""
+    def evaluation(self, stage: str, expected: bool = False, run: RunFolder | None = None) -> evaluate.Evaluation:
+        """That of the best checkpoint of a stage of this run or of another."""
         options = self.options
-        words = [f"{self.data.folder}", f"{self.run.stage(stage).best}", f"--split={options.split}"]
+        words = [f"{self.data.folder}", f"{(run or self.run).stage(stage).best}", f"--split={options.split}"]
         words += [f"--beam={options.beam}", f"--lenpen={options.lenpen}"]
         for name in ("max_len_a", "max_len_b", "sacrebleu_tokenize"):
             value = getattr(options, name)
@@ -203,7 +211,10 @@ class Training:
                     source_lm, target_lm = map(str, self.lms.values())
                     self.check_pair(["--src-lm", source_lm, "--tgt-lm", target_lm])
                 self.train(self.warmup())
-            if "dual" in self.stages:
+            if self.rounds:
+                self.keep_options()
+                self.rounds.do()
+            elif "dual" in self.stages:
                 self.train(self.dual())
             if "mle" in self.stages:
                 self.train(self.mle())
@@ -247,6 +258,11 @@ class Training:
         for stage in self.stages:
             say(f"Evaluation of the best checkpoint of stage {stage}")
             self.evaluation(stage).run()
+        if self.rounds:
+            for one in self.rounds.done:
+                self.evaluation("dual", run=one.folder).run()
+            say(self.rounds.table(self.options.split))
+            return
         rows = []
         for stage, name in STAGES.items():
             file = self.run.stage(stage).evaluation(self.options.split) / "scores.json"
@@ -259,6 +275,9 @@ class Training:
         for language in self.to_train:
             train_lm.show(self.language_model(language), self.device)
         for name in self.stages:
+            if name == "dual" and self.rounds:
+                self.rounds.show()
+                continue
             stage = self.warmup() if name == "warmup" else getattr(self, name)(known=False)
             show(stage.title, stage.command(self.device, shown=True))
         for name in self.stages if self.options.eval else []:

@@ -9,6 +9,7 @@ from ..common.arguments import Parser, count, decimal, file_path, positive
 from ..common.errors import UserError
 from . import config, evaluate, train_lm
 from .presets import LANGUAGE_MODELS, PAIRS, SIZES
+from .rounds import add_rounds
 
 HELP = """\
 Train both translation models of a language pair with dual supervision, from preprocessed text to evaluated models.
@@ -19,6 +20,7 @@ DEST is the folder that preprocessing wrote. The stages, each with its folder in
                  validation text no longer improves
   dual           dual training from the best warm start, until the mean BLEU no longer improves
   mle            with --control: the same, but by maximum likelihood, for exactly as many updates
+With --rounds the pair translates text, and dual training goes on with it, several times (RUN/rounds).
 The language models' scores of the training text are computed once and kept in RUN/lm-scores. RUN/text holds what
 dual-fairseq translate RUN needs of DEST: dictionaries, BPE codes, how text is tokenised. RUN/train.toml holds all
 options, to be used again with --config.
@@ -51,6 +53,7 @@ def get_parser() -> Parser:
     _add_language_models(parser.add_argument_group("language models"))
     _add_pair(parser.add_argument_group("the pair"))
     _add_dual(parser.add_argument_group("dual training"))
+    add_rounds(parser.add_argument_group("rounds of learning from translated text"))
     _add_stages(parser.add_argument_group("both stages of the pair"))
     evaluation = parser.add_argument_group("evaluation")
     evaluation.add_argument("--split", type=evaluate.split_name, metavar="NAME",
@@ -156,6 +159,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         raise UserError(
             "--warmup-only: leave out --init-src2tgt, --init-tgt2src and --control, which are about what comes after it"
         )
+    if int(options.rounds) and (start or options.warmup_only):
+        raise UserError("--rounds: begins with the warm start; leave out --init-src2tgt, --init-tgt2src, --warmup-only")
+    if not int(options.rounds):
+        for name in ("round_text", "round_lines", "upsample"):
+            if getattr(options, name):
+                raise UserError(f"--{name.replace('_', '-')} {getattr(options, name)}: goes with --rounds; give it too")
     if options.size and options.arch != "transformer":
         raise UserError(f"--size goes with --arch transformer; set the dimensions of {options.arch} after --")
     if options.arch == "transformer":
