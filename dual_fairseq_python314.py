@@ -1,8 +1,8 @@
 """Python 3.14: fairseq 0.12 is repaired while it is imported, with any of its commands and before any ``--user-dir``.
 
 fairseq reads the options of its dataclasses by the text of their types, and ``Optional[int]`` is now ``int | None``. It
-does so for its own classes while it is imported, so a plugin comes too late. PyTorch calls :func:`prepare` at the end of
-``import torch``, which fairseq begins with (the entry point ``torch.backends`` in pyproject.toml;
+does so for its own classes while it is imported, so a plugin comes too late. PyTorch calls :func:`prepare` at the end
+of ``import torch``, with which fairseq begins (the entry point ``torch.backends`` in pyproject.toml;
 ``TORCH_DEVICE_BACKEND_AUTOLOAD=0`` turns it off). The module stands alone because ``dual_fairseq`` imports fairseq.
 """
 

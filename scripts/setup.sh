@@ -54,6 +54,8 @@ version = importlib.metadata.version("torch")
 print(version if tuple(map(int, re.findall(r"\d+", version)[:2])) >= (2, 6) else "")' 2>/dev/null || true
 }
 
+packages() { "$python" -c 'import sysconfig; print(sysconfig.get_path("platlib"))'; }
+
 new=no
 [ -e "$venv/bin/python" ] || new=yes
 if [ "$new" = no ]; then
@@ -99,7 +101,7 @@ if [ "$new" = yes ]; then
         say "      $parent has torch $torch: keeping it"
         # Behind .venv's own packages those of the parent are found, whatever kind of environment it is.
         "$parent" -c 'import sys; print(*(p for p in sys.path if p.endswith("-packages")), sep="\n")' \
-            >"$("$python" -c 'import sysconfig; print(sysconfig.get_path("platlib"))')/parent-environment.pth"
+            >"$(packages)/parent-environment.pth"
     fi
 fi
 
@@ -115,6 +117,17 @@ pip_install() {
     "$python" -m pip install --progress-bar off "$@" >>"$log" 2>&1 </dev/null || {
         tail -n 20 "$log" >&2
         die "$stage failed: pip's last lines are above, all of them in .venv/setup.log; run again to go on from here"
+    }
+}
+
+# uv_install ARGS...: as pip, and faster. uv neither finds a parent environment's torch nor reads what index pip is to use.
+uv_install() {
+    command -v uv >/dev/null && [ ! -e "$(packages)/parent-environment.pth" ] &&
+        [[ "$("$python" -m pip config list)" != *index* ]] || return
+    printf '\n### %s: uv pip install %s\n' "$(date)" "$*" >>"$log"
+    uv pip install --python "$python" "$@" >>"$log" 2>&1 </dev/null || {
+        say "      uv failed (why: .venv/setup.log); pip takes over"
+        return 1
     }
 }
 
@@ -143,14 +156,7 @@ PYTHONPATH="$PWD/scripts/build_fairseq" pip_install "building fairseq" --constra
     --no-build-isolation --no-deps fairseq-fixed
 say "[4/4] installing the rest, and dual_fairseq from this checkout"
 rest=(--constraint "$constraints" --no-build-isolation --editable ".[dev]")
-# uv sees only what is in .venv itself, and does not read pip's settings.
-if command -v uv >/dev/null && ! compgen -G "$venv/lib/python*/site-packages/parent-environment.pth" >/dev/null &&
-    [[ "$("$python" -m pip config list)" != *index* ]]; then
-    printf '\n### %s: uv pip install %s\n' "$(date)" "${rest[*]}" >>"$log"
-    uv pip install --python "$python" "${rest[@]}" >>"$log" 2>&1 </dev/null ||
-        say "      uv could not do it (why: .venv/setup.log); pip tries"
-fi
-pip_install "installing the rest" "${rest[@]}"
+uv_install "${rest[@]}" || pip_install "installing the rest" "${rest[@]}"
 "$python" -c 'import fairseq, torch' >>"$log" 2>&1 ||
     die "the environment does not work: fairseq or torch cannot be imported (why: .venv/setup.log); remove it" \
         "(rm -rf .venv) and run again"
