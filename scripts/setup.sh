@@ -146,18 +146,21 @@ else
             constraints.txt >>"$constraints"
     fi
 fi
+numpy="$("$python" -c 'import numpy; print(numpy.__version__)' 2>/dev/null || true)"
 pip_install "installing torch" --constraint "$constraints" torch "numpy>=2" cython wheel "setuptools<81"
 
 # --- fairseq and the rest, without build isolation: pip would fetch a second torch to build fairseq with
 
 say "[3/4] building fairseq"
-# Not from and not into pip's cache: a wheel that was built with numpy 1 fails with numpy 2, and this build is not whole.
-PYTHONPATH="$PWD/scripts/build_fairseq" pip_install "building fairseq" --constraint "$constraints" --no-cache-dir \
-    --no-build-isolation --no-deps fairseq-fixed
+# What was built with numpy 1 fails with numpy 2. It may be in pip's cache, and in a .venv of an older checkout.
+options=(--no-cache-dir --no-build-isolation --no-deps)
+case $numpy in 1.*) options+=(--force-reinstall) ;; esac
+PYTHONPATH="$PWD/scripts/build_fairseq" pip_install "building fairseq" --constraint "$constraints" "${options[@]}" \
+    fairseq-fixed
 say "[4/4] installing the rest, and dual_fairseq from this checkout"
 rest=(--constraint "$constraints" --no-build-isolation --editable ".[dev]")
 uv_install "${rest[@]}" || pip_install "installing the rest" "${rest[@]}"
-"$python" -c 'import fairseq, torch' >>"$log" 2>&1 ||
+"$python" -c 'import torch, fairseq.data.data_utils_fast' >>"$log" 2>&1 ||
     die "the environment does not work: fairseq or torch cannot be imported (why: .venv/setup.log); remove it" \
         "(rm -rf .venv) and run again"
 printf '%s\n' "$wanted" >"$stamp"

@@ -39,7 +39,8 @@ PLAYING_PYTHON = """#!{bash}
 here="$(dirname "$0")"
 case "$1 $2" in
     *version_info*) echo 3.11 ;;
-    *ensurepip* | *Python.h* | *"import fairseq"*) ;;
+    *ensurepip* | *Python.h* | *fairseq.data*) ;;
+    *"import numpy"*) echo "${{FAKE_NUMPY:-}}" ;;
     *platlib*) echo "$here/../lib" ;;
     *-packages*) echo /parent/site-packages ;;
     *"import re, torch"*) FAKE="${{FAKE_TORCH:-}}" {real} -c "$FAKE_MODULE
@@ -227,6 +228,17 @@ def test_old_torch_is_not_kept(checkout: Checkout) -> None:
     run = checkout.setup(FAKE_TORCH="1.13.1")
     assert "[2/4] installing torch" in run.stdout and "keeping it" not in run.stdout
     assert not (checkout.root / ".venv/lib/parent-environment.pth").exists()
+
+
+def test_fairseq_is_built_anew_for_another_numpy(checkout: Checkout) -> None:
+    checkout.command("python3", PLAYING_PYTHON)
+    assert checkout.setup(FAKE_NUMPY="2.0.1").returncode == 0
+    assert "force" not in checkout.calls.read_text()
+    (checkout.root / ".venv/.setup-done").unlink()
+    assert checkout.setup(FAKE_NUMPY="1.26.4").returncode == 0
+    assert [call.split()[-2:] for call in checkout.pip_calls() if "force" in call] == [
+        ["--force-reinstall", "fairseq-fixed"]
+    ]
 
 
 PLAYING_UV = """#!{bash}
