@@ -37,7 +37,7 @@ esac
 
 CDPATH="" cd "$(dirname "${BASH_SOURCE[0]}")/.."
 venv="$PWD/.venv" log="$PWD/.venv/setup.log" stamp="$PWD/.venv/.setup-done"
-wanted="$(cat constraints.txt pyproject.toml scripts/setup.sh scripts/build_fairseq/* | cksum) $venv"
+wanted="$(cat constraints.txt pyproject.toml scripts/setup.sh scripts/build_fairseq/sitecustomize.py | cksum) $venv"
 if [ -x "$venv/bin/python" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then
     say "setup: .venv is ready, nothing to do"
     exit 0

@@ -73,6 +73,7 @@ class Checkout:
         for name in ("pyproject.toml", "constraints.txt", "scripts/setup.sh"):
             shutil.copy(ROOT / name, self.root / name)
         shutil.copytree(BUILD, self.root / "scripts/build_fairseq")
+        (self.root / "scripts/build_fairseq/__pycache__").mkdir(exist_ok=True)  # as a build leaves it
         for tool in TOOLS:
             if path := shutil.which(tool):
                 (self.bin / tool).symlink_to(path)
