@@ -17,9 +17,8 @@ from sacrebleu.metrics import CHRF
 from ..common.bleu import bleu_metric
 from ..common.errors import UserError
 from ..common.files import read_lines, write_json, write_text
-from ..common.folders import Data
 from ..common.tables import score_table
-from ..data.tokenizer import detokenize
+from ..data.text import TextPipeline
 from ..plugin.ranking import read_choice
 from .nbest import read_nbest
 
@@ -132,10 +131,10 @@ def evaluate(
     Raises:
         UserError: a file is missing or does not belong to the others.
     """
-    data = Data.from_folder(dest)
-    languages = data.languages
+    pipeline = TextPipeline(dest)
+    languages = pipeline.languages
     validation = read_validation(read_lines(out / "validate.txt"), split)
-    texts = {language: read_lines(dest / "raw" / f"{split}.{language}") for language in languages}
+    texts = {language: pipeline.text(split, language) for language in languages}
     result: dict[str, object] = {}
     for source, target in (languages, languages[::-1]):
         direction = f"{source}-{target}"
@@ -160,7 +159,7 @@ def evaluate(
                 f"{direction}: {missing} of {count} sentences were not translated and count as empty "
                 "(too long for the model, or an output that was cut short)"
             )
-        hypotheses = detokenize([by_number.get(number, "") for number in range(count)], target, data.tokenizer)
+        hypotheses = pipeline.detokenize([by_number.get(number, "") for number in range(count)], target)
         for name, lines in (("src", texts[source]), ("hyp", hypotheses), ("ref", texts[target])):
             write_text(out / f"{direction}.{name}.txt", "".join(f"{line}\n" for line in lines))
         scores = score(hypotheses, texts[target], target, tokenize, missing)
@@ -170,7 +169,7 @@ def evaluate(
             choice = read_choice(tuned)
             lenpen = choice.lenpen or 0.0
             best = read_nbest(read_lines(generated), count, generated).best(choice.weights, lenpen)
-            best = detokenize(best, target, data.tokenizer)
+            best = pipeline.detokenize(best, target)
             write_text(out / f"{direction}.dual-inference.hyp.txt", "".join(f"{line}\n" for line in best))
             rescored = score(best, texts[target], target, tokenize)
             scores.dual_inference = {

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 from ..common.errors import UserError
 from ..common.files import whole_file
-from ..common.folders import POST_PROCESS, STAGES, Data, RunFolder, refuse_colons
+from ..common.folders import STAGES, Data, RunFolder, refuse_colons
+from ..common.segmentation import POST_PROCESS
 from ..common.tables import read_scores, score_table
 from . import config, evaluate, train_lm
 from .devices import Device, find_device
@@ -74,17 +75,17 @@ class Training:
 
     def validation_options(self) -> list[str]:
         """BLEU of words, in the way that the text was tokenised."""
-        data, segmented = self.data, POST_PROCESS[self.data.subword]
+        data, segmented = self.data, self.data.post_process or POST_PROCESS[self.data.subword]
         words = ["--eval-bleu"]
         if segmented:
-            words += ["--eval-bleu-remove-bpe", *([] if data.subword == "bpe" else [segmented])]
+            words += ["--eval-bleu-remove-bpe", *([] if segmented == "subword_nmt" else [segmented])]
         search = f'{{"beam": {self.options.valid_beam}, "max_len_a": 1.2, "max_len_b": 10}}'
         words += ["--eval-bleu-args", search, "--best-checkpoint-metric", "bleu", "--maximize-best-checkpoint-metric"]
         if data.tokenizer == "moses":
             return [*words, "--eval-bleu-detok", "moses"]
         words += ["--eval-bleu-detok", "space"]
-        # Text that was segmented by someone else is scored as it is; that of characters was not segmented by anybody.
-        return words if data.subword == "char" else [*words, "--eval-tokenized-bleu"]
+        # Words that someone else has tokenised are scored as they are; characters and SentencePiece make raw text.
+        return words if segmented == "sentencepiece" else [*words, "--eval-tokenized-bleu"]
 
     def stage(self, name: str, title: str, words: list[str], inputs: list[str], start: list[str]) -> Stage:
         """A stage of the pair, without a limit of updates."""
