@@ -32,6 +32,7 @@ from ..common.options import (
 )
 from ..common.progress import Progress, say
 from ..data.lines import open_input, open_text, read_blocks
+from ..data.normalize import described
 
 if TYPE_CHECKING:
     import argparse
@@ -164,6 +165,8 @@ def translate_stream(options: argparse.Namespace, overrides: dict[str, Any], std
                     cells += [f"{hypothesis.score:.4f}"] if options.scores else []
                     output.write("\t".join([*cells, hypothesis.text]).encode() + b"\n")
             output.flush()
+    if repaired := described(pair.text.repairs):
+        say(f"repaired: {repaired}")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
