@@ -92,9 +92,7 @@ def main(arguments: Sequence[str]) -> None:
     )
     source, target = pair.direction(options.source_lang, options.target_lang)
     pair.use_language_models({source: options.src_lm, target: options.tgt_lm})
-    generation: dict[str, Any] = {}
-    if options.sampling:
-        generation |= {"sampling": True, "sampling_topk": options.sampling}
+    generation: dict[str, Any] = {"sampling": True, "sampling_topk": options.sampling} if options.sampling else {}
     if options.max_len_a is not None:
         generation |= {"max_len_a": float(options.max_len_a), "max_len_b": int(options.max_len_b)}
     lines = read_lines(options.input)

@@ -67,7 +67,7 @@ def get_parser() -> Parser:
     add("--tgt-lm", type=file_path, metavar="FILE",
         help="... and of the target language (default: those that the pair was trained with)")  # fmt: skip
     add("--beam", type=positive, default="5", metavar="N", help="beam size (default 5)")
-    add_length_limit(search)
+    add_length_limit(parser)
     add("--max-tokens", type=positive, default="4096", metavar="N",
         help="tokens of a batch, padding included (default 4096)")  # fmt: skip
     add("--seed", type=positive, default="1", metavar="N",
@@ -201,7 +201,8 @@ class Synthesis:
         command = step(
             "pair.synthetic", *self.pairs[number], "--dest", self.data.folder, "-s", source, "-t", target, "--beam",
             options.beam, "--nbest", options.nbest, "--seed", options.seed, "--max-tokens", options.max_tokens,
-            "--input", lines, "--output", result, *self.limit,
+            "--input", lines, "--output", result,
+            *self.limit,
         )  # fmt: skip
         command += ["--sampling", options.sampling] if options.sampling else []
         if options.from_pairs:
@@ -244,8 +245,8 @@ class Synthesis:
 def reasons(left_out: Mapping[str, int]) -> str:
     """How many translations were left out, and why."""
     names = {
-        "empty": "empty", "cut_off": "ended by the limit of their length", "copied": "copies of their line",
-        "repeated": "repeated", "known": "as the pair has it",
+        "empty": "empty", "cut_off": "cut off", "copied": "copies of their line", "repeated": "repeated",
+        "known": "as the pair has it",
     }  # fmt: skip
     return ", ".join(f"{name} {left_out.get(key, 0):,}" for key, name in names.items() if left_out.get(key)) or "none"
 

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 from ..common.errors import UserError
 from ..common.files import whole_file
-from ..common.folders import POST_PROCESS, STAGES, Data, RunFolder, refuse_colons
+from ..common.folders import STAGES, Data, RunFolder, refuse_colons
+from ..common.segmentation import POST_PROCESS
 from ..common.tables import read_scores, score_table
 from . import averaging, config, evaluate, train_lm
 from .devices import Device, find_device
@@ -80,10 +81,10 @@ class Training:
 
     def validation_options(self) -> list[str]:
         """BLEU of words, in the way that the text was tokenised."""
-        data, segmented = self.data, POST_PROCESS[self.data.subword]
+        data, segmented = self.data, self.data.post_process or POST_PROCESS[self.data.subword]
         words = ["--eval-bleu"]
         if segmented:
-            words += ["--eval-bleu-remove-bpe", *([] if data.subword == "bpe" else [segmented])]
+            words += ["--eval-bleu-remove-bpe", *([] if segmented == "subword_nmt" else [segmented])]
         search = f'"beam": {self.options.valid_beam}'
         if self.options.max_len_a:
             search += f', "max_len_a": {self.options.max_len_a}, "max_len_b": {self.options.max_len_b}'

@@ -60,8 +60,8 @@ def made(dest, *options, pairs=("a.pt",)):
     return list(zip(*((folder / f"out.{language}").read_text().splitlines() for language in ("de", "en")), strict=True))
 
 
-def hypotheses(*texts):
-    return [Hypothesis(text, -1.0, text) for text in texts]
+def hypotheses(*texts, cut_off=False):
+    return [Hypothesis(text, -1.0, text, cut_off) for text in texts]
 
 
 def test_the_best_distinct_translations_count():
@@ -73,12 +73,11 @@ def test_the_best_distinct_translations_count():
 
 @pytest.mark.parametrize(
     ("text", "reason"),
-    [("", "empty"), ("...", "empty"), ("das haus", "copied"), ("The house!", "known"), ("A house a house", "cut_off")],
+    [("", "empty"), ("...", "empty"), ("das haus", "copied"), ("The house!", "known"), ("The house of", "cut_off")],
 )
 def test_what_teaches_nothing_is_left_out_and_counted(text, reason):
     out = Counter()
-    made = [Hypothesis(text, -1.0, text, cut_off=reason == "cut_off")]
-    assert usable("Das Haus.", made, "The house.", 1, out) == []
+    assert usable("Das Haus.", hypotheses(text, cut_off=reason == "cut_off"), "The house.", 1, out) == []
     assert out == {reason: 1}
 
 
@@ -91,6 +90,13 @@ def test_both_languages_lines_get_translations(dest, commands, capsys):
     assert "left out: empty 2" in printed
     del commands[:]
     assert made(dest) == pairs and commands == []  # done before
+
+
+def test_the_limit_of_lengths_reaches_the_search(dest, commands):
+    made(dest, "--max-len-a", "2", "--max-len-b", "7")
+    assert all(
+        command[command.index("--max-len-a") :][:4] == ["--max-len-a", "2", "--max-len-b", "7"] for command in commands
+    )
 
 
 def test_several_pairs_translate_in_turn_or_together(dest, commands):
@@ -173,6 +179,6 @@ def test_without_a_usable_translation_nothing_is_written(dest, monkeypatch):
         Path(str(command[command.index("--output") + 1])).write_text(json.dumps(content))
 
     monkeypatch.setattr(synthesize, "check", check)
-    with pytest.raises(UserError, match=r"no translation is usable \(ended by the limit of their length 6\)"):
+    with pytest.raises(UserError, match=r"no translation is usable \(cut off 6\)"):
         made(dest)
     assert not (dest.parent / "out.de").exists()
