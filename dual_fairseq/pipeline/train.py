@@ -11,6 +11,7 @@ from ..common.files import whole_file
 from ..common.folders import POST_PROCESS, STAGES, Data, RunFolder, refuse_colons
 from ..common.tables import read_scores, score_table
 from . import config, evaluate, train_lm
+from .choices import choose_pair, shares_embeddings, validation_interval
 from .devices import Device, find_device
 from .jobs import PACKAGE, ask, check, locked, say, show, step
 from .presets import PAIRS
@@ -40,6 +41,7 @@ class Training:
         if not options.split:
             options.split = "test" if data.index("test", data.source).is_file() else "valid"
         self.data_line = f"data {digest(*map(data.dictionary, data.languages), *sides)}"
+        self.chosen = choose_pair(options, data, self.run)
         self.device = find_device(options.cpu, options.nproc, options.extra)
         given = dict(zip(data.languages, (options.src_lm, options.tgt_lm), strict=True))
         self.lms = {
@@ -60,7 +62,8 @@ class Training:
             for side in ("encoder", "decoder"):
                 words += [f"--{side}-layers", preset.layers, f"--{side}-embed-dim", preset.dimension]
                 words += [f"--{side}-attention-heads", preset.heads, f"--{side}-ffn-embed-dim", preset.feed_forward]
-            words.append("--share-decoder-input-output-embed")
+            shared = shares_embeddings(data, self.run)
+            words.append("--share-all-embeddings" if shared else "--share-decoder-input-output-embed")
         if options.dropout:
             words += ["--dropout", options.dropout]
         words += ["--criterion", "dual_cross_entropy", "--label-smoothing", options.label_smoothing]
@@ -88,14 +91,23 @@ class Training:
 
     def stage(self, name: str, title: str, words: list[str], inputs: list[str], start: list[str]) -> Stage:
         """A stage of the pair, without a limit of updates."""
+        options, files = self.options, self.run.stage(name)
+        limits = "warmup" if name == "warmup" else "dual"  # those of dual training hold for mle, too
+        epochs = getattr(options, f"{limits}_max_epoch")
+        words += validation_interval(self.data, files, options.max_tokens, epochs, options.extra)
+        typed = {
+            "lr": "--lr" if name == "warmup" else "--dual-lr", "warmup-updates": "--lr-warmup",
+            "max-update": f"--{limits}-max-update", "max-epoch": f"--{limits}-max-epoch",
+        }  # fmt: skip
         return Stage(
-            self.run.stage(name), title, self.data.dual, [self.data_line, *inputs], [*self.model_options(), *words],
-            start, extra=self.options.extra,
+            files, title, self.data.dual, [self.data_line, *inputs], [*self.model_options(), *words], start,
+            extra=options.extra, typed=typed,
         )  # fmt: skip
 
     def warmup(self) -> Stage:
         options = self.options
-        words = ["--dual-lambda", "0", "--lr", options.lr, "--max-epoch", options.warmup_max_epoch]
+        words = ["--dual-lambda", "0", "--lr", options.lr]
+        words += ["--max-epoch", options.warmup_max_epoch] if options.warmup_max_epoch else []
         words += ["--patience", options.patience]
         stage = self.stage("warmup", "Warm start by maximum likelihood", words, [], [])
         stage.max_update = options.warmup_max_update
@@ -123,7 +135,9 @@ class Training:
         for name in ("dual_lambda_reverse", "dual_start_update", "dual_ramp_updates", "dual_gap_clip"):
             if getattr(options, name) is not None:
                 words += [f"--{name.replace('_', '-')}", getattr(options, name)]
-        words += ["--lr", options.dual_lr, "--max-epoch", options.dual_max_epoch, "--patience", options.patience]
+        words += ["--lr", options.dual_lr]
+        words += ["--max-epoch", options.dual_max_epoch] if options.dual_max_epoch else []
+        words += ["--patience", options.patience]
         stage = self.stage(
             "dual", f"Dual training, λ = {options.dual_lambda}", words,
             [*inputs, *([f"language models {digest(source_lm, target_lm)}"] if known else [])],
@@ -151,7 +165,9 @@ class Training:
             words += [f"--{name.replace('_', '-')}={value}"] if value else []
         words.append(f"--seed={options.seed}")
         words += ["--continue"] if options.go_on else []
-        return train_lm.parse(words)
+        parsed = train_lm.parse(words)
+        parsed.prefix = "lm-"
+        return parsed
 
     def evaluation(self, stage: str, expected: bool = False) -> evaluate.Evaluation:
         """That of a stage's best checkpoint."""
@@ -186,6 +202,8 @@ class Training:
         options, data = self.options, self.data
         with locked(self.run.folder):
             say(f"Dual training {data.source} <-> {data.target} ({self.device}): {data.folder} -> {self.run.folder}")
+            for line in self.chosen:
+                say(line)
             missing = self.to_train
             if missing and not self.run.language_model(missing[-1]).finished.is_file():
                 self.check_pair([])  # before hours are spent on language models
@@ -216,7 +234,7 @@ class Training:
         unfinished = stage.begin(self.options.go_on)
         self.data.keep(self.run.text)  # not before it is known that DEST is what RUN was made from
         if not unfinished:
-            say(f"{stage.title}: finished before ({stage.files.folder})")
+            say(stage.finished_before())
             return
         self.keep_options()
         say(f"{stage.title}: {stage.files.folder}")
@@ -228,9 +246,10 @@ class Training:
         names = {action.dest: action.option_strings[0][2:] for action in get_parser()._actions if action.option_strings}
         left_out = ("help", "config", "dry_run", "go_on")
         kept = {name: options[dest] for dest, name in names.items() if dest not in left_out}
-        if self.to_train:
-            lm = vars(self.language_model(self.to_train[0]))
-            kept |= {f"lm-{name.replace('_', '-')}": lm[name] for name in LM_OPTIONS}
+        lms = [vars(self.language_model(language)) for language in self.to_train]
+        for name in LM_OPTIONS if lms else ():
+            values = {lm[name] for lm in lms}  # texts of different sizes have different settings
+            kept[f"lm-{name.replace('_', '-')}"] = values.pop() if len(values) == 1 else None
         again = shlex.join(["dual-fairseq", "train", str(self.data.folder), "RUN", "--config", "train.toml"])
         with whole_file(self.run.folder / "train.toml") as file:
             text = config.text(f"to train so again: {again}", kept, self.options.extra)
@@ -250,6 +269,8 @@ class Training:
 
     def show(self) -> None:
         """The commands of all stages, to be copied."""
+        for line in self.chosen:
+            say(f"# {line}")
         for language in self.to_train:
             train_lm.show(self.language_model(language), self.device)
         for name in self.stages:
