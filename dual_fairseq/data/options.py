@@ -13,6 +13,7 @@ from ..common.errors import UserError
 from ..common.folders import RECORD
 from ..common.options import add_languages, add_workers, whole_number
 from ..common.records import read_record
+from ..common.settings import SHARED_WORDS
 from .subword import SUBWORDS
 
 DESCRIPTION = """\
@@ -40,7 +41,6 @@ Started again, the command goes on after the last finished stage. If options or 
 stops unless --overwrite is given."""
 
 OUTPUTS = ("raw", "tokenized", "bpe", "segmented", "dual", "lm")  # the folders that DEST gets
-BPE_SIZE = 8000
 WORDS, WORD_THRESHOLD = 30_000, 2  # of --subword word; words seen once become <unk>, or <unk> would not be trained
 
 # What --like settles: how text becomes tokens, and tokens numbers.
@@ -109,8 +109,8 @@ def _add_token_options(parser: Parser) -> None:
     )  # fmt: skip
     tokens.add_argument(
         "--bpe-size", type=whole_number(0), metavar="N",
-        help=f"merges to learn (default {BPE_SIZE}); fewer, with a message, when no pair of symbols occurs twice any "
-        "more; 0: no BPE, for text that is in pieces already",
+        help="merges to learn (default: by the number of pairs); fewer, with a message, when no pair of symbols occurs "
+        "twice any more; 0: no BPE, for text that is in pieces already",
     )  # fmt: skip
     both = tokens.add_mutually_exclusive_group()
     both.add_argument(
@@ -126,11 +126,12 @@ def _add_token_options(parser: Parser) -> None:
         dest="joined_dictionary",
         action="store_false",
         default=None,
-        help="one a language (default)",
+        help="one a language (default, unless the languages share many words)",
     )
     both.add_argument(
         "--joined-dictionary", action="store_true", default=None,
-        help="one for both, as --share-all-embeddings needs it; not with --separate-bpe",
+        help=f"one for both, so that dual-fairseq train can share their embeddings; not with --separate-bpe (default "
+        f"where the languages share {100 * SHARED_WORDS:.0f} %% or more of their words)",
     )  # fmt: skip
     dictionaries.add_argument(
         "--vocab-threshold", type=whole_number(0), metavar="N",
@@ -171,7 +172,7 @@ def _add_more_text(parser: Parser) -> None:
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line with a value for every option.
+    """The command line with a value for every option but those that the text decides (:mod:`.choices`).
 
     Raises:
         UserError: an option is wrong, or a file is missing: all that can be known without reading text.
@@ -201,7 +202,7 @@ def _complete(options: argparse.Namespace) -> None:
         UserError: an option of BPE goes with another kind.
     """
     options.subword = options.subword or "bpe"
-    options.lowercase, options.joined_dictionary = bool(options.lowercase), bool(options.joined_dictionary)
+    options.lowercase = bool(options.lowercase)
     if options.subword != "bpe":
         for flag, is_given in (
             ("--bpe-size", options.bpe_size is not None),
@@ -215,7 +216,7 @@ def _complete(options: argparse.Namespace) -> None:
         "tokenizer": "none" if options.subword == "char" else "moses",
         "vocab_threshold": WORD_THRESHOLD if words else 0,
         "vocab_size": WORDS if words else 0,
-        **({"bpe_size": BPE_SIZE, "joint_bpe": True} if options.subword == "bpe" else {}),
+        **({"joint_bpe": True} if options.subword == "bpe" else {}),
     }
     for name, value in implied.items():
         if getattr(options, name) is None:

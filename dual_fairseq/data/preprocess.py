@@ -27,6 +27,7 @@ from typing import Any
 from ..common.errors import UserError
 from ..common.files import sha256, write_json
 from ..common.progress import say
+from . import choices
 from .binarize import check_size, concatenate, fairseq_preprocess, symbols, unknown_share
 from .clean import Rules, clean_corpus
 from .lines import Survey, survey, survey_pair
@@ -77,6 +78,7 @@ class Preprocessing:
             UserError: an input is missing or bad, or DEST was made from something else, or is in use.
         """
         surveys, record = self._survey(), self.dest / "preprocess.json"
+        self.overlap = choices.choose(self.options, self.dest, self.parts["train"], surveys["train"])
         with locked(self.dest, OUTPUTS):
             results = run_stages(self.dest, self._stages(surveys), self.options.overwrite, record)
             self._record(record, surveys, results)
@@ -300,6 +302,7 @@ class Preprocessing:
                 "subword": options.subword,
                 "bpe": results["bpe"],
                 "dictionary": results["dual"],
+                "overlap": self.overlap,
                 "counts": results["text"],
                 "lm_sentences": results["lm"],
                 "inputs": {

@@ -45,7 +45,7 @@ def sizes_of(index: Path) -> array[int]:
         sizes = array("i")
         try:
             sizes.fromfile(file, _HEAD.unpack(head)[3])
-        except EOFError:
+        except (EOFError, ValueError):
             raise UserError(f"{index}: was cut short; run dual-fairseq preprocess again") from None
     return sizes
 
@@ -120,10 +120,7 @@ def begun_pair(options: argparse.Namespace, run: RunFolder) -> dict[str, str | N
 
 def size_of(found: Mapping[str, str | None]) -> str | None:
     """The size of a pair's Transformers; None where they are of none that has a name."""
-    for name, preset in PAIRS.items():
-        if (found.get("encoder-embed-dim"), found.get("encoder-layers")) == (preset.dimension, preset.layers):
-            return name
-    return None
+    return next((name for name, preset in PAIRS.items() if preset.shape().items() <= found.items()), None)
 
 
 def choose_pair(options: argparse.Namespace, data: Data, run: RunFolder) -> list[str]:
@@ -139,10 +136,10 @@ def choose_pair(options: argparse.Namespace, data: Data, run: RunFolder) -> list
     choices.take(begun_pair(options, run), BEGUN)
     for names in limits.values():
         choices.keep_limits(*names)
-    if options.arch == "transformer":
-        choices.take({"size": row.size})
-    else:
+    if options.arch != "transformer":
         choices.take({"size": None, "dropout": None}, "")
+    elif options.shape is None:
+        choices.take({"size": row.size})
     if options.size not in (row.size, None) or options.arch != "transformer":
         size = options.size or "small"
         preset = PAIRS[size]
@@ -154,8 +151,12 @@ def choose_pair(options: argparse.Namespace, data: Data, run: RunFolder) -> list
     choices.take({"max_tokens": str(characters * int(row.max_tokens))})
     for names in limits.values():
         choices.take({name: getattr(row, name) for name in names})
+    lines = choices.lines()
+    updates = updates_an_epoch(data, options.max_tokens)
+    for stage, names in limits.items() if not options.warmup_only else [("warmup", limits["warmup"])]:
+        lines += short_limit(options, names, updates, stage)
     measured = "" if row.measured else "; not measured for so many"
-    return [f"Settings for {pairs:,} sentence pairs (docs/settings.md{measured}):", *choices.lines()]
+    return [f"Settings for {pairs:,} sentence pairs (docs/settings.md{measured}):", *lines]
 
 
 def choose_language_model(options: argparse.Namespace) -> list[str]:
@@ -164,13 +165,13 @@ def choose_language_model(options: argparse.Namespace) -> list[str]:
     Returns:
         What was chosen, and why, in lines.
     """
-    sentences = len(sizes_of(options.data / "train.idx"))
+    sizes = sizes_of(options.data / "train.idx")
+    sentences = len(sizes)
     row, choices = language_model_settings(sentences), Choices(options)
     if found := recorded(StageFolder(options.save_dir)):
         values = {name: found.get(theirs) for name, theirs in _LANGUAGE_MODEL.items()}
-        sizes = LANGUAGE_MODELS[options.arch]
-        dimension = found.get("decoder-embed-dim")
-        values["size"] = next((name for name, preset in sizes.items() if preset.dimension == dimension), None)
+        presets, dimension = LANGUAGE_MODELS[options.arch], found.get("decoder-embed-dim")
+        values["size"] = next((name for name, preset in presets.items() if preset.dimension == dimension), None)
         choices.take({name: value for name, value in values.items() if name != "size" or value}, BEGUN)
     choices.keep_limits("max_update", "max_epoch")
     choices.take({"size": row.size})
@@ -182,8 +183,31 @@ def choose_language_model(options: argparse.Namespace) -> list[str]:
     characters = CHARACTERS if _of_characters(options.data) else 1
     choices.take({"max_tokens": str(characters * int(row.max_tokens))})
     choices.take({name: getattr(row, name) for name in ("max_update", "max_epoch")})
+    updates = sum(sizes) / int(options.max_tokens)
+    lines = [*choices.lines(), *short_limit(options, ("max_update", "max_epoch"), updates, "training")]
     measured = "" if row.measured else "; not measured for so many"
-    return [f"Settings for {sentences:,} sentences (docs/settings.md{measured}):", *choices.lines()]
+    return [f"Settings for {sentences:,} sentences (docs/settings.md{measured}):", *lines]
+
+
+def short_limit(options: argparse.Namespace, names: tuple[str, str], updates: float, what: str) -> list[str]:
+    """A warning where a training ends before its learning rate has reached its peak.
+
+    Args:
+        names: of the limits of updates and of epochs.
+        updates: about how many an epoch has.
+        what: is limited.
+    """
+    limits = [(int(n), name) for n, name in ((getattr(options, names[0]), names[0]),) if n]
+    limits += [(round(int(n) * updates), name) for n, name in ((getattr(options, names[1]), names[1]),) if n]
+    if not limits:
+        return []
+    last, name = min(limits)
+    if last >= int(options.lr_warmup):
+        return []
+    return [
+        f"warning: {what} ends at --{name.replace('_', '-')} {getattr(options, name)}, about update {last:,}, before "
+        f"the learning rate reaches its peak (--lr-warmup {options.lr_warmup}): raise the one or lower the other"
+    ]
 
 
 def _of_characters(data: Path) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..common.arguments import Parser, file_path, positive
 from ..common.errors import UserError
-from ..common.files import whole_file
+from ..common.files import whole_file, write_text
 from ..common.folders import Data, find_checkpoint
 from ..common.options import add_device
 from .jobs import check, locked, say, step
@@ -28,9 +28,10 @@ dual-fairseq evaluate --dual-inference has tuned.
 Then, with the options that DEST was made with, and some epochs more from where the pair stands:
 
     dual-fairseq preprocess ... --synthetic OUT --upsample 3 --dest DEST2
-    dual-fairseq train DEST2 RUN2 --init-src2tgt CHECKPOINT --init-tgt2src CHECKPOINT
+    dual-fairseq train DEST2 RUN2 --init CHECKPOINT
 
-The same command again does nothing; stopped, it goes on after the last language that is done.
+The same command again does nothing; stopped, it goes on after the last language that is done. What other options made
+stays until the new text is complete.
 """
 
 
@@ -110,19 +111,25 @@ class Synthesis:
             UserError: another run is at work there, or nothing was translated.
         """
         with locked(self.parts):
-            record, identity = self.parts / "options.txt", self.identity()
-            if not record.is_file() or record.read_text(encoding="utf-8") != identity:
-                for old in [*self.parts.glob("*.txt"), *self.results.values()]:
-                    old.unlink(missing_ok=True)
-                with whole_file(record) as file:
-                    file.write(identity.encode())
-            if all(result.is_file() for result in self.results.values()):
+            # of the results, and of the parts where these are of others
+            record, begun = self.parts / "options.txt", self.parts / "begun.txt"
+            identity, made, parts = self.identity(), _text(record), _text(begun) or _text(record)
+            if made == identity and all(result.is_file() for result in self.results.values()):
                 say(f"Made before: {', '.join(map(str, self.results.values()))}")
                 return
+            if parts != identity:
+                for old in self.parts.glob("*.txt"):
+                    if old != record:
+                        old.unlink()
+                write_text(begun, identity)
+            say(f"Checkpoint: {self.checkpoint}")
             source, target = self.data.languages
             for languages in ((source, target), (target, source)):
                 self.translate(*languages)
+            record.unlink(missing_ok=True)  # the results are of no record until all of them are in their place
             self.join()
+            write_text(record, identity)
+            begun.unlink(missing_ok=True)
 
     def translate(self, source: str, target: str) -> None:
         """Write lines of a language and their translations, below :attr:`parts`."""
@@ -161,6 +168,11 @@ class Synthesis:
             write_lines(result, side)
         empty = f"; {len(pairs) - len(kept)} had an empty side" * (len(pairs) > len(kept))
         say(f"{len(kept):,} pairs: {', '.join(map(str, self.results.values()))}{empty}")
+
+
+def _text(path: Path) -> str:
+    """The content of a file; nothing where it is not there."""
+    return path.read_text(encoding="utf-8") if path.is_file() else ""
 
 
 def read_lines(path: Path) -> list[str]:

@@ -13,6 +13,7 @@ from ..common.tables import read_scores, score_table
 from . import config, evaluate, train_lm
 from .choices import choose_pair, shares_embeddings, validation_interval
 from .devices import Device, find_device
+from .inheritance import language_model_of
 from .jobs import PACKAGE, ask, check, locked, say, show, step
 from .presets import PAIRS
 from .stages import Stage, digest, updates_of
@@ -44,6 +45,9 @@ class Training:
         self.chosen = choose_pair(options, data, self.run)
         self.device = find_device(options.cpu, options.nproc, options.extra)
         given = dict(zip(data.languages, (options.src_lm, options.tgt_lm), strict=True))
+        for language in data.languages if options.init_src2tgt else ():
+            if not given[language] and not self.run.language_model(language).options_file.is_file():
+                given[language] = language_model_of(options.init_src2tgt, data, language)
         self.lms = {
             language: given[language] or self.run.language_model(language).best
             for language in ([] if options.warmup_only else data.languages)
@@ -58,10 +62,8 @@ class Training:
         words = ["--task", "dual_translation", "--source-lang", data.source, "--target-lang", data.target]
         words += ["--arch", options.arch]
         if options.arch == "transformer":
-            preset = PAIRS[options.size]
-            for side in ("encoder", "decoder"):
-                words += [f"--{side}-layers", preset.layers, f"--{side}-embed-dim", preset.dimension]
-                words += [f"--{side}-attention-heads", preset.heads, f"--{side}-ffn-embed-dim", preset.feed_forward]
+            shape = options.shape or PAIRS[options.size].shape()
+            words += [word for name, value in shape.items() for word in (f"--{name}", value)]
             shared = shares_embeddings(data, self.run)
             words.append("--share-all-embeddings" if shared else "--share-decoder-input-output-embed")
         if options.dropout:
@@ -244,7 +246,7 @@ class Training:
         """Write RUN/train.toml."""
         options = vars(self.options)
         names = {action.dest: action.option_strings[0][2:] for action in get_parser()._actions if action.option_strings}
-        left_out = ("help", "config", "dry_run", "go_on")
+        left_out = ("help", "config", "dry_run", "go_on", "init")
         kept = {name: options[dest] for dest, name in names.items() if dest not in left_out}
         lms = [vars(self.language_model(language)) for language in self.to_train]
         for name in LM_OPTIONS if lms else ():
@@ -257,12 +259,15 @@ class Training:
 
     def evaluate(self) -> None:
         """Evaluate the best checkpoint of each stage, and print a table."""
+        folders = {stage: self.run.stage(stage).evaluation(self.options.split) for stage in STAGES}
         for stage in self.stages:
             say(f"Evaluation of the best checkpoint of stage {stage}")
-            self.evaluation(stage).run()
+            evaluation = self.evaluation(stage)
+            evaluation.run()
+            folders[stage] = evaluation.out
         rows = []
         for stage, name in STAGES.items():
-            file = self.run.stage(stage).evaluation(self.options.split) / "scores.json"
+            file = folders[stage] / "scores.json"
             if file.is_file():
                 rows.append((name, read_scores(file)))
         say(score_table(rows))

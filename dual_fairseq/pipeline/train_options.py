@@ -7,7 +7,9 @@ from collections.abc import Sequence
 
 from ..common.arguments import Parser, count, decimal, file_path, positive
 from ..common.errors import UserError
+from ..common.folders import find_checkpoint
 from . import config, evaluate, train_lm
+from .inheritance import take_over
 from .presets import LANGUAGE_MODELS, SIZES
 
 HELP = """\
@@ -82,18 +84,21 @@ def _add_language_models(group: argparse._ArgumentGroup) -> None:
 
 def _add_pair(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
-    add("--arch", default="transformer", metavar="NAME",
-        help="any encoder-decoder of fairseq (default transformer), or rnnsearch, rnn_luong, rnn_encoder_decoder, each "
-        "also with _small (docs/recurrent.md)")  # fmt: skip
+    add("--arch", metavar="NAME",
+        help="any encoder-decoder of fairseq, or rnnsearch, rnn_luong, rnn_encoder_decoder, each also with _small "
+        "(docs/recurrent.md); default transformer, or that of --init")  # fmt: skip
     add("--size", choices=SIZES,
-        help="for --arch transformer: 2+2 layers d=128, 4+4 d=256, 6+6 d=512; decoder embeddings tied (default: by the "
-        "corpus). Another arch has its own defaults: set its dimensions after `--`")  # fmt: skip
+        help="for --arch transformer: 2+2 layers d=128, 4+4 d=256, 6+6 d=512; decoder embeddings tied (default: that "
+        "of --init, or by the corpus). Another arch has its own defaults: set its dimensions after `--`")  # fmt: skip
     add("--dropout", type=decimal, metavar="P",
         help="default: by the corpus; another arch: its own")  # fmt: skip
     add("--label-smoothing", type=decimal, default="0.1", metavar="X", help="default 0.1; never in the gap")
+    add("--init", type=file_path, metavar="RUN",
+        help="start dual training from a trained pair, a run or a checkpoint, instead of the stage warmup; its sizes "
+        "and its language models are taken as well, unless others are given")  # fmt: skip
     add("--init-src2tgt", type=file_path, metavar="FILE",
-        help="start dual training from a plain fairseq translation checkpoint of the same --arch and dictionaries, "
-        "instead of the stage warmup ...")  # fmt: skip
+        help="start a direction from a plain fairseq translation checkpoint of the same --arch and dictionaries, or "
+        "from a pair ...")  # fmt: skip
     add("--init-tgt2src", type=file_path, metavar="FILE", help="... and the other direction from this one")
 
 
@@ -144,11 +149,17 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         if lm and not lm.is_file():
             raise UserError(f"{lm}: there is no such language model")
     start = [file for file in (options.init_src2tgt, options.init_tgt2src) if file]
-    for file in start:
-        if not file.is_file():
-            raise UserError(f"{file}: there is no such checkpoint")
+    if options.init and start:
+        raise UserError("give --init, or --init-src2tgt and --init-tgt2src")
     if len(start) == 1:
         raise UserError("give both --init-src2tgt and --init-tgt2src, or neither")
+    if options.init:
+        start = [options.init, options.init]
+    if start:
+        options.init_src2tgt, options.init_tgt2src = map(find_checkpoint, start)
+    del options.init
+    take_over(options)
+    options.arch = options.arch or "transformer"
     if options.lm_cell and options.lm_arch != "rnn":
         raise UserError(f"--lm-cell {options.lm_cell} is for --lm-arch rnn: give that too")
     if options.warmup_only and (start or options.control):
