@@ -17,6 +17,7 @@ from .settings import SHARED_WORDS
 STAGES = {"warmup": "warm start", "mle": "MLE continued", "dual": "dual"}
 BEST, LAST = "checkpoint_best.pt", "checkpoint_last.pt"
 RECORD = "preprocess.json"
+LENGTHS = "lengths.json"  # beside the dictionaries: how long a translation may become
 # What fairseq calls the reverse of each kind of segmentation.
 POST_PROCESS = {"bpe": "subword_nmt", "char": "sentencepiece", "word": None}
 # The part of the record that says how text is treated; the rest names files of one machine.
@@ -83,6 +84,11 @@ class Data:
         return data
 
     @property
+    def segmented(self) -> bool:
+        """Whether its words are what someone else made of the text; characters were segmented by nobody."""
+        return self.tokenizer == "none" and self.subword != "char"
+
+    @property
     def languages(self) -> tuple[str, str]:
         return self.source, self.target
 
@@ -123,6 +129,7 @@ class Data:
         folder.mkdir(parents=True, exist_ok=True)
         files = [self.dictionary(language) for language in self.languages]
         files += [self.codes(language) for language in self.languages if self.codes(language).is_file()]
+        files += [self.dual / LENGTHS] if (self.dual / LENGTHS).is_file() else []
         for file in files:
             with whole_file(folder / file.name) as copy:
                 copy.write(file.read_bytes())

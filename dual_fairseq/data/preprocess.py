@@ -26,7 +26,10 @@ from typing import Any
 
 from ..common.errors import UserError
 from ..common.files import sha256, write_json
+from ..common.folders import LENGTHS
 from ..common.progress import say
+from ..plugin.lengths import limits_of
+from ..plugin.lengths import record as lengths_record
 from . import choices
 from .binarize import check_size, concatenate, fairseq_preprocess, symbols, unknown_share
 from .clean import Rules, clean_corpus
@@ -34,6 +37,7 @@ from .lines import Survey, survey, survey_pair
 from .options import OUTPUTS, find_side, parse
 from .resumable import Stage, locked, run_stages
 from .subword import SEPARATOR, VISIBLE_SPACE, characters, count_lines, learn_bpe, load_bpe, segment_file, text_lines
+from .tokenizer import rules_in_words
 
 SYNTHETIC = "synthetic"
 TRAINING = ("train", SYNTHETIC)  # text that may lose lines; the rest is what scores are computed on
@@ -150,6 +154,8 @@ class Preprocessing:
             if rules.keep_long and counts[name]["read"] > counts[name]["kept"]:
                 say(f"warning: {name}: lines were dropped, so scores do not compare with those on the whole set")
 
+        if options.tokenizer == "moses":
+            say(f"Moses rules: {rules_in_words(self.languages)}")
         for split, parts in self.parts.items():
             clean(split, parts, self.languages, self.rules if split in TRAINING else self.held_out_rules)
         for language, parts in self.mono.items():
@@ -225,6 +231,8 @@ class Preprocessing:
         for split, prefix in texts.items():
             for language in self.languages:
                 check_size(out / "dual" / f"{split}.{source}-{target}.{language}", Path(f"{prefix}.{language}"))
+        lengths = lengths_record(limits_of(out / "dual", source, target))
+        write_json(out / "dual" / LENGTHS, lengths)
         known = {lang: symbols(file) for lang, file in zip(self.languages, self._dictionaries(out), strict=True)}
         unknown = {
             f"{split}.{language}": unknown_share(self.dest / "segmented" / f"{split}.{language}", known[language])
@@ -235,6 +243,7 @@ class Preprocessing:
             "joined": self.options.joined_dictionary,
             "symbols": {language: len(of_language) for language, of_language in known.items()},
             "unknown_share": dict(sorted(unknown.items())),
+            "lengths": lengths,
         }
 
     def _dictionary_options(self) -> list[str]:
@@ -334,6 +343,11 @@ class Preprocessing:
             "unknown symbols: "
             + ", ".join(f"{name} {share:.2%}" for name, share in dictionary["unknown_share"].items())
         )
+        limits = (
+            f"{direction} {limit['max_len_a']:.2f} * n + {limit['max_len_b']} (mean {limit['ratio']:.2f} * n)"
+            for direction, limit in dictionary["lengths"].items()
+        )
+        say(f"longest translation of n tokens: {', '.join(limits)}")
         say(f"ready: {self.dest / 'dual'} for the pair, {self.dest / 'lm'}/<language> for the language models")
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,22 +15,23 @@ from pathlib import Path
 from fairseq.data import data_utils
 from sacrebleu.metrics import CHRF
 
-from ..common.bleu import bleu_metric
+from ..common.bleu import bleu_metric, signature_of
 from ..common.errors import UserError
 from ..common.files import read_lines, sha256, write_json, write_text
 from ..common.folders import Data
 from ..common.tables import score_table
 from ..data.tokenizer import detokenize
 from ..plugin.ranking import read_choice
-from .nbest import read_nbest
+from .nbest import best_of, read_nbest
 
 
 @dataclass
 class Scores:
     """What is known of one direction on one split.
 
-    ``nll_bits_per_token`` is of the reference, ``</s>`` included. ``dual_inference`` has ``bleu``, ``chrf`` and
-    ``length_ratio`` of the same n-best lists re-scored, and the ``weights`` and ``lenpen`` that did it.
+    ``cut_off`` translations were ended by the limit of their length. ``nll_bits_per_token`` is of the reference, with
+    ``</s>``. ``dual_inference`` has ``bleu``, ``chrf`` and ``length_ratio`` of the same n-best lists re-scored, and the
+    ``weights`` and ``lenpen`` that did it.
     """
 
     bleu: float
@@ -39,6 +41,7 @@ class Scores:
     length_ratio: float
     sentences: int
     untranslated: int
+    cut_off: int = 0
     nll_bits_per_token: float | None = None
     dual_inference: dict[str, object] | None = None
 
@@ -61,6 +64,12 @@ def read_hypotheses(lines: Iterable[str]) -> dict[int, str]:
     return hypotheses
 
 
+def read_cut_off(lines: Iterable[str]) -> set[tuple[int, int]]:
+    """The translations that the limit of their length ended: (sentence number from 0, rank from 1) of each L- line."""
+    heads = (line[2:].split("\t") for line in lines if re.fullmatch(r"L-[0-9]+\t[0-9]+", line))
+    return {(int(number), int(rank)) for number, rank in heads}
+
+
 def read_validation(lines: Iterable[str], split: str) -> dict[str, float]:
     """The metrics that fairseq-validate printed with ``--log-format json``, without the split's name.
 
@@ -81,6 +90,7 @@ def score(
     hypotheses: Sequence[str],
     references: Sequence[str],
     language: str,
+    segmented: bool = False,
     tokenize: str | None = None,
     untranslated: int = 0,
 ) -> Scores:
@@ -89,7 +99,7 @@ def score(
     Args:
         hypotheses, references: sentences, line by line.
         language: the target language.
-        tokenize: see :func:`~dual_fairseq.common.bleu.bleu_metric`.
+        segmented, tokenize: see :func:`~dual_fairseq.common.bleu.bleu_tokenizer`.
         untranslated: how many hypotheses are empty for want of a translation, to be noted.
 
     Raises:
@@ -99,11 +109,11 @@ def score(
         raise UserError("no sentence to score: the split is empty")
     if len(hypotheses) != len(references):
         raise ValueError(f"{len(hypotheses)} hypotheses for {len(references)} references")
-    bleu, chrf = bleu_metric(language, tokenize), CHRF()
+    bleu, chrf = bleu_metric(language, segmented, tokenize), CHRF()
     bleu_score = bleu.corpus_score(hypotheses, [references])
     return Scores(
         bleu=bleu_score.score,
-        bleu_signature=bleu.get_signature().format(),
+        bleu_signature=signature_of(bleu),
         chrf=chrf.corpus_score(hypotheses, [references]).score,
         chrf_signature=chrf.get_signature().format(),
         length_ratio=bleu_score.sys_len / max(bleu_score.ref_len, 1),
@@ -127,7 +137,7 @@ def evaluate(
         out: holds ``<src>-<tgt>.generate.txt`` of both directions and ``validate.txt``; gets the texts and
             ``scores.json``, written last and whole.
         split: the split that was translated.
-        tokenize: see :func:`~dual_fairseq.common.bleu.bleu_metric`.
+        tokenize: see :func:`~dual_fairseq.common.bleu.bleu_tokenizer`.
         dual_inference: score the re-scored n-best lists too, by the weights in ``out``/tuning/<src>-<tgt>/weights.json.
         settings: what the scores depend on, to be noted beside them.
 
@@ -146,7 +156,8 @@ def evaluate(
     for source, target in (languages, languages[::-1]):
         direction = f"{source}-{target}"
         generated = out / f"{direction}.generate.txt"
-        by_number = read_hypotheses(read_lines(generated))
+        printed = read_lines(generated)
+        by_number, cut_off = read_hypotheses(printed), read_cut_off(printed)
         count = len(texts[target])
         if len(texts[source]) != count:
             raise UserError(
@@ -169,18 +180,27 @@ def evaluate(
         hypotheses = detokenize([by_number.get(number, "") for number in range(count)], target, data.tokenizer)
         for name, lines in (("src", texts[source]), ("hyp", hypotheses), ("ref", texts[target])):
             write_text(out / f"{direction}.{name}.txt", "".join(f"{line}\n" for line in lines))
-        scores = score(hypotheses, texts[target], target, tokenize, missing)
+        scores = score(hypotheses, texts[target], target, data.segmented, tokenize, missing)
+        scores.cut_off = sum(rank == 1 for _, rank in cut_off)
+        if scores.cut_off:
+            print(
+                f"{direction}: {scores.cut_off} of {count} translations were ended by the limit of their length; "
+                "--max-len-a and --max-len-b allow longer ones"
+            )
         scores.nll_bits_per_token = validation.get(f"nll_loss_{direction}")
         tuned = out / "tuning" / direction / "weights.json"
         if dual_inference:
             choice = read_choice(tuned)
             lenpen = choice.lenpen or 0.0
-            best = read_nbest(read_lines(generated), count, generated).best(choice.weights, lenpen)
-            best = detokenize(best, target, data.tokenizer)
+            nbest = read_nbest(printed, count, generated)
+            chosen = best_of(nbest.components, choice.weights, lenpen)
+            best = detokenize(nbest.take(chosen), target, data.tokenizer)
             write_text(out / f"{direction}.dual-inference.hyp.txt", "".join(f"{line}\n" for line in best))
-            rescored = score(best, texts[target], target, tokenize)
+            rescored = score(best, texts[target], target, data.segmented, tokenize)
             scores.dual_inference = {
                 "bleu": rescored.bleu, "chrf": rescored.chrf, "length_ratio": rescored.length_ratio,
+                "bleu_signature": rescored.bleu_signature,
+                "cut_off": sum((number, rank + 1) in cut_off for number, rank in enumerate(chosen.tolist())),
                 "weights": asdict(choice.weights), "lenpen": lenpen,
             }  # fmt: skip
         result[direction] = asdict(scores)

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..common.arguments import Parser, decimal, file_path, positive
+from ..common.bleu import bleu_tokenizer, missing_tokenizer
 from ..common.errors import UserError
 from ..common.files import whole_file
 from ..common.folders import POST_PROCESS, Data, RunFolder, find_checkpoint, refuse_colons
-from ..common.options import add_device
+from ..common.options import add_device, add_length_limit, check_length_limit
 from .devices import Device, find_device
 from .jobs import PACKAGE, check, locked, run, say, show, step
 from .progress import SentenceDisplay
@@ -67,14 +68,33 @@ def get_parser() -> Parser:
 
 
 def add_search(parser: argparse._ActionsContainer) -> None:
-    """Add the options of beam search and of BLEU, which ``train`` has too."""
+    """Add the options of beam search and of BLEU, which ``train`` has too; see :func:`check_search`."""
     add = parser.add_argument
     add("--beam", type=positive, default="5", metavar="N", help="beam size (default 5)")
     add("--lenpen", type=decimal, default="1", metavar="X",
         help="length penalty: above 1 favours longer output (default 1)")  # fmt: skip
-    add("--sacrebleu-tokenize", default="", metavar="NAME",
+    add_length_limit(parser)
+    add(
+        "--sacrebleu-tokenize",
+        default="",
+        metavar="NAME",
         help="sacreBLEU's tokenizer, in both directions (default: 13a, or the one that sacreBLEU has for the target "
-        "language: zh, ja-mecab, ko-mecab)")  # fmt: skip
+        "language: zh, ja-mecab, ko-mecab; none for text of --tokenizer none, whose words are scored as they are)",
+    )
+
+
+def check_search(options: argparse.Namespace, data: Data) -> None:
+    """Raises: UserError: half a limit of length was given, or BLEU cannot be computed as asked."""
+    check_length_limit(options)
+    for language in data.languages:
+        bleu_tokenizer(language, data.segmented, options.sacrebleu_tokenize or None)
+
+
+def say_missing(options: argparse.Namespace, data: Data) -> None:
+    """Say, before the work, where a language's tokenizer for BLEU is not installed."""
+    for language in data.languages:
+        if missing := missing_tokenizer(language, data.segmented, options.sacrebleu_tokenize or None):
+            say(missing)
 
 
 def split_name(text: str) -> str:
@@ -127,6 +147,7 @@ class Evaluation:
             if not file.is_file():
                 raise UserError(f"{file}: there is no such language model")
         self.data = data = Data.from_folder(options.dest)
+        check_search(options, data)
         refuse_colons(options.dest, self.checkpoint)
         self.splits = [options.split, *([options.tune_split] if options.dual_inference else [])]
         self.lms = dict(zip(data.languages, given, strict=True)) if given else self._own_language_models()
@@ -140,7 +161,10 @@ class Evaluation:
             raise UserError(
                 f"{self.checkpoint} is not a checkpoint, or was cut short: give a checkpoint_best.pt of a pair"
             )
-        self.search = ["--beam", options.beam, "--lenpen", options.lenpen, *self.extra]
+        self.search = ["--beam", options.beam, "--lenpen", options.lenpen]
+        if options.max_len_a:
+            self.search += ["--max-len-a", options.max_len_a, "--max-len-b", options.max_len_b]
+        self.search += self.extra
         folder = self.checkpoint.parent / "eval" / options.split
         self.out = options.output or (folder if expected else self._folder(folder))
 
@@ -159,8 +183,9 @@ class Evaluation:
         options = self.options
         name = f"{first.name}-beam{options.beam}-lenpen{options.lenpen}"
         name += f"-{options.sacrebleu_tokenize}" * bool(options.sacrebleu_tokenize)
-        name += f"-{hashlib.sha256(' '.join(self.extra).encode()).hexdigest()[:6]}" * bool(self.extra)
-        if name in [folder.name for folder in folders]:  # with other language models
+        if more := " ".join(self.search[4:]):
+            name += f"-{hashlib.sha256(more.encode()).hexdigest()[:6]}"
+        if any(folder.name == name and _recorded(folder) for folder in folders):  # with other language models
             name += f"-lm{digest(*self.lms.values())[:6]}"
         return first.with_name(name)
 
@@ -193,7 +218,8 @@ class Evaluation:
         """
         data = self.data
         texts = [data.raw(split, language) for split in splits or self.splits for language in data.languages]
-        words = [*self.search, "--sacrebleu-tokenize", self.options.sacrebleu_tokenize]
+        tokenizer = self.options.sacrebleu_tokenize or ("none" if data.segmented else "")
+        words = [*self.search, "--sacrebleu-tokenize", tokenizer]
         words += ["--dual-inference", " ".join(self.splits[1:])]
         lines = [
             f"checkpoint {digest(self.checkpoint)}",
@@ -283,7 +309,7 @@ class Evaluation:
         words = POST_PROCESS[self.data.subword]
         command = [*self._common("fairseq-generate"), "-s", source, "-t", target, "--gen-subset", split]
         command += ["--post-process", words] if words else []
-        command += ["--max-len-a", "1.5", "--max-len-b", "20", "--no-progress-bar", *self.search]
+        command += ["--no-progress-bar", *self.search]
         if self.options.dual_inference:
             command += ["--nbest", self.options.beam, "--dual-inference-alpha", "1"]
             command += ["--src-lm", str(self.lms[source]), "--tgt-lm", str(self.lms[target])]
@@ -306,24 +332,24 @@ class Evaluation:
             command = step(
                 "tune", folder / "generate.txt", "--out", folder, "-t", target, "--reference",
                 self.data.raw(self.options.tune_split, target), "--tokenizer", self.data.tokenizer, "--lenpen",
-                self.options.lenpen, *self._tokenize(),
+                self.options.lenpen, "--sacrebleu-tokenize",
+                bleu_tokenizer(target, self.data.segmented, self.options.sacrebleu_tokenize or None),
             )  # fmt: skip
             commands.append((command, folder / "table.txt"))
         return commands
 
     def scoring(self, out: Path) -> list[str]:
         """The command that makes ``scores.json`` of what the others have printed."""
-        options = [*self._tokenize(), *(["--dual-inference"] if self.options.dual_inference else [])]
-        settings = {"beam": self.options.beam, "lenpen": self.options.lenpen, "search_options": shlex.join(self.extra)}
+        name = self.options.sacrebleu_tokenize
+        options = ["--sacrebleu-tokenize", name] if name else []
+        options += ["--dual-inference"] if self.options.dual_inference else []
+        more = shlex.join(self.search[4:])
+        settings = {"beam": self.options.beam, "lenpen": self.options.lenpen, "search_options": more}
         options += [f"--setting={name}={value}" for name, value in settings.items() if value]
         return step(
             "pair.evaluate", self.data.folder, out, "--split", self.options.split, "--checkpoint", self.checkpoint,
             *options,
         )  # fmt: skip
-
-    def _tokenize(self) -> list[str]:
-        name = self.options.sacrebleu_tokenize
-        return ["--sacrebleu-tokenize", name] if name else []
 
 
 # A record of an evaluation: lines that name its input, then its settings, which end with that of dual inference.
@@ -373,4 +399,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.dry_run:
         evaluation.show()
     else:
+        say_missing(options, evaluation.data)
         evaluation.run()

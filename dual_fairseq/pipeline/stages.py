@@ -214,6 +214,8 @@ def failure(log: Path, began: int, name: str, status: int) -> UserError:
     return UserError(f"{name} ended with status {status}; the whole log is in {log}")
 
 
+# Earlier versions had a limit of their own for the length of validation's translations.
+_EARLIER_LIMIT = ', "max_len_a": 1.2, "max_len_b": 10'
 # The first word of a line that names an input by its digest → what it is.
 _INPUTS = {
     "data": "the binarized text",
@@ -231,6 +233,7 @@ def _changes(old: Sequence[str], new: Sequence[str], typed: Mapping[str, str], l
     """
     old, new = ([line for line in lines if _name(line) not in left_out] for lines in (old, new))
     names = [line.partition(" ")[0] for line in new]
+    old = [line.replace(_EARLIER_LIMIT, "") for line in old]
     if sorted(old) == sorted(new) and len(set(names)) == len(names):  # the order of options means nothing
         return ""
     inputs: list[str] = []

@@ -11,7 +11,7 @@ from ..common.arguments import Parser, file_path, positive
 from ..common.errors import UserError
 from ..common.files import whole_file, write_text
 from ..common.folders import Data, find_checkpoint
-from ..common.options import add_device
+from ..common.options import add_device, add_length_limit, check_length_limit
 from .jobs import check, locked, say, step
 from .stages import digest, option_lines
 
@@ -23,7 +23,7 @@ CHECKPOINT a pair trained on it, or its run. OUT.<source> and OUT.<target> get t
 lines with their translations, then the target language's. A line with its translation is a pair for both directions:
 in one of them its target is a person's (back-translation), and in the other it carries over what chose the
 translation. By default that are both models and both language models (dual inference), with the weights that
-dual-fairseq evaluate --dual-inference has tuned.
+dual-fairseq evaluate --dual-inference has tuned. A translation that the limit of its length ended is left out.
 
 Then, with the options that DEST was made with, and some epochs more from where the pair stands:
 
@@ -51,6 +51,7 @@ def get_parser() -> Parser:
     add("--tgt-lm", type=file_path, metavar="FILE",
         help="... and of the target language (default: those that the pair was trained with)")  # fmt: skip
     add("--beam", type=positive, default="5", metavar="N", help="beam size (default 5)")
+    add_length_limit(parser)
     add("--max-tokens", type=positive, default="4096", metavar="N",
         help="tokens of a batch, padding included (default 4096)")  # fmt: skip
     add("--seed", type=positive, default="1", metavar="N",
@@ -71,6 +72,7 @@ class Synthesis:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
+        check_length_limit(options)
         self.checkpoint = find_checkpoint(options.checkpoint)
         self.data = data = Data.from_folder(options.dest)
         self.lms = dict(zip(data.languages, (options.src_lm, options.tgt_lm), strict=True))
@@ -93,6 +95,7 @@ class Synthesis:
                     f"{file} not found: run dual-fairseq evaluate --dual-inference first, or give --weights or --plain"
                 )
             self.inputs.append(file)
+        self.limit = ["--max-len-a", options.max_len_a, "--max-len-b", options.max_len_b] if options.max_len_a else []
         self.parts = Path(f"{options.out}.parts")
         self.results = {language: Path(f"{options.out}.{language}") for language in data.languages}
 
@@ -100,7 +103,7 @@ class Synthesis:
         """What decides about the result, in lines."""
         options = self.options
         words = ["--lines", options.lines or "all", "--beam", options.beam, "--seed", options.seed]
-        words += ["--plain", str(int(options.plain))]
+        words += ["--plain", str(int(options.plain)), *self.limit]
         inputs = digest(*self.inputs, *filter(None, self.lms.values()))
         return "\n".join([f"input {inputs}", *option_lines(words)]) + "\n"
 
@@ -148,6 +151,7 @@ class Synthesis:
         command = step(
             "translate", self.checkpoint, "--dest", self.data.folder, "-s", source, "-t", target, "--beam",
             options.beam, "--max-tokens", options.max_tokens, "--input", lines, "--output", translations,
+            "--only-complete", *self.limit,
         )  # fmt: skip
         if not options.plain:
             command += ["--dual-inference", str(self.weights / f"{source}-{target}" / "weights.json")]
@@ -163,11 +167,15 @@ class Synthesis:
             pairs += zip(*(read_lines(self.parts / f"{name}.txt") for name in names), strict=True)
         kept = [pair for pair in pairs if all(side.strip() for side in pair)]  # an empty translation makes no pair
         if not kept:
-            raise UserError(f"{self.parts}: every translation is empty; train the pair longer")
+            raise UserError(
+                f"{self.parts}: every translation is empty or was ended by the limit of its length; train the pair "
+                "longer"
+            )
         for result, side in zip(self.results.values(), zip(*kept, strict=True), strict=True):
             write_lines(result, side)
-        empty = f"; {len(pairs) - len(kept)} had an empty side" * (len(pairs) > len(kept))
-        say(f"{len(kept):,} pairs: {', '.join(map(str, self.results.values()))}{empty}")
+        left_out = len(pairs) - len(kept)
+        why = f"; {left_out:,} left out, with an empty side or a translation that the limit of its length ended"
+        say(f"{len(kept):,} pairs: {', '.join(map(str, self.results.values()))}{why * bool(left_out)}")
 
 
 def _text(path: Path) -> str:

@@ -41,6 +41,7 @@ class Training:
                 raise UserError(f"{file} not found: run dual-fairseq preprocess with {file.name.split('.')[0]} text")
         if not options.split:
             options.split = "test" if data.index("test", data.source).is_file() else "valid"
+        evaluate.check_search(options, data)
         self.data_line = f"data {digest(*map(data.dictionary, data.languages), *sides)}"
         self.chosen = choose_pair(options, data, self.run)
         self.device = find_device(options.cpu, options.nproc, options.extra)
@@ -83,13 +84,15 @@ class Training:
         words = ["--eval-bleu"]
         if segmented:
             words += ["--eval-bleu-remove-bpe", *([] if data.subword == "bpe" else [segmented])]
-        search = f'{{"beam": {self.options.valid_beam}, "max_len_a": 1.2, "max_len_b": 10}}'
-        words += ["--eval-bleu-args", search, "--best-checkpoint-metric", "bleu", "--maximize-best-checkpoint-metric"]
-        if data.tokenizer == "moses":
-            return [*words, "--eval-bleu-detok", "moses"]
-        words += ["--eval-bleu-detok", "space"]
-        # Text that was segmented by someone else is scored as it is; that of characters was not segmented by anybody.
-        return words if data.subword == "char" else [*words, "--eval-tokenized-bleu"]
+        search = f'"beam": {self.options.valid_beam}'
+        if self.options.max_len_a:
+            search += f', "max_len_a": {self.options.max_len_a}, "max_len_b": {self.options.max_len_b}'
+        words += ["--eval-bleu-args", f"{{{search}}}"]
+        words += ["--best-checkpoint-metric", "bleu", "--maximize-best-checkpoint-metric"]
+        words += ["--eval-bleu-detok", "moses" if data.tokenizer == "moses" else "space"]
+        words += ["--eval-tokenized-bleu"] if data.segmented else []
+        name = self.options.sacrebleu_tokenize
+        return words + (["--sacrebleu-tokenize", name] if name else [])
 
     def stage(self, name: str, title: str, words: list[str], inputs: list[str], start: list[str]) -> Stage:
         """A stage of the pair, without a limit of updates."""
@@ -176,7 +179,9 @@ class Training:
         options = self.options
         words = [f"{self.data.folder}", f"{self.run.stage(stage).best}", f"--split={options.split}"]
         words += [f"--beam={options.beam}", f"--lenpen={options.lenpen}"]
-        words += [f"--sacrebleu-tokenize={options.sacrebleu_tokenize}"] if options.sacrebleu_tokenize else []
+        for name in ("max_len_a", "max_len_b", "sacrebleu_tokenize"):
+            value = getattr(options, name)
+            words += [f"--{name.replace('_', '-')}={value}"] if value else []
         lms = self.lms or {"src": options.src_lm, "tgt": options.tgt_lm}
         if all(lms.values()):
             words += [f"--{side}-lm={lm}" for side, lm in zip(("src", "tgt"), lms.values(), strict=True)]
@@ -206,6 +211,7 @@ class Training:
             say(f"Dual training {data.source} <-> {data.target} ({self.device}): {data.folder} -> {self.run.folder}")
             for line in self.chosen:
                 say(line)
+            evaluate.say_missing(options, data)
             missing = self.to_train
             if missing and not self.run.language_model(missing[-1]).finished.is_file():
                 self.check_pair([])  # before hours are spent on language models

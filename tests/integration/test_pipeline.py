@@ -80,7 +80,7 @@ COMMON = """\
 --seed 3
 --eval-bleu
 --eval-bleu-remove-bpe
---eval-bleu-args {"beam": 1, "max_len_a": 1.2, "max_len_b": 10}
+--eval-bleu-args {"beam": 1}
 --best-checkpoint-metric bleu
 --maximize-best-checkpoint-metric
 --eval-bleu-detok moses
@@ -122,6 +122,9 @@ def test_the_options_on_record_of_a_pair_stay_what_they_are(dest, tmp_path):
     stage.files.finished.touch()
     lines = (data + start + COMMON + DUAL).splitlines()
     lines[-8:-5] = ["--dual-lambda 0.050", "--dual-gap-clip 5", "--dual-lambda-reverse 0.1"]
+    # and validation had a limit of its own
+    index = lines.index('--eval-bleu-args {"beam": 1}')
+    lines[index] = '--eval-bleu-args {"beam": 1, "max_len_a": 1.2, "max_len_b": 10}'
     stage.files.options_file.write_text("\n".join(lines) + "\n")
     assert not stage.begin(go_on=False)
     stage.files.options_file.write_text("\n".join(lines).replace("clip 5", "clip 4") + "\n")
