@@ -158,8 +158,8 @@ def _add_token_options(parser: Parser) -> None:
     dictionaries.add_argument(
         "--vocab-size", type=whole_number(0), metavar="N",
         help="keep the N most frequent symbols, the others become <unk> (default 0: all; 30000 with --subword word); "
-        "with --subword sentencepiece the pieces to learn (default: by the number of pairs; fewer where the text has no "
-        "more)",
+        "with --subword sentencepiece the pieces to learn (default: by the number of pairs; fewer where the text has "
+        "no more)",
     )  # fmt: skip
 
 

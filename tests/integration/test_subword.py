@@ -21,8 +21,8 @@ from system.test_scripts import succeed
 
 from dual_fairseq.__main__ import main
 from dual_fairseq.common.errors import UserError
-from dual_fairseq.data.clean import LONGEST_WORD, repair
 from dual_fairseq.common.segmentation import POST_PROCESS, VISIBLE_SPACE
+from dual_fairseq.data.clean import LONGEST_WORD, repair
 from dual_fairseq.data.subword import characters
 from dual_fairseq.data.text import TextPipeline
 from dual_fairseq.data.tokenizer import Tokenizer, detokenize
