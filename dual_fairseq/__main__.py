@@ -56,6 +56,7 @@ COMMANDS = {
     "export": Command("pair.export", "write one direction as a plain fairseq checkpoint"),
     "import": Command("pair.import_pair", "make a pair of two plain fairseq checkpoints"),
     "average": Command("pair.average", "average the weights of several checkpoints"),
+    "experiment": Command("experiment.run", "several settings and seeds, compared in one table", False, True),
     "report": Command("report.command", "one page of pictures, scores and examples about runs"),
     "attention": Command("report.attention", "pictures of attention"),
     "vectors": Command("data.vectors", "train word vectors on preprocessed text"),

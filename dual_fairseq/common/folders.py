@@ -12,6 +12,7 @@ from .errors import UserError
 from .files import whole_file
 from .records import read_record
 from .segmentation import POST_PROCESS, pieces_of_dictionary
+from .settings import SHARED_WORDS
 
 # The stages of a pair in RUN, in the order of tables: folder → what people call it.
 STAGES = {"warmup": "warm start", "mle": "MLE continued", "dual": "dual"}
@@ -110,6 +111,13 @@ class Data:
     @property
     def pair(self) -> str:
         return f"{self.source}-{self.target}"
+
+    @property
+    def shares_words(self) -> bool:
+        """Whether both sides have one dictionary because they share many words."""
+        dictionary, overlap = self.record.get("dictionary"), self.record.get("overlap")
+        joined = isinstance(dictionary, dict) and bool(dictionary.get("joined"))
+        return joined and isinstance(overlap, float) and overlap >= SHARED_WORDS
 
     @property
     def dual(self) -> Path:

@@ -31,7 +31,7 @@ from ..common.progress import say
 from ..common.records import read_record
 from ..plugin.lengths import limits_of
 from ..plugin.lengths import record as lengths_record
-from . import likeness
+from . import choices, likeness
 from .binarize import check_size, concatenate, fairseq_preprocess, symbols, unknown_share
 from .clean import Rules, clean_corpus
 from .lines import Survey, survey, survey_pair
@@ -101,6 +101,7 @@ class Preprocessing:
             UserError: an input is missing or bad, or DEST was made from something else, or is in use.
         """
         surveys, record = self._survey(), self.dest / "preprocess.json"
+        self.overlap = choices.choose(self.options, self.dest, self.parts["train"], surveys["train"])
         with locked(self.dest, OUTPUTS):
             results = run_stages(self.dest, self._stages(surveys), self.options.overwrite, record)
             self._record(record, surveys, results)
@@ -296,6 +297,7 @@ class Preprocessing:
                 "bpe": {key: value for key, value in results["bpe"].items() if key != "round_trip"},
                 "round_trip": results["bpe"].get("round_trip", {}),
                 "dictionary": results["dual"],
+                "overlap": self.overlap,
                 "counts": results["text"],
                 "lm_sentences": results["lm"],
                 "inputs": {

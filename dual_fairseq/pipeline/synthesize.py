@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..common.arguments import Parser, file_path, positive
 from ..common.errors import UserError
-from ..common.files import read_lines, whole_file
+from ..common.files import read_lines, whole_file, write_text
 from ..common.folders import Data, find_checkpoint
 from ..common.options import add_device, add_length_limit, check_length_limit
 from ..common.records import read_record
@@ -34,10 +34,10 @@ the same as the pair's other side, are left out and counted.
 Then, with the options that DEST was made with, and some epochs more from where the pair stands:
 
     dual-fairseq preprocess ... --synthetic OUT --upsample 3 --dest DEST2
-    dual-fairseq train DEST2 RUN2 --init-src2tgt CHECKPOINT --init-tgt2src CHECKPOINT
+    dual-fairseq train DEST2 RUN2 --init CHECKPOINT
 
 dual-fairseq train --rounds does all of this. The same command again does nothing; stopped, it goes on after the last
-language and checkpoint that is done.
+language and checkpoint that is done. What other options made stays until the new text is complete.
 """
 
 
@@ -154,20 +154,25 @@ class Synthesis:
             UserError: another run is at work there, or nothing was translated.
         """
         with locked(self.parts):
-            record, identity = self.parts / "options.txt", self.identity()
-            if not record.is_file() or record.read_text(encoding="utf-8") != identity:
-                for old in [*self.parts.glob("*.txt"), *self.parts.glob("*.json"), *self.results.values()]:
-                    old.unlink(missing_ok=True)
-                with whole_file(record) as file:
-                    file.write(identity.encode())
-            if all(result.is_file() for result in self.results.values()):
+            # of the results, and of the parts where these are of others
+            record, begun = self.parts / "options.txt", self.parts / "begun.txt"
+            identity, made, parts = self.identity(), _text(record), _text(begun) or _text(record)
+            if made == identity and all(result.is_file() for result in self.results.values()):
                 say(f"Made before: {', '.join(map(str, self.results.values()))}")
                 return
+            if parts != identity:
+                for old in [*self.parts.glob("*.txt"), *self.parts.glob("*.json")]:
+                    if old != record:
+                        old.unlink()
+                write_text(begun, identity)
             for languages in self.directions:
                 self.choose(languages[0])
                 for number in range(len(self.pairs)):
                     self.translate(*languages, number)
+            record.unlink(missing_ok=True)  # the results are of no record until all of them are in their place
             self.join()
+            write_text(record, identity)
+            begun.unlink(missing_ok=True)
 
     def choose(self, language: str) -> None:
         """Write the lines of a language that are translated, below :attr:`parts`."""
@@ -249,6 +254,11 @@ def reasons(left_out: Mapping[str, int]) -> str:
         "known": "as the pair has it",
     }  # fmt: skip
     return ", ".join(f"{name} {left_out.get(key, 0):,}" for key, name in names.items() if left_out.get(key)) or "none"
+
+
+def _text(path: Path) -> str:
+    """The content of a file; nothing where it is not there."""
+    return path.read_text(encoding="utf-8") if path.is_file() else ""
 
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:
