@@ -25,7 +25,7 @@ REAL = 0.75  # real pairs in the training text, those repeated included, for eac
 def add_rounds(group: argparse._ArgumentGroup) -> None:
     """Add the options of rounds."""
     add = group.add_argument
-    add("--rounds", type=count, default="0", metavar="N",
+    add("--rounds", type=count, metavar="N",
         help="up to N times, and as long as validation BLEU rises: the pair translates text, and dual training goes on "
         "with it. RUN/rounds gets all of it, RUN/dual is the best round (default 0)")  # fmt: skip
     add("--round-text", choices=("mono", "pairs"),

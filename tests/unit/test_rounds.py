@@ -195,6 +195,7 @@ def test_the_table_says_what_each_round_gained(pipeline, data):
     ],
 )
 def test_a_mistake_is_one_line(words, message):
+    train_options.parse(["DEST", "RUN", "--rounds=0", "--upsample=2"])  # of a file of options that has rounds
     with pytest.raises(UserError, match=message):
         train_options.parse(["DEST", "RUN", *words])
 
