@@ -81,6 +81,7 @@ def get_parser() -> Parser:
         help="... and of the target language (default: those that the pair was trained with)",
     )
     parser.add_argument("--scores", action="store_true", help="print the score before each translation")
+    parser.add_argument("--segmented", action="store_true", help="print the models' tokens, not text")
     add_max_tokens(parser)
     parser.add_argument(
         "--buffer", type=whole_number(), default=2000, metavar="LINES",
@@ -156,7 +157,8 @@ def translate_stream(options: argparse.Namespace, overrides: dict[str, Any], std
                 for hypothesis in hypotheses:
                     cells = [str(number)] if options.nbest > 1 else []
                     cells += [f"{hypothesis.score:.4f}"] if options.scores else []
-                    output.write("\t".join([*cells, hypothesis.text]).encode() + b"\n")
+                    text = hypothesis.tokens if options.segmented else hypothesis.text
+                    output.write("\t".join([*cells, text]).encode() + b"\n")
             output.flush()
     if repaired := described(pair.text.repairs):
         say(f"repaired: {repaired}")

@@ -141,6 +141,7 @@ class Synthesis:
         command = step(
             "translate", self.checkpoint, "--dest", self.data.folder, "-s", source, "-t", target, "--beam",
             options.beam, "--max-tokens", options.max_tokens, "--input", lines, "--output", translations,
+            *["--segmented"] * self.data.in_pieces,  # what the lines are too
         )  # fmt: skip
         if not options.plain:
             command += ["--dual-inference", str(self.weights / f"{source}-{target}" / "weights.json")]
