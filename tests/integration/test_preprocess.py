@@ -163,12 +163,15 @@ REFUSALS = {
     "bad tokenizer": (["--tokenizer", "spm"], "choose from 'moses', 'none'"),
     "bad choice": (["--on-bad-line", "ignore"], "choose from 'drop', 'refuse'"),
     "joined and separate": (["--joined-dictionary", "--separate-bpe"], "--joined-dictionary needs --joint-bpe"),
-    "unknown kind of token": (["--subword", "syllable"], "choose from 'bpe', 'char', 'word'"),
+    "unknown kind of token": (["--subword", "syllable"], "choose from 'bpe', 'sentencepiece', 'char', 'word'"),
     "BPE's size with characters": (
         ["--subword", "char", "--bpe-size", "90"],
         "--bpe-size is for --subword bpe, not char",
     ),
-    "separate BPE with words": (["--separate-bpe", "--subword=word"], "--separate-bpe is for --subword bpe, not word"),
+    "separate BPE with words": (
+        ["--separate-bpe", "--subword=word"],
+        "--separate-bpe is for --subword bpe and sentencepiece, not word",
+    ),
     "no size": (["--vocab-size", "many"], "--vocab-size: give a whole number"),
     "upsampling of nothing": (["--upsample", "2"], "give --synthetic too"),
     "like nothing": (["--like", "folder.de"], "--like folder.de: not a folder that this command has finished"),
