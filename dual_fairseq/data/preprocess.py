@@ -140,7 +140,7 @@ class Preprocessing:
             dual["dictionaries of --like"] = [sha256(path) for path in self._dictionaries(self.like)]
         return [
             Stage("text", ("raw", "tokenized"), text, self._text),
-            Stage("bpe", ("bpe", "segmented"), bpe, self._segmentation),
+            Stage("bpe", ("bpe", "segmented"), bpe, self._bpe),
             Stage("dual", ("dual",), dual, self._dual),
             Stage("lm", ("lm",), {}, self._lm),
         ]
@@ -192,7 +192,7 @@ class Preprocessing:
             likeness.report(language, *(out / "raw" / f"{name}.{language}" for name in ("train", "valid", "mono")))
         return counts
 
-    def _segmentation(self, out: Path) -> dict[str, Any]:
+    def _bpe(self, out: Path) -> dict[str, Any]:
         held_out = [split for split in self.parts if split not in TRAINING]
         return Segmentation(self.options, self.dest, out).do(held_out)
 
