@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from fairseq import checkpoint_utils
 from fairseq.logging import metrics
@@ -23,11 +24,16 @@ def load_checkpoint(cfg, trainer, **passthrough_args):
     data = trainer.cfg.dataset
     if cfg.best_checkpoint_metric != "loss" and not data.disable_validation:  # every criterion logs its loss
         subset = "valid" if data.combine_valid_subsets else data.valid_subset.split(",")[0]
-        batch = trainer.get_valid_iterator(subset).first_batch
+        batch = small_batch(trainer.get_valid_iterator(subset))
         with metrics.aggregate(new_root=True) as logged:
             trainer.valid_step(batch)
         check_metric(cfg.best_checkpoint_metric, logged.get_smoothed_values())
     return loaded
+
+
+def small_batch(batches: Any) -> Any:
+    """The first sentences of fairseq's batches, as a batch."""
+    return batches.collate_fn([batches.dataset[i] for i in batches.frozen_batches[0][:2]])
 
 
 def check_metric(metric: str, logged: Iterable[str]) -> None:
