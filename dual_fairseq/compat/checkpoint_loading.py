@@ -32,6 +32,7 @@ for _module in ("numpy.core.multiarray", "numpy._core.multiarray"):
     for _name in ("_reconstruct", "scalar"):
         torch.serialization.add_safe_globals([(getattr(multiarray, _name), f"{_module}.{_name}")])
 
+_RESET = "please reset the optimizer (--reset-optimizer)"  # fairseq's assertion
 _NUMBER = (None, torch.Tensor, Real)  # of several processes it is a tensor
 # What fairseq and this package read of a checkpoint without looking, beside its options.
 _SHAPE = {
@@ -173,6 +174,14 @@ def trainer_load_checkpoint(self, filename: str, reset_optimizer: bool = False, 
         return _trainer_load_checkpoint(self, filename, reset_optimizer, *args, **kwargs)
     except UnreadableCheckpoint as error:
         raise _refuse_unreadable(filename, error) from error
+    except AssertionError as error:
+        if _RESET not in str(error):
+            raise
+        theirs, _, mine = str(error).rpartition(". ")[2].partition(" vs ")
+        raise UserError(
+            f"{filename}: was trained with another --optimizer or --criterion ({theirs}, not {mine}); give the "
+            "same, or --reset-optimizer to begin with a new state of it"
+        ) from error
     except Exception as error:
         refusal = _refuse_misfit(filename, error, "this model (another --arch, size or dictionary?)")
         if refusal is None:

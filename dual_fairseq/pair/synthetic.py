@@ -97,7 +97,7 @@ def main(arguments: Sequence[str]) -> None:
     generation: dict[str, Any] = {"sampling": True, "sampling_topk": options.sampling} if options.sampling else {}
     if options.max_len_a is not None:
         generation |= {"max_len_a": float(options.max_len_a), "max_len_b": int(options.max_len_b)}
-    in_pieces, decode = pair.text.in_pieces, pair.text.decode
+    in_pieces, decode = pair.text.data.in_pieces, pair.text.decode
     lines = read_lines(options.input)
     references = read_lines(options.references) if options.references else [None] * len(lines)
     pairs: list[tuple[str, str]] = []

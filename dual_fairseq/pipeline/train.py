@@ -15,7 +15,7 @@ from . import config, evaluate, train_lm
 from .choices import choose_pair, shares_embeddings, validation_interval
 from .devices import Device, find_device
 from .inheritance import language_model_of
-from .jobs import PACKAGE, ask, check, locked, say, show, step
+from .jobs import PACKAGE, ask, locked, say, show, step
 from .presets import PAIRS
 from .rounds import Recipe, Rounds
 from .stages import Stage, digest, updates_of
@@ -244,10 +244,16 @@ class Training:
                 self.evaluate()
 
     def check_pair(self, language_models: list[str]) -> None:
-        """See what fairseq says of the pair's options, before any training."""
+        """See what fairseq says of the pair's options and of the validation text, before any training."""
         words = [str(self.data.dual), "--user-dir", str(PACKAGE), *self.model_options(), "--dual-lambda", "0"]
         words += [*language_models, "--save-dir", str(self.run.stage("warmup").folder), *self.device.options]
-        check(step("pipeline.probe", "pair", *words, *self.options.extra))
+        answer = ask(step("pipeline.probe", "pair", *words, *self.options.extra)).splitlines()[-1]
+        for language, longest in zip(self.data.languages, answer.split(), strict=True):
+            if language in self.to_train and int(longest) > int(self.language_model(language).max_tokens):
+                raise UserError(
+                    f"--lm-max-tokens {self.language_model(language).max_tokens}: the longest validation sentence of "
+                    f"{language} has {longest} tokens, </s> included; give --lm-max-tokens {longest} or more"
+                )
 
     def train(self, stage: Stage) -> None:
         """Train a stage unless it is finished."""
