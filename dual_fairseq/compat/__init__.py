@@ -4,4 +4,16 @@ from ..common.quiet import silence_known_noise
 
 silence_known_noise()  # before fairseq is imported
 
-from . import archs, bf16, checkpoint_loading, checkpoint_saving, memory, nan, no_eval, patience, processes, save_dir  # noqa: E402, F401
+from . import (  # noqa: E402, F401
+    archs,
+    bf16,
+    checkpoint_loading,
+    checkpoint_saving,
+    memory,
+    nan,
+    no_eval,
+    patience,
+    processes,
+    save_dir,
+    training_state,
+)
