@@ -10,7 +10,7 @@ from pathlib import Path
 from ..common.arguments import Parser, file_path, positive
 from ..common.errors import UserError
 from ..common.files import whole_file
-from ..common.folders import Data, find_checkpoint
+from ..common.folders import Data, find_checkpoint, refuse_colons
 from ..common.options import add_device
 from .jobs import check, locked, say, step
 from .stages import digest, option_lines
@@ -71,6 +71,7 @@ class Synthesis:
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
         self.checkpoint = find_checkpoint(options.checkpoint)
+        refuse_colons(options.dest, self.checkpoint)
         self.data = data = Data.from_folder(options.dest)
         self.lms = dict(zip(data.languages, (options.src_lm, options.tgt_lm), strict=True))
         for file in self.lms.values():
