@@ -154,7 +154,9 @@ class Evaluation:
         for split in self.splits:
             for language in data.languages:
                 if not data.index(split, language).is_file():
-                    raise UserError(f"{data.dual} has no split '{split}' of {data.pair}: see --split")
+                    there = sorted(path.name.partition(".")[0] for path in data.dual.glob(f"*.{data.pair}.*.idx"))
+                    has = ", ".join(dict.fromkeys(there)) or "none"
+                    raise UserError(f"{data.dual} has no split '{split}' of {data.pair}, only {has}: see --split")
                 if not data.raw(split, language).is_file():
                     raise UserError(f"{data.raw(split, language)} not found: run dual-fairseq preprocess again")
         if not expected and not is_whole(self.checkpoint):

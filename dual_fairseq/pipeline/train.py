@@ -154,6 +154,11 @@ class Training:
 
     def mle(self, known: bool = True) -> Stage:
         dual = self.run.stage("dual")
+        if known and not dual.last.is_file():
+            raise UserError(
+                f"{dual.last} is gone, which says for how many updates the control has to go on: put it back, or leave "
+                "--control out"
+            )
         updates = ask(step("pipeline.probe", "updates", dual.last)) if known else updates_of(dual)
         title = "Control: maximum likelihood continued for " + (f"{updates} updates" if known else "as many updates")
         inputs, start = self.beginning(known)
