@@ -12,7 +12,7 @@ from . import pictures
 from .examples import examples
 from .page import Examples, Figures, Paragraph, Part, Scores, Section, stage_table
 from .runs import Run, System, arrow, choose_split, systems
-from .scores import Row, baseline_of, score_rows, searches, signatures_of
+from .scores import Row, baseline_of, score_rows, searches_of, signatures_of
 
 
 @dataclass
@@ -54,7 +54,7 @@ def build(runs: Sequence[Run], options: Options) -> tuple[list[Row], list[Sectio
         baseline = baseline_of(shown, split)
         scores = [
             Scores(rows),
-            *_notes([*_lambdas(shown), *searches(rows), *signatures_of(rows)]),
+            *_notes([*_lambdas(shown), *searches_of(rows), *signatures_of(rows)]),
             _explanation(split, baseline.name if baseline else ""),
         ]
     curves = _figures(pictures.curves(shown, directions, options.limits))

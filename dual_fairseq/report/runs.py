@@ -14,7 +14,7 @@ from ..common.errors import UserError
 from ..common.files import read_lines
 from ..common.folders import BEST, RECORD, STAGES, StageFolder, find_run
 from ..common.records import read_record
-from ..common.tables import read_scores
+from ..common.tables import SEARCH, read_scores
 
 Record = dict[str, float]
 RE_SCORED = " + dual inference"  # ends the name of a system whose translations dual inference chose
@@ -34,8 +34,7 @@ class Evaluation:
     @cached_property
     def search(self) -> dict[str, str]:
         """How the translations were found: beam, length penalty, other options; empty where that is not known."""
-        names = ("beam", "lenpen", "search_options")
-        known = {name: str(self.scores[name]) for name in names if self.scores.get(name)}
+        known = {name: str(self.scores[name]) for name in SEARCH if self.scores.get(name)}
         if known:
             return known
         # evaluations of earlier versions

@@ -12,12 +12,11 @@ from sacrebleu.significance import Result
 
 from ..common.bleu import metric_of_signature
 from ..common.errors import UserError
-from ..common.tables import aligned, signatures
+from ..common.tables import SEARCH, aligned, searches, signatures
 from ..pair.significance import TRIALS, paired_test
 from .runs import RE_SCORED, System, arrow
 
 INTERVAL_SAMPLES = 1000
-SEARCH = {"beam": "beam", "lenpen": "length penalty", "search_options": "options"}
 HEAD = ("direction", "system", "BLEU", "p", "chrF", "p", "length", "NLL bits/token", "mean |gap| nats")
 
 
@@ -158,21 +157,14 @@ def _unlike(row: Row, other: Row) -> str:
     return "sacreBLEU signature" if mine and its and mine != its else ""
 
 
-def searches(rows: Sequence[Row]) -> list[str]:
-    """How the systems' translations were found, a line for each way."""
-    found: dict[str, dict[str, None]] = {}
-    for row in rows:
-        if row.search:
-            words = ", ".join(f"{SEARCH[name]} {value}" for name, value in row.search.items())
-            found.setdefault(words, {})[row.system] = None
-    if len(found) < 2:
-        return [f"Search: {words}" for words in found]
-    return [f"Search of {', '.join(names)}: {words}" for words, names in found.items()]
+def searches_of(rows: Sequence[Row]) -> list[str]:
+    """See :func:`~dual_fairseq.common.tables.searches`."""
+    return searches((row.system, row.search) for row in rows)
 
 
 def text_table(rows: Sequence[Row]) -> str:
     """The table as plain text."""
-    return "\n".join([aligned([HEAD, *(row.cells() for row in rows)]), *searches(rows), *signatures_of(rows)])
+    return "\n".join([aligned([HEAD, *(row.cells() for row in rows)]), *searches_of(rows), *signatures_of(rows)])
 
 
 def signatures_of(rows: Sequence[Row]) -> list[str]:

@@ -93,8 +93,8 @@ def test_scores_with_unlike_settings_are_not_tested_against_each_other():
     assert scores._unlike(unknown, like) == ""
     (another,) = rows_of({"beam": "5", "lenpen": "1"}, signature="tok:char")
     assert scores._unlike(another, like) == "sacreBLEU signature"
-    assert scores.searches([like, like]) == ["Search: beam 5, length penalty 1"]
-    assert scores.searches([like, unlike, unknown]) == [
+    assert scores.searches_of([like, like]) == ["Search: beam 5, length penalty 1"]
+    assert scores.searches_of([like, unlike, unknown]) == [
         "Search of system 0: beam 5, length penalty 1",
         "Search of system 1: beam 5, length penalty 1.5",
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from types import SimpleNamespace
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from dual_fairseq.common.errors import UserError
 from dual_fairseq.common.folders import find_checkpoint
 from dual_fairseq.pair.translator import DualTranslator, _pieces
+from dual_fairseq.plugin.ranking import Weights
 
 
 @pytest.mark.parametrize(
@@ -54,7 +56,7 @@ def test_the_translator_is_found_where_one_looks_for_it():
 
 def test_weights_of_the_other_direction_are_refused(tmp_path):
     """Not passed over without a word."""
-    row = {"weights": {"forward": 1.0, "reverse": 0.5, "lm": 0.1, "length": 0.0}, "lenpen": 0.0}
+    row = {"weights": asdict(Weights(1.0, reverse=0.5)), "lenpen": 0.0}
     file = tmp_path / "weights.json"
     file.write_text(json.dumps({"best": "general", "general": row, "target_lang": "en"}))
     translator = DualTranslator.__new__(DualTranslator)
