@@ -44,6 +44,7 @@ class Command:
 COMMANDS = {
     "preprocess": Command("data.preprocess", "clean, tokenise, segment and binarize parallel text", False, True),
     "corpus": Command("data.corpora", "a public corpus (multi30k, wmt16) to training data", False, True),
+    "select": Command("data.select", "choose monolingual text that is like the pairs", False),
     "train-lm": Command("pipeline.train_lm", "train the language model of one language", False, True),
     "train": Command("pipeline.train", "train a pair: language models, warm start, dual training", False, True),
     "evaluate": Command("pipeline.evaluate", "translate a split in both directions and score it", False, True),

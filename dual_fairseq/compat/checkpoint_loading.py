@@ -14,6 +14,7 @@ from fairseq import checkpoint_utils
 from fairseq import trainer as fairseq_trainer
 from fairseq.dataclass.utils import overwrite_args_by_name
 from fairseq.file_io import PathManager
+from numpy._core import multiarray
 
 from ..common.errors import UserError
 from ..common.records import check_shape
@@ -24,16 +25,12 @@ from .checkpoint_options import RefusedOption, take_options
 # counts as numpy arrays. Allowing these plain records keeps fairseq checkpoints loadable and still keeps a hostile
 # checkpoint from running code.
 torch.serialization.add_safe_globals(
-    [
-        argparse.Namespace,
-        np.ndarray,
-        np.dtype,
-        type(np.dtype(np.int64)),
-        type(np.dtype(np.float64)),
-        np.core.multiarray._reconstruct,  # type: ignore[attr-defined]
-        np.core.multiarray.scalar,  # type: ignore[attr-defined]
-    ]
+    [argparse.Namespace, np.ndarray, np.dtype, type(np.dtype(np.int64)), type(np.dtype(np.float64))]
 )
+# The two functions that make numpy's arrays and numbers, by the names that numpy 1 and numpy 2 write them with.
+for _module in ("numpy.core.multiarray", "numpy._core.multiarray"):
+    for _name in ("_reconstruct", "scalar"):
+        torch.serialization.add_safe_globals([(getattr(multiarray, _name), f"{_module}.{_name}")])
 
 _NUMBER = (None, torch.Tensor, Real)  # of several processes it is a tensor
 # What fairseq and this package read of a checkpoint without looking, beside its options.

@@ -1,7 +1,7 @@
 """The options of preprocessing that the training text decides, where the user has not.
 
-The number of BPE merges follows from the number of pairs (:mod:`dual_fairseq.common.settings`). Two languages that
-share many words get one dictionary.
+The number of BPE merges, or of SentencePiece pieces, follows from the number of pairs
+(:mod:`dual_fairseq.common.settings`). Two languages that share many words get one dictionary.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def choose(
     parts: Sequence[Sequence[Path]],
     surveys: Mapping[str, Sequence[Survey]],
 ) -> float | None:
-    """Complete ``bpe_size`` and ``joined_dictionary``; a DEST that was made of the same text keeps its own.
+    """Complete ``bpe_size`` or ``vocab_size``, and ``joined_dictionary``; a DEST made of the same text keeps its own.
 
     Args:
         options: None stands for one that was not given.
@@ -61,12 +61,14 @@ def choose(
     """
     noted = _noted(dest, surveys)
     pairs = sum(file.lines for file in next(iter(surveys.values())))
-    if options.subword == "bpe" and options.bpe_size is None:
-        options.bpe_size = noted.get("bpe-size", pair_settings(pairs).bpe_size)
-        why = "as DEST was made" if "bpe-size" in noted else f"for {pairs:,} pairs (docs/settings.md)"
-        say(f"--bpe-size {options.bpe_size}: {why}")
+    size = {"bpe": "bpe_size", "sentencepiece": "vocab_size"}.get(options.subword)
+    if size and getattr(options, size) is None:
+        option = size.replace("_", "-")
+        setattr(options, size, noted.get(option, pair_settings(pairs).bpe_size))
+        why = "as DEST was made" if option in noted else f"for {pairs:,} pairs (docs/settings.md)"
+        say(f"--{option} {getattr(options, size)}: {why}")
     shared = None
-    if options.subword == "bpe" and (options.joint_bpe or not options.bpe_size) and not options.like:
+    if size and (options.joint_bpe or not options.bpe_size) and not options.like:
         shared = overlap(list(zip(*parts, strict=True)), options.tokenizer == "none")
     if options.joined_dictionary is None:
         options.joined_dictionary = noted.get("joined-dictionary", shared is not None and shared >= SHARED_WORDS)

@@ -18,9 +18,8 @@ from sacrebleu.metrics import CHRF
 from ..common.bleu import bleu_metric, signature_of
 from ..common.errors import UserError
 from ..common.files import read_lines, sha256, write_json, write_text
-from ..common.folders import Data
 from ..common.tables import score_table
-from ..data.tokenizer import detokenize
+from ..data.text import TextPipeline
 from ..plugin.ranking import read_choice
 from .nbest import best_of, read_nbest
 
@@ -148,10 +147,10 @@ def evaluate(
     Raises:
         UserError: a file is missing or does not belong to the others.
     """
-    data = Data.from_folder(dest)
-    languages = data.languages
+    pipeline = TextPipeline(dest)
+    languages = pipeline.languages
     validation = read_validation(read_lines(out / "validate.txt"), split)
-    texts = {language: read_lines(dest / "raw" / f"{split}.{language}") for language in languages}
+    texts = {language: pipeline.text(split, language) for language in languages}
     result: dict[str, object] = {"split": split, **(settings or {})}
     for source, target in (languages, languages[::-1]):
         direction = f"{source}-{target}"
@@ -177,10 +176,10 @@ def evaluate(
                 f"{direction}: {missing} of {count} sentences were not translated and count as empty "
                 "(too long for the model, or an output that was cut short)"
             )
-        hypotheses = detokenize([by_number.get(number, "") for number in range(count)], target, data.tokenizer)
+        hypotheses = pipeline.detokenize([by_number.get(number, "") for number in range(count)], target)
         for name, lines in (("src", texts[source]), ("hyp", hypotheses), ("ref", texts[target])):
             write_text(out / f"{direction}.{name}.txt", "".join(f"{line}\n" for line in lines))
-        scores = score(hypotheses, texts[target], target, data.segmented, tokenize, missing)
+        scores = score(hypotheses, texts[target], target, pipeline.data.segmented, tokenize, missing)
         scores.cut_off = sum(rank == 1 for _, rank in cut_off)
         if scores.cut_off:
             print(
@@ -194,9 +193,9 @@ def evaluate(
             lenpen = choice.lenpen or 0.0
             nbest = read_nbest(printed, count, generated)
             chosen = best_of(nbest.components, choice.weights, lenpen)
-            best = detokenize(nbest.take(chosen), target, data.tokenizer)
+            best = pipeline.detokenize(nbest.take(chosen), target)
             write_text(out / f"{direction}.dual-inference.hyp.txt", "".join(f"{line}\n" for line in best))
-            rescored = score(best, texts[target], target, data.segmented, tokenize)
+            rescored = score(best, texts[target], target, pipeline.data.segmented, tokenize)
             scores.dual_inference = {
                 "bleu": rescored.bleu, "chrf": rescored.chrf, "length_ratio": rescored.length_ratio,
                 "bleu_signature": rescored.bleu_signature,

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from ..common.errors import UserError
 from ..common.folders import find_checkpoint
-from ..data.subword import SEPARATOR
+from ..data.subword import Subword
 from ..data.text import TextPipeline, indices, looks_foreign
 from ..plugin.log_probs import length_sorted_batches
 from ..plugin.model import DualModel, parameter_like
@@ -40,7 +40,6 @@ logger = logging.getLogger(__name__)
 Weighting = float | str | os.PathLike[str]
 _Found = tuple[str, float, bool]  # a piece's tokens, its score, whether it was cut off
 _SENTENCE_ENDS = set(".!?…。！？؟।")
-_WIDE_ENDS = set("。！？")  # no space follows them
 
 
 @dataclass(frozen=True)
@@ -293,7 +292,7 @@ class DualTranslator:
         counts: list[int] = []
         for number, text in enumerate(texts):
             tokens = self.text.encode(text, source).split()
-            parts = _pieces(tokens, limit, self.text.subword.space) if tokens else []
+            parts = _pieces(tokens, limit, self.text.subword) if tokens else []
             if len(parts) > 1:
                 logger.warning(
                     "line %d: %s tokens, over the %s that this model takes; translated in %d pieces",
@@ -380,7 +379,7 @@ def _reversed(task: DualTranslationTask) -> DualTranslationTask:
     return tasks.setup_task(cfg, from_checkpoint=True)
 
 
-def _pieces(tokens: list[str], limit: int, space: str = "") -> list[list[str]]:
+def _pieces(tokens: list[str], limit: int, subword: Subword) -> list[list[str]]:
     """Tokens in pieces of at most ``limit``.
 
     What has to be cut at all is cut into its sentences, since models trained on sentences lose most of a long text; a
@@ -389,8 +388,9 @@ def _pieces(tokens: list[str], limit: int, space: str = "") -> list[list[str]]:
     Args:
         tokens: of a line.
         limit: most tokens of a piece.
-        space: the token between two words, where tokens are characters; a piece neither begins nor ends with it.
+        subword: what they are; a piece neither begins nor ends with the token between two words.
     """
+    space = subword.space
     if len(tokens) <= limit:
         return [tokens]
     pieces: list[list[str]] = [[]]
@@ -398,18 +398,11 @@ def _pieces(tokens: list[str], limit: int, space: str = "") -> list[list[str]]:
         if space and token == space and not pieces[-1]:
             continue
         pieces[-1].append(token)
-        if token in _SENTENCE_ENDS and following not in _SENTENCE_ENDS and _ends_word(token, following, space):
+        if token in _SENTENCE_ENDS and following not in _SENTENCE_ENDS and subword.ends_word(token, following):
             pieces.append([])
         elif len(pieces[-1]) == limit:
             last = [*zip(pieces[-1], [*pieces[-1][1:], following], strict=True)]
-            end = next((i for i in range(limit, 0, -1) if _ends_word(*last[i - 1], space)), limit)
+            end = next((i for i in range(limit, 0, -1) if subword.ends_word(*last[i - 1])), limit)
             rest = pieces[-1][end:]
             pieces[-1:] = [pieces[-1][:end], rest[1:] if space and rest[:1] == [space] else rest]
     return [piece for piece in pieces if piece]
-
-
-def _ends_word(token: str, following: str, space: str) -> bool:
-    """Whether a word ends between two tokens; after the last one there is ""."""
-    if not space:
-        return not token.endswith(SEPARATOR)
-    return following in (space, "") or token in _WIDE_ENDS

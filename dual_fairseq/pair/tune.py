@@ -10,8 +10,9 @@ dual-fairseq evaluate --dual-inference does all of this.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +39,9 @@ FORMS = ("plain", "alpha", "general")
 LENPENS = np.linspace(0, 3, 31).round(1)
 
 
-def detokenize_all(texts: Sequence[Sequence[str]], language: str, tokenizer: str) -> list[list[str]]:
-    """See :func:`~dual_fairseq.data.tokenizer.detokenize`."""
-    flat = iter(detokenize([text for translations in texts for text in translations], language, tokenizer))
+def detokenize_all(texts: Sequence[Sequence[str]], undo: Callable[[list[str]], list[str]]) -> list[list[str]]:
+    """What ``undo`` makes of all translations together."""
+    flat = iter(undo([text for translations in texts for text in translations]))
     return [[next(flat) for _ in translations] for translations in texts]
 
 
@@ -249,9 +250,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "nbest", type=Path, nargs="+", metavar="FILE",
         help="what fairseq-generate printed (with --results-path, both files)",
     )  # fmt: skip
+    parser.add_argument("--reference", type=Path, metavar="FILE", help="the references, raw text, a sentence a line")
     parser.add_argument(
-        "--reference", type=Path, required=True, metavar="FILE", help="the references, raw text, a sentence a line"
-    )
+        "--dest", metavar="DEST",
+        help="instead of --reference and --tokenizer: the folder of dual-fairseq preprocess that has the split",
+    )  # fmt: skip
+    parser.add_argument("--split", default="valid", metavar="NAME", help="a split of DEST (default %(default)s)")
     add_languages(parser, sides=("target",), required=True)
     parser.add_argument(
         "-o", "--output", "--out", type=Path, required=True, metavar="DIR",
@@ -273,16 +277,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     options = parser.parse_args(arguments)
 
+    if (options.reference is None) is (options.dest is None):
+        raise UserError("give the references, by --reference FILE or by --dest DEST")
     for name in ("alpha.tsv", "tuning.png", "weights.json"):
         check_output(options.output / name, [options.reference, *options.nbest])
-    bleu = (options.target_lang, options.tokenizer == "none", options.sacrebleu_tokenize)
+    if options.dest is not None:
+        from ..data.text import TextPipeline
+
+        pipeline = TextPipeline(options.dest)
+        references = pipeline.text(options.split, options.target_lang)
+        undo = partial(pipeline.detokenize, language=options.target_lang)
+        segmented = pipeline.data.segmented
+    else:
+        references = read_lines(options.reference)
+        undo = partial(detokenize, language=options.target_lang, tokenizer=options.tokenizer)
+        segmented = options.tokenizer == "none"
+    bleu = (options.target_lang, segmented, options.sacrebleu_tokenize)
     metric = bleu_metric(*bleu)
     if missing := missing_tokenizer(*bleu):
         print(missing)
-    references = read_lines(options.reference)
     lines = [line for path in options.nbest for line in read_lines(path)]
     nbest = read_nbest(lines, len(references), options.nbest[0])
-    nbest.texts = detokenize_all(nbest.texts, options.target_lang, options.tokenizer)
+    nbest.texts = detokenize_all(nbest.texts, undo)
     result = tune(nbest, references, options.target_lang, options.lenpen, metric)
     write(result, options.output, f"{options.nbest[0].name}, {len(references)} sentences")
     print(table(result))

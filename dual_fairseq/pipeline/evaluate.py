@@ -16,7 +16,7 @@ from ..common.arguments import Parser, decimal, file_path, positive
 from ..common.bleu import bleu_tokenizer, missing_tokenizer
 from ..common.errors import UserError
 from ..common.files import whole_file
-from ..common.folders import POST_PROCESS, Data, RunFolder, find_checkpoint, refuse_colons
+from ..common.folders import Data, RunFolder, find_checkpoint, refuse_colons
 from ..common.options import add_device, add_length_limit, check_length_limit
 from .devices import Device, find_device
 from .jobs import PACKAGE, check, locked, run, say, show, step
@@ -308,7 +308,7 @@ class Evaluation:
 
     def _translation(self, split: str, source: str, target: str, name: str) -> Part:
         """The translations of a split; for dual inference its n-best lists with all scores."""
-        words = POST_PROCESS[self.data.subword]
+        words = self.data.post_process
         command = [*self._common("fairseq-generate"), "-s", source, "-t", target, "--gen-subset", split]
         command += ["--post-process", words] if words else []
         command += ["--no-progress-bar", *self.search]
@@ -332,9 +332,8 @@ class Evaluation:
         for source, target in (self.data.languages, self.data.languages[::-1]):
             folder = out / "tuning" / f"{source}-{target}"
             command = step(
-                "tune", folder / "generate.txt", "--out", folder, "-t", target, "--reference",
-                self.data.raw(self.options.tune_split, target), "--tokenizer", self.data.tokenizer, "--lenpen",
-                self.options.lenpen, "--sacrebleu-tokenize",
+                "tune", folder / "generate.txt", "--out", folder, "-t", target, "--dest", self.data.folder, "--split",
+                self.options.tune_split, "--lenpen", self.options.lenpen, "--sacrebleu-tokenize",
                 bleu_tokenizer(target, self.data.segmented, self.options.sacrebleu_tokenize or None),
             )  # fmt: skip
             commands.append((command, folder / "table.txt"))

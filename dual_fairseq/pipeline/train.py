@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 from ..common.errors import UserError
 from ..common.files import whole_file
-from ..common.folders import POST_PROCESS, STAGES, Data, RunFolder, refuse_colons
+from ..common.folders import STAGES, Data, RunFolder, refuse_colons
+from ..common.segmentation import POST_PROCESS
 from ..common.tables import read_scores, score_table
 from . import config, evaluate, train_lm
 from .choices import choose_pair, shares_embeddings, validation_interval
@@ -16,6 +17,7 @@ from .devices import Device, find_device
 from .inheritance import language_model_of
 from .jobs import PACKAGE, ask, check, locked, say, show, step
 from .presets import PAIRS
+from .rounds import Recipe, Rounds
 from .stages import Stage, digest, updates_of
 from .train_options import LM_OPTIONS, get_parser, parse
 
@@ -54,6 +56,10 @@ class Training:
             for language in ([] if options.warmup_only else data.languages)
         }
         self.to_train = [language for language in self.lms if not given[language]]
+        self.rounds: Rounds | None = None
+        if int(options.rounds):
+            recipe = Recipe(options, data, options.eval and options.dual_inference and options.split != "valid")
+            self.rounds = Rounds(recipe, self.run, self.lms, lambda run, stage: self.evaluation(stage, run=run).run())
 
     # --- the commands
 
@@ -80,10 +86,10 @@ class Training:
 
     def validation_options(self) -> list[str]:
         """BLEU of words, in the way that the text was tokenised."""
-        data, segmented = self.data, POST_PROCESS[self.data.subword]
+        data, segmented = self.data, self.data.post_process or POST_PROCESS[self.data.subword]
         words = ["--eval-bleu"]
         if segmented:
-            words += ["--eval-bleu-remove-bpe", *([] if data.subword == "bpe" else [segmented])]
+            words += ["--eval-bleu-remove-bpe", *([] if segmented == "subword_nmt" else [segmented])]
         search = f'"beam": {self.options.valid_beam}'
         if self.options.max_len_a:
             search += f', "max_len_a": {self.options.max_len_a}, "max_len_b": {self.options.max_len_b}'
@@ -154,12 +160,15 @@ class Training:
 
     def mle(self, known: bool = True) -> Stage:
         dual = self.run.stage("dual")
-        if known and not dual.last.is_file():
+        if self.rounds and known:
+            updates = self.rounds.updates()
+        elif known and not dual.last.is_file():
             raise UserError(
                 f"{dual.last} is gone, which says for how many updates the control has to go on: put it back, or leave "
                 "--control out"
             )
-        updates = ask(step("pipeline.probe", "updates", dual.last)) if known else updates_of(dual)
+        else:
+            updates = ask(step("pipeline.probe", "updates", dual.last)) if known else updates_of(dual)
         title = "Control: maximum likelihood continued for " + (f"{updates} updates" if known else "as many updates")
         inputs, start = self.beginning(known)
         stage = self.stage("mle", title, ["--dual-lambda", "0", "--lr", self.options.dual_lr], inputs, start)
@@ -179,10 +188,10 @@ class Training:
         parsed.prefix = "lm-"
         return parsed
 
-    def evaluation(self, stage: str, expected: bool = False) -> evaluate.Evaluation:
-        """That of a stage's best checkpoint."""
+    def evaluation(self, stage: str, expected: bool = False, run: RunFolder | None = None) -> evaluate.Evaluation:
+        """That of the best checkpoint of a stage of this run or of another."""
         options = self.options
-        words = [f"{self.data.folder}", f"{self.run.stage(stage).best}", f"--split={options.split}"]
+        words = [f"{self.data.folder}", f"{(run or self.run).stage(stage).best}", f"--split={options.split}"]
         words += [f"--beam={options.beam}", f"--lenpen={options.lenpen}"]
         for name in ("max_len_a", "max_len_b", "sacrebleu_tokenize"):
             value = getattr(options, name)
@@ -228,7 +237,10 @@ class Training:
                     source_lm, target_lm = map(str, self.lms.values())
                     self.check_pair(["--src-lm", source_lm, "--tgt-lm", target_lm])
                 self.train(self.warmup())
-            if "dual" in self.stages:
+            if self.rounds:
+                self.keep_options()
+                self.rounds.do()
+            elif "dual" in self.stages:
                 self.train(self.dual())
             if "mle" in self.stages:
                 self.train(self.mle())
@@ -276,6 +288,11 @@ class Training:
             evaluation = self.evaluation(stage)
             evaluation.run()
             folders[stage] = evaluation.out
+        if self.rounds:
+            for one in self.rounds.done:
+                self.evaluation("dual", run=one.folder).run()
+            say(self.rounds.table(self.options.split))
+            return
         rows = []
         for stage, name in STAGES.items():
             file = folders[stage] / "scores.json"
@@ -290,6 +307,9 @@ class Training:
         for language in self.to_train:
             train_lm.show(self.language_model(language), self.device)
         for name in self.stages:
+            if name == "dual" and self.rounds:
+                self.rounds.show()
+                continue
             stage = self.warmup() if name == "warmup" else getattr(self, name)(known=False)
             show(stage.title, stage.command(self.device, shown=True))
         for name in self.stages if self.options.eval else []:

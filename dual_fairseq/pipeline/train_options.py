@@ -11,6 +11,7 @@ from ..common.folders import find_checkpoint
 from . import config, evaluate, train_lm
 from .inheritance import take_over
 from .presets import LANGUAGE_MODELS, SIZES
+from .rounds import add_rounds
 
 HELP = """\
 Train both translation models of a language pair with dual supervision, from preprocessed text to evaluated models.
@@ -22,6 +23,7 @@ holds, and printed (docs/settings.md); a run that was begun keeps its own. The s
                  validation text no longer improves
   dual           dual training from the best warm start, until the mean BLEU no longer improves
   mle            with --control: the same, but by maximum likelihood, for exactly as many updates
+With --rounds the pair translates text, and dual training goes on with it, several times (RUN/rounds).
 The language models' scores of the training text are computed once and kept in RUN/lm-scores. RUN/text holds what
 dual-fairseq translate RUN needs of DEST: dictionaries, BPE codes, how text is tokenised. RUN/train.toml holds all
 options, to be used again with --config.
@@ -54,6 +56,7 @@ def get_parser() -> Parser:
     _add_language_models(parser.add_argument_group("language models"))
     _add_pair(parser.add_argument_group("the pair"))
     _add_dual(parser.add_argument_group("dual training"))
+    add_rounds(parser.add_argument_group("rounds of learning from translated text"))
     _add_stages(parser.add_argument_group("both stages of the pair"))
     evaluation = parser.add_argument_group("evaluation")
     evaluation.add_argument("--split", type=evaluate.split_name, metavar="NAME",
@@ -166,6 +169,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         raise UserError(
             "--warmup-only: leave out --init-src2tgt, --init-tgt2src and --control, which are about what comes after it"
         )
+    if int(options.rounds) and (start or options.warmup_only):
+        raise UserError("--rounds: begins with the warm start; leave out --init-src2tgt, --init-tgt2src, --warmup-only")
+    if not int(options.rounds):
+        for name in ("round_text", "round_lines", "upsample"):
+            if getattr(options, name):
+                raise UserError(f"--{name.replace('_', '-')} {getattr(options, name)}: goes with --rounds; give it too")
     if options.size and options.arch != "transformer":
         raise UserError(f"--size goes with --arch transformer; set the dimensions of {options.arch} after --")
     return options
