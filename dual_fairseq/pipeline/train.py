@@ -71,7 +71,7 @@ class Training:
         if options.arch == "transformer":
             shape = options.shape or PAIRS[options.size].shape()
             words += [word for name, value in shape.items() for word in (f"--{name}", value)]
-            shared = shares_embeddings(data, self.run)
+            shared = shares_embeddings(data, self.run, options.init_src2tgt)
             words.append("--share-all-embeddings" if shared else "--share-decoder-input-output-embed")
         if options.dropout:
             words += ["--dropout", options.dropout]
@@ -162,6 +162,11 @@ class Training:
         dual = self.run.stage("dual")
         if self.rounds and known:
             updates = self.rounds.updates()
+        elif known and not dual.last.is_file():
+            raise UserError(
+                f"{dual.last} is gone, which says for how many updates the control has to go on: put it back, or leave "
+                "--control out"
+            )
         else:
             updates = ask(step("pipeline.probe", "updates", dual.last)) if known else updates_of(dual)
         title = "Control: maximum likelihood continued for " + (f"{updates} updates" if known else "as many updates")
@@ -179,9 +184,7 @@ class Training:
             words += [f"--{name.replace('_', '-')}={value}"] if value else []
         words.append(f"--seed={options.seed}")
         words += ["--continue"] if options.go_on else []
-        parsed = train_lm.parse(words)
-        parsed.prefix = "lm-"
-        return parsed
+        return train_lm.parse(words, prefix="lm-")
 
     def evaluation(self, stage: str, expected: bool = False, run: RunFolder | None = None) -> evaluate.Evaluation:
         """That of the best checkpoint of a stage of this run or of another."""
