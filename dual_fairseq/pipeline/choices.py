@@ -213,8 +213,9 @@ def short_limit(
     if last >= int(options.lr_warmup):
         return []
     return [
-        f"warning: {what} ends at --{prefix}{name.replace('_', '-')} {getattr(options, name)}, about update {last:,}, before "
-        f"the learning rate reaches its peak (--{prefix}lr-warmup {options.lr_warmup}): raise the one or lower the other"
+        f"warning: {what} ends at --{prefix}{name.replace('_', '-')} {getattr(options, name)}, about update {last:,}, "
+        f"before the learning rate reaches its peak (--{prefix}lr-warmup {options.lr_warmup}): raise the one or lower "
+        "the other"
     ]
 
 
