@@ -109,6 +109,11 @@ class Data:
         return self.source, self.target
 
     @property
+    def in_pieces(self) -> bool:
+        """Whether the text was in pieces before preprocessing; translations are words all the same."""
+        return self.subword == "bpe" and not self.has_codes and self.post_process is not None
+
+    @property
     def pair(self) -> str:
         return f"{self.source}-{self.target}"
 

@@ -82,10 +82,11 @@ LANGUAGE_MODELS = (
     LanguageModelSettings(None, "small", "0.3", "4096", "0.001", "400", None, "50", False),
 )
 
+UNMEASURED = "usual for such models, not measured here"
 # Why the table says what it says, by option.
 REASONS = {
-    "size": "larger models learned more slowly from little text, and overfit",
-    "dropout": "of the values that were tried",
+    "size": "larger models learned more slowly from little text",
+    "dropout": "the best of the values that were tried",
     "max_tokens": "target tokens of a batch: little text needs small batches for enough updates",
     "lr": "peak learning rate; half of it was worse with small batches",
     "lr_warmup": "updates until the peak learning rate",

@@ -14,7 +14,9 @@ from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
+from ..common.folders import RECORD
 from ..common.progress import say
+from ..common.records import read_record
 from ..common.settings import SHARED_WORDS, pair_settings
 from .lines import Survey, open_text
 
@@ -57,7 +59,7 @@ def choose(
         surveys: of it, by language.
 
     Returns:
-        The overlap, where it was measured.
+        The overlap, where it was measured; that of ``--like``, where its dictionaries are taken.
     """
     noted = _noted(dest, surveys)
     pairs = sum(file.lines for file in next(iter(surveys.values())))
@@ -67,7 +69,7 @@ def choose(
         setattr(options, size, noted.get(option, pair_settings(pairs).bpe_size))
         why = "as DEST was made" if option in noted else f"for {pairs:,} pairs (docs/settings.md)"
         say(f"--{option} {getattr(options, size)}: {why}")
-    shared = None
+    shared = _overlap_of(Path(options.like)) if options.like else None
     if size and (options.joint_bpe or not options.bpe_size) and not options.like:
         shared = overlap(list(zip(*parts, strict=True)), options.tokenizer == "none")
     if options.joined_dictionary is None:
@@ -76,6 +78,12 @@ def choose(
             why = f"the languages share {shared:.0%} of their words" if shared is not None else "as DEST was made"
             say(f"--joined-dictionary: {why}; dual-fairseq train shares their embeddings")
     return shared
+
+
+def _overlap_of(like: Path) -> float | None:
+    """The overlap that decided about the dictionaries of another DEST."""
+    overlap = read_record(like / RECORD, {"overlap?": (None, float)}, "give another --like").get("overlap")
+    return None if overlap is None else float(overlap)
 
 
 def _noted(dest: Path, surveys: Mapping[str, Sequence[Survey]]) -> dict:

@@ -86,6 +86,7 @@ class DualTranslator:
         self._tasks[self.languages[::-1]].priors.for_inference = task.priors.for_inference  # loaded once
         self._generators: dict[str, tuple[Any, Any]] = {}  # target language → what its last one was made for, and it
         self._lenpen: dict[tuple[str, str], float] = {}  # of tuned weights
+        self._tuned: tuple[Weighting, str] | None = None  # weights of one target language, and that language
         self._warned: set[str] = set()  # source languages whose text looks foreign
         for pair in self.pairs:
             # without BeamableMM (of fconv), which binds a model to one beam size
@@ -111,8 +112,8 @@ class DualTranslator:
             device: where to put the models; default: a GPU if there is one.
             fp16: half precision, on a GPU.
             dual_inference: let both models and both language models choose among the translations of the beam: an α, or
-                the ``weights.json`` of ``dual-fairseq tune``, which is used for the language that it was tuned for; or
-                one of these for each target language.
+                the ``weights.json`` of ``dual-fairseq tune``, with which translations into another language than it was
+                tuned for are refused; or one of these for each target language.
             overrides: of fairseq's model and task options, e.g. ``src_lm="lm.de.pt"``.
 
         Raises:
@@ -142,6 +143,8 @@ class DualTranslator:
         return translator
 
     def _use_dual_inference(self, weighting: Weighting | Mapping[str, Weighting]) -> None:
+        if not isinstance(weighting, Mapping) and (language := read_choice(weighting).language):
+            self._tuned = weighting, language
         for direction, task in self._tasks.items():
             own = weighting.get(direction[1]) if isinstance(weighting, Mapping) else weighting
             if own is None:
@@ -250,6 +253,11 @@ class DualTranslator:
             raise UserError(f"nbest {nbest}: needs a beam of that size, not {beam}")
         source, target = self.direction(source, target)
         task = self._tasks[source, target]
+        if self._tuned is not None and self._tuned[1] != target:
+            raise UserError(
+                f"dual_inference {self._tuned[0]}: was tuned for translations into {self._tuned[1]}, not {target}; "
+                "give weights by language, as {'en': ..., 'de': ...}"
+            )
         if lenpen is None:
             lenpen = self._lenpen.get((source, target), 1.0)
         generator = self._build_generator(task, {**generation, "beam": beam, "lenpen": lenpen})

@@ -22,7 +22,7 @@ from sacrebleu.metrics import BLEU, CHRF
 from ..common.arguments import Parser
 from ..common.bleu import bleu_counts, bleu_metric, bleu_of_counts, missing_tokenizer, signature_of
 from ..common.errors import UserError
-from ..common.files import check_output, read_lines, write_json, write_text
+from ..common.files import check_output, read_lines, whole_file, write_json, write_text
 from ..common.options import add_languages, finite_number
 from ..common.progress import Progress
 from ..common.tables import aligned
@@ -227,7 +227,8 @@ def picture(result: dict[str, Any], out: Path, title: str) -> None:
         axes.grid(alpha=0.25)
         axes.legend(fontsize=8)
     figure.suptitle(title)
-    figure.savefig(out, dpi=110)
+    with whole_file(out) as file:
+        figure.savefig(file, format="png", dpi=110)
     plt.close(figure)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ..common.errors import UserError
 from ..common.folders import Data, RunFolder, StageFolder
-from ..common.settings import REASONS, language_model_settings, pair_settings
+from ..common.settings import REASONS, UNMEASURED, language_model_settings, pair_settings
 from .presets import LANGUAGE_MODELS, PAIRS
 
 BEGUN = "as it was begun"
@@ -76,10 +76,12 @@ class Choices:
 
     Args:
         options: None stands for one that was not given.
+        measured: whether the settings of the table were.
+        prefix: of the options' names, for people.
     """
 
-    def __init__(self, options: argparse.Namespace) -> None:
-        self.options = options
+    def __init__(self, options: argparse.Namespace, measured: bool, prefix: str = "") -> None:
+        self.options, self.measured, self.prefix = options, measured, prefix
         self.reasons: dict[str, str] = {}
 
     def take(self, values: Mapping[str, str | None], reason: str | None = None) -> None:
@@ -87,17 +89,17 @@ class Choices:
         for name, value in values.items():
             if getattr(self.options, name) is None and name not in self.reasons:
                 setattr(self.options, name, value)
-                self.reasons[name] = reason or REASONS[name]
+                self.reasons[name] = UNMEASURED if reason is None and not self.measured else reason or REASONS[name]
 
     def keep_limits(self, *names: str) -> None:
         """Where one of the limits is known, the others are none."""
         if any(getattr(self.options, name) is not None for name in names):
-            self.take(dict.fromkeys(names), "")
+            self.take(dict.fromkeys(names), "no limit")
 
     def lines(self) -> list[str]:
         """What was chosen, a line for each option."""
         chosen = [
-            (f"--{name.replace('_', '-')} {value}", reason)
+            (f"--{self.prefix}{name.replace('_', '-')} {value}", reason)
             for name, reason in self.reasons.items()
             if (value := getattr(self.options, name)) is not None
         ]
@@ -130,14 +132,15 @@ def choose_pair(options: argparse.Namespace, data: Data, run: RunFolder) -> list
         What was chosen, and why, in lines.
     """
     pairs = count_pairs(data)
-    row, choices = pair_settings(pairs), Choices(options)
+    row = pair_settings(pairs)
+    choices = Choices(options, row.measured)
     characters = CHARACTERS if data.subword == "char" else 1
     limits = {stage: (f"{stage}_max_update", f"{stage}_max_epoch") for stage in ("warmup", "dual")}
     choices.take(begun_pair(options, run), BEGUN)
     for names in limits.values():
         choices.keep_limits(*names)
     if options.arch != "transformer":
-        choices.take({"size": None, "dropout": None}, "")
+        choices.take({"size": None, "dropout": None}, "its own")
     elif options.shape is None:
         choices.take({"size": row.size})
     if options.size not in (row.size, None) or options.arch != "transformer":
@@ -155,19 +158,22 @@ def choose_pair(options: argparse.Namespace, data: Data, run: RunFolder) -> list
     updates = updates_an_epoch(data, options.max_tokens)
     for stage, names in limits.items() if not options.warmup_only else [("warmup", limits["warmup"])]:
         lines += short_limit(options, names, updates, stage)
-    measured = "" if row.measured else "; not measured for so many"
-    return [f"Settings for {pairs:,} sentence pairs (docs/settings.md{measured}):", *lines]
+    return [f"Settings for {pairs:,} sentence pairs (docs/settings.md):", *lines]
 
 
 def choose_language_model(options: argparse.Namespace) -> list[str]:
     """Complete the options of ``dual-fairseq train-lm``.
+
+    Args:
+        options: of it; ``prefix`` begins their names where ``dual-fairseq train`` has them.
 
     Returns:
         What was chosen, and why, in lines.
     """
     sizes = sizes_of(options.data / "train.idx")
     sentences = len(sizes)
-    row, choices = language_model_settings(sentences), Choices(options)
+    row = language_model_settings(sentences)
+    choices = Choices(options, row.measured, options.prefix)
     if found := recorded(StageFolder(options.save_dir)):
         values = {name: found.get(theirs) for name, theirs in _LANGUAGE_MODEL.items()}
         presets, dimension = LANGUAGE_MODELS[options.arch], found.get("decoder-embed-dim")
@@ -184,18 +190,20 @@ def choose_language_model(options: argparse.Namespace) -> list[str]:
     choices.take({"max_tokens": str(characters * int(row.max_tokens))})
     choices.take({name: getattr(row, name) for name in ("max_update", "max_epoch")})
     updates = sum(sizes) / int(options.max_tokens)
-    lines = [*choices.lines(), *short_limit(options, ("max_update", "max_epoch"), updates, "training")]
-    measured = "" if row.measured else "; not measured for so many"
-    return [f"Settings for {sentences:,} sentences (docs/settings.md{measured}):", *lines]
+    lines = [*choices.lines(), *short_limit(options, ("max_update", "max_epoch"), updates, "training", options.prefix)]
+    return [f"Settings for {sentences:,} sentences (docs/settings.md):", *lines]
 
 
-def short_limit(options: argparse.Namespace, names: tuple[str, str], updates: float, what: str) -> list[str]:
+def short_limit(
+    options: argparse.Namespace, names: tuple[str, str], updates: float, what: str, prefix: str = ""
+) -> list[str]:
     """A warning where a training ends before its learning rate has reached its peak.
 
     Args:
         names: of the limits of updates and of epochs.
         updates: about how many an epoch has.
         what: is limited.
+        prefix: of the options' names, for people.
     """
     limits = [(int(n), name) for n, name in ((getattr(options, names[0]), names[0]),) if n]
     limits += [(round(int(n) * updates), name) for n, name in ((getattr(options, names[1]), names[1]),) if n]
@@ -205,8 +213,9 @@ def short_limit(options: argparse.Namespace, names: tuple[str, str], updates: fl
     if last >= int(options.lr_warmup):
         return []
     return [
-        f"warning: {what} ends at --{name.replace('_', '-')} {getattr(options, name)}, about update {last:,}, before "
-        f"the learning rate reaches its peak (--lr-warmup {options.lr_warmup}): raise the one or lower the other"
+        f"warning: {what} ends at --{prefix}{name.replace('_', '-')} {getattr(options, name)}, about update {last:,}, "
+        f"before the learning rate reaches its peak (--{prefix}lr-warmup {options.lr_warmup}): raise the one or lower "
+        "the other"
     ]
 
 

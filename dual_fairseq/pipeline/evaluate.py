@@ -21,6 +21,7 @@ from ..common.options import add_device, add_length_limit, check_length_limit
 from .devices import Device, find_device
 from .jobs import PACKAGE, check, locked, run, say, show, step
 from .progress import SentenceDisplay
+from .score_sets import covers, recorded, same_settings
 from .stages import digest, failure, is_whole, option_lines
 
 HELP = """\
@@ -154,7 +155,9 @@ class Evaluation:
         for split in self.splits:
             for language in data.languages:
                 if not data.index(split, language).is_file():
-                    raise UserError(f"{data.dual} has no split '{split}' of {data.pair}: see --split")
+                    there = sorted(path.name.partition(".")[0] for path in data.dual.glob(f"*.{data.pair}.*.idx"))
+                    has = ", ".join(dict.fromkeys(there)) or "none"
+                    raise UserError(f"{data.dual} has no split '{split}' of {data.pair}, only {has}: see --split")
                 if not data.raw(split, language).is_file():
                     raise UserError(f"{data.raw(split, language)} not found: run dual-fairseq preprocess again")
         if not expected and not is_whole(self.checkpoint):
@@ -176,7 +179,7 @@ class Evaluation:
         """
         folders = [first, *sorted(first.parent.glob(f"{first.name}-*"))]
         for folder in folders:
-            if (theirs := _recorded(folder)) and _same_settings(theirs, self._comparable(theirs)):
+            if (theirs := recorded(folder)) and same_settings(theirs, self._comparable(theirs)):
                 return folder
         if not (first / "options.txt").is_file() and not (first / "scores.json").is_file():
             return first
@@ -185,7 +188,7 @@ class Evaluation:
         name += f"-{options.sacrebleu_tokenize}" * bool(options.sacrebleu_tokenize)
         if more := " ".join(self.search[4:]):
             name += f"-{hashlib.sha256(more.encode()).hexdigest()[:6]}"
-        if any(folder.name == name and _recorded(folder) for folder in folders):  # with other language models
+        if any(folder.name == name and recorded(folder) for folder in folders):  # with other language models
             name += f"-lm{digest(*self.lms.values())[:6]}"
         return first.with_name(name)
 
@@ -237,8 +240,8 @@ class Evaluation:
         """
         with locked(self.out):
             record, scores = self.out / "options.txt", self.out / "scores.json"
-            identity, theirs = self.identity(), _recorded(self.out)
-            if scores.is_file() and _covers(theirs, self._comparable(theirs)):
+            identity, theirs = self.identity(), recorded(self.out)
+            if scores.is_file() and covers(theirs, self._comparable(theirs)):
                 say(f"Evaluated before: {scores}")
                 return
             say(f"Checkpoint: {self.checkpoint}; output: {self.out}")
@@ -349,40 +352,6 @@ class Evaluation:
             "pair.evaluate", self.data.folder, out, "--split", self.options.split, "--checkpoint", self.checkpoint,
             *options,
         )  # fmt: skip
-
-
-# A record of an evaluation: lines that name its input, then its settings, which end with that of dual inference.
-_CHECKPOINT, _DATA, _LANGUAGE_MODELS = range(3)
-
-
-def _recorded(folder: Path) -> list[str]:
-    """The lines of the record of an evaluation; none where there is no complete one."""
-    record = folder / "options.txt"
-    if not record.is_file():
-        return []
-    lines = record.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
-    return lines if len(lines) > _LANGUAGE_MODELS + 1 else []
-
-
-def _same_settings(theirs: Sequence[str], mine: Sequence[str]) -> bool:
-    """Whether one record may take the place of the other, or holds all of it: of another checkpoint or other text, or
-    with and without language models, which change nothing about the translations."""
-    if theirs[_LANGUAGE_MODELS + 1 : -1] != mine[_LANGUAGE_MODELS + 1 : -1]:
-        return False
-    other_input = theirs[:_LANGUAGE_MODELS] != mine[:_LANGUAGE_MODELS]
-    names = {
-        line.removeprefix("language models").strip() for line in (theirs[_LANGUAGE_MODELS], mine[_LANGUAGE_MODELS])
-    }
-    return other_input or len(names - {""}) < 2
-
-
-def _covers(theirs: Sequence[str], mine: Sequence[str]) -> bool:
-    """Whether an evaluation has all that this one would have."""
-    if not theirs or not _same_settings(theirs, mine) or theirs[:_LANGUAGE_MODELS] != mine[:_LANGUAGE_MODELS]:
-        return False
-    return all(
-        a == b or b.strip() in ("language models", "--dual-inference") for a, b in zip(theirs, mine, strict=True)
-    )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

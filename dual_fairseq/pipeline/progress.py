@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from ..common.progress import duration, time_to_go
+
 INTERVAL = 30.0  # seconds between two signs of life
 # What fairseq or the plugin notes about the input or the course of a run: the beginning or a part of a message.
 STOPPING = ("early stop since", "Stopping training due to", "stopping training because current learning rate")
@@ -16,7 +18,12 @@ NOTES = (
     "LM scores of ",
 )
 PATIENCE = "stopped by --patience"  # how the reason begins that a training stopped for
-PARTS = ("start from the vectors in", "was trained with --sample-break-mode", "was not found and not compared")
+PARTS = (
+    "start from the vectors in",
+    "was trained with --sample-break-mode",
+    "was not found and not compared",
+    "will be skipped",
+)
 
 
 class TrainingDisplay:
@@ -121,14 +128,6 @@ class TrainingDisplay:
         return ""
 
 
-def duration(seconds: float) -> str:
-    """For people: ``40 s``, ``12 min``, ``1 h 05 min``."""
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
-
-
 class SentenceDisplay:
     """Prints now and then how many sentences fairseq-generate has translated.
 
@@ -142,14 +141,12 @@ class SentenceDisplay:
 
     def __call__(self, line: str) -> None:
         self._done += line.startswith("S-")  # an n-best list has an H- line for each translation
-        if self._done and self._first is None:  # models have been loaded
+        if self._done and self._first is None:
             self._first = time.monotonic()
         if time.monotonic() - self._shown >= INTERVAL:
             self._shown = time.monotonic()
-            to_go = ""
-            if self._first is not None and self._done > 1:
-                seconds = (self._shown - self._first) * (self._total - self._done) / (self._done - 1)
-                to_go = f", about {duration(seconds)} to go"
+            # models have been loaded when the first is done
+            to_go = time_to_go(self._shown - (self._first or 0), self._done - 1, self._total - 1)
             print(f"  {self._done:,} of {self._total:,} sentences{to_go}", flush=True)
 
 
@@ -177,7 +174,9 @@ def describe(tag: str, stats: dict[str, Any], total: float = 0) -> str:
     else:
         best = _number(stats, "valid_best_loss", 3) or _number(stats, "valid_loss", 3)
         scores = f"perplexity {_number(stats, 'valid_ppl')} ({_number(stats, 'valid_loss', 3)} bits, best {best})"
-    return f"{epoch}  valid: {scores}; {gap}{_number(stats, 'valid_num_updates', 0)} updates"
+    count = sum(int(stats[key]) for key in stats if key.startswith("valid_cut_off_"))
+    cut_off = f"{count:,} translations cut off; " if count else ""
+    return f"{epoch}  valid: {scores}; {gap}{cut_off}{_number(stats, 'valid_num_updates', 0)} updates"
 
 
 def _number(stats: dict[str, Any], key: str, digits: int = 2) -> str:

@@ -16,7 +16,7 @@ from . import averaging, config, evaluate, train_lm
 from .choices import choose_pair, shares_embeddings, validation_interval
 from .devices import Device, find_device
 from .inheritance import language_model_of
-from .jobs import PACKAGE, ask, check, locked, say, show, step
+from .jobs import PACKAGE, ask, locked, say, show, step
 from .presets import PAIRS
 from .rounds import Recipe, Rounds
 from .stages import Stage, digest, updates_of
@@ -164,6 +164,11 @@ class Training:
         dual = self.run.stage("dual")
         if self.rounds and known:
             updates = self.rounds.updates()
+        elif known and not dual.last.is_file():
+            raise UserError(
+                f"{dual.last} is gone, which says for how many updates the control has to go on: put it back, or leave "
+                "--control out"
+            )
         else:
             updates = ask(step("pipeline.probe", "updates", dual.last)) if known else updates_of(dual)
         title = "Control: maximum likelihood continued for " + (f"{updates} updates" if known else "as many updates")
@@ -181,9 +186,7 @@ class Training:
             words += [f"--{name.replace('_', '-')}={value}"] if value else []
         words.append(f"--seed={options.seed}")
         words += ["--continue"] if options.go_on else []
-        parsed = train_lm.parse(words)
-        parsed.prefix = "lm-"
-        return parsed
+        return train_lm.parse(words, prefix="lm-")
 
     def evaluation(self, stage: str, expected: bool = False, run: RunFolder | None = None) -> evaluate.Evaluation:
         """That of what a stage of this run, or of another one, has trained."""
@@ -246,10 +249,16 @@ class Training:
                 self.evaluate()
 
     def check_pair(self, language_models: list[str]) -> None:
-        """See what fairseq says of the pair's options, before any training."""
+        """See what fairseq says of the pair's options and of the validation text, before any training."""
         words = [str(self.data.dual), "--user-dir", str(PACKAGE), *self.model_options(), "--dual-lambda", "0"]
         words += [*language_models, "--save-dir", str(self.run.stage("warmup").folder), *self.device.options]
-        check(step("pipeline.probe", "pair", *words, *self.options.extra))
+        answer = ask(step("pipeline.probe", "pair", *words, *self.options.extra)).splitlines()[-1]
+        for language, longest in zip(self.data.languages, answer.split(), strict=True):
+            if language in self.to_train and int(longest) > int(self.language_model(language).max_tokens):
+                raise UserError(
+                    f"--lm-max-tokens {self.language_model(language).max_tokens}: the longest validation sentence of "
+                    f"{language} has {longest} tokens, </s> included; give --lm-max-tokens {longest} or more"
+                )
 
     def train(self, stage: Stage) -> None:
         """Train a stage unless it is finished."""

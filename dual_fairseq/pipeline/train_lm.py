@@ -81,8 +81,12 @@ def add_training(parser: argparse._ActionsContainer, go_on: str) -> None:
     add("--dry-run", action="store_true", help="print the fairseq commands that this would run, and do nothing")
 
 
-def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+def parse(arguments: Sequence[str] | None, prefix: str = "") -> argparse.Namespace:
     """The options, with what the text decides (``chosen`` says what); ``extra`` is what follows ``--``.
+
+    Args:
+        arguments: the command line.
+        prefix: of the options' names, for people: ``lm-`` where ``dual-fairseq train`` has them.
 
     Raises:
         UserError: something is wrong with them or with the data.
@@ -101,12 +105,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
                 raise UserError(f"{option} {value} is for --arch rnn, not {options.arch}")
     elif not options.cell:
         options.cell = "lstm"
+    options.extra, options.prefix = extra, prefix
     options.chosen = choose_language_model(options)
     if options.running_text and int(options.max_tokens) < int(options.running_text):
         raise UserError(
             f"--running-text {options.running_text}: needs --max-tokens of at least as many, not {options.max_tokens}"
         )
-    options.extra, options.prefix = extra, ""
     return options
 
 
