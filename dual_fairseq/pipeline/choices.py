@@ -212,9 +212,10 @@ def short_limit(
     last, name = min(limits)
     if last >= int(options.lr_warmup):
         return []
+    limit = f"--{prefix}{name.replace('_', '-')} {getattr(options, name)}"
     return [
-        f"warning: {what} ends at --{prefix}{name.replace('_', '-')} {getattr(options, name)}, about update {last:,}, before "
-        f"the learning rate reaches its peak (--{prefix}lr-warmup {options.lr_warmup}): raise the one or lower the other"
+        f"warning: {what} ends at {limit}, about update {last:,}, before the learning rate reaches its peak "
+        f"(--{prefix}lr-warmup {options.lr_warmup}): raise the one or lower the other"
     ]
 
 
