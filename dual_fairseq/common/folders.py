@@ -16,7 +16,7 @@ from .settings import SHARED_WORDS
 
 # The stages of a pair in RUN, in the order of tables: folder → what people call it.
 STAGES = {"warmup": "warm start", "mle": "MLE continued", "dual": "dual"}
-BEST, LAST = "checkpoint_best.pt", "checkpoint_last.pt"
+BEST, LAST, AVERAGE = "checkpoint_best.pt", "checkpoint_last.pt", "checkpoint_average.pt"
 RECORD = "preprocess.json"
 LENGTHS = "lengths.json"  # beside the dictionaries: how long a translation may become
 # The part of the record that says how text is treated; the rest names files of one machine.
@@ -109,6 +109,11 @@ class Data:
         return self.source, self.target
 
     @property
+    def in_pieces(self) -> bool:
+        """Whether the text was in pieces before preprocessing; translations are words all the same."""
+        return self.subword == "bpe" and not self.has_codes and self.post_process is not None
+
+    @property
     def pair(self) -> str:
         return f"{self.source}-{self.target}"
 
@@ -172,6 +177,16 @@ class StageFolder:
     @property
     def last(self) -> Path:
         return self.folder / LAST
+
+    @property
+    def average(self) -> Path:
+        """The mean of the last epochs, where it was asked for."""
+        return self.folder / AVERAGE
+
+    @property
+    def result(self) -> Path:
+        """The checkpoint to use what was trained by: the average where there is one, else the best."""
+        return self.average if self.average.is_file() else self.best
 
     @property
     def log(self) -> Path:
@@ -239,7 +254,7 @@ def find_checkpoint(run: str | os.PathLike[str]) -> Path:
     Args:
         run: a checkpoint file; or a folder of ``dual-fairseq train``, of which the best checkpoint of the stage
             ``dual`` is taken, else of ``mle``, else of ``warmup``; or the folder of one stage (any folder of
-            checkpoints), of which the best is taken, else the last.
+            checkpoints), of which the best is taken, else the last. An average takes the place of the best.
 
     Raises:
         UserError: there is none.
@@ -250,8 +265,11 @@ def find_checkpoint(run: str | os.PathLike[str]) -> Path:
     if not path.is_dir():
         raise UserError(f"{path}: there is no such folder or checkpoint")
     path = find_run(path) or path
+    for stage in reversed(STAGES):
+        if (checkpoint := StageFolder(path / stage).result).is_file():
+            return checkpoint
+    for checkpoint in (StageFolder(path).result, path / LAST):
+        if checkpoint.is_file():
+            return checkpoint
     names = [f"{stage}/{BEST}" for stage in reversed(STAGES)] + [BEST, LAST]
-    for name in names:
-        if (path / name).is_file():
-            return path / name
     raise UserError(f"{path}: holds no checkpoint of a pair ({', '.join(names)}); has dual-fairseq train run?")

@@ -4,16 +4,21 @@ from ..common.quiet import silence_known_noise
 
 silence_known_noise()  # before fairseq is imported
 
-from . import (  # noqa: E402
-    archs,  # noqa: F401
-    bf16,  # noqa: F401
-    checkpoint_loading,  # noqa: F401
-    checkpoint_saving,  # noqa: F401
-    memory,  # noqa: F401
-    nan,  # noqa: F401
-    no_eval,  # noqa: F401
-    patience,  # noqa: F401
-    processes,  # noqa: F401
-    pythons,  # noqa: F401
-    save_dir,  # noqa: F401
+from . import (  # noqa: E402, F401
+    archs,
+    batches,
+    best_metric,
+    bf16,
+    checkpoint_loading,
+    checkpoint_saving,
+    dictionaries,
+    lr_schedulers,
+    memory,
+    nan,
+    no_eval,
+    patience,
+    processes,
+    pythons,
+    save_dir,
+    training_state,
 )

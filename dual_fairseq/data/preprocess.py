@@ -24,6 +24,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from ..common.dictionaries import check_dictionary_file
 from ..common.errors import UserError
 from ..common.files import sha256, write_json
 from ..common.folders import LENGTHS
@@ -91,6 +92,8 @@ class Preprocessing:
         for file in [*codes_files(self.like, options), *self._dictionaries(self.like)] if self.like else []:
             if not file.is_file():
                 raise UserError(f"--like {self.like}: {file} is gone; run the command that made the folder once more")
+        for file in self._dictionaries(self.like) if self.like else []:
+            check_dictionary_file(file)
         extra = dict(zip(self.languages, (options.extra_mono_source, options.extra_mono_target), strict=True))
         self.mono = {language: [[Path(file)] for file in files] for language, files in extra.items() if files}
 
@@ -140,7 +143,7 @@ class Preprocessing:
             dual["dictionaries of --like"] = [sha256(path) for path in self._dictionaries(self.like)]
         return [
             Stage("text", ("raw", "tokenized"), text, self._text),
-            Stage("bpe", ("bpe", "segmented"), bpe, self._segmentation),
+            Stage("bpe", ("bpe", "segmented"), bpe, self._bpe),
             Stage("dual", ("dual",), dual, self._dual),
             Stage("lm", ("lm",), {}, self._lm),
         ]
@@ -192,7 +195,7 @@ class Preprocessing:
             likeness.report(language, *(out / "raw" / f"{name}.{language}" for name in ("train", "valid", "mono")))
         return counts
 
-    def _segmentation(self, out: Path) -> dict[str, Any]:
+    def _bpe(self, out: Path) -> dict[str, Any]:
         held_out = [split for split in self.parts if split not in TRAINING]
         return Segmentation(self.options, self.dest, out).do(held_out)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from difflib import SequenceMatcher
 from typing import Any
@@ -71,15 +71,22 @@ def measure(lines: Sequence[str], back: Sequence[str], language: str) -> RoundTr
     trip = RoundTrip(100.0)
     for line, other in zip(lines, back, strict=True):
         if (words := line.split()) != (others := other.split()):
-            for change, a, b, c, d in SequenceMatcher(None, words, others, autojunk=False).get_opcodes():
-                if change != "equal":
-                    example = " ".join(words[a:b]), " ".join(others[c:d])
-                    kind = _kind(*example)
-                    trip.differences[kind] += 1
-                    trip.examples.setdefault(kind, example)
+            for example in _differences(words, others):
+                kind = _kind(*example)
+                trip.differences[kind] += 1
+                trip.examples.setdefault(kind, example)
     if trip.differences:
         trip.bleu = bleu_metric(language).corpus_score(back, [lines]).score
     return trip
+
+
+def _differences(words: Sequence[str], others: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """What differs between two lines: word by word, or a few words at a time where their numbers differ."""
+    for change, a, b, c, d in SequenceMatcher(None, words, others, autojunk=False).get_opcodes():
+        if change == "replace" and b - a == d - c:
+            yield from zip(words[a:b], others[c:d], strict=True)
+        elif change != "equal":
+            yield " ".join(words[a:b]), " ".join(others[c:d])
 
 
 def _kind(before: str, after: str) -> tuple[str, str]:

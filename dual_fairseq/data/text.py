@@ -141,7 +141,7 @@ class TextPipeline:
             UserError: the file is missing.
         """
         lines = read_lines(file := self.data.raw(split, language))
-        if self.in_pieces:
+        if self.data.in_pieces:
             return [self.decode(line, language) for line in lines]
         if self.data.normalized or self.data.tokenizer == "none":
             return lines
@@ -152,11 +152,6 @@ class TextPipeline:
                 f"invisible characters; in {len(torn):,} lines translations are compared with words torn like that"
             )
         return [self.decode(self.encode(line, language), language) if line in torn else line for line in lines]
-
-    @property
-    def in_pieces(self) -> bool:
-        """Whether the text came in pieces, which translations come out of as words."""
-        return self.kind == "bpe" and not self._segment and self.subword.post_process is not None
 
     def join(self, parts: Sequence[str]) -> str:
         """Several texts as one. Each is tokens joined by spaces; empty ones are left out."""

@@ -51,17 +51,19 @@ def get_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def usable(line: str, hypotheses: Iterable[Hypothesis], known: str | None, count: int, out: Counter[str]) -> list[str]:
+def usable(
+    line: str, hypotheses: Iterable[Hypothesis], known: str | None, count: int, out: Counter[str]
+) -> list[Hypothesis]:
     """The best distinct translations of a line that are worth learning from.
 
     Args:
-        line: raw text.
+        line: text, in words.
         hypotheses: its translations, best first.
         known: a translation that is had already.
         count: how many at most.
         out: counts those that are left out, by reason.
     """
-    found: dict[str, str] = {}
+    found: dict[str, Hypothesis] = {}
     for hypothesis in hypotheses:
         text = bare(hypothesis.text)
         if not text:
@@ -75,7 +77,7 @@ def usable(line: str, hypotheses: Iterable[Hypothesis], known: str | None, count
         elif text in found:
             out["repeated"] += 1
         elif len(found) < count:
-            found[text] = hypothesis.text
+            found[text] = hypothesis
     return [*found.values()]
 
 
@@ -95,6 +97,7 @@ def main(arguments: Sequence[str]) -> None:
     generation: dict[str, Any] = {"sampling": True, "sampling_topk": options.sampling} if options.sampling else {}
     if options.max_len_a is not None:
         generation |= {"max_len_a": float(options.max_len_a), "max_len_b": int(options.max_len_b)}
+    in_pieces, decode = pair.text.data.in_pieces, pair.text.decode
     lines = read_lines(options.input)
     references = read_lines(options.references) if options.references else [None] * len(lines)
     pairs: list[tuple[str, str]] = []
@@ -106,9 +109,13 @@ def main(arguments: Sequence[str]) -> None:
                 block, source, target, nbest=options.beam, beam=options.beam, max_tokens=options.max_tokens,
                 first=first + 1, advance=bar.update, **generation,
             )  # fmt: skip
-            known = references[first : first + _BLOCK]
-            for line, hypotheses, reference in zip(block, translations, known, strict=True):
+            of_block = references[first : first + _BLOCK]
+            for line, hypotheses, reference in zip(block, translations, of_block, strict=True):
                 # of one translation a line, the best is the one
                 best = hypotheses if options.nbest > 1 else hypotheses[:1]
-                pairs += ((line, text) for text in usable(line, best, reference, options.nbest, out))
+                words, known = line, reference
+                if in_pieces:
+                    words, known = decode(line, source), reference and decode(reference, target)
+                learnable = usable(words, best, known, options.nbest, out)
+                pairs += ((line, one.tokens if in_pieces else one.text) for one in learnable)
     write_json(options.output, {"pairs": pairs, "left_out": out})

@@ -227,14 +227,13 @@ def _of_characters(data: Path) -> bool:
         return False
 
 
-def shares_embeddings(data: Data, run: RunFolder, start: Path | None) -> bool:
+def shares_embeddings(data: Data, run: RunFolder, start: Path | None = None) -> bool:
     """Whether both sides have one set of embeddings: where a common dictionary was chosen for their common words.
 
     Args:
-        start: the checkpoint that the run starts from, whose embeddings decide.
+        start: the checkpoint that training starts from, whose stage says so.
     """
-    stages = [run.stage("warmup"), run.stage("dual"), *([StageFolder(start.parent)] if start else [])]
-    for stage in stages:
+    for stage in (run.stage("warmup"), run.stage("dual"), *([StageFolder(start.parent)] if start else [])):
         if found := recorded(stage):
             return "share-all-embeddings" in found
     return data.shares_words

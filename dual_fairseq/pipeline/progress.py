@@ -18,7 +18,12 @@ NOTES = (
     "LM scores of ",
 )
 PATIENCE = "stopped by --patience"  # how the reason begins that a training stopped for
-PARTS = ("start from the vectors in", "was trained with --sample-break-mode", "was not found and not compared")
+PARTS = (
+    "start from the vectors in",
+    "was trained with --sample-break-mode",
+    "was not found and not compared",
+    "will be skipped",
+)
 
 
 class TrainingDisplay:
@@ -169,7 +174,9 @@ def describe(tag: str, stats: dict[str, Any], total: float = 0) -> str:
     else:
         best = _number(stats, "valid_best_loss", 3) or _number(stats, "valid_loss", 3)
         scores = f"perplexity {_number(stats, 'valid_ppl')} ({_number(stats, 'valid_loss', 3)} bits, best {best})"
-    return f"{epoch}  valid: {scores}; {gap}{_number(stats, 'valid_num_updates', 0)} updates"
+    count = sum(int(stats[key]) for key in stats if key.startswith("valid_cut_off_"))
+    cut_off = f"{count:,} translations cut off; " if count else ""
+    return f"{epoch}  valid: {scores}; {gap}{cut_off}{_number(stats, 'valid_num_updates', 0)} updates"
 
 
 def _number(stats: dict[str, Any], key: str, digits: int = 2) -> str:

@@ -118,6 +118,7 @@ class Round:
     Args:
         number: from 1.
         start: the checkpoint that translates, and that training starts from.
+        weights: the option of synthesize that names the weights of dual inference, if it is used.
     """
 
     recipe: Recipe
@@ -125,6 +126,7 @@ class Round:
     lms: dict[str, Path]
     number: int
     start: Path
+    weights: list[str]
 
     @property
     def folder(self) -> RunFolder:
@@ -142,10 +144,9 @@ class Round:
         """The commands, each with a title; a later one may depend on what those before it have made."""
         data, folder = self.recipe.data, self.folder.folder
         lms = [f"--{side}-lm={lm}" for side, lm in zip(("src", "tgt"), self.lms.values(), strict=True)]
-        yield (
-            f"Round {self.number}: translating",
-            lambda: step("synthesize", data.folder, self.start, folder / "made", *self.recipe.synthesize(), *lms),
-        )
+        yield f"Round {self.number}: translating", lambda: step(
+            "synthesize", data.folder, self.start, folder / "made", *self.recipe.synthesize(), *self.weights, *lms,
+        )  # fmt: skip
         yield f"Round {self.number}: preprocessing", lambda: step(
             "preprocess", "--source-lang", data.source, "--target-lang", data.target, "--like", data.folder,
             "--train", data.folder / "raw" / "train", "--valid", data.folder / "raw" / "valid", "--max-length=0",
@@ -166,15 +167,16 @@ class Rounds:
         recipe: what each of them does.
         run: RUN.
         lms: language → its language model.
-        evaluate: evaluates the best checkpoint of a run's stage.
+        evaluate: evaluates what a run's stage has trained; returns the folder of the scores.
     """
 
     def __init__(
-        self, recipe: Recipe, run: RunFolder, lms: dict[str, Path], evaluate: Callable[[RunFolder, str], None]
+        self, recipe: Recipe, run: RunFolder, lms: dict[str, Path], evaluate: Callable[[RunFolder, str], Path]
     ) -> None:
         self.recipe, self.run, self.lms, self.evaluate = recipe, run, lms, evaluate
         self.number = int(recipe.options.rounds)
         self.done: list[Round] = []
+        self.weights: list[str] = []  # the option of synthesize, for the pair so far
         self.scores: list[float] = []  # validation BLEU, of the warm start first
 
     def do(self) -> None:
@@ -190,7 +192,7 @@ class Rounds:
         say("\n".join(self.recipe.explain()))
         self._judge(self.run, self.run.stage("warmup"))
         while len(self.done) < self.number:
-            one = Round(self.recipe, self.run, self.lms, len(self.done) + 1, self._last().best)
+            one = Round(self.recipe, self.run, self.lms, len(self.done) + 1, self._last().result, self.weights)
             for title, command in one.steps():
                 say(f"{title}: {one.folder.folder}")
                 check(command())
@@ -210,7 +212,7 @@ class Rounds:
     def _judge(self, run: RunFolder, stage: StageFolder) -> None:
         """Evaluate a stage, where dual inference needs its weights, and take down its validation BLEU."""
         if self.recipe.dual_inference:
-            self.evaluate(run, stage.folder.name)
+            self.weights = ["--weights", str(self.evaluate(run, stage.folder.name) / "tuning")]
         self.scores.append(validation_bleu(stage))
 
     @property
@@ -224,27 +226,22 @@ class Rounds:
         made = [int(ask(step("pipeline.probe", "updates", one.stage.last))) for one in self.done[: self.best.number]]
         return str(sum(made))
 
-    def table(self, split: str) -> str:
-        """What each round gained, once they are evaluated.
-
-        Args:
-            split: the text that they were evaluated on.
-        """
-        stages = [("warm start", self.run.stage("warmup"), self.scores[0])]
+    def table(self) -> str:
+        """What each round gained. What was not evaluated before is evaluated."""
+        stages = [("warm start", self.run, "warmup", self.scores[0])]
         stages += [
-            (f"round {one.number}" + " (kept)" * (one is self.best), one.stage, score)
+            (f"round {one.number}" + " (kept)" * (one is self.best), one.folder, "dual", score)
             for one, score in zip(self.done, self.scores[1:], strict=True)
         ]
         control = self.run.stage("mle")
         if control.finished.is_file():
-            stages.append(("MLE continued", control, validation_bleu(control)))
+            stages.append(("MLE continued", self.run, "mle", validation_bleu(control)))
         data = self.recipe.data
         directions = [f"{data.source}-{data.target}", f"{data.target}-{data.source}"]
         lines = [("system", "made", "valid BLEU", *(f"{d} {x}" for d in directions for x in ("BLEU", "re-scored")))]
         first: list[float | None] = []
-        for number, (name, stage, score) in enumerate(stages):
-            file = stage.evaluation(split) / "scores.json"
-            scores = read_scores(file) if file.is_file() else {}
+        for number, (name, run, stage, score) in enumerate(stages):
+            scores = read_scores(self.evaluate(run, stage) / "scores.json")
             values: list[float | None] = [score]
             for direction in directions:
                 of = scores.get(direction) or {}
@@ -256,8 +253,8 @@ class Rounds:
 
     def show(self) -> None:
         """The commands of the first round, to be copied; those after it are alike."""
-        start = self.run.stage("warmup").best
-        for title, command in Round(self.recipe, self.run, self.lms, 1, start).steps():
+        start = self.run.stage("warmup").result
+        for title, command in Round(self.recipe, self.run, self.lms, 1, start, []).steps():
             with suppress(OSError):  # how many times the real pairs are repeated depends on what was made
                 show(title, command())
 

@@ -84,7 +84,9 @@ class Stage:
     def command(self, device: Device, shown: bool = False) -> list[str]:
         """The command that trains it."""
         words = [*device.launch(shown), str(self.data), "--user-dir", str(PACKAGE), *self.options, *self.start]
-        words += [*_ALWAYS, *self.extra, "--save-dir", str(self.files.folder), *device.options]
+        # epochs are kept where they are averaged
+        always = [word for word in _ALWAYS if word != "--no-epoch-checkpoints" or "--keep-last-epochs" not in words]
+        words += [*always, *self.extra, "--save-dir", str(self.files.folder), *device.options]
         return words + (["--max-update", self.max_update] if self.max_update else [])
 
     def do(self, device: Device, go_on: bool) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from ..common.arguments import Parser, file_path, positive
 from ..common.errors import UserError
 from ..common.files import read_lines, whole_file, write_text
-from ..common.folders import Data, find_checkpoint
+from ..common.folders import Data, find_checkpoint, refuse_colons
 from ..common.options import add_device, add_length_limit, check_length_limit
 from ..common.records import read_record
 from .jobs import check, locked, say, step
@@ -99,6 +99,7 @@ class Synthesis:
         self.options = options
         check_length_limit(options)
         checkpoints = [find_checkpoint(checkpoint) for checkpoint in options.checkpoints]
+        refuse_colons(options.dest, *checkpoints)
         self.data = data = Data.from_folder(options.dest)
         if options.only not in (None, *data.languages):
             raise UserError(f"--only {options.only}: {data.folder} is of {' and '.join(data.languages)}")

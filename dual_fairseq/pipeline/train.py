@@ -5,17 +5,18 @@ from __future__ import annotations
 import argparse
 import shlex
 from collections.abc import Sequence
+from pathlib import Path
 
 from ..common.errors import UserError
 from ..common.files import whole_file
 from ..common.folders import STAGES, Data, RunFolder, refuse_colons
 from ..common.segmentation import POST_PROCESS
 from ..common.tables import read_scores, score_table
-from . import config, evaluate, train_lm
+from . import averaging, config, evaluate, train_lm
 from .choices import choose_pair, shares_embeddings, validation_interval
 from .devices import Device, find_device
 from .inheritance import language_model_of
-from .jobs import PACKAGE, ask, check, locked, say, show, step
+from .jobs import PACKAGE, ask, locked, say, show, step
 from .presets import PAIRS
 from .rounds import Recipe, Rounds
 from .stages import Stage, digest, updates_of
@@ -59,7 +60,7 @@ class Training:
         self.rounds: Rounds | None = None
         if int(options.rounds):
             recipe = Recipe(options, data, options.eval and options.dual_inference and options.split != "valid")
-            self.rounds = Rounds(recipe, self.run, self.lms, lambda run, stage: self.evaluation(stage, run=run).run())
+            self.rounds = Rounds(recipe, self.run, self.lms, self.evaluated)
 
     # --- the commands
 
@@ -110,6 +111,7 @@ class Training:
             "lr": "--lr" if name == "warmup" else "--dual-lr", "warmup-updates": "--lr-warmup",
             "max-update": f"--{limits}-max-update", "max-epoch": f"--{limits}-max-epoch",
         }  # fmt: skip
+        words += averaging.options(options.average)
         return Stage(
             files, title, self.data.dual, [self.data_line, *inputs], [*self.model_options(), *words], start,
             extra=options.extra, typed=typed,
@@ -130,7 +132,7 @@ class Training:
         Args:
             known: whether its checkpoints are there.
         """
-        options, warm = self.options, self.run.stage("warmup").best
+        options, warm = self.options, self.run.stage("warmup").result
         if options.init_src2tgt:
             files = [options.init_src2tgt, options.init_tgt2src]
             start = ["--init-src2tgt", str(files[0]), "--init-tgt2src", str(files[1])]
@@ -187,9 +189,9 @@ class Training:
         return train_lm.parse(words, prefix="lm-")
 
     def evaluation(self, stage: str, expected: bool = False, run: RunFolder | None = None) -> evaluate.Evaluation:
-        """That of the best checkpoint of a stage of this run or of another."""
+        """That of what a stage of this run, or of another one, has trained."""
         options = self.options
-        words = [f"{self.data.folder}", f"{(run or self.run).stage(stage).best}", f"--split={options.split}"]
+        words = [f"{self.data.folder}", f"{(run or self.run).stage(stage).result}", f"--split={options.split}"]
         words += [f"--beam={options.beam}", f"--lenpen={options.lenpen}"]
         for name in ("max_len_a", "max_len_b", "sacrebleu_tokenize"):
             value = getattr(options, name)
@@ -247,10 +249,16 @@ class Training:
                 self.evaluate()
 
     def check_pair(self, language_models: list[str]) -> None:
-        """See what fairseq says of the pair's options, before any training."""
+        """See what fairseq says of the pair's options and of the validation text, before any training."""
         words = [str(self.data.dual), "--user-dir", str(PACKAGE), *self.model_options(), "--dual-lambda", "0"]
         words += [*language_models, "--save-dir", str(self.run.stage("warmup").folder), *self.device.options]
-        check(step("pipeline.probe", "pair", *words, *self.options.extra))
+        answer = ask(step("pipeline.probe", "pair", *words, *self.options.extra)).splitlines()[-1]
+        for language, longest in zip(self.data.languages, answer.split(), strict=True):
+            if language in self.to_train and int(longest) > int(self.language_model(language).max_tokens):
+                raise UserError(
+                    f"--lm-max-tokens {self.language_model(language).max_tokens}: the longest validation sentence of "
+                    f"{language} has {longest} tokens, </s> included; give --lm-max-tokens {longest} or more"
+                )
 
     def train(self, stage: Stage) -> None:
         """Train a stage unless it is finished."""
@@ -258,10 +266,11 @@ class Training:
         self.data.keep(self.run.text)  # not before it is known that DEST is what RUN was made from
         if not unfinished:
             say(stage.finished_before())
-            return
-        self.keep_options()
-        say(f"{stage.title}: {stage.files.folder}")
-        stage.train(self.device)
+        else:
+            self.keep_options()
+            say(f"{stage.title}: {stage.files.folder}")
+            stage.train(self.device)
+        averaging.average(stage.files, self.options.average)
 
     def keep_options(self) -> None:
         """Write RUN/train.toml."""
@@ -278,19 +287,21 @@ class Training:
             text = config.text(f"to train so again: {again}", kept, self.options.extra)
             file.write(text.encode("utf-8", "surrogateescape"))
 
+    def evaluated(self, run: RunFolder, stage: str) -> Path:
+        """The folder of the scores of what a stage of a run has trained, which is evaluated first where it was not."""
+        evaluation = self.evaluation(stage, run=run)
+        evaluation.run()
+        return evaluation.out
+
     def evaluate(self) -> None:
-        """Evaluate the best checkpoint of each stage, and print a table."""
+        """Evaluate what each stage has trained, and print a table."""
+        if self.rounds:
+            say(self.rounds.table())
+            return
         folders = {stage: self.run.stage(stage).evaluation(self.options.split) for stage in STAGES}
         for stage in self.stages:
             say(f"Evaluation of the best checkpoint of stage {stage}")
-            evaluation = self.evaluation(stage)
-            evaluation.run()
-            folders[stage] = evaluation.out
-        if self.rounds:
-            for one in self.rounds.done:
-                self.evaluation("dual", run=one.folder).run()
-            say(self.rounds.table(self.options.split))
-            return
+            folders[stage] = self.evaluated(self.run, stage)
         rows = []
         for stage, name in STAGES.items():
             file = folders[stage] / "scores.json"

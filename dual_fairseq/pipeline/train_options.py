@@ -9,6 +9,7 @@ from ..common.arguments import Parser, count, decimal, file_path, positive
 from ..common.errors import UserError
 from ..common.folders import find_checkpoint
 from . import config, evaluate, train_lm
+from .averaging import add_average
 from .inheritance import take_over
 from .presets import LANGUAGE_MODELS, SIZES
 from .rounds import add_rounds
@@ -137,6 +138,7 @@ def _add_stages(group: argparse._ArgumentGroup) -> None:
         "then of no account")  # fmt: skip
     add("--patience", type=positive, default="10", metavar="N",
         help="stop after N validations without a better mean BLEU (default 10)")  # fmt: skip
+    add_average(group)
     add("--valid-beam", type=positive, default="1", metavar="N", help="beam size of validation (default 1)")
 
 

@@ -15,13 +15,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from fairseq import utils
-from fairseq.data import Dictionary
 from fairseq.sequence_generator import SequenceGenerator, SequenceGeneratorWithAlignment
 from fairseq.tasks.translation import TranslationTask
 from torch import Tensor
 
 from ..common.errors import UserError
-from .checkpoint import load_dictionary
 from .lengths import length_limit
 
 logger = logging.getLogger(__name__)
@@ -103,11 +101,7 @@ class CutOff:
 
 
 class DirectionTask(TranslationTask):
-    """fairseq's ``translation`` task with this search, and one line for a damaged dictionary."""
-
-    @classmethod
-    def load_dictionary(cls, filename: str) -> Dictionary:
-        return load_dictionary(filename)
+    """fairseq's ``translation`` task with this search."""
 
     def build_generator(self, models, args, seq_gen_cls=None, extra_gen_cls_kwargs=None, **kwargs):
         """As fairseq's; translations are as long as the training text lets expect, unless an option says otherwise."""

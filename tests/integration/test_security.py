@@ -329,6 +329,7 @@ def test_old_checkpoints_give_up_no_more(hostile_options):
         ("model", "encoder_embed_dim", {"a": 1}),
         ("model", "encoder_embed_dim", [0] * 10_000),
         ("model", "activation_fn", "${oc.env:HOME}"),
+        ("model", "activation_fn", "swish"),
         ("task", "data", "${oc.env:HOME}"),
         ("task", "data", 7),
         ("task", "src_lm", "a\nb"),

@@ -315,6 +315,9 @@ def test_a_whole_run_stopped_in_every_stage_reaches_its_end(dest, tmp_path):
         ("--arch rnnsearch_small -- --attention location", "--attention location: is not one of none, dot"),
         ("-- --no-such-option", "unrecognized arguments: --no-such-option"),
         ("-- --src-embed-path /no/vectors", "--src-embed-path /no/vectors: there is no such file"),
+        ("--max-tokens 10", "--max-tokens 10: the longest sentence (number "),
+        ("--lm-max-tokens 10", "--lm-max-tokens 10: the longest validation sentence of "),
+        ("-- --best-checkpoint-metric blue", "--best-checkpoint-metric blue: is not logged; give one of bleu, "),
     ],
 )
 def test_what_is_wrong_with_the_pair_is_said_before_language_models_are_trained(options, message, dest, tmp_path):

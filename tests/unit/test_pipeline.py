@@ -158,8 +158,9 @@ def test_text_that_was_made_stays_until_the_new_one_is_complete(dest, tmp_path, 
         if fails:
             raise SystemExit(1)
         values = dict(pairwise(command))
-        lines = Path(values["--input"]).read_text()
-        Path(values["--output"]).write_text(lines.upper())
+        lines = Path(values["--input"]).read_text().splitlines()
+        made = {"pairs": [[line, line.upper()] for line in lines], "left_out": {}}
+        Path(values["--output"]).write_text(json.dumps(made))
 
     monkeypatch.setattr(synthesize, "check", lambda command: check([*map(str, command)]))
     synthesis(dest, checkpoint).do()

@@ -10,7 +10,7 @@ import pytest
 
 from dual_fairseq.common.errors import UserError
 from dual_fairseq.common.folders import Data, RunFolder
-from dual_fairseq.pipeline import rounds, train_options
+from dual_fairseq.pipeline import choices, rounds, train_options
 from dual_fairseq.pipeline.rounds import Recipe, Rounds
 
 PAIRS = 40
@@ -72,7 +72,16 @@ class Pipeline:
     def rounds(self, data: Data, *words: str, dual_inference: bool = True) -> Rounds:
         recipe = Recipe(options(*words), data, dual_inference)
         lms = {language: Path(f"{language}.pt") for language in ("de", "en")}
-        return Rounds(recipe, self.run, lms, lambda run, stage: self.ran.append(["evaluate", str(run.folder), stage]))
+        return Rounds(recipe, self.run, lms, self.evaluate)
+
+    def evaluate(self, run: RunFolder, stage: str) -> Path:
+        self.ran.append(["evaluate", str(run.folder), stage])
+        folder = run.stage(stage).evaluation("test")
+        folder.mkdir(parents=True, exist_ok=True)
+        number = int(run.folder.name) if run.folder.parent.name == "rounds" else 0
+        scores = {d: {"bleu": 30.0 + number, "dual_inference": {"bleu": 32.0 + number}} for d in ("de-en", "en-de")}
+        (folder / "scores.json").write_text(json.dumps(scores))
+        return folder
 
 
 @pytest.fixture
@@ -91,6 +100,8 @@ def test_each_round_goes_on_from_the_one_before(pipeline, data):
     assert names(made) == ["evaluate", *["synthesize", "preprocess", "train", "evaluate"] * 3]
     starts = [command[2] for command in made.ran if command[0] == "synthesize"]
     run = made.run.folder
+    weights = [command[command.index("--weights") + 1] for command in made.ran if command[0] == "synthesize"]
+    assert weights[1] == str(run / "rounds/1/dual/eval/test/tuning")
     stages = [run / "warmup", run / "rounds/1/dual", run / "rounds/2/dual"]
     assert starts == [str(stage / "checkpoint_best.pt") for stage in stages]
     assert (run / "dual/checkpoint_best.pt").read_text() == str(run / "rounds/3/dual")
@@ -168,12 +179,7 @@ def test_the_table_says_what_each_round_gained(pipeline, data):
     made = pipeline(20.0, 21.0, 20.5)
     done = made.rounds(data)
     done.do()
-    stages = [made.run.stage("warmup"), *(one.stage for one in done.done)]
-    for number, stage in enumerate(stages):
-        scores = {d: {"bleu": 30.0 + number, "dual_inference": {"bleu": 32.0 + number}} for d in ("de-en", "en-de")}
-        stage.evaluation("test").mkdir(parents=True)
-        (stage.evaluation("test") / "scores.json").write_text(json.dumps(scores))
-    table = [line.split("  ") for line in done.table("test").splitlines()]
+    table = [line.split("  ") for line in done.table().splitlines()]
     rows = [[cell.strip() for cell in line if cell.strip()] for line in table]
     assert rows[1] == ["warm start", "-", "20.00", "30.00", "32.00", "30.00", "32.00"]
     assert rows[2] == ["round 1 (kept)", "160", "21.00 (+1.00)", *["31.00 (+1.00)", "33.00 (+1.00)"] * 2]
@@ -191,3 +197,13 @@ def test_the_table_says_what_each_round_gained(pipeline, data):
 def test_a_mistake_is_one_line(words, message):
     with pytest.raises(UserError, match=message):
         train_options.parse(["DEST", "RUN", *words])
+
+
+def test_a_round_shares_embeddings_where_the_pair_that_it_starts_from_does(data, tmp_path):
+    """The text of a round is made --like DEST, and does not say so itself."""
+    start = RunFolder(tmp_path / "run").stage("warmup")
+    start.folder.mkdir(parents=True)
+    run = RunFolder(tmp_path / "run" / "rounds" / "1")
+    for option in ("--share-all-embeddings", "--share-decoder-input-output-embed"):
+        start.options_file.write_text(f"{option}\n")
+        assert choices.shares_embeddings(data, run, start.best) is (option == "--share-all-embeddings")
