@@ -104,11 +104,7 @@ class Stage:
             UserError: the folder holds a training with other options or input, or a damaged checkpoint.
         """
         files, identity = self.files, self.identity()
-        if files.finished.is_file() and not files.best.is_file():
-            raise UserError(
-                f"{files.best} is gone, though its training has finished: put it back, or delete {files.folder} to "
-                "train anew"
-            )
+        files.check_finished()
         if files.best.is_file() and not files.last.is_file() and not files.finished.is_file():
             # stopped before the first copy of it was made, or deleted by someone
             say(f"  {files.last} is gone: going on from {files.best.name}")

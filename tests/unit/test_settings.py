@@ -75,7 +75,7 @@ def test_training_takes_its_settings_from_the_number_of_pairs_and_says_why(data,
     many = with_record(data.folder, counts={"train": {"kept": 200_000}})
     options, lines = chosen(many, tmp_path / "run")
     assert (options.size, options.max_tokens, options.warmup_max_epoch) == ("small", "4096", "100")
-    assert all(line.endswith("not measured here") for line in lines[1:])
+    assert all(line.endswith("not measured here") for line in lines[1:] if not line.startswith("warning"))
 
 
 def test_options_win_over_the_table_and_one_limit_stands_for_both(data, tmp_path):
