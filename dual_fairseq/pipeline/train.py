@@ -58,7 +58,7 @@ class Training:
         }
         self.to_train = [language for language in self.lms if not given[language]]
         self.rounds: Rounds | None = None
-        if int(options.rounds):
+        if int(options.rounds or 0):
             recipe = Recipe(options, data, options.eval and options.dual_inference and options.split != "valid")
             self.rounds = Rounds(recipe, self.run, self.lms, self.evaluated)
 
