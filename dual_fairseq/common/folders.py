@@ -12,11 +12,13 @@ from .errors import UserError
 from .files import whole_file
 from .records import read_record
 from .segmentation import POST_PROCESS, pieces_of_dictionary
+from .settings import SHARED_WORDS
 
 # The stages of a pair in RUN, in the order of tables: folder → what people call it.
 STAGES = {"warmup": "warm start", "mle": "MLE continued", "dual": "dual"}
-BEST, LAST = "checkpoint_best.pt", "checkpoint_last.pt"
+BEST, LAST, AVERAGE = "checkpoint_best.pt", "checkpoint_last.pt", "checkpoint_average.pt"
 RECORD = "preprocess.json"
+LENGTHS = "lengths.json"  # beside the dictionaries: how long a translation may become
 # The part of the record that says how text is treated; the rest names files of one machine.
 _SHAPE = {
     "source": str, "target": str, "normalized?": bool, "tokenizer": str, "normalize_punctuation?": bool,
@@ -98,6 +100,11 @@ class Data:
         return data
 
     @property
+    def segmented(self) -> bool:
+        """Whether its words are what someone else made of the text; characters and SentencePiece make raw text."""
+        return self.tokenizer == "none" and self.post_process != "sentencepiece"
+
+    @property
     def languages(self) -> tuple[str, str]:
         return self.source, self.target
 
@@ -109,6 +116,13 @@ class Data:
     @property
     def pair(self) -> str:
         return f"{self.source}-{self.target}"
+
+    @property
+    def shares_words(self) -> bool:
+        """Whether both sides have one dictionary because they share many words."""
+        dictionary, overlap = self.record.get("dictionary"), self.record.get("overlap")
+        joined = isinstance(dictionary, dict) and bool(dictionary.get("joined"))
+        return joined and isinstance(overlap, float) and overlap >= SHARED_WORDS
 
     @property
     def dual(self) -> Path:
@@ -136,6 +150,7 @@ class Data:
         folder.mkdir(parents=True, exist_ok=True)
         files = [self.dictionary(language) for language in self.languages]
         files += [self.codes(language) for language in self.languages if self.codes(language).is_file()]
+        files += [self.dual / LENGTHS] if (self.dual / LENGTHS).is_file() else []
         for file in files:
             with whole_file(folder / file.name) as copy:
                 copy.write(file.read_bytes())
@@ -162,6 +177,16 @@ class StageFolder:
     @property
     def last(self) -> Path:
         return self.folder / LAST
+
+    @property
+    def average(self) -> Path:
+        """The mean of the last epochs, where it was asked for."""
+        return self.folder / AVERAGE
+
+    @property
+    def result(self) -> Path:
+        """The checkpoint to use what was trained by: the average where there is one, else the best."""
+        return self.average if self.average.is_file() else self.best
 
     @property
     def log(self) -> Path:
@@ -229,7 +254,7 @@ def find_checkpoint(run: str | os.PathLike[str]) -> Path:
     Args:
         run: a checkpoint file; or a folder of ``dual-fairseq train``, of which the best checkpoint of the stage
             ``dual`` is taken, else of ``mle``, else of ``warmup``; or the folder of one stage (any folder of
-            checkpoints), of which the best is taken, else the last.
+            checkpoints), of which the best is taken, else the last. An average takes the place of the best.
 
     Raises:
         UserError: there is none.
@@ -240,8 +265,11 @@ def find_checkpoint(run: str | os.PathLike[str]) -> Path:
     if not path.is_dir():
         raise UserError(f"{path}: there is no such folder or checkpoint")
     path = find_run(path) or path
+    for stage in reversed(STAGES):
+        if (checkpoint := StageFolder(path / stage).result).is_file():
+            return checkpoint
+    for checkpoint in (StageFolder(path).result, path / LAST):
+        if checkpoint.is_file():
+            return checkpoint
     names = [f"{stage}/{BEST}" for stage in reversed(STAGES)] + [BEST, LAST]
-    for name in names:
-        if (path / name).is_file():
-            return path / name
     raise UserError(f"{path}: holds no checkpoint of a pair ({', '.join(names)}); has dual-fairseq train run?")

@@ -14,6 +14,7 @@ from ..common.folders import RECORD
 from ..common.options import add_languages, add_workers, whole_number
 from ..common.records import read_record
 from ..common.segmentation import POST_PROCESS
+from ..common.settings import SHARED_WORDS
 from .subword import require_sentencepiece
 
 DESCRIPTION = """\
@@ -48,7 +49,6 @@ Started again, the command goes on after the last finished stage. If options or 
 stops unless --overwrite is given."""
 
 OUTPUTS = ("raw", "tokenized", "bpe", "segmented", "dual", "lm")  # the folders that DEST gets
-BPE_SIZE = 8000  # merges, or pieces of SentencePiece
 WORDS, WORD_THRESHOLD = 30_000, 2  # of --subword word; words seen once become <unk>, or <unk> would not be trained
 
 # What --like settles: how text becomes tokens, and tokens numbers.
@@ -125,8 +125,8 @@ def _add_token_options(parser: Parser) -> None:
     )  # fmt: skip
     tokens.add_argument(
         "--bpe-size", type=whole_number(0), metavar="N",
-        help=f"merges to learn (default {BPE_SIZE}); fewer, with a message, when no pair of symbols occurs twice any "
-        "more; 0: no BPE, for text that is in pieces already",
+        help="merges to learn (default: by the number of pairs); fewer, with a message, when no pair of symbols occurs "
+        "twice any more; 0: no BPE, for text that is in pieces already",
     )  # fmt: skip
     both = tokens.add_mutually_exclusive_group()
     both.add_argument(
@@ -143,11 +143,12 @@ def _add_token_options(parser: Parser) -> None:
         dest="joined_dictionary",
         action="store_false",
         default=None,
-        help="one a language (default)",
+        help="one a language (default, unless the languages share many words)",
     )
     both.add_argument(
         "--joined-dictionary", action="store_true", default=None,
-        help="one for both, as --share-all-embeddings needs it; not with --separate-bpe",
+        help=f"one for both, so that dual-fairseq train can share their embeddings; not with --separate-bpe (default "
+        f"where the languages share {100 * SHARED_WORDS:.0f} %% or more of their words)",
     )  # fmt: skip
     dictionaries.add_argument(
         "--vocab-threshold", type=whole_number(0), metavar="N",
@@ -157,7 +158,8 @@ def _add_token_options(parser: Parser) -> None:
     dictionaries.add_argument(
         "--vocab-size", type=whole_number(0), metavar="N",
         help="keep the N most frequent symbols, the others become <unk> (default 0: all; 30000 with --subword word); "
-        f"with --subword sentencepiece the pieces to learn (default {BPE_SIZE}; fewer where the text has no more)",
+        "with --subword sentencepiece the pieces to learn (default: by the number of pairs; fewer where the text has "
+        "no more)",
     )  # fmt: skip
 
 
@@ -189,7 +191,7 @@ def _add_more_text(parser: Parser) -> None:
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line with a value for every option.
+    """The command line with a value for every option but those that the text decides (:mod:`.choices`).
 
     Raises:
         UserError: an option is wrong, or a file is missing: all that can be known without reading text.
@@ -222,7 +224,7 @@ def _complete(options: argparse.Namespace) -> None:
     """
     kind = options.subword = options.subword or "bpe"
     options.normalized = True
-    for name in ("normalize_punctuation", "lowercase", "joined_dictionary"):
+    for name in ("normalize_punctuation", "lowercase"):
         setattr(options, name, bool(getattr(options, name)))
     for flag, is_given, kinds in (
         ("--bpe-size", options.bpe_size is not None, ("bpe",)),
@@ -236,8 +238,7 @@ def _complete(options: argparse.Namespace) -> None:
     implied = {
         "tokenizer": "none" if kind in ("char", "sentencepiece") else "moses",
         "vocab_threshold": WORD_THRESHOLD if kind == "word" else 0,
-        "vocab_size": {"word": WORDS, "sentencepiece": BPE_SIZE}.get(kind, 0),
-        "bpe_size": BPE_SIZE if kind == "bpe" else None,
+        "vocab_size": {"word": WORDS, "sentencepiece": None}.get(kind, 0),
         "joint_bpe": True if kind in ("bpe", "sentencepiece") else None,
     }
     for name, value in implied.items():

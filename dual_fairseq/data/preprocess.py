@@ -24,10 +24,15 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from ..common.dictionaries import check_dictionary_file
 from ..common.errors import UserError
 from ..common.files import sha256, write_json
+from ..common.folders import LENGTHS
 from ..common.progress import say
 from ..common.records import read_record
+from ..plugin.lengths import limits_of
+from ..plugin.lengths import record as lengths_record
+from . import choices, likeness
 from .binarize import check_size, concatenate, fairseq_preprocess, symbols, unknown_share
 from .clean import Rules, clean_corpus
 from .lines import Survey, survey, survey_pair
@@ -35,6 +40,7 @@ from .options import OUTPUTS, find_side, parse
 from .resumable import Stage, locked, run_stages
 from .segment import Segmentation, codes_files
 from .subword import text_lines
+from .tokenizer import rules_in_words
 
 SYNTHETIC = "synthetic"
 TRAINING = ("train", SYNTHETIC)  # text that may lose lines; the rest is what scores are computed on
@@ -86,6 +92,8 @@ class Preprocessing:
         for file in [*codes_files(self.like, options), *self._dictionaries(self.like)] if self.like else []:
             if not file.is_file():
                 raise UserError(f"--like {self.like}: {file} is gone; run the command that made the folder once more")
+        for file in self._dictionaries(self.like) if self.like else []:
+            check_dictionary_file(file)
         extra = dict(zip(self.languages, (options.extra_mono_source, options.extra_mono_target), strict=True))
         self.mono = {language: [[Path(file)] for file in files] for language, files in extra.items() if files}
 
@@ -96,6 +104,7 @@ class Preprocessing:
             UserError: an input is missing or bad, or DEST was made from something else, or is in use.
         """
         surveys, record = self._survey(), self.dest / "preprocess.json"
+        self.overlap = choices.choose(self.options, self.dest, self.parts["train"], surveys["train"])
         with locked(self.dest, OUTPUTS):
             results = run_stages(self.dest, self._stages(surveys), self.options.overwrite, record)
             self._record(record, surveys, results)
@@ -171,6 +180,8 @@ class Preprocessing:
             if rules.keep_long and counts[name]["read"] > counts[name]["kept"]:
                 say(f"warning: {name}: lines were dropped, so scores do not compare with those on the whole set")
 
+        if options.tokenizer == "moses":
+            say(f"Moses rules: {rules_in_words(self.languages)}")
         for split, parts in self.parts.items():
             clean(split, parts, self.languages, self.rules if split in TRAINING else self.held_out_rules)
         for language, parts in self.mono.items():
@@ -181,6 +192,7 @@ class Preprocessing:
                 for line in text_lines(out / "tokenized" / f"{split}.{language}")
             )
             clean(f"mono.{language}", parts, [language], self.rules, held_out=held_out)
+            likeness.report(language, *(out / "raw" / f"{name}.{language}" for name in ("train", "valid", "mono")))
         return counts
 
     def _bpe(self, out: Path) -> dict[str, Any]:
@@ -209,6 +221,8 @@ class Preprocessing:
         for split, prefix in texts.items():
             for language in self.languages:
                 check_size(out / "dual" / f"{split}.{source}-{target}.{language}", Path(f"{prefix}.{language}"))
+        lengths = lengths_record(limits_of(out / "dual", source, target))
+        write_json(out / "dual" / LENGTHS, lengths)
         known = {lang: symbols(file) for lang, file in zip(self.languages, self._dictionaries(out), strict=True)}
         unknown = {
             f"{split}.{language}": unknown_share(self.dest / "segmented" / f"{split}.{language}", known[language])
@@ -219,6 +233,7 @@ class Preprocessing:
             "joined": self.options.joined_dictionary,
             "symbols": {language: len(of_language) for language, of_language in known.items()},
             "unknown_share": dict(sorted(unknown.items())),
+            "lengths": lengths,
         }
 
     def _dictionary_options(self) -> list[str]:
@@ -285,6 +300,7 @@ class Preprocessing:
                 "bpe": {key: value for key, value in results["bpe"].items() if key != "round_trip"},
                 "round_trip": results["bpe"].get("round_trip", {}),
                 "dictionary": results["dual"],
+                "overlap": self.overlap,
                 "counts": results["text"],
                 "lm_sentences": results["lm"],
                 "inputs": {
@@ -316,6 +332,11 @@ class Preprocessing:
             "unknown symbols: "
             + ", ".join(f"{name} {share:.2%}" for name, share in dictionary["unknown_share"].items())
         )
+        limits = (
+            f"{direction} {limit['max_len_a']:.2f} * n + {limit['max_len_b']} (mean {limit['ratio']:.2f} * n)"
+            for direction, limit in dictionary["lengths"].items()
+        )
+        say(f"longest translation of n tokens: {', '.join(limits)}")
         say(f"ready: {self.dest / 'dual'} for the pair, {self.dest / 'lm'}/<language> for the language models")
 
 

@@ -10,6 +10,8 @@ from typing import Any
 import regex
 from sacremoses import MosesDetokenizer, MosesPunctNormalizer, MosesTokenizer
 
+from ..common.languages import language_of
+
 # What a word consists of; Moses' own lists lack marks, the joiners of Persian, Bengali and emoji, and the underscore.
 _ALNUM = r"\p{L}\p{M}\p{N}_\u200c\u200d"
 _SENTENCE_MARKS = ".,;:!?"
@@ -29,12 +31,13 @@ class Tokenizer:
 
     Args:
         name: "moses", or "none" for text whose words are what white space separates.
-        language: its code, which chooses the rules for abbreviations, numbers and apostrophes.
+        language: its code, whose language chooses the rules for abbreviations, apostrophes and numbers.
         normalize_punctuation: first replace typographic quotation marks, dashes and the like by Moses' rules.
         whole_words: False: as earlier versions did, which tore words at marks, joiners and symbols.
     """
 
     def __init__(self, name: str, language: str, normalize_punctuation: bool = False, whole_words: bool = True) -> None:
+        language = language_of(language)
         self._language, self._whole_words = language, whole_words
         self._moses: Any = None
         self._normalizer: Any = None
@@ -112,14 +115,28 @@ def detokenize(lines: Sequence[str], language: str, tokenizer: str) -> list[str]
 
     Args:
         lines: words joined by spaces, without BPE.
-        language: its code, which decides about quotation marks, apostrophes and the like.
+        language: its code, whose language decides about quotation marks, apostrophes and the like.
         tokenizer: "moses", or "none", by which the lines stay as they are.
     """
     if tokenizer == "none":
         return list(lines)
+    language = language_of(language)
     moses = _detokenizer(language)
     texts = (_WIDE_PUNCTUATION.sub(r"\1", moses.detokenize(line.split())) for line in lines)
     return [_close_up(text, spaced="«»" if language == "fr" else "") for text in texts]
+
+
+def rules_in_words(languages: Sequence[str]) -> str:
+    """By whose rules Moses treats some languages, for the user: ``en for eng_Latn, none of its own for sw``."""
+    from sacremoses.corpus import NonbreakingPrefixes
+
+    known = {*NonbreakingPrefixes().available_langs.values(), "ja", "ko"}
+    parts = []
+    for code in languages:
+        rules = language_of(code)
+        own = rules if rules == code else f"{rules} for {code}"
+        parts.append(own if rules in known else f"none of its own for {code} (those that fit every language)")
+    return ", ".join(parts)
 
 
 def _close_up(text: str, spaced: str) -> str:

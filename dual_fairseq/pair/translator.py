@@ -37,9 +37,8 @@ from .load import load_pair
 
 logger = logging.getLogger(__name__)
 
-# As dual-fairseq evaluate sets them: the longest translation has a·(source tokens) + b tokens.
-MAX_LEN_A, MAX_LEN_B = 1.5, 20
 Weighting = float | str | os.PathLike[str]
+_Found = tuple[str, float, bool]  # a piece's tokens, its score, whether it was cut off
 _SENTENCE_ENDS = set(".!?…。！？؟।")
 
 
@@ -53,11 +52,13 @@ class Hypothesis:
             lenpen 1 nats a token); with dual inference, the score that it was chosen by. Of a line translated in pieces
             the mean over its pieces, by their lengths.
         tokens: the tokens of the model (BPE pieces, characters or words), joined by spaces.
+        cut_off: whether the limit of its length ended it, or one of its pieces.
     """
 
     text: str
     score: float
     tokens: str
+    cut_off: bool = False
 
 
 class DualTranslator:
@@ -85,6 +86,7 @@ class DualTranslator:
         self._tasks[self.languages[::-1]].priors.for_inference = task.priors.for_inference  # loaded once
         self._generators: dict[str, tuple[Any, Any]] = {}  # target language → what its last one was made for, and it
         self._lenpen: dict[tuple[str, str], float] = {}  # of tuned weights
+        self._tuned: tuple[Weighting, str] | None = None  # weights of one target language, and that language
         self._warned: set[str] = set()  # source languages whose text looks foreign
         for pair in self.pairs:
             # without BeamableMM (of fconv), which binds a model to one beam size
@@ -110,8 +112,8 @@ class DualTranslator:
             device: where to put the models; default: a GPU if there is one.
             fp16: half precision, on a GPU.
             dual_inference: let both models and both language models choose among the translations of the beam: an α, or
-                the ``weights.json`` of ``dual-fairseq tune``, which is used for the language that it was tuned for; or
-                one of these for each target language.
+                the ``weights.json`` of ``dual-fairseq tune``, with which translations into another language than it was
+                tuned for are refused; or one of these for each target language.
             overrides: of fairseq's model and task options, e.g. ``src_lm="lm.de.pt"``.
 
         Raises:
@@ -141,6 +143,8 @@ class DualTranslator:
         return translator
 
     def _use_dual_inference(self, weighting: Weighting | Mapping[str, Weighting]) -> None:
+        if not isinstance(weighting, Mapping) and (language := read_choice(weighting).language):
+            self._tuned = weighting, language
         for direction, task in self._tasks.items():
             own = weighting.get(direction[1]) if isinstance(weighting, Mapping) else weighting
             if own is None:
@@ -225,7 +229,9 @@ class DualTranslator:
             first: the number of the first text, in warnings.
             advance: called after each batch with the number of texts that are done.
             generation: further options of fairseq's generation (fields of its ``GenerationConfig``), as
-                ``no_repeat_ngram_size=3``.
+                ``no_repeat_ngram_size=3``. A translation of n source tokens has at most ``max_len_a`` · n +
+                ``max_len_b`` tokens, by default as :func:`~dual_fairseq.plugin.lengths.length_limit` has it; where the
+                limit ended the best one of a text, a warning is logged.
 
         Returns:
             A list a text, in the order of ``texts``.
@@ -247,26 +253,31 @@ class DualTranslator:
             raise UserError(f"nbest {nbest}: needs a beam of that size, not {beam}")
         source, target = self.direction(source, target)
         task = self._tasks[source, target]
+        if self._tuned is not None and self._tuned[1] != target:
+            raise UserError(
+                f"dual_inference {self._tuned[0]}: was tuned for translations into {self._tuned[1]}, not {target}; "
+                "give weights by language, as {'en': ..., 'de': ...}"
+            )
         if lenpen is None:
             lenpen = self._lenpen.get((source, target), 1.0)
-        generator = self._build_generator(
-            task, {"max_len_a": MAX_LEN_A, "max_len_b": MAX_LEN_B, **generation, "beam": beam, "lenpen": lenpen}
-        )
+        generator = self._build_generator(task, {**generation, "beam": beam, "lenpen": lenpen})
         limit = int(min(task.max_positions()[0], *(pair.max_positions()[0] for pair in self.pairs))) - 1  # </s>
 
         pieces, text_of, left = self._cut(texts, source, task.source_dictionary, limit, first)
         advance(left.count(0))
 
-        translated: list[list[tuple[str, float]]] = [[] for _ in pieces]
+        translated: list[list[_Found]] = [[] for _ in pieces]
         for number, hypotheses in self._search(task, generator, pieces, max_tokens, nbest):
             translated[number] = hypotheses
             left[text_of[number]] -= 1
             if left[text_of[number]] == 0:
                 advance(1)
-        results: list[list[list[tuple[str, float]]]] = [[] for _ in left]
+        parts_of: list[list[list[_Found]]] = [[] for _ in left]
         for number, hypotheses in zip(text_of, translated, strict=True):
-            results[number].append(hypotheses)
-        return [self._joined(parts, target) for parts in results]
+            parts_of[number].append(hypotheses)
+        results = [self._joined(parts, target) for parts in parts_of]
+        _warn_of_cut_off([first + number for number, best in enumerate(results) if best[0].cut_off], len(results))
+        return results
 
     def _cut(
         self, texts: Iterable[str], source: str, dictionary: Dictionary, limit: int, first: int
@@ -307,8 +318,8 @@ class DualTranslator:
 
     def _search(
         self, task: DualTranslationTask, generator: Any, pieces: list[Tensor], max_tokens: int, nbest: int
-    ) -> Iterable[tuple[int, list[tuple[str, float]]]]:
-        """Yields (index of a piece, its (tokens, score), best first), batch by batch, the longest first."""
+    ) -> Iterable[tuple[int, list[_Found]]]:
+        """Yields (index of a piece, what was found, best first), batch by batch, the longest first."""
         device = parameter_like(self.pairs[0]).device
         sizes = [len(piece) for piece in pieces]
         dictionary = task.target_dictionary
@@ -327,19 +338,37 @@ class DualTranslator:
                     f"smaller max_tokens (--max-tokens) than {max_tokens}, or a smaller beam"
                 ) from None
             for number, hypotheses in zip(sample["id"].tolist(), beams, strict=True):
-                yield number, [(dictionary.string(h["tokens"].cpu()), float(h["score"])) for h in hypotheses[:nbest]]
+                yield (
+                    number,
+                    [
+                        (dictionary.string(h["tokens"].cpu()), float(h["score"]), h.get("cut_off", False))
+                        for h in hypotheses[:nbest]
+                    ],
+                )
 
-    def _joined(self, parts: list[list[tuple[str, float]]], target: str) -> list[Hypothesis]:
+    def _joined(self, parts: list[list[_Found]], target: str) -> list[Hypothesis]:
         """The n-best list of a text from those of its pieces, of which the shortest counts."""
         if not parts:
             return [Hypothesis("", 0.0, "")]
         hypotheses = []
         for ranked in zip(*parts, strict=False):
-            tokens = self.text.join([tokens for tokens, _ in ranked])
-            lengths = [len(tokens.split()) + 1 for tokens, _ in ranked]  # with </s>
-            score = sum(score * n for (_, score), n in zip(ranked, lengths, strict=True)) / sum(lengths)
-            hypotheses.append(Hypothesis(self.text.decode(tokens, target), score, tokens))
+            tokens = self.text.join([tokens for tokens, _, _ in ranked])
+            lengths = [len(tokens.split()) + 1 for tokens, _, _ in ranked]  # with </s>
+            score = sum(score * n for (_, score, _), n in zip(ranked, lengths, strict=True)) / sum(lengths)
+            cut_off = any(cut_off for _, _, cut_off in ranked)
+            hypotheses.append(Hypothesis(self.text.decode(tokens, target), score, tokens, cut_off))
         return hypotheses
+
+
+def _warn_of_cut_off(numbers: Sequence[int], count: int) -> None:
+    """Say which of some texts have a translation that the limit of its length ended."""
+    if numbers:
+        shown = ", ".join(map(str, numbers[:10])) + ", ..." * (len(numbers) > 10)
+        logger.warning(
+            "line %s: %s of %s translations were ended by the limit of their length; --max-len-a and --max-len-b (in "
+            "Python max_len_a and max_len_b) allow longer ones",
+            shown, f"{len(numbers):,}", f"{count:,}",
+        )  # fmt: skip
 
 
 def _reversed(task: DualTranslationTask) -> DualTranslationTask:

@@ -31,7 +31,7 @@ from dual_fairseq.pair.export import export
 from dual_fairseq.pair.import_pair import import_pair
 from dual_fairseq.pair.load import load_pair
 from dual_fairseq.pipeline import config
-from dual_fairseq.plugin.checkpoint import load_dictionary, load_state
+from dual_fairseq.plugin.checkpoint import load_state
 from dual_fairseq.plugin.ranking import read_choice
 from dual_fairseq.plugin.score_cache import read_scores as read_cache
 from dual_fairseq.plugin.task import DualTranslationTask
@@ -238,13 +238,13 @@ def test_a_damaged_dictionary(tmp_path, content, message):
     if content is not None:
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(UserError, match=f"{path}: .*{message}"):
-        load_dictionary(path)
+        Dictionary.load(str(path))
 
 
 def test_a_dictionary_that_fairseq_takes(tmp_path):
     path = tmp_path / "dict.de.txt"
     path.write_text("a 3\n\u00a0 2\n<unk> 7 #fairseq:overwrite\r\nmadeupword0000 0\n", encoding="utf-8")
-    assert load_dictionary(path).symbols == Dictionary.load(str(path)).symbols
+    assert Dictionary.load(str(path)).symbols == [*Dictionary().symbols, "a", "\u00a0", "madeupword0000"]
 
 
 @pytest.mark.parametrize(

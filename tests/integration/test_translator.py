@@ -31,6 +31,7 @@ from dual_fairseq.data.text import TextPipeline, indices
 from dual_fairseq.data.tokenizer import detokenize
 from dual_fairseq.pair.evaluate import read_hypotheses
 from dual_fairseq.pair.translator import DualTranslator, Hypothesis, _pieces
+from dual_fairseq.plugin.lengths import length_limit
 from dual_fairseq.plugin.log_probs import translation_log_probs
 
 DIRECTIONS = [(SOURCE, TARGET), (TARGET, SOURCE)]
@@ -149,7 +150,8 @@ def test_a_line_that_preprocessing_drops_is_still_text(dest):
 
 def test_the_run_holds_the_text_and_names_no_file_of_this_machine(dest, run):
     names = {f"dict.{SOURCE}.txt", f"dict.{TARGET}.txt", f"codes.{SOURCE}", f"codes.{TARGET}"}
-    assert {path.name for path in (run / "text").iterdir()} == {"preprocess.json", *names}
+    assert {path.name for path in (run / "text").iterdir()} == {"preprocess.json", "lengths.json", *names}
+    assert (run / "text" / "lengths.json").read_bytes() == (dest / "dual" / "lengths.json").read_bytes()
     for language in (SOURCE, TARGET):
         assert (run / "text" / f"codes.{language}").read_bytes() == (dest / "bpe" / f"codes.{language}").read_bytes()
         assert (run / "text" / f"dict.{language}.txt").read_bytes() == (
@@ -260,6 +262,33 @@ def test_order_and_empty_lines_are_kept_in_batches_of_any_size(pair):
     single = pair.translate_nbest(texts, SOURCE, TARGET, beam=2, max_len_a=0, max_len_b=15, max_tokens=1)
     assert [h[0].score for h in single] == pytest.approx([h[0].score for h in together], abs=1e-4)
     assert pair.translate([], SOURCE, TARGET) == []
+
+
+def test_what_the_limit_of_length_ended_is_marked_said_and_left_out_where_that_is_asked(pair, command, run, caplog):
+    texts = ["Bak1 bet2 bik3 bop0.", "", "Bak1."]
+    whole = pair.translate_nbest(texts, SOURCE, TARGET, beam=1)
+    limit = length_limit(run / "text", SOURCE, TARGET)
+    given = {"max_len_a": limit.max_len_a, "max_len_b": limit.max_len_b}
+    assert pair.translate_nbest(texts, SOURCE, TARGET, beam=1, **given) == whole
+    length = len(whole[0][0].tokens.split())
+    assert length > 3 and not whole[0][0].cut_off
+    caplog.clear()
+    with caplog.at_level(logging.WARNING, logger="dual_fairseq"):
+        short = pair.translate_nbest(texts, SOURCE, TARGET, beam=1, max_len_a=0, max_len_b=length - 2, first=7)
+    assert short[0][0].cut_off and short[0][0].tokens.split() == whole[0][0].tokens.split()[: length - 2]
+    assert not short[1][0].cut_off
+    numbers = [7 + i for i, (best,) in enumerate(short) if best.cut_off]
+    assert [record.getMessage() for record in caplog.records] == [
+        f"line {', '.join(map(str, numbers))}: {len(numbers)} of 3 translations were ended by the limit of their "
+        "length; --max-len-a and --max-len-b (in Python max_len_a and max_len_b) allow longer ones"
+    ]
+    words = ("-t", TARGET, "--beam", 1, "--max-len-a", 0, "--max-len-b", length - 2)
+    data = "\n".join(texts).encode()
+    assert command(data, *words) == "".join(f"{best.text}\n" for (best,) in short)
+    complete = command(data, *words, "--only-complete")
+    assert complete == "".join("\n" if best.cut_off else f"{best.text}\n" for (best,) in short)
+    with pytest.raises(UserError, match="give both --max-len-a and --max-len-b, or neither"):
+        command(data, "-t", TARGET, "--max-len-b", 9)
 
 
 def test_text_of_which_the_models_know_nothing_is_told_once(run, dest, caplog):
@@ -383,7 +412,7 @@ def command(run, capfd, tmp_path):
         capfd.readouterr()
         main(["translate", str(run), "--cpu", "--input", str(tmp_path / "text"), *map(str, arguments)])
         out, err = capfd.readouterr()
-        assert err == warning
+        assert "".join(line for line in err.splitlines(keepends=True) if "limit of their length" not in line) == warning
         return out
 
     yield execute
@@ -460,12 +489,6 @@ def test_text_of_another_form_is_the_same_text(command):
     odd = "B\u00adak1 b\u200bet2&#46;\n".encode()
     said = "repaired: entities 1, invisible characters 1, soft hyphens 1\n"
     assert command(odd, "-t", TARGET, warning=said) == expected
-
-
-def test_tokens_in_place_of_text(command, pair):
-    (best,) = pair.translate_nbest(["Bak1 bet2."], target=TARGET)
-    assert command(b"Bak1 bet2.\n", "-t", TARGET, "--segmented") == f"{best[0].tokens}\n"
-    assert "@@" in best[0].tokens and "@@" not in best[0].text
 
 
 def test_utf_16_is_named(command):

@@ -7,6 +7,7 @@ from fairseq.trainer import Trainer
 from sacrebleu.metrics import BLEU
 from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
 from sacrebleu.tokenizers.tokenizer_re import TokenizerRegexp
+from sacrebleu.tokenizers.tokenizer_zh import TokenizerZh
 
 import dual_fairseq
 
@@ -25,8 +26,9 @@ class Empty:
 
 
 def test_every_validation_begins_with_empty_caches_of_sacrebleu():
-    BLEU().corpus_score(["a line"], [["another line"]])
-    caches = [tokenizer.__call__ for tokenizer in (Tokenizer13a, TokenizerRegexp)]
+    for tokenizer in ("13a", "zh"):
+        BLEU(tokenize=tokenizer).corpus_score(["a line"], [["another line"]])
+    caches = [tokenizer.__call__ for tokenizer in (Tokenizer13a, TokenizerRegexp, TokenizerZh)]
     assert all(cache.cache_info().currsize for cache in caches)
     with pytest.raises(Stopped):
         Trainer.begin_valid_epoch(Empty(), epoch=1)
