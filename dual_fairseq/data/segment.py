@@ -146,7 +146,7 @@ class Segmentation:
         records = {}
         for name, language in ((f"{split}.{language}", language) for split in splits for language in self.languages):
             words = [subword.join(line) for line in text_lines(self.out / "segmented" / name)]
-            back = detokenize(words, language, self.options.tokenizer)
+            back = detokenize(words, language, self.options.tokenizer, self.options.normalized)
             trip = measure([*text_lines(self.dest / "raw" / name)], back, language)
             trip.report(name, self.options)
             records[name] = trip.record()
