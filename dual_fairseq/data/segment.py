@@ -68,6 +68,7 @@ class Segmentation:
         for text in sorted((self.dest / "tokenized").iterdir()):
             self._segment(text)
         if pieces:
+            say(f"the text is in pieces already ({pieces}); translations and scores are of its words")
             return {**result, "pieces": pieces, "round_trip": {}}
         if self.kind in ("bpe", "word"):
             for language, of_language in words.items():
