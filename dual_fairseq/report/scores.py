@@ -97,6 +97,11 @@ def score_rows(systems: Sequence[System], split: str, trials: int = TRIALS) -> t
             if direction in scores:
                 own = scores[direction]
                 of_direction[system.name] = Row(direction, system.name, own, scores.get("gap_abs"))
+                if own.get("cut_off"):
+                    notes.append(
+                        f"{system.name}, {arrow(direction)}: {own['cut_off']:,} translations were ended by the limit "
+                        "of their length."
+                    )
                 if own.get("dual_inference"):
                     name = system.name + RE_SCORED
                     of_direction[name] = Row(direction, name, own["dual_inference"], None)
