@@ -24,13 +24,13 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 NOT_HERE = ("make", "python")  # setup, demo and benchmarks have tests of their own
 SIZES = {"layers": 2, "embed-dim": 128, "attention-heads": 4, "ffn-embed-dim": 512}  # those of --size tiny
 MODEL = " ".join(f"--{side}-{name} {n}" for side in ("encoder", "decoder") for name, n in SIZES.items())
-TRAINING = "--cpu --lr-warmup 2 --max-tokens 2000 --warmup-max-update 10 --dual-max-update 2 --beam 2"
+TRAINING = "--cpu --lr-warmup 2 --max-tokens 2000 --warmup-max-update 4 --dual-max-update 1 --beam 2"
 # What is added to a command, before its own options, which win.
 ADDED = {
     "dual-fairseq preprocess": "--bpe-size 200 --workers 1 --extra-mono-source text/mono.de "
     "--extra-mono-target text/mono.en",
     "dual-fairseq train": f"{TRAINING} --size tiny --lm-size tiny --lm-max-epoch 1 --lm-lr-warmup 2",
-    "dual-fairseq train --arch": f"{TRAINING} --warmup-only",
+    "dual-fairseq train --arch": f"{TRAINING} --warmup-only --no-eval",
     "fairseq-train": f"{MODEL} --share-decoder-input-output-embed --cpu --max-update 1 --max-tokens 2000 --lr 0.001 "
     "--optimizer adam",
     **dict.fromkeys(("fairseq-generate", "fairseq-validate"), "--cpu"),
@@ -61,7 +61,7 @@ def run(command: str, folder: Path) -> subprocess.CompletedProcess:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
     return subprocess.run(
-        ["bash", "-c", command], cwd=folder, env=environment, capture_output=True, text=True, timeout=900,
+        ["bash", "-c", command], cwd=folder, env=environment, capture_output=True, text=True, timeout=3000,
         stdin=subprocess.DEVNULL,
     )  # fmt: skip
 
@@ -75,7 +75,7 @@ def folder(tmp_path_factory) -> Path:
     assert len(first) == 2
     generate = "fairseq-generate data/dual --user-dir dual_fairseq --task dual_translation -s de -t en --cpu --beam 2"
     for command in [
-        "dual-fairseq toy-corpus text --train 300 --valid 24 --test 12 --mono 40",
+        "dual-fairseq toy-corpus text --train 100 --valid 16 --test 12 --mono 40",
         "for l in de en; do cp text/valid.$l .; "
         "for n in my my-text text test translations; do head -12 text/mono.$l > $n.$l; done; done",
         *first,
