@@ -47,8 +47,8 @@ def filter_indices_by_size(self, indices, dataset, max_positions=None, ignore_in
         if ignored:
             raise UserError(
                 f"sentence number {ignored[0]} (from 0) has {_size(dataset, ignored[0])} tokens, </s> included, but "
-                f"the model takes {int(np.min(max_positions))}; give --skip-invalid-size-inputs-valid-test to leave such "
-                "sentences out"
+                f"the model takes {int(np.min(max_positions))}; give --skip-invalid-size-inputs-valid-test to leave "
+                "such sentences out"
             )
     return _filter_indices_by_size(self, indices, dataset, max_positions, ignore_invalid_inputs)
 
