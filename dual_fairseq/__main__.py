@@ -44,6 +44,7 @@ class Command:
 COMMANDS = {
     "preprocess": Command("data.preprocess", "clean, tokenise, segment and binarize parallel text", False, True),
     "corpus": Command("data.corpora", "a public corpus (multi30k, wmt16) to training data", False, True),
+    "select": Command("data.select", "choose monolingual text that is like the pairs", False),
     "train-lm": Command("pipeline.train_lm", "train the language model of one language", False, True),
     "train": Command("pipeline.train", "train a pair: language models, warm start, dual training", False, True),
     "evaluate": Command("pipeline.evaluate", "translate a split in both directions and score it", False, True),
@@ -55,6 +56,7 @@ COMMANDS = {
     "export": Command("pair.export", "write one direction as a plain fairseq checkpoint"),
     "import": Command("pair.import_pair", "make a pair of two plain fairseq checkpoints"),
     "average": Command("pair.average", "average the weights of several checkpoints"),
+    "experiment": Command("experiment.run", "several settings and seeds, compared in one table", False, True),
     "report": Command("report.command", "one page of pictures, scores and examples about runs"),
     "attention": Command("report.attention", "pictures of attention"),
     "vectors": Command("data.vectors", "train word vectors on preprocessed text"),

@@ -61,9 +61,10 @@ def check_shape(value: Any, shape: Any, where: str = "") -> None:
 
     Args:
         value: as JSON has it.
-        shape: a type (``float`` is any finite number, ``object`` anything) or None; a tuple of shapes, of which it has
-            to have one; a list of one shape, which all items have; or a dictionary: name → shape of a field, where a
-            name that ends in ``?`` may be missing, and ``str`` as a name stands for all other fields.
+        shape: a type (``float`` is any finite number, ``object`` anything) or None; a range, for a whole number in it;
+            a tuple of shapes, of which it has to have one; a list of one shape, which all items have; or a dictionary:
+            name → shape of a field, where a name that ends in ``?`` may be missing, and ``str`` as a name stands for
+            all other fields.
         where: the value's place, for the message.
 
     Raises:
@@ -92,6 +93,9 @@ def check_shape(value: Any, shape: Any, where: str = "") -> None:
             check_shape(item, shape[0], f"{where}[{number}]")
     elif shape is None:
         _expect(value is None, where, "null")
+    elif isinstance(shape, range):
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        _expect(whole and value in shape, where, f"a whole number from {shape[0]} to {shape[-1]}")
     elif shape is float:
         number = isinstance(value, int | float) and not isinstance(value, bool)
         _expect(number and abs(value) < 1e300 and math.isfinite(value), where, _NAMES[float])

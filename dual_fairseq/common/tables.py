@@ -9,6 +9,8 @@ from typing import Any
 from .records import read_record
 
 _NUMBER = (None, float)
+# Settings of a search in scores.json, and what people call them.
+SEARCH = {"beam": "beam", "lenpen": "length penalty", "search_options": "options"}
 _METRICS = {"bleu": "BLEU", "chrf": "chrF"}
 _DIRECTION = {
     **{f"{name}?": _NUMBER for name in ("bleu", "chrf", "length_ratio", "nll_bits_per_token")},
@@ -69,7 +71,24 @@ def score_table(rows: Iterable[tuple[str, Mapping[str, Any]]]) -> str:
                 lines.append((direction, name, *cells))
     directions = list(dict.fromkeys(line[0] for line in lines))
     lines.sort(key=lambda line: directions.index(line[0]))
-    return "\n".join([aligned(lines), *signatures(values for _, scores in rows for values in scores.items())])
+    ways = searches((name, {key: scores[key] for key in SEARCH if scores.get(key)}) for name, scores in rows)
+    return "\n".join([aligned(lines), *ways, *signatures(values for _, scores in rows for values in scores.items())])
+
+
+def searches(systems: Iterable[tuple[str, Mapping[str, str]]]) -> list[str]:
+    """How translations were found, a line for each way.
+
+    Args:
+        systems: what to call each, and its settings by the names of :data:`SEARCH`; none where they are not known.
+    """
+    found: dict[str, dict[str, None]] = {}
+    for name, settings in systems:
+        if settings:
+            words = ", ".join(f"{SEARCH[key]} {value}" for key, value in settings.items())
+            found.setdefault(words, {})[name] = None
+    if len(found) < 2:
+        return [f"Search: {words}" for words in found]
+    return [f"Search of {', '.join(names)}: {words}" for words, names in found.items()]
 
 
 def signatures(scores: Iterable[tuple[str, Any]]) -> list[str]:

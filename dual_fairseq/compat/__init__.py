@@ -1,4 +1,4 @@
-"""What today's PyTorch and torchrun, and runs that last days, need of fairseq 0.12: a file for each promise."""
+"""What today's Python, PyTorch and torchrun, and runs that last days, need of fairseq 0.12: a file for each promise."""
 
 from ..common.quiet import silence_known_noise
 
@@ -18,5 +18,7 @@ from . import (  # noqa: E402, F401
     no_eval,
     patience,
     processes,
+    pythons,
     save_dir,
+    training_state,
 )

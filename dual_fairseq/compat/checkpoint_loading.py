@@ -14,42 +14,46 @@ from fairseq import checkpoint_utils
 from fairseq import trainer as fairseq_trainer
 from fairseq.dataclass.utils import overwrite_args_by_name
 from fairseq.file_io import PathManager
+from numpy._core import multiarray
 
 from ..common.errors import UserError
 from ..common.records import check_shape
 from .checkpoint_options import RefusedOption, take_options
+from .processes import end_those_who_wait
+from .training_state import UnfitState
 
 # PyTorch >= 2.6 unpickles checkpoints with ``weights_only=True`` and refuses every class it was not told of. fairseq
 # stores the options of a run as an ``argparse.Namespace``, and its ``translation`` task (with ``--eval-bleu``) n-gram
 # counts as numpy arrays. Allowing these plain records keeps fairseq checkpoints loadable and still keeps a hostile
 # checkpoint from running code.
 torch.serialization.add_safe_globals(
-    [
-        argparse.Namespace,
-        np.ndarray,
-        np.dtype,
-        type(np.dtype(np.int64)),
-        type(np.dtype(np.float64)),
-        np.core.multiarray._reconstruct,  # type: ignore[attr-defined]
-        np.core.multiarray.scalar,  # type: ignore[attr-defined]
-    ]
+    [argparse.Namespace, np.ndarray, np.dtype, type(np.dtype(np.int64)), type(np.dtype(np.float64))]
 )
+# The two functions that make numpy's arrays and numbers, by the names that numpy 1 and numpy 2 write them with.
+for _module in ("numpy.core.multiarray", "numpy._core.multiarray"):
+    for _name in ("_reconstruct", "scalar"):
+        torch.serialization.add_safe_globals([(getattr(multiarray, _name), f"{_module}.{_name}")])
 
 _RESET = "please reset the optimizer (--reset-optimizer)"  # fairseq's assertion
 _NUMBER = (None, torch.Tensor, Real)  # of several processes it is a tensor
+_COUNT = range(2**31)
+_WEIGHTS = {str: torch.Tensor}
 # What fairseq and this package read of a checkpoint without looking, beside its options.
 _SHAPE = {
-    "model": (None, {str: torch.Tensor}),
+    "model": (None, _WEIGHTS),
     "criterion?": (None, {}),
     "optimizer_history": [
-        {"criterion_name?": str, "optimizer_name": str, "lr_scheduler_state?": (None, {}), "num_updates": int}
+        {"criterion_name?": str, "optimizer_name": str, "lr_scheduler_state?": (None, {}), "num_updates": _COUNT}
     ],
     "last_optimizer_state?": (None, {}),
     "extra_state": {
-        "train_iterator": {"epoch": int, "iterations_in_epoch?": int, "shuffle?": bool},
+        "train_iterator": {"epoch": _COUNT, "iterations_in_epoch?": _COUNT, "shuffle?": bool, "version?": _COUNT},
         "best?": _NUMBER,
         "previous_training_time?": _NUMBER,
         "metrics?": (None, list, {}),
+        "ema?": _WEIGHTS,
+        "ema_fp32_params?": _WEIGHTS,
+        "dual_fairseq_patience?": {"best": _NUMBER, "num_runs": _COUNT},
     },
     "task_state?": (None, {}),
 }
@@ -156,20 +160,36 @@ def load_checkpoint(cfg, trainer, **passthrough_args):
     ):
         if wanted and not PathManager.exists(path):
             raise UserError(f"{option} {path}: there is no such file")
-    return _load_checkpoint(cfg, trainer, **passthrough_args)
+    try:
+        return _load_checkpoint(cfg, trainer, **passthrough_args)
+    except RuntimeError as error:
+        if "dataloader mismatch" not in str(error):
+            raise
+        path = os.path.join(cfg.save_dir, restore) if restore == "checkpoint_last.pt" else restore
+        raise UserError(
+            f"{path}: stopped later in its epoch than this data's epoch has batches; give the data and --max-tokens "
+            "that it was trained with, or --reset-dataloader to begin an epoch"
+        ) from error
 
 
 def trainer_load_checkpoint(self, filename: str, reset_optimizer: bool = False, *args: Any, **kwargs: Any):
     """As fairseq's; a checkpoint to go on from that is unreadable or does not fit is a :class:`UserError`.
 
     A task may look at all of it before anything is taken over, by a method
-    ``check_checkpoint(state, path, model_cfg, keeps_optimizer)``.
+    ``check_checkpoint(state, path, model_cfg, keeps_optimizer)``. Where one process reads it for all, all end with it.
     """
 
-    def load_and_check(path: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        state = load_checkpoint_to_cpu(path, *args, **kwargs)
-        if hasattr(self.task, "check_checkpoint"):
-            self.task.check_checkpoint(state, path, self.cfg.model, not reset_optimizer)
+    def load_and_check(path: str, load_on_all_ranks: bool = False) -> dict[str, Any]:
+        try:
+            state = load_checkpoint_to_cpu(path)
+            if hasattr(self.task, "check_checkpoint"):
+                self.task.check_checkpoint(state, path, self.cfg.model, not reset_optimizer)
+            if self.cfg.ema.store_ema:  # fairseq means to do this, but has forgotten the weights by then
+                state["extra_state"].setdefault("ema", dict(state["model"]))
+        except BaseException:
+            if self.data_parallel_world_size > 1 and not load_on_all_ranks:
+                end_those_who_wait(self.data_parallel_process_group, self.device)
+            raise
         return state
 
     checkpoint_utils.load_checkpoint_to_cpu = load_and_check  # the trainer reads the file in the middle of its method
@@ -184,6 +204,11 @@ def trainer_load_checkpoint(self, filename: str, reset_optimizer: bool = False, 
         raise UserError(
             f"{filename}: was trained with another --optimizer or --criterion ({theirs}, not {mine}); give the "
             "same, or --reset-optimizer to begin with a new state of it"
+        ) from error
+    except UnfitState as error:
+        raise UserError(
+            f"{filename}: its training does not go on with these options ({error}), or it is damaged; give the options "
+            "that it was trained with, or --reset-optimizer --reset-lr-scheduler --reset-meters"
         ) from error
     except Exception as error:
         refusal = _refuse_misfit(filename, error, "this model (another --arch, size or dictionary?)")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -17,10 +17,9 @@ from sacrebleu.metrics import CHRF
 
 from ..common.bleu import bleu_metric, signature_of
 from ..common.errors import UserError
-from ..common.files import read_lines, write_json, write_text
-from ..common.folders import Data
+from ..common.files import read_lines, sha256, write_json, write_text
 from ..common.tables import score_table
-from ..data.tokenizer import detokenize
+from ..data.text import TextPipeline
 from ..plugin.ranking import read_choice
 from .nbest import best_of, read_nbest
 
@@ -123,7 +122,12 @@ def score(
 
 
 def evaluate(
-    dest: Path, out: Path, split: str, tokenize: str | None = None, dual_inference: bool = False
+    dest: Path,
+    out: Path,
+    split: str,
+    tokenize: str | None = None,
+    dual_inference: bool = False,
+    settings: Mapping[str, str] | None = None,
 ) -> dict[str, object]:
     """Score the output of fairseq-generate and fairseq-validate that lies in ``out``.
 
@@ -134,6 +138,7 @@ def evaluate(
         split: the split that was translated.
         tokenize: see :func:`~dual_fairseq.common.bleu.bleu_tokenizer`.
         dual_inference: score the re-scored n-best lists too, by the weights in ``out``/tuning/<src>-<tgt>/weights.json.
+        settings: what the scores depend on, to be noted beside them.
 
     Returns:
         The content of ``scores.json``: :class:`Scores` by direction, and ``gap_abs`` (nats a sentence pair) where the
@@ -142,11 +147,11 @@ def evaluate(
     Raises:
         UserError: a file is missing or does not belong to the others.
     """
-    data = Data.from_folder(dest)
-    languages = data.languages
+    pipeline = TextPipeline(dest)
+    languages = pipeline.languages
     validation = read_validation(read_lines(out / "validate.txt"), split)
-    texts = {language: read_lines(dest / "raw" / f"{split}.{language}") for language in languages}
-    result: dict[str, object] = {}
+    texts = {language: pipeline.text(split, language) for language in languages}
+    result: dict[str, object] = {"split": split, **(settings or {})}
     for source, target in (languages, languages[::-1]):
         direction = f"{source}-{target}"
         generated = out / f"{direction}.generate.txt"
@@ -171,10 +176,10 @@ def evaluate(
                 f"{direction}: {missing} of {count} sentences were not translated and count as empty "
                 "(too long for the model, or an output that was cut short)"
             )
-        hypotheses = detokenize([by_number.get(number, "") for number in range(count)], target, data.tokenizer)
+        hypotheses = pipeline.detokenize([by_number.get(number, "") for number in range(count)], target)
         for name, lines in (("src", texts[source]), ("hyp", hypotheses), ("ref", texts[target])):
             write_text(out / f"{direction}.{name}.txt", "".join(f"{line}\n" for line in lines))
-        scores = score(hypotheses, texts[target], target, data.segmented, tokenize, missing)
+        scores = score(hypotheses, texts[target], target, pipeline.data.segmented, tokenize, missing)
         scores.cut_off = sum(rank == 1 for _, rank in cut_off)
         if scores.cut_off:
             print(
@@ -188,9 +193,9 @@ def evaluate(
             lenpen = choice.lenpen or 0.0
             nbest = read_nbest(printed, count, generated)
             chosen = best_of(nbest.components, choice.weights, lenpen)
-            best = detokenize(nbest.take(chosen), target, data.tokenizer)
+            best = pipeline.detokenize(nbest.take(chosen), target)
             write_text(out / f"{direction}.dual-inference.hyp.txt", "".join(f"{line}\n" for line in best))
-            rescored = score(best, texts[target], target, data.segmented, tokenize)
+            rescored = score(best, texts[target], target, pipeline.data.segmented, tokenize)
             scores.dual_inference = {
                 "bleu": rescored.bleu, "chrf": rescored.chrf, "length_ratio": rescored.length_ratio,
                 "bleu_signature": rescored.bleu_signature,
@@ -212,6 +217,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--split", default="test")
     parser.add_argument("--sacrebleu-tokenize", metavar="NAME", help="a sacreBLEU tokenizer, in both directions")
     parser.add_argument("--dual-inference", action="store_true", help="by the weights in OUT/tuning")
+    parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="whose digest is noted beside the scores")
+    parser.add_argument("--setting", action="append", default=[], metavar="NAME=VALUE", help="to be noted, too")
     options = parser.parse_args(arguments)
-    result = evaluate(options.dest, options.out, options.split, options.sacrebleu_tokenize, options.dual_inference)
+    settings = {"engine": "fairseq-generate"} | dict(setting.split("=", 1) for setting in options.setting)
+    if options.checkpoint:
+        settings["checkpoint_sha256"] = sha256(options.checkpoint)
+    result = evaluate(
+        options.dest, options.out, options.split, options.sacrebleu_tokenize, options.dual_inference, settings
+    )
     print(score_table([(options.split, result)]))

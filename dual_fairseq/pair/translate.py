@@ -32,6 +32,7 @@ from ..common.options import (
 )
 from ..common.progress import Progress, say
 from ..data.lines import open_input, open_text, read_blocks
+from ..data.normalize import described
 
 if TYPE_CHECKING:
     import argparse
@@ -69,10 +70,6 @@ def get_parser() -> Parser:
     )
     parser.add_argument("--lenpen", type=finite_number, metavar="X", help="above 1 favours longer output (default 1)")
     add_length_limit(parser)
-    parser.add_argument(
-        "--only-complete", action="store_true",
-        help="write an empty line for a translation that the limit of its length ended",
-    )  # fmt: skip
     parser.add_argument(
         "--dual-inference", metavar="WEIGHTS",
         help="let both models and both language models choose among the beam's translations: α from 0 to 1, or the "
@@ -164,11 +161,12 @@ def translate_stream(options: argparse.Namespace, overrides: dict[str, Any], std
             )
             for number, hypotheses in enumerate(translations, start=first):
                 for hypothesis in hypotheses:
-                    text = "" if options.only_complete and hypothesis.cut_off else hypothesis.text
                     cells = [str(number)] if options.nbest > 1 else []
                     cells += [f"{hypothesis.score:.4f}"] if options.scores else []
-                    output.write("\t".join([*cells, text]).encode() + b"\n")
+                    output.write("\t".join([*cells, hypothesis.text]).encode() + b"\n")
             output.flush()
+    if repaired := described(pair.text.repairs):
+        say(f"repaired: {repaired}")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from ..common.errors import UserError
 from ..common.folders import find_checkpoint
-from ..data.subword import SEPARATOR
+from ..data.subword import Subword
 from ..data.text import TextPipeline, indices, looks_foreign
 from ..plugin.log_probs import length_sorted_batches
 from ..plugin.model import DualModel, parameter_like
@@ -40,7 +40,6 @@ logger = logging.getLogger(__name__)
 Weighting = float | str | os.PathLike[str]
 _Found = tuple[str, float, bool]  # a piece's tokens, its score, whether it was cut off
 _SENTENCE_ENDS = set(".!?…。！？؟।")
-_WIDE_ENDS = set("。！？")  # no space follows them
 
 
 @dataclass(frozen=True)
@@ -87,6 +86,7 @@ class DualTranslator:
         self._tasks[self.languages[::-1]].priors.for_inference = task.priors.for_inference  # loaded once
         self._generators: dict[str, tuple[Any, Any]] = {}  # target language → what its last one was made for, and it
         self._lenpen: dict[tuple[str, str], float] = {}  # of tuned weights
+        self._tuned: tuple[Weighting, str] | None = None  # weights of one target language, and that language
         self._warned: set[str] = set()  # source languages whose text looks foreign
         for pair in self.pairs:
             # without BeamableMM (of fconv), which binds a model to one beam size
@@ -112,8 +112,8 @@ class DualTranslator:
             device: where to put the models; default: a GPU if there is one.
             fp16: half precision, on a GPU.
             dual_inference: let both models and both language models choose among the translations of the beam: an α, or
-                the ``weights.json`` of ``dual-fairseq tune``, which is used for the language that it was tuned for; or
-                one of these for each target language.
+                the ``weights.json`` of ``dual-fairseq tune``, with which translations into another language than it was
+                tuned for are refused; or one of these for each target language.
             overrides: of fairseq's model and task options, e.g. ``src_lm="lm.de.pt"``.
 
         Raises:
@@ -143,6 +143,8 @@ class DualTranslator:
         return translator
 
     def _use_dual_inference(self, weighting: Weighting | Mapping[str, Weighting]) -> None:
+        if not isinstance(weighting, Mapping) and (language := read_choice(weighting).language):
+            self._tuned = weighting, language
         for direction, task in self._tasks.items():
             own = weighting.get(direction[1]) if isinstance(weighting, Mapping) else weighting
             if own is None:
@@ -251,6 +253,11 @@ class DualTranslator:
             raise UserError(f"nbest {nbest}: needs a beam of that size, not {beam}")
         source, target = self.direction(source, target)
         task = self._tasks[source, target]
+        if self._tuned is not None and self._tuned[1] != target:
+            raise UserError(
+                f"dual_inference {self._tuned[0]}: was tuned for translations into {self._tuned[1]}, not {target}; "
+                "give weights by language, as {'en': ..., 'de': ...}"
+            )
         if lenpen is None:
             lenpen = self._lenpen.get((source, target), 1.0)
         generator = self._build_generator(task, {**generation, "beam": beam, "lenpen": lenpen})
@@ -285,7 +292,7 @@ class DualTranslator:
         counts: list[int] = []
         for number, text in enumerate(texts):
             tokens = self.text.encode(text, source).split()
-            parts = _pieces(tokens, limit, self.text.subword.space) if tokens else []
+            parts = _pieces(tokens, limit, self.text.subword) if tokens else []
             if len(parts) > 1:
                 logger.warning(
                     "line %d: %s tokens, over the %s that this model takes; translated in %d pieces",
@@ -372,7 +379,7 @@ def _reversed(task: DualTranslationTask) -> DualTranslationTask:
     return tasks.setup_task(cfg, from_checkpoint=True)
 
 
-def _pieces(tokens: list[str], limit: int, space: str = "") -> list[list[str]]:
+def _pieces(tokens: list[str], limit: int, subword: Subword) -> list[list[str]]:
     """Tokens in pieces of at most ``limit``.
 
     What has to be cut at all is cut into its sentences, since models trained on sentences lose most of a long text; a
@@ -381,8 +388,9 @@ def _pieces(tokens: list[str], limit: int, space: str = "") -> list[list[str]]:
     Args:
         tokens: of a line.
         limit: most tokens of a piece.
-        space: the token between two words, where tokens are characters; a piece neither begins nor ends with it.
+        subword: what they are; a piece neither begins nor ends with the token between two words.
     """
+    space = subword.space
     if len(tokens) <= limit:
         return [tokens]
     pieces: list[list[str]] = [[]]
@@ -390,18 +398,11 @@ def _pieces(tokens: list[str], limit: int, space: str = "") -> list[list[str]]:
         if space and token == space and not pieces[-1]:
             continue
         pieces[-1].append(token)
-        if token in _SENTENCE_ENDS and following not in _SENTENCE_ENDS and _ends_word(token, following, space):
+        if token in _SENTENCE_ENDS and following not in _SENTENCE_ENDS and subword.ends_word(token, following):
             pieces.append([])
         elif len(pieces[-1]) == limit:
             last = [*zip(pieces[-1], [*pieces[-1][1:], following], strict=True)]
-            end = next((i for i in range(limit, 0, -1) if _ends_word(*last[i - 1], space)), limit)
+            end = next((i for i in range(limit, 0, -1) if subword.ends_word(*last[i - 1])), limit)
             rest = pieces[-1][end:]
             pieces[-1:] = [pieces[-1][:end], rest[1:] if space and rest[:1] == [space] else rest]
     return [piece for piece in pieces if piece]
-
-
-def _ends_word(token: str, following: str, space: str) -> bool:
-    """Whether a word ends between two tokens; after the last one there is ""."""
-    if not space:
-        return not token.endswith(SEPARATOR)
-    return following in (space, "") or token in _WIDE_ENDS

@@ -10,8 +10,9 @@ dual-fairseq evaluate --dual-inference does all of this.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from sacrebleu.metrics import BLEU, CHRF
 from ..common.arguments import Parser
 from ..common.bleu import bleu_counts, bleu_metric, bleu_of_counts, missing_tokenizer, signature_of
 from ..common.errors import UserError
-from ..common.files import check_output, read_lines, write_json, write_text
+from ..common.files import check_output, read_lines, whole_file, write_json, write_text
 from ..common.options import add_languages, finite_number
 from ..common.progress import Progress
 from ..common.tables import aligned
@@ -38,9 +39,9 @@ FORMS = ("plain", "alpha", "general")
 LENPENS = np.linspace(0, 3, 31).round(1)
 
 
-def detokenize_all(texts: Sequence[Sequence[str]], language: str, tokenizer: str) -> list[list[str]]:
-    """See :func:`~dual_fairseq.data.tokenizer.detokenize`."""
-    flat = iter(detokenize([text for translations in texts for text in translations], language, tokenizer))
+def detokenize_all(texts: Sequence[Sequence[str]], undo: Callable[[list[str]], list[str]]) -> list[list[str]]:
+    """What ``undo`` makes of all translations together."""
+    flat = iter(undo([text for translations in texts for text in translations]))
     return [[next(flat) for _ in translations] for translations in texts]
 
 
@@ -226,7 +227,8 @@ def picture(result: dict[str, Any], out: Path, title: str) -> None:
         axes.grid(alpha=0.25)
         axes.legend(fontsize=8)
     figure.suptitle(title)
-    figure.savefig(out, dpi=110)
+    with whole_file(out) as file:
+        figure.savefig(file, format="png", dpi=110)
     plt.close(figure)
 
 
@@ -248,9 +250,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "nbest", type=Path, nargs="+", metavar="FILE",
         help="what fairseq-generate printed (with --results-path, both files)",
     )  # fmt: skip
+    parser.add_argument("--reference", type=Path, metavar="FILE", help="the references, raw text, a sentence a line")
     parser.add_argument(
-        "--reference", type=Path, required=True, metavar="FILE", help="the references, raw text, a sentence a line"
-    )
+        "--dest", metavar="DEST",
+        help="instead of --reference and --tokenizer: the folder of dual-fairseq preprocess that has the split",
+    )  # fmt: skip
+    parser.add_argument("--split", default="valid", metavar="NAME", help="a split of DEST (default %(default)s)")
     add_languages(parser, sides=("target",), required=True)
     parser.add_argument(
         "-o", "--output", "--out", type=Path, required=True, metavar="DIR",
@@ -272,16 +277,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     options = parser.parse_args(arguments)
 
+    if (options.reference is None) is (options.dest is None):
+        raise UserError("give the references, by --reference FILE or by --dest DEST")
     for name in ("alpha.tsv", "tuning.png", "weights.json"):
         check_output(options.output / name, [options.reference, *options.nbest])
-    bleu = (options.target_lang, options.tokenizer == "none", options.sacrebleu_tokenize)
+    if options.dest is not None:
+        from ..data.text import TextPipeline
+
+        pipeline = TextPipeline(options.dest)
+        references = pipeline.text(options.split, options.target_lang)
+        undo = partial(pipeline.detokenize, language=options.target_lang)
+        segmented = pipeline.data.segmented
+    else:
+        references = read_lines(options.reference)
+        undo = partial(detokenize, language=options.target_lang, tokenizer=options.tokenizer)
+        segmented = options.tokenizer == "none"
+    bleu = (options.target_lang, segmented, options.sacrebleu_tokenize)
     metric = bleu_metric(*bleu)
     if missing := missing_tokenizer(*bleu):
         print(missing)
-    references = read_lines(options.reference)
     lines = [line for path in options.nbest for line in read_lines(path)]
     nbest = read_nbest(lines, len(references), options.nbest[0])
-    nbest.texts = detokenize_all(nbest.texts, options.target_lang, options.tokenizer)
+    nbest.texts = detokenize_all(nbest.texts, undo)
     result = tune(nbest, references, options.target_lang, options.lenpen, metric)
     write(result, options.output, f"{options.nbest[0].name}, {len(references)} sentences")
     print(table(result))

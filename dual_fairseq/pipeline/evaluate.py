@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
 import re
+import shlex
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,11 +16,12 @@ from ..common.arguments import Parser, decimal, file_path, positive
 from ..common.bleu import bleu_tokenizer, missing_tokenizer
 from ..common.errors import UserError
 from ..common.files import whole_file
-from ..common.folders import POST_PROCESS, Data, RunFolder, find_checkpoint, refuse_colons
+from ..common.folders import Data, RunFolder, find_checkpoint, refuse_colons
 from ..common.options import add_device, add_length_limit, check_length_limit
 from .devices import Device, find_device
 from .jobs import PACKAGE, check, locked, run, say, show, step
 from .progress import SentenceDisplay
+from .score_sets import covers, recorded, same_settings
 from .stages import digest, failure, is_whole, option_lines
 
 HELP = """\
@@ -31,7 +34,8 @@ split, detokenised:
 and scores.json: BLEU and chrF with their sacreBLEU signatures, length ratio, NLL in bits a target token (of the
 reference), and with both language models the mean |gap| in nats a sentence pair.
 
-The same command again does nothing; another checkpoint or other options replace the output when theirs is complete.
+The same command again does nothing. Scores of another checkpoint take the place of the old ones when they are
+complete; those with another beam, length penalty and so on get a folder of their own (eval/test-beam5-lenpen1.5).
 """
 
 
@@ -45,7 +49,8 @@ def get_parser() -> Parser:
         help="of a pair; or a run, whose best is taken: of the stage dual, else mle, else warmup")  # fmt: skip
     add("--split", type=split_name, default="test", metavar="NAME", help="test (default), valid, ...")
     add("-o", "--output", "--out", type=file_path, metavar="DIR",
-        help="the output folder (default: eval/<split> beside the checkpoint)")  # fmt: skip
+        help="the output folder; what it holds is replaced (default: eval/<split> beside the checkpoint, or a folder "
+        "beside that one where it holds scores with other settings)")  # fmt: skip
     add_search(parser)
     add("--max-tokens", type=positive, default="4096", metavar="N",
         help="tokens of a batch, padding included (default 4096)")  # fmt: skip
@@ -150,18 +155,50 @@ class Evaluation:
         for split in self.splits:
             for language in data.languages:
                 if not data.index(split, language).is_file():
-                    raise UserError(f"{data.dual} has no split '{split}' of {data.pair}: see --split")
+                    there = sorted(path.name.partition(".")[0] for path in data.dual.glob(f"*.{data.pair}.*.idx"))
+                    has = ", ".join(dict.fromkeys(there)) or "none"
+                    raise UserError(f"{data.dual} has no split '{split}' of {data.pair}, only {has}: see --split")
                 if not data.raw(split, language).is_file():
                     raise UserError(f"{data.raw(split, language)} not found: run dual-fairseq preprocess again")
         if not expected and not is_whole(self.checkpoint):
             raise UserError(
                 f"{self.checkpoint} is not a checkpoint, or was cut short: give a checkpoint_best.pt of a pair"
             )
-        self.out = options.output or self.checkpoint.parent / "eval" / options.split
         self.search = ["--beam", options.beam, "--lenpen", options.lenpen]
         if options.max_len_a:
             self.search += ["--max-len-a", options.max_len_a, "--max-len-b", options.max_len_b]
         self.search += self.extra
+        folder = self.checkpoint.parent / "eval" / options.split
+        self.out = options.output or (folder if expected else self._folder(folder))
+
+    def _folder(self, first: Path) -> Path:
+        """The folder that holds scores with these settings, or may get them.
+
+        Args:
+            first: that of the first settings that the split was evaluated with.
+        """
+        folders = [first, *sorted(first.parent.glob(f"{first.name}-*"))]
+        for folder in folders:
+            if (theirs := recorded(folder)) and same_settings(theirs, self._comparable(theirs)):
+                return folder
+        if not (first / "options.txt").is_file() and not (first / "scores.json").is_file():
+            return first
+        options = self.options
+        name = f"{first.name}-beam{options.beam}-lenpen{options.lenpen}"
+        name += f"-{options.sacrebleu_tokenize}" * bool(options.sacrebleu_tokenize)
+        if more := " ".join(self.search[4:]):
+            name += f"-{hashlib.sha256(more.encode()).hexdigest()[:6]}"
+        if any(folder.name == name and recorded(folder) for folder in folders):  # with other language models
+            name += f"-lm{digest(*self.lms.values())[:6]}"
+        return first.with_name(name)
+
+    def _comparable(self, theirs: Sequence[str]) -> list[str]:
+        """The lines of :meth:`identity`; beside a record with dual inference as if they were of its text, too."""
+        tuned_on = theirs[-1].removeprefix("--dual-inference").strip() if theirs else ""
+        splits = [self.options.split, tuned_on] if tuned_on and not self.options.dual_inference else []
+        if not all(self.data.raw(split, language).is_file() for split in splits for language in self.data.languages):
+            splits = []
+        return self.identity(splits).splitlines()
 
     def _own_language_models(self) -> dict[str, Path]:
         """Those of the checkpoint's run, by language; none where one is missing."""
@@ -176,10 +213,14 @@ class Evaluation:
             )
         return {}
 
-    def identity(self) -> str:
-        """What decides about the result, in lines."""
+    def identity(self, splits: Sequence[str] = ()) -> str:
+        """What decides about the result, in lines.
+
+        Args:
+            splits: whose text is read; by default those of this evaluation.
+        """
         data = self.data
-        texts = [data.raw(split, language) for split in self.splits for language in data.languages]
+        texts = [data.raw(split, language) for split in splits or self.splits for language in data.languages]
         tokenizer = self.options.sacrebleu_tokenize or ("none" if data.segmented else "")
         words = [*self.search, "--sacrebleu-tokenize", tokenizer]
         words += ["--dual-inference", " ".join(self.splits[1:])]
@@ -199,10 +240,11 @@ class Evaluation:
         """
         with locked(self.out):
             record, scores = self.out / "options.txt", self.out / "scores.json"
-            identity = self.identity().encode("utf-8", "surrogateescape")
-            if scores.is_file() and record.is_file() and record.read_bytes() == identity:
+            identity, theirs = self.identity(), recorded(self.out)
+            if scores.is_file() and covers(theirs, self._comparable(theirs)):
                 say(f"Evaluated before: {scores}")
                 return
+            say(f"Checkpoint: {self.checkpoint}; output: {self.out}")
             new = self.out / ".new"
             shutil.rmtree(new, ignore_errors=True)
             new.mkdir()
@@ -223,7 +265,7 @@ class Evaluation:
                     place.parent.mkdir(parents=True, exist_ok=True)
                     os.replace(path, place)
             with whole_file(record) as file:
-                file.write(identity)
+                file.write(identity.encode("utf-8", "surrogateescape"))
             shutil.rmtree(new)
 
     def show(self) -> None:
@@ -267,7 +309,7 @@ class Evaluation:
 
     def _translation(self, split: str, source: str, target: str, name: str) -> Part:
         """The translations of a split; for dual inference its n-best lists with all scores."""
-        words = POST_PROCESS[self.data.subword]
+        words = self.data.post_process
         command = [*self._common("fairseq-generate"), "-s", source, "-t", target, "--gen-subset", split]
         command += ["--post-process", words] if words else []
         command += ["--no-progress-bar", *self.search]
@@ -291,9 +333,8 @@ class Evaluation:
         for source, target in (self.data.languages, self.data.languages[::-1]):
             folder = out / "tuning" / f"{source}-{target}"
             command = step(
-                "tune", folder / "generate.txt", "--out", folder, "-t", target, "--reference",
-                self.data.raw(self.options.tune_split, target), "--tokenizer", self.data.tokenizer, "--lenpen",
-                self.options.lenpen, "--sacrebleu-tokenize",
+                "tune", folder / "generate.txt", "--out", folder, "-t", target, "--dest", self.data.folder, "--split",
+                self.options.tune_split, "--lenpen", self.options.lenpen, "--sacrebleu-tokenize",
                 bleu_tokenizer(target, self.data.segmented, self.options.sacrebleu_tokenize or None),
             )  # fmt: skip
             commands.append((command, folder / "table.txt"))
@@ -304,7 +345,13 @@ class Evaluation:
         name = self.options.sacrebleu_tokenize
         options = ["--sacrebleu-tokenize", name] if name else []
         options += ["--dual-inference"] if self.options.dual_inference else []
-        return step("pair.evaluate", self.data.folder, out, "--split", self.options.split, *options)
+        more = shlex.join(self.search[4:])
+        settings = {"beam": self.options.beam, "lenpen": self.options.lenpen, "search_options": more}
+        options += [f"--setting={name}={value}" for name, value in settings.items() if value]
+        return step(
+            "pair.evaluate", self.data.folder, out, "--split", self.options.split, "--checkpoint", self.checkpoint,
+            *options,
+        )  # fmt: skip
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -3,8 +3,10 @@
 import copy
 import logging
 import os
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Optional
 
@@ -84,6 +86,21 @@ class DualTranslationConfig(TranslationConfig):
     gen_subset: str = II("dataset.gen_subset")
     path: Optional[str] = II("common_eval.path")
     quiet: bool = II("common_eval.quiet")
+
+
+def _built(arch: str, build: Callable[[], Any]) -> Any:
+    """A model; one of fairseq's own archs says in one line what it lacks.
+
+    Raises:
+        UserError: the arch cannot be built with these options or dictionaries.
+    """
+    try:
+        return build()
+    except Exception as error:
+        if not ARCH_MODEL_REGISTRY[arch].__module__.startswith("fairseq."):
+            raise  # of whoever wrote the arch
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(f"--arch {arch}: cannot be built with these options and dictionaries: {reason}") from error
 
 
 @register_task("dual_translation", dataclass=DualTranslationConfig)
@@ -254,7 +271,7 @@ class DualTranslationTask(DirectionTask):
         configs = dict(zip(self.directions, (cfg, reversed_model_options(cfg)), strict=True))
         models: dict[str, FairseqEncoderDecoderModel] = {}
         for direction, side in self.sides.items():
-            models[direction] = side.build_model(configs[direction], from_checkpoint)
+            models[direction] = _built(name, partial(side.build_model, configs[direction], from_checkpoint))
         restored = os.path.exists(os.path.join(self.cfg.save_dir, self.cfg.restore_file))
         if not from_checkpoint and not restored:  # a run that goes on has its weights already
             afresh = {} if self.cfg.finetune_from_model else dict(models)

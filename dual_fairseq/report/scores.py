@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,12 +12,11 @@ from sacrebleu.significance import Result
 
 from ..common.bleu import metric_of_signature
 from ..common.errors import UserError
-from ..common.tables import aligned, signatures
+from ..common.tables import SEARCH, aligned, searches, signatures
 from ..pair.significance import TRIALS, paired_test
-from .runs import System, arrow
+from .runs import RE_SCORED, System, arrow
 
 INTERVAL_SAMPLES = 1000
-RE_SCORED = " + dual inference"
 HEAD = ("direction", "system", "BLEU", "p", "chrF", "p", "length", "NLL bits/token", "mean |gap| nats")
 
 
@@ -33,6 +32,7 @@ class Row:
         tests: sacreBLEU's paired test for ``BLEU`` and ``chrF2``: score, p-value against the baseline, mean and
             half-width of the 95 % interval (bootstrap); without a p-value for the baseline itself.
         baseline: whether the other systems of its direction are compared with this one.
+        search: how the translations were found, see :class:`~dual_fairseq.report.runs.Evaluation`.
     """
 
     direction: str
@@ -41,6 +41,7 @@ class Row:
     gap: float | None
     tests: dict[str, Result] = field(default_factory=dict)
     baseline: bool = False
+    search: Mapping[str, str] = field(default_factory=dict)
 
     def test(self, metric: str) -> Result | None:
         return next((result for name, result in self.tests.items() if name.startswith(metric)), None)
@@ -69,7 +70,13 @@ def number(value: float | None, digits: int) -> str:
 
 
 def probability(p: float | None) -> str:
-    return "<0.001" if p is not None and p < 0.001 else number(p, 3)
+    """With three digits, or with so many more that 0.0499 does not read as 0.050."""
+    if p is not None and p < 0.001:
+        return "<0.001"
+    digits = 3
+    while p is not None and p < 0.05 and digits < 9 and float(number(p, digits)) >= 0.05:
+        digits += 1
+    return number(p, digits)
 
 
 def baseline_of(systems: Sequence[System], split: str) -> System | None:
@@ -96,7 +103,8 @@ def score_rows(systems: Sequence[System], split: str, trials: int = TRIALS) -> t
             scores = system.stage.evaluations[split].scores
             if direction in scores:
                 own = scores[direction]
-                of_direction[system.name] = Row(direction, system.name, own, scores.get("gap_abs"))
+                search = system.stage.evaluations[split].search
+                of_direction[system.name] = Row(direction, system.name, own, scores.get("gap_abs"), search=search)
                 if own.get("cut_off"):
                     notes.append(
                         f"{system.name}, {arrow(direction)}: {own['cut_off']:,} translations were ended by the limit "
@@ -104,7 +112,7 @@ def score_rows(systems: Sequence[System], split: str, trials: int = TRIALS) -> t
                     )
                 if own.get("dual_inference"):
                     name = system.name + RE_SCORED
-                    of_direction[name] = Row(direction, name, own["dual_inference"], None)
+                    of_direction[name] = Row(direction, name, own["dual_inference"], None, search=search)
         if trials and baseline is not None:
             notes += _compare(of_direction, evaluated, baseline, direction, split, trials)
         rows += of_direction.values()
@@ -127,7 +135,9 @@ def _compare(
     named: list[tuple[str, Sequence[str]]] = []
     notes = []
     for name, (hypothesis, reference) in texts.items():
-        if hypothesis and reference == references and len(hypothesis) == len(references):
+        if unlike := _unlike(rows[name], rows[baseline.name]):
+            notes.append(f"{name}: has another {unlike} than {baseline.name}, so it is not compared.")
+        elif hypothesis and reference == references and len(hypothesis) == len(references):
             named.append((name, hypothesis))
         else:
             notes.append(f"{name}: its test text is not that of {baseline.name}, so it is not compared.")
@@ -143,9 +153,23 @@ def _compare(
     return notes
 
 
+def _unlike(row: Row, other: Row) -> str:
+    """In what the settings of two rows differ, in words; empty where they do not, or are not known."""
+    for name in dict.fromkeys([*row.search, *other.search]) if row.search and other.search else ():
+        if row.search.get(name) != other.search.get(name):
+            return SEARCH[name]
+    mine, its = (r.scores.get("bleu_signature") for r in (row, other))
+    return "sacreBLEU signature" if mine and its and mine != its else ""
+
+
+def searches_of(rows: Sequence[Row]) -> list[str]:
+    """See :func:`~dual_fairseq.common.tables.searches`."""
+    return searches((row.system, row.search) for row in rows)
+
+
 def text_table(rows: Sequence[Row]) -> str:
     """The table as plain text."""
-    return "\n".join([aligned([HEAD, *(row.cells() for row in rows)]), *signatures_of(rows)])
+    return "\n".join([aligned([HEAD, *(row.cells() for row in rows)]), *searches_of(rows), *signatures_of(rows)])
 
 
 def signatures_of(rows: Sequence[Row]) -> list[str]:

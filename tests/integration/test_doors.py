@@ -53,7 +53,7 @@ def test_numbers_of_a_search(name):
 
 @pytest.mark.parametrize(
     "command", [["train", "{dest}", "a:b/run"], ["train-lm", "{data}", "a:b"], ["evaluate", "{dest}", "a:b/pair.pt"],
-                ["demo", "a:b"]],
+                ["demo", "a:b"], ["synthesize", "{dest}", "a:b/pair.pt", "{dest}/out"]],
     ids=lambda command: command[0],
 )  # fmt: skip
 def test_a_colon_in_a_path_is_refused_before_any_work(command, tmp_path, monkeypatch):

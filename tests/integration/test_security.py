@@ -17,6 +17,7 @@ from typing import Any
 
 import fairseq
 import helpers
+import numpy as np
 import pytest
 import torch
 from fairseq.data import Dictionary
@@ -33,6 +34,7 @@ from dual_fairseq.plugin.checkpoint import load_state
 from dual_fairseq.plugin.language_model import load_language_model
 
 SCRIPTS = ROOT / "scripts"
+NUMPY_CORE = ("numpy.core", "numpy._core")  # of numpy 1 and of numpy 2
 ENVIRONMENT = {
     **os.environ,
     "OMP_NUM_THREADS": "1",
@@ -327,6 +329,7 @@ def test_old_checkpoints_give_up_no_more(hostile_options):
         ("model", "encoder_embed_dim", {"a": 1}),
         ("model", "encoder_embed_dim", [0] * 10_000),
         ("model", "activation_fn", "${oc.env:HOME}"),
+        ("model", "activation_fn", "swish"),
         ("task", "data", "${oc.env:HOME}"),
         ("task", "data", 7),
         ("task", "src_lm", "a\nb"),
@@ -393,9 +396,48 @@ def test_validation_takes_numbers_and_language_models_and_makes_nothing(corpus, 
 
 def test_only_plain_records_may_be_unpickled():
     """What the plugin adds to PyTorch's own list: neither of them does anything with what a file says."""
-    added = [item for item in torch.serialization.get_safe_globals() if not item.__module__.startswith("torch.")]
-    allowed = {item.__name__ for item in added}
-    assert allowed <= {"Namespace", "ndarray", "dtype", "Int64DType", "Float64DType", "_reconstruct", "scalar"}
+    added = torch.serialization.get_safe_globals()
+    names = {item[1] if isinstance(item, tuple) else f"{item.__module__}.{item.__name__}" for item in added}
+    numpy = {f"{module}.multiarray.{name}" for module in NUMPY_CORE for name in ("_reconstruct", "scalar")}
+    numpy |= {"numpy.ndarray", "numpy.dtype", "numpy.dtypes.Int64DType", "numpy.dtypes.Float64DType"}
+    assert {name for name in names if not name.startswith("torch.")} == {"argparse.Namespace", *numpy}
+
+
+def spelled(path: Path, module: str, core: str) -> None:
+    """Have a checkpoint ask for numpy's ``module`` by the name that it has in one numpy."""
+    with zipfile.ZipFile(path) as archive:
+        parts = {info.filename: archive.read(info) for info in archive.infolist()}
+    pickled = next(name for name in parts if name.endswith("data.pkl"))
+    (found,) = {match[1] for match in re.finditer(rb"c(numpy\._?core\.multiarray)\n", parts[pickled])}
+    parts[pickled] = parts[pickled].replace(b"c" + found + b"\n", f"c{core}.{module}\n".encode())
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in parts.items():
+            archive.writestr(name, content)
+
+
+@pytest.fixture
+def with_numbers(trained_pair, tmp_path) -> Path:
+    """A checkpoint with numpy's arrays and numbers in it, as fairseq keeps them of BLEU."""
+    path = tmp_path / "numbers.pt"
+    state = torch.load(trained_pair[0] / "checkpoint_last.pt")
+    state["extra_state"]["metrics"] = [np.array([[1, 2], [3, 4]]), np.array([0.5]), np.float64(0.25), np.int64(7)]
+    torch.save(state, path)
+    return path
+
+
+@pytest.mark.parametrize("core", NUMPY_CORE)
+def test_a_checkpoint_of_each_numpy_is_read(with_numbers, core):
+    spelled(with_numbers, "multiarray", core)
+    counts, mean, score, number = load_state(str(with_numbers), "--path")["extra_state"]["metrics"]
+    assert counts.tolist() == [[1, 2], [3, 4]] and mean.tolist() == [0.5]
+    assert (score, number) == (0.25, 7) and isinstance(score, np.float64) and isinstance(number, np.int64)
+
+
+@pytest.mark.parametrize("core", [*NUMPY_CORE, "numpy.core.umath", "numpy.lib"])
+def test_numpy_gives_nothing_else_to_a_checkpoint(with_numbers, core):
+    spelled(with_numbers, "records", core)
+    with pytest.raises(UserError, match=rf"asks for {core}\.records\."):
+        load_state(str(with_numbers), "--path")
 
 
 def test_nothing_turns_weights_only_off():

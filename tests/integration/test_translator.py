@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,8 @@ from helpers import ROOT, SOURCE, TARGET, train, train_language_model
 from dual_fairseq.__main__ import main
 from dual_fairseq.common.errors import UserError
 from dual_fairseq.common.folders import Data, RunFolder
-from dual_fairseq.data.clean import LONGEST_WORD, repair
+from dual_fairseq.data.clean import LONGEST_WORD
+from dual_fairseq.data.normalize import repair
 from dual_fairseq.data.text import TextPipeline, indices
 from dual_fairseq.data.tokenizer import detokenize
 from dual_fairseq.pair.evaluate import read_hypotheses
@@ -132,7 +134,7 @@ def test_encoding_gives_what_preprocessing_gave(more, tmp_path):
             assert [text.encode(line, language) for line in given] == segmented
             tokenized = lines_of(dest / "tokenized" / f"{split}.{language}")
             decoded = [text.decode(line, language) for line in segmented]
-            assert decoded == detokenize(tokenized, language, text.tokenizer)
+            assert decoded == detokenize(tokenized, language, text.data.tokenizer)
     assert text.decode("", TARGET) == ""
 
 
@@ -143,7 +145,7 @@ def test_a_line_that_preprocessing_drops_is_still_text(dest):
     long_word = "ab" * LONGEST_WORD
     halves = long_word[:LONGEST_WORD], long_word[LONGEST_WORD:]
     assert text.encode(f"x {long_word} y", SOURCE) == text.encode(f"x {' '.join(halves)} y", SOURCE)
-    assert repair("  a \t b  ") == "a b"
+    assert repair("  a \t b  ", Counter()) == "a b"
 
 
 def test_the_run_holds_the_text_and_names_no_file_of_this_machine(dest, run):
@@ -262,7 +264,7 @@ def test_order_and_empty_lines_are_kept_in_batches_of_any_size(pair):
     assert pair.translate([], SOURCE, TARGET) == []
 
 
-def test_what_the_limit_of_length_ended_is_marked_said_and_left_out_where_that_is_asked(pair, command, run, caplog):
+def test_what_the_limit_of_length_ended_is_marked_and_said(pair, command, run, caplog):
     texts = ["Bak1 bet2 bik3 bop0.", "", "Bak1."]
     whole = pair.translate_nbest(texts, SOURCE, TARGET, beam=1)
     limit = length_limit(run / "text", SOURCE, TARGET)
@@ -283,8 +285,6 @@ def test_what_the_limit_of_length_ended_is_marked_said_and_left_out_where_that_i
     words = ("-t", TARGET, "--beam", 1, "--max-len-a", 0, "--max-len-b", length - 2)
     data = "\n".join(texts).encode()
     assert command(data, *words) == "".join(f"{best.text}\n" for (best,) in short)
-    complete = command(data, *words, "--only-complete")
-    assert complete == "".join("\n" if best.cut_off else f"{best.text}\n" for (best,) in short)
     with pytest.raises(UserError, match="give both --max-len-a and --max-len-b, or neither"):
         command(data, "-t", TARGET, "--max-len-b", 9)
 
