@@ -264,7 +264,7 @@ def test_order_and_empty_lines_are_kept_in_batches_of_any_size(pair):
     assert pair.translate([], SOURCE, TARGET) == []
 
 
-def test_what_the_limit_of_length_ended_is_marked_said_and_left_out_where_that_is_asked(pair, command, run, caplog):
+def test_what_the_limit_of_length_ended_is_marked_and_said(pair, command, run, caplog):
     texts = ["Bak1 bet2 bik3 bop0.", "", "Bak1."]
     whole = pair.translate_nbest(texts, SOURCE, TARGET, beam=1)
     limit = length_limit(run / "text", SOURCE, TARGET)
@@ -285,8 +285,6 @@ def test_what_the_limit_of_length_ended_is_marked_said_and_left_out_where_that_i
     words = ("-t", TARGET, "--beam", 1, "--max-len-a", 0, "--max-len-b", length - 2)
     data = "\n".join(texts).encode()
     assert command(data, *words) == "".join(f"{best.text}\n" for (best,) in short)
-    complete = command(data, *words, "--only-complete")
-    assert complete == "".join("\n" if best.cut_off else f"{best.text}\n" for (best,) in short)
     with pytest.raises(UserError, match="give both --max-len-a and --max-len-b, or neither"):
         command(data, "-t", TARGET, "--max-len-b", 9)
 
