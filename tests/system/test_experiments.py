@@ -361,7 +361,7 @@ def test_a_row_is_compared_with_the_baseline_seed_by_seed_and_search_by_search()
     references = ["a cat sat on the mat", "dogs run", "birds sing in the old tree", "we go home"] * 10
     worse = [text.replace("cat", "bat").replace("run", "sit").replace("old", "new") for text in references]
     baseline, same, bad = (result(b, t, references) for b, t in ((90, references), (90, references), (60, worse)))
-    compared = [table.compare(mine, "tuned", baseline, "tuned", "en") for mine in (same, bad)]
+    compared = [table.compare(mine, "tuned", baseline, "tuned") for mine in (same, bad)]
     assert [(c.gain, c.p == 1, c.p < 0.05) for c in compared] == [(0, True, False), (-30, False, True)]
     assert table.verdict(compared) == "0 of 2 (1 worse)"
     assert table.verdict(compared[:1]) == "1.000" and table.verdict(compared[1:]) == "<0.001"
