@@ -51,7 +51,7 @@ def _problem(tokenizer: str) -> str | None:
     """Why a tokenizer cannot be used."""
     try:
         BLEU(tokenize=tokenizer)
-    except (RuntimeError, ImportError) as error:
+    except (RuntimeError, ImportError, OSError) as error:  # OSError: a model that cannot be fetched
         return " ".join(str(error).split())
     return None
 

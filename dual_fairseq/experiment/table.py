@@ -58,7 +58,7 @@ def result_of(work: Path, data: Path, folder: Path, row: Row, direction: str) ->
         folder: of the row's run.
     """
     from ..common.files import read_lines
-    from ..data.tokenizer import detokenize
+    from ..data.text import TextPipeline
     from ..pair.evaluate import score
     from ..pair.nbest import read_nbest
     from ..plugin.ranking import Weights
@@ -74,14 +74,14 @@ def result_of(work: Path, data: Path, folder: Path, row: Row, direction: str) ->
     tuning = json.loads((out / "tuning" / direction / "weights.json").read_text())
     lenpen, alpha = tuning["lenpen"]["lenpen"], tuning["alpha"]
     chosen = Weights().score(nbest.components, lenpen).argmax(axis=1)
-    tokenizer = json.loads((data / "preprocess.json").read_text())["tokenizer"]
+    text = TextPipeline(data)
     texts = {
         "plain": read_lines(out / f"{direction}.hyp.txt"),
-        "tuned": detokenize(nbest.take(chosen), target, tokenizer),
-        "alpha": detokenize(nbest.best(Weights(**alpha["weights"]), alpha["lenpen"]), target, tokenizer),
+        "tuned": text.detokenize(nbest.take(chosen), target),
+        "alpha": text.detokenize(nbest.best(Weights(**alpha["weights"]), alpha["lenpen"]), target),
         "dual_inference": read_lines(out / f"{direction}.dual-inference.hyp.txt"),
     }
-    found = {search: score(lines, references, target) for search, lines in texts.items()}
+    found = {search: score(lines, references, target, text.data.segmented) for search, lines in texts.items()}
     limits = entropy_limits(work, "test") if (work / "text" / "truth.json").is_file() else {}
     stage = read_run(folder).stages[row.stage]
     best = stage.best

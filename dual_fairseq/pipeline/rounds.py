@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +25,7 @@ REAL = 0.75  # real pairs in the training text, those repeated included, for eac
 def add_rounds(group: argparse._ArgumentGroup) -> None:
     """Add the options of rounds."""
     add = group.add_argument
-    add("--rounds", type=count, default="0", metavar="N",
+    add("--rounds", type=count, metavar="N",
         help="up to N times, and as long as validation BLEU rises: the pair translates text, and dual training goes on "
         "with it. RUN/rounds gets all of it, RUN/dual is the best round (default 0)")  # fmt: skip
     add("--round-text", choices=("mono", "pairs"),
@@ -87,6 +86,12 @@ class Recipe:
         words += ["--beam", options.beam, "--seed", options.seed, *(["--cpu"] if options.cpu else [])]
         return words if self.dual_inference else [*words, "--plain"]
 
+    def expected(self) -> int:
+        """The pairs that a round makes, if every translation is usable."""
+        if self.from_pairs:
+            return 4 * int(self.options.round_lines or self.pairs)  # two of each side
+        return len(self.languages) * int(self.options.round_lines or TIMES * self.pairs)
+
     def upsample(self, made: int) -> str:
         """How many times the real pairs are in the training text of a round that made so many."""
         return self.options.upsample or str(max(1, round(REAL * made / self.pairs)))
@@ -137,8 +142,9 @@ class Round:
         return self.folder.stage("dual")
 
     def made(self) -> int:
-        """The pairs that its pair made."""
-        return lines_of(self.folder.folder / f"made.{self.recipe.data.source}")
+        """The pairs that its pair made; before that, how many are expected."""
+        file = self.folder.folder / f"made.{self.recipe.data.source}"
+        return lines_of(file) if file.is_file() else self.recipe.expected()
 
     def steps(self) -> Iterator[tuple[str, Callable[[], list[str]]]]:
         """The commands, each with a title; a later one may depend on what those before it have made."""
@@ -255,8 +261,7 @@ class Rounds:
         """The commands of the first round, to be copied; those after it are alike."""
         start = self.run.stage("warmup").result
         for title, command in Round(self.recipe, self.run, self.lms, 1, start, []).steps():
-            with suppress(OSError):  # how many times the real pairs are repeated depends on what was made
-                show(title, command())
+            show(title, command())
 
 
 def validation_bleu(stage: StageFolder) -> float:

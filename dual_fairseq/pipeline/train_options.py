@@ -171,9 +171,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         raise UserError(
             "--warmup-only: leave out --init-src2tgt, --init-tgt2src and --control, which are about what comes after it"
         )
-    if int(options.rounds) and (start or options.warmup_only):
+    if int(options.rounds or 0) and (start or options.warmup_only):
         raise UserError("--rounds: begins with the warm start; leave out --init-src2tgt, --init-tgt2src, --warmup-only")
-    if not int(options.rounds):
+    if options.rounds is None:
         for name in ("round_text", "round_lines", "upsample"):
             if getattr(options, name):
                 raise UserError(f"--{name.replace('_', '-')} {getattr(options, name)}: goes with --rounds; give it too")

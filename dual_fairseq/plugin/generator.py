@@ -20,6 +20,7 @@ from fairseq.tasks.translation import TranslationTask
 from torch import Tensor
 
 from ..common.errors import UserError
+from ..common.languages import language_of
 from .lengths import length_limit
 
 logger = logging.getLogger(__name__)
@@ -102,6 +103,14 @@ class CutOff:
 
 class DirectionTask(TranslationTask):
     """fairseq's ``translation`` task with this search."""
+
+    def build_tokenizer(self, args):
+        """As fairseq's, of fairseq-interactive; the languages of the codes choose its rules."""
+        args = copy.copy(args)
+        for name in ("source_lang", "target_lang"):
+            if getattr(args, name, None):
+                setattr(args, name, language_of(getattr(args, name)))
+        return super().build_tokenizer(args)
 
     def build_generator(self, models, args, seq_gen_cls=None, extra_gen_cls_kwargs=None, **kwargs):
         """As fairseq's; translations are as long as the training text lets expect, unless an option says otherwise."""

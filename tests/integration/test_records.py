@@ -244,7 +244,7 @@ def test_a_damaged_dictionary(tmp_path, content, message):
 def test_a_dictionary_that_fairseq_takes(tmp_path):
     path = tmp_path / "dict.de.txt"
     path.write_text("a 3\n\u00a0 2\n<unk> 7 #fairseq:overwrite\r\nmadeupword0000 0\n", encoding="utf-8")
-    assert Dictionary.load(str(path)).symbols == [*Dictionary().symbols, "a", "\u00a0", "madeupword0000"]
+    assert Dictionary.load(str(path)).symbols == [*Dictionary().symbols, "a", "\u00a0", "<unk>", "madeupword0000"]
 
 
 @pytest.mark.parametrize(

@@ -195,6 +195,7 @@ def test_the_table_says_what_each_round_gained(pipeline, data):
     ],
 )
 def test_a_mistake_is_one_line(words, message):
+    train_options.parse(["DEST", "RUN", "--rounds=0", "--upsample=2"])  # of a file of options that has rounds
     with pytest.raises(UserError, match=message):
         train_options.parse(["DEST", "RUN", *words])
 
@@ -207,3 +208,13 @@ def test_a_round_shares_embeddings_where_the_pair_that_it_starts_from_does(data,
     for option in ("--share-all-embeddings", "--share-decoder-input-output-embed"):
         start.options_file.write_text(f"{option}\n")
         assert choices.shares_embeddings(data, run, start.best) is (option == "--share-all-embeddings")
+
+
+def test_a_dry_run_shows_the_steps_of_a_round(pipeline, data, capsys):
+    made = pipeline(20.0)
+    made.rounds(data).show()
+    printed = capsys.readouterr().out
+    titles = [line.removeprefix("# Round 1: ") for line in printed.splitlines() if line.startswith("#")]
+    assert titles == ["translating", "preprocessing", "training"]
+    assert "--upsample 3" in printed  # 160 pairs of 40, if every line gets a translation
+    assert made.ran == []
