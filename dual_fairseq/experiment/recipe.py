@@ -69,8 +69,10 @@ class Recipe:
     Args:
         title: of the table.
         data: the folder that dual-fairseq preprocess made, as seen from where the command is run.
-        corpus: in its place, commands that make the data, of dual-fairseq or Python; ``{data}`` stands for the folder
-            of dual-fairseq preprocess, ``{text}`` for one for raw text.
+        run: a run of dual-fairseq train on ``data``, whose warm start and language models all rows go on from, so that
+            none are trained.
+        corpus: in the place of ``data``, commands that make it, of dual-fairseq or Python; ``{data}`` stands for the
+            folder of dual-fairseq preprocess, ``{text}`` for one for raw text.
         language_models: name → options of dual-fairseq train-lm and ``text``, "all" or "parallel". By default one pair
             with train-lm's own settings.
         pair_options: of dual-fairseq train, for the warm start and all rows.
@@ -91,6 +93,7 @@ class Recipe:
     title: str
     rows: list[Row]
     data: str = ""
+    run: str = ""
     corpus: list[str] = field(default_factory=list)
     language_models: dict[str, dict[str, str]] = field(default_factory=lambda: {"all": {}})
     pair_options: str = ""
@@ -167,6 +170,9 @@ class Recipe:
         """Raises ValueError or LookupError if there is something that no command can be made of."""
         if bool(self.data) == bool(self.corpus):
             raise ValueError("give data, or the commands of corpus that make it")
+        if self.run and (self.corpus or len(self.language_models) > 1 or self.warmup_options):
+            raise ValueError("run goes with data, and has a warm start and language models: leave options of both out")
+        self.one_warm_start = self.one_warm_start or bool(self.run)
         if bool(self.part) != bool(self.part_corpus):
             raise ValueError("give part and part_corpus both, or neither")
         if self.part and (
