@@ -67,7 +67,7 @@ def main() -> None:
     print(f"{count} sentences of '{options.split}', {task.directions[0]}, on {where}")
     print("beam  plain s  dual inference s  ratio")
     for beam in options.beam:
-        arguments = argparse.Namespace(beam=beam, max_len_a=1.5, max_len_b=20, nbest=1, lenpen=1.0)
+        arguments = argparse.Namespace(beam=beam, nbest=1, lenpen=1.0)
         generators = []
         for weights in (None, Weights.of_alpha(0.5)):
             task.dual_inference = weights

@@ -9,10 +9,14 @@ from typing import Any
 from .records import read_record
 
 _NUMBER = (None, float)
+_METRICS = {"bleu": "BLEU", "chrf": "chrF"}
 _DIRECTION = {
     **{f"{name}?": _NUMBER for name in ("bleu", "chrf", "length_ratio", "nll_bits_per_token")},
-    "bleu_signature?": (None, str),
-    "dual_inference?": (None, {f"{name}?": _NUMBER for name in ("bleu", "chrf", "length_ratio")}),
+    **{f"{name}_signature?": (None, str) for name in ("bleu", "chrf")},
+    "dual_inference?": (
+        None,
+        {**{f"{name}?": _NUMBER for name in ("bleu", "chrf", "length_ratio")}, "bleu_signature?": (None, str)},
+    ),
 }
 
 
@@ -64,4 +68,22 @@ def score_table(rows: Iterable[tuple[str, Mapping[str, Any]]]) -> str:
                 lines.append((direction, name, *cells))
     directions = list(dict.fromkeys(line[0] for line in lines))
     lines.sort(key=lambda line: directions.index(line[0]))
-    return aligned(lines)
+    return "\n".join([aligned(lines), *signatures(values for _, scores in rows for values in scores.items())])
+
+
+def signatures(scores: Iterable[tuple[str, Any]]) -> list[str]:
+    """What sacreBLEU says of how scores were computed, a line for each way: its signature, and for which directions.
+
+    Args:
+        scores: (direction, its entry in ``scores.json``); other entries are passed over.
+    """
+    found: dict[str, dict[str, None]] = {}
+    for direction, values in scores:
+        for metric in ("bleu", "chrf") if isinstance(values, dict) else ():
+            if signature := values.get(f"{metric}_signature"):
+                found.setdefault(f"{_METRICS[metric]} {signature}", {})[direction] = None
+    every = {direction for directions in found.values() for direction in directions}
+    return [
+        line if len(directions) == len(every) else f"{line} ({', '.join(directions)})"
+        for line, directions in sorted(found.items())
+    ]

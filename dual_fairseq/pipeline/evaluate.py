@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
 import re
+import shlex
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..common.arguments import Parser, decimal, file_path, positive
+from ..common.bleu import bleu_tokenizer, missing_tokenizer
 from ..common.errors import UserError
 from ..common.files import whole_file
-from ..common.folders import POST_PROCESS, Data, RunFolder, find_checkpoint, refuse_colons
-from ..common.options import add_device
+from ..common.folders import Data, RunFolder, find_checkpoint, refuse_colons
+from ..common.options import add_device, add_length_limit, check_length_limit
 from .devices import Device, find_device
 from .jobs import PACKAGE, check, locked, run, say, show, step
 from .progress import SentenceDisplay
@@ -30,7 +33,8 @@ split, detokenised:
 and scores.json: BLEU and chrF with their sacreBLEU signatures, length ratio, NLL in bits a target token (of the
 reference), and with both language models the mean |gap| in nats a sentence pair.
 
-The same command again does nothing; another checkpoint or other options replace the output when theirs is complete.
+The same command again does nothing. Scores of another checkpoint take the place of the old ones when they are
+complete; those with another beam, length penalty and so on get a folder of their own (eval/test-beam5-lenpen1.5).
 """
 
 
@@ -44,7 +48,8 @@ def get_parser() -> Parser:
         help="of a pair; or a run, whose best is taken: of the stage dual, else mle, else warmup")  # fmt: skip
     add("--split", type=split_name, default="test", metavar="NAME", help="test (default), valid, ...")
     add("-o", "--output", "--out", type=file_path, metavar="DIR",
-        help="the output folder (default: eval/<split> beside the checkpoint)")  # fmt: skip
+        help="the output folder; what it holds is replaced (default: eval/<split> beside the checkpoint, or a folder "
+        "beside that one where it holds scores with other settings)")  # fmt: skip
     add_search(parser)
     add("--max-tokens", type=positive, default="4096", metavar="N",
         help="tokens of a batch, padding included (default 4096)")  # fmt: skip
@@ -63,14 +68,33 @@ def get_parser() -> Parser:
 
 
 def add_search(parser: argparse._ActionsContainer) -> None:
-    """Add the options of beam search and of BLEU, which ``train`` has too."""
+    """Add the options of beam search and of BLEU, which ``train`` has too; see :func:`check_search`."""
     add = parser.add_argument
     add("--beam", type=positive, default="5", metavar="N", help="beam size (default 5)")
     add("--lenpen", type=decimal, default="1", metavar="X",
         help="length penalty: above 1 favours longer output (default 1)")  # fmt: skip
-    add("--sacrebleu-tokenize", default="", metavar="NAME",
+    add_length_limit(parser)
+    add(
+        "--sacrebleu-tokenize",
+        default="",
+        metavar="NAME",
         help="sacreBLEU's tokenizer, in both directions (default: 13a, or the one that sacreBLEU has for the target "
-        "language: zh, ja-mecab, ko-mecab)")  # fmt: skip
+        "language: zh, ja-mecab, ko-mecab; none for text of --tokenizer none, whose words are scored as they are)",
+    )
+
+
+def check_search(options: argparse.Namespace, data: Data) -> None:
+    """Raises: UserError: half a limit of length was given, or BLEU cannot be computed as asked."""
+    check_length_limit(options)
+    for language in data.languages:
+        bleu_tokenizer(language, data.segmented, options.sacrebleu_tokenize or None)
+
+
+def say_missing(options: argparse.Namespace, data: Data) -> None:
+    """Say, before the work, where a language's tokenizer for BLEU is not installed."""
+    for language in data.languages:
+        if missing := missing_tokenizer(language, data.segmented, options.sacrebleu_tokenize or None):
+            say(missing)
 
 
 def split_name(text: str) -> str:
@@ -123,6 +147,7 @@ class Evaluation:
             if not file.is_file():
                 raise UserError(f"{file}: there is no such language model")
         self.data = data = Data.from_folder(options.dest)
+        check_search(options, data)
         refuse_colons(options.dest, self.checkpoint)
         self.splits = [options.split, *([options.tune_split] if options.dual_inference else [])]
         self.lms = dict(zip(data.languages, given, strict=True)) if given else self._own_language_models()
@@ -136,8 +161,41 @@ class Evaluation:
             raise UserError(
                 f"{self.checkpoint} is not a checkpoint, or was cut short: give a checkpoint_best.pt of a pair"
             )
-        self.out = options.output or self.checkpoint.parent / "eval" / options.split
-        self.search = ["--beam", options.beam, "--lenpen", options.lenpen, *self.extra]
+        self.search = ["--beam", options.beam, "--lenpen", options.lenpen]
+        if options.max_len_a:
+            self.search += ["--max-len-a", options.max_len_a, "--max-len-b", options.max_len_b]
+        self.search += self.extra
+        folder = self.checkpoint.parent / "eval" / options.split
+        self.out = options.output or (folder if expected else self._folder(folder))
+
+    def _folder(self, first: Path) -> Path:
+        """The folder that holds scores with these settings, or may get them.
+
+        Args:
+            first: that of the first settings that the split was evaluated with.
+        """
+        folders = [first, *sorted(first.parent.glob(f"{first.name}-*"))]
+        for folder in folders:
+            if (theirs := _recorded(folder)) and _same_settings(theirs, self._comparable(theirs)):
+                return folder
+        if not (first / "options.txt").is_file() and not (first / "scores.json").is_file():
+            return first
+        options = self.options
+        name = f"{first.name}-beam{options.beam}-lenpen{options.lenpen}"
+        name += f"-{options.sacrebleu_tokenize}" * bool(options.sacrebleu_tokenize)
+        if more := " ".join(self.search[4:]):
+            name += f"-{hashlib.sha256(more.encode()).hexdigest()[:6]}"
+        if any(folder.name == name and _recorded(folder) for folder in folders):  # with other language models
+            name += f"-lm{digest(*self.lms.values())[:6]}"
+        return first.with_name(name)
+
+    def _comparable(self, theirs: Sequence[str]) -> list[str]:
+        """The lines of :meth:`identity`; beside a record with dual inference as if they were of its text, too."""
+        tuned_on = theirs[-1].removeprefix("--dual-inference").strip() if theirs else ""
+        splits = [self.options.split, tuned_on] if tuned_on and not self.options.dual_inference else []
+        if not all(self.data.raw(split, language).is_file() for split in splits for language in self.data.languages):
+            splits = []
+        return self.identity(splits).splitlines()
 
     def _own_language_models(self) -> dict[str, Path]:
         """Those of the checkpoint's run, by language; none where one is missing."""
@@ -152,11 +210,16 @@ class Evaluation:
             )
         return {}
 
-    def identity(self) -> str:
-        """What decides about the result, in lines."""
+    def identity(self, splits: Sequence[str] = ()) -> str:
+        """What decides about the result, in lines.
+
+        Args:
+            splits: whose text is read; by default those of this evaluation.
+        """
         data = self.data
-        texts = [data.raw(split, language) for split in self.splits for language in data.languages]
-        words = [*self.search, "--sacrebleu-tokenize", self.options.sacrebleu_tokenize]
+        texts = [data.raw(split, language) for split in splits or self.splits for language in data.languages]
+        tokenizer = self.options.sacrebleu_tokenize or ("none" if data.segmented else "")
+        words = [*self.search, "--sacrebleu-tokenize", tokenizer]
         words += ["--dual-inference", " ".join(self.splits[1:])]
         lines = [
             f"checkpoint {digest(self.checkpoint)}",
@@ -174,10 +237,11 @@ class Evaluation:
         """
         with locked(self.out):
             record, scores = self.out / "options.txt", self.out / "scores.json"
-            identity = self.identity().encode("utf-8", "surrogateescape")
-            if scores.is_file() and record.is_file() and record.read_bytes() == identity:
+            identity, theirs = self.identity(), _recorded(self.out)
+            if scores.is_file() and _covers(theirs, self._comparable(theirs)):
                 say(f"Evaluated before: {scores}")
                 return
+            say(f"Checkpoint: {self.checkpoint}; output: {self.out}")
             new = self.out / ".new"
             shutil.rmtree(new, ignore_errors=True)
             new.mkdir()
@@ -198,7 +262,7 @@ class Evaluation:
                     place.parent.mkdir(parents=True, exist_ok=True)
                     os.replace(path, place)
             with whole_file(record) as file:
-                file.write(identity)
+                file.write(identity.encode("utf-8", "surrogateescape"))
             shutil.rmtree(new)
 
     def show(self) -> None:
@@ -242,10 +306,10 @@ class Evaluation:
 
     def _translation(self, split: str, source: str, target: str, name: str) -> Part:
         """The translations of a split; for dual inference its n-best lists with all scores."""
-        words = POST_PROCESS[self.data.subword]
+        words = self.data.post_process
         command = [*self._common("fairseq-generate"), "-s", source, "-t", target, "--gen-subset", split]
         command += ["--post-process", words] if words else []
-        command += ["--max-len-a", "1.5", "--max-len-b", "20", "--no-progress-bar", *self.search]
+        command += ["--no-progress-bar", *self.search]
         if self.options.dual_inference:
             command += ["--nbest", self.options.beam, "--dual-inference-alpha", "1"]
             command += ["--src-lm", str(self.lms[source]), "--tgt-lm", str(self.lms[target])]
@@ -266,21 +330,59 @@ class Evaluation:
         for source, target in (self.data.languages, self.data.languages[::-1]):
             folder = out / "tuning" / f"{source}-{target}"
             command = step(
-                "tune", folder / "generate.txt", "--out", folder, "-t", target, "--reference",
-                self.data.raw(self.options.tune_split, target), "--tokenizer", self.data.tokenizer, "--lenpen",
-                self.options.lenpen, *self._tokenize(),
+                "tune", folder / "generate.txt", "--out", folder, "-t", target, "--dest", self.data.folder, "--split",
+                self.options.tune_split, "--lenpen", self.options.lenpen, "--sacrebleu-tokenize",
+                bleu_tokenizer(target, self.data.segmented, self.options.sacrebleu_tokenize or None),
             )  # fmt: skip
             commands.append((command, folder / "table.txt"))
         return commands
 
     def scoring(self, out: Path) -> list[str]:
         """The command that makes ``scores.json`` of what the others have printed."""
-        options = [*self._tokenize(), *(["--dual-inference"] if self.options.dual_inference else [])]
-        return step("pair.evaluate", self.data.folder, out, "--split", self.options.split, *options)
-
-    def _tokenize(self) -> list[str]:
         name = self.options.sacrebleu_tokenize
-        return ["--sacrebleu-tokenize", name] if name else []
+        options = ["--sacrebleu-tokenize", name] if name else []
+        options += ["--dual-inference"] if self.options.dual_inference else []
+        more = shlex.join(self.search[4:])
+        settings = {"beam": self.options.beam, "lenpen": self.options.lenpen, "search_options": more}
+        options += [f"--setting={name}={value}" for name, value in settings.items() if value]
+        return step(
+            "pair.evaluate", self.data.folder, out, "--split", self.options.split, "--checkpoint", self.checkpoint,
+            *options,
+        )  # fmt: skip
+
+
+# A record of an evaluation: lines that name its input, then its settings, which end with that of dual inference.
+_CHECKPOINT, _DATA, _LANGUAGE_MODELS = range(3)
+
+
+def _recorded(folder: Path) -> list[str]:
+    """The lines of the record of an evaluation; none where there is no complete one."""
+    record = folder / "options.txt"
+    if not record.is_file():
+        return []
+    lines = record.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    return lines if len(lines) > _LANGUAGE_MODELS + 1 else []
+
+
+def _same_settings(theirs: Sequence[str], mine: Sequence[str]) -> bool:
+    """Whether one record may take the place of the other, or holds all of it: of another checkpoint or other text, or
+    with and without language models, which change nothing about the translations."""
+    if theirs[_LANGUAGE_MODELS + 1 : -1] != mine[_LANGUAGE_MODELS + 1 : -1]:
+        return False
+    other_input = theirs[:_LANGUAGE_MODELS] != mine[:_LANGUAGE_MODELS]
+    names = {
+        line.removeprefix("language models").strip() for line in (theirs[_LANGUAGE_MODELS], mine[_LANGUAGE_MODELS])
+    }
+    return other_input or len(names - {""}) < 2
+
+
+def _covers(theirs: Sequence[str], mine: Sequence[str]) -> bool:
+    """Whether an evaluation has all that this one would have."""
+    if not theirs or not _same_settings(theirs, mine) or theirs[:_LANGUAGE_MODELS] != mine[:_LANGUAGE_MODELS]:
+        return False
+    return all(
+        a == b or b.strip() in ("language models", "--dual-inference") for a, b in zip(theirs, mine, strict=True)
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -296,4 +398,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.dry_run:
         evaluation.show()
     else:
+        say_missing(options, evaluation.data)
         evaluation.run()

@@ -4,26 +4,36 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from typing import Any
 
 INTERVAL = 30.0  # seconds between two signs of life
 # What fairseq or the plugin notes about the input or the course of a run: the beginning or a part of a message.
+STOPPING = ("early stop since", "Stopping training due to", "stopping training because current learning rate")
 NOTES = (
-    "early stop since",
-    "Stopping training due to",
     "loading pretrained model",
     "Loaded checkpoint",
     "LM scores of ",
 )
+PATIENCE = "stopped by --patience"  # how the reason begins that a training stopped for
 PARTS = ("start from the vectors in", "was trained with --sample-break-mode", "was not found and not compared")
 
 
 class TrainingDisplay:
-    """Prints a line now and then about the lines of fairseq-train's log (``--log-format json``)."""
+    """Prints a line now and then about the lines of fairseq-train's log (``--log-format json``).
 
-    def __init__(self) -> None:
+    Args:
+        max_update, max_epoch: the limits of the training; None for no limit.
+    """
+
+    def __init__(self, max_update: str | None = None, max_epoch: str | None = None) -> None:
         self._shown = time.monotonic()
         self._seen: set[tuple[object, ...]] = set()  # each process of a distributed run logs the same
+        self._max_update, self._max_epoch = (int(n) if n and n.isdecimal() else 0 for n in (max_update, max_epoch))
+        self._began: tuple[float, float] | None = None  # when the first update was seen, and which it was
+        self._valid: list[dict[str, Any]] = []
+        self._train: dict[str, Any] = {}
+        self._messages: list[str] = []
 
     def __call__(self, line: str) -> None:
         parts = line.split(" | ", 3)
@@ -38,14 +48,85 @@ class TrainingDisplay:
             except ValueError:  # two processes have written into one line
                 return
             key = (tag, stats.get("epoch"), stats.get(f"{tag}_num_updates"))
+            if tag == "train":
+                self._train = stats
+            elif tag == "valid" and key not in self._seen:
+                self._valid.append(stats)
             if tag != "train_inner" or time.monotonic() - self._shown >= INTERVAL:
-                text = describe(tag, stats)
+                text = describe(tag, stats, self._total(stats)) + self._to_go(tag, stats)
+            elif self._began is None:
+                self._to_go(tag, stats)
+        elif message.startswith(STOPPING):
+            self._messages.append(message)
         elif message.startswith(NOTES) or any(part in message for part in PARTS):
             text = f"  {message}"
         if text is not None and (tag == "train_inner" or key not in self._seen):
-            self._seen.add(key)
             self._shown = time.monotonic()
             print(text, flush=True)
+        if text is not None:
+            self._seen.add(key)
+
+    def _total(self, stats: dict[str, Any]) -> float:
+        """The updates of the whole training at most; 0 where there is no limit."""
+        limits = [float(self._max_update)] if self._max_update else []
+        try:
+            done = float(str(stats["update"]))  # epochs, in train_inner
+            if self._max_epoch and done > 0:
+                limits.append(self._max_epoch * float(str(stats["num_updates"])) / done)
+        except (KeyError, ValueError):
+            pass
+        return min(limits, default=0)
+
+    def _to_go(self, tag: str, stats: dict[str, Any]) -> str:
+        """How long the rest takes at most, at the speed so far."""
+        if tag != "train_inner" or "num_updates" not in stats:
+            return ""
+        now, made = time.monotonic(), float(str(stats["num_updates"]))
+        if self._began is None or made < self._began[1]:
+            self._began = now, made
+        seconds, updates = now - self._began[0], made - self._began[1]
+        total = self._total(stats)
+        if not total or updates <= 0:
+            return ""
+        return f", at most {duration((total - made) * seconds / updates)} to go"
+
+    def reason(self, option: Callable[[str], str]) -> str:
+        """Why the training has come to its end, in words.
+
+        Args:
+            option: what the user types for an option of fairseq-train (without its dashes).
+        """
+        messages = " ".join(self._messages)
+        if "early stop since" in messages:
+            return f"{PATIENCE}: the last validations brought no improvement"
+        if "num_updates:" in messages:
+            reason = f"stopped by {option('max-update')} {self._max_update or ''}".rstrip()
+        elif "cumulative_training_time" in messages:
+            reason = "stopped by --stop-time-hours"
+        elif "learning rate" in messages:
+            reason = "stopped by --stop-min-lr"
+        elif self._max_epoch and int(self._train.get("epoch") or 0) >= self._max_epoch:
+            reason = f"stopped by {option('max-epoch')} {self._max_epoch}"
+        else:
+            return "finished"
+        return reason + self._still_improving()
+
+    def _still_improving(self) -> str:
+        """Whether the last validation was the best, of several."""
+        for key, name, best in (("bleu", "BLEU was still rising", max), ("loss", "perplexity was still falling", min)):
+            values = [float(str(stats[f"valid_{key}"])) for stats in self._valid if f"valid_{key}" in stats]
+            if values:
+                improving = len(values) > 1 and values[-1] == best(values) and values[-1] != values[-2]
+                return f"; {name}: more updates would help" if improving else ""
+        return ""
+
+
+def duration(seconds: float) -> str:
+    """For people: ``40 s``, ``12 min``, ``1 h 05 min``."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 class SentenceDisplay:
@@ -57,20 +138,32 @@ class SentenceDisplay:
 
     def __init__(self, total: int) -> None:
         self._total, self._done, self._shown = total, 0, time.monotonic()
+        self._first: float | None = None
 
     def __call__(self, line: str) -> None:
         self._done += line.startswith("S-")  # an n-best list has an H- line for each translation
+        if self._done and self._first is None:  # models have been loaded
+            self._first = time.monotonic()
         if time.monotonic() - self._shown >= INTERVAL:
             self._shown = time.monotonic()
-            print(f"  {self._done:,} of {self._total:,} sentences", flush=True)
+            to_go = ""
+            if self._first is not None and self._done > 1:
+                seconds = (self._shown - self._first) * (self._total - self._done) / (self._done - 1)
+                to_go = f", about {duration(seconds)} to go"
+            print(f"  {self._done:,} of {self._total:,} sentences{to_go}", flush=True)
 
 
-def describe(tag: str, stats: dict[str, Any]) -> str:
-    """One line for one record of fairseq's JSON log."""
+def describe(tag: str, stats: dict[str, Any], total: float = 0) -> str:
+    """One line for one record of fairseq's JSON log.
+
+    Args:
+        total: of how many updates; 0 where that is not known.
+    """
     epoch = f"  epoch {stats.get('epoch', '?'):>3}"
     if tag == "train_inner":
+        of = f" of {total:,.0f}" if total else ""
         return (
-            f"{epoch}  update {_number(stats, 'num_updates', 0)}, loss {_number(stats, 'loss')}, "
+            f"{epoch}  update {_number(stats, 'num_updates', 0)}{of}, loss {_number(stats, 'loss')}, "
             f"{_number(stats, 'wps', 0)} tokens/s"
         )
     gap = _number(stats, f"{tag}_gap_abs")

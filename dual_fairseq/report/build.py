@@ -12,7 +12,7 @@ from . import pictures
 from .examples import examples
 from .page import Examples, Figures, Paragraph, Part, Scores, Section, stage_table
 from .runs import Run, System, arrow, choose_split, systems
-from .scores import Row, baseline_of, score_rows
+from .scores import Row, baseline_of, score_rows, signatures_of
 
 
 @dataclass
@@ -52,7 +52,7 @@ def build(runs: Sequence[Run], options: Options) -> tuple[list[Row], list[Sectio
     scores: list[Part] = []
     if rows:
         baseline = baseline_of(shown, split)
-        scores = [Scores(rows), _explanation(split, baseline.name if baseline else "")]
+        scores = [Scores(rows), *_notes(signatures_of(rows)), _explanation(split, baseline.name if baseline else "")]
     curves = _figures(pictures.curves(shown, directions, options.limits))
     sections = [
         Section("Scores", [*scores, *_notes([*missing, *notes])]),

@@ -10,8 +10,9 @@ from typing import Any
 from sacrebleu.metrics import CHRF
 from sacrebleu.significance import Result
 
-from ..common.bleu import bleu_metric
-from ..common.tables import aligned
+from ..common.bleu import metric_of_signature
+from ..common.errors import UserError
+from ..common.tables import aligned, signatures
 from ..pair.significance import TRIALS, paired_test
 from .runs import System, arrow
 
@@ -125,10 +126,11 @@ def _compare(
             named.append((name, hypothesis))
         else:
             notes.append(f"{name}: its test text is not that of {baseline.name}, so it is not compared.")
-    # the signature names the tokenizer that the score was computed with
-    parts = (rows[baseline.name].scores.get("bleu_signature") or "").split("|")
-    signature = dict(part.split(":", 1) for part in parts if ":" in part)
-    metrics = {"BLEU": bleu_metric(direction.rpartition("-")[2], signature.get("tok")), "CHRF": CHRF()}
+    try:
+        bleu = metric_of_signature(rows[baseline.name].scores.get("bleu_signature") or "")
+    except UserError as error:
+        return [f"No significance, {arrow(direction)}: {error}."]
+    metrics = {"BLEU": bleu, "CHRF": CHRF()}
     print(f"Significance tests, {arrow(direction)}: {len(named)} systems", file=sys.stderr, flush=True)
     for name, tests in paired_test(named[0], named[1:], references, metrics, trials, INTERVAL_SAMPLES).items():
         rows[name].tests = tests
@@ -138,4 +140,9 @@ def _compare(
 
 def text_table(rows: Sequence[Row]) -> str:
     """The table as plain text."""
-    return aligned([HEAD, *(row.cells() for row in rows)])
+    return "\n".join([aligned([HEAD, *(row.cells() for row in rows)]), *signatures_of(rows)])
+
+
+def signatures_of(rows: Sequence[Row]) -> list[str]:
+    """See :func:`~dual_fairseq.common.tables.signatures`."""
+    return signatures((row.direction, row.scores) for row in rows)

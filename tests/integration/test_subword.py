@@ -21,8 +21,9 @@ from system.test_scripts import succeed
 
 from dual_fairseq.__main__ import main
 from dual_fairseq.common.errors import UserError
+from dual_fairseq.common.segmentation import POST_PROCESS, VISIBLE_SPACE
 from dual_fairseq.data.clean import LONGEST_WORD, repair
-from dual_fairseq.data.subword import SUBWORDS, VISIBLE_SPACE, characters
+from dual_fairseq.data.subword import characters
 from dual_fairseq.data.text import TextPipeline
 from dual_fairseq.data.tokenizer import Tokenizer, detokenize
 from dual_fairseq.pair.translator import DualTranslator, _pieces
@@ -82,7 +83,7 @@ def test_characters_come_back_exactly(text):
     tokens = characters(line)
     assert all(len(token) == 1 for token in tokens.split())
     assert len(tokens.split()) == len(line)
-    assert data_utils.post_process(tokens, SUBWORDS["char"].post_process) == line
+    assert data_utils.post_process(tokens, POST_PROCESS["char"]) == line
     assert tokens == Characters.encode(line)  # as of fairseq-interactive --bpe characters
 
 

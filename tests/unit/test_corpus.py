@@ -2,6 +2,7 @@
 
 import gzip
 import os
+import signal
 from collections import Counter
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dual_fairseq.common.errors import UserError
+from dual_fairseq.common.interruption import stoppable
 from dual_fairseq.data.clean import LONGEST_WORD, BadLine, Cleaner, Rules, clean_corpus, decode
 from dual_fairseq.data.lines import Rows, survey
 from dual_fairseq.data.tokenizer import Tokenizer
@@ -228,3 +230,9 @@ def test_an_error_in_a_worker_or_in_the_jobs_arrives_and_does_not_hang() -> None
 
     with pytest.raises(OSError, match="unreadable"):
         list(parallel(lambda: lambda n: n, jobs(), 2))
+
+
+def test_a_worker_has_no_handler_for_the_signal_that_ends_it():
+    """A handler runs between two steps of Python only: a worker that begins to wait for a job would never end."""
+    with stoppable():
+        assert set(parallel(lambda: lambda _: signal.getsignal(signal.SIGTERM), [1, 2], 2)) == {signal.SIG_DFL}

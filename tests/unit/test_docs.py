@@ -180,7 +180,7 @@ def test_every_command_of_the_pages_exists_with_its_options(page, capsys, monkey
         "dual-fairseq train data run -- --no-such-option 1",
         "fairseq-train data --user-dir dual_fairseq --task dual_translation --dual-lamda 1",
         "python experiments/runs.py recipe work",
-        "python experiments/run.py recipe work --seed 1 --no-such-option",
+        "dual-fairseq experiment recipe work --seed 1 --no-such-option",
         "make benches",
         'make bench BENCH_ARGS="--parts speed"',
         "scripts/preprocessing.sh --help",

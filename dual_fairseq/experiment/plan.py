@@ -1,4 +1,4 @@
-"""A recipe as commands of this repository, each naming what it waits for."""
+"""A recipe as commands, each naming what it waits for."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from recipe import Recipe, Row
-from runner import DUAL_FAIRSEQ, Job, Runner
+from ..pipeline.jobs import step
+from .recipe import Recipe, Row
+from .runner import Job, Runner
 
 
 @dataclass
@@ -32,12 +34,12 @@ class Plan:
     @property
     def whole(self) -> Path:
         """The folder of dual-fairseq preprocess that the language models are trained on."""
-        return self.work / "data"
+        return self.recipe.whole(self.work)
 
     @property
     def data(self) -> Path:
         """That of the pairs."""
-        return self.recipe.data(self.work)
+        return self.recipe.of_pairs(self.work)
 
     @property
     def corpus(self) -> tuple[str, list[str]]:
@@ -62,7 +64,7 @@ class Plan:
 
     def command(self, name: str, after: Sequence[str], command: str, *arguments: object) -> Job:
         """A call of a command of dual-fairseq that trains or translates."""
-        words = [*DUAL_FAIRSEQ, command, *self.runner.machine, *map(str, arguments)]
+        words = step(command, *self.runner.machine, *arguments)
         return Job(name, lambda: self.runner(name, words), list(after))
 
     def corpus_jobs(self) -> list[Job]:
@@ -83,7 +85,7 @@ class Plan:
                     words.append("--")
                 cut = words.index("--")  # the last --from counts
                 words[cut:cut] = ["--from", str(self.folder.resolve())] if self.folder else []
-            program = {"python": [sys.executable], "dual-fairseq": DUAL_FAIRSEQ}.get(words[0], words[:1])
+            program = {"python": [sys.executable], "dual-fairseq": step("")[:-1]}.get(words[0], words[:1])
             self.runner(name, [*program, *words[1:], *map(str, more)])
 
     def language_model_jobs(self) -> list[Job]:
@@ -94,8 +96,8 @@ class Plan:
                 if settings.get("text") == "parallel":
                     of_language, waits = self.work / "parallel" / language, [f"parallel/{language}"]
                     side = (self.whole, self.recipe, language, of_language)
-                    jobs.append(Job(waits[0], lambda side=side: parallel_text(*side), ["corpus"]))
-                options = shlex.split(settings["options"])
+                    jobs.append(Job(waits[0], partial(parallel_text, *side), ["corpus"]))
+                options = shlex.split(settings.get("options", ""))
                 folder = self.work / "lm" / name / language
                 jobs.append(self.command(f"lm/{name}/{language}", waits, "train-lm", of_language, folder, *options))
         return jobs
@@ -129,12 +131,15 @@ class Plan:
         for made, settings in self.recipe.synthetic.items():
             prefix, place = self.work / home / f"synthetic-{made}", self.work / home / f"data-{made}"
             name, waits = f"{home}/synthetic-{made}", [f"{home}/warmup/test"]
-            options = [*self.language_models(self.recipe.first_language_models), *shlex.split(settings["options"])]
+            options = [
+                *self.language_models(self.recipe.first_language_models),
+                *shlex.split(settings.get("options", "")),
+            ]
             start = self.warm_start(home)
             jobs.append(self.command(name, waits, "synthesize", self.data, start, prefix, *options))
             more = ("--synthetic", prefix, "--upsample", settings.get("upsample", 1))
-            of_it = (f"{home}/data-{made}", self.corpus[1][-1:], place, *more)
-            jobs.append(Job(of_it[0], lambda of_it=of_it: self.make_corpus(*of_it), [name]))
+            of_it = f"{home}/data-{made}"
+            jobs.append(Job(of_it, partial(self.make_corpus, of_it, self.corpus[1][-1:], place, *more), [name]))
         return jobs
 
     def row_jobs(self, row: Row, home: str, seed: int) -> list[Job]:
