@@ -205,8 +205,11 @@ def short_limit(
         what: is limited.
         prefix: of the options' names, for people.
     """
-    limits = [(int(n), name) for n, name in ((getattr(options, names[0]), names[0]),) if n]
-    limits += [(round(int(n) * updates), name) for n, name in ((getattr(options, names[1]), names[1]),) if n]
+    limits = [
+        (round(int(value) * each), name)
+        for name, each in zip(names, (1.0, updates), strict=True)
+        if (value := getattr(options, name))
+    ]
     if not limits:
         return []
     last, name = min(limits)
