@@ -71,7 +71,7 @@ def load_checkpoint_to_cpu(
         with open(PathManager.get_local_path(path), "rb") as file:
             _check_size(file)
             state = torch.load(file, map_location="cpu", weights_only=True)
-        _check_tensors(state)
+        _check_tensors(state, set())
         state = take_options(state)
         if arg_overrides is not None and state.get("cfg") is not None:
             overwrite_args_by_name(state["cfg"], arg_overrides)
@@ -114,7 +114,7 @@ def _check_size(file: BinaryIO) -> None:
     file.seek(0)
 
 
-def _check_tensors(value: Any) -> None:
+def _check_tensors(value: Any, seen: set[int]) -> None:
     """Refuse a tensor that is not a plain one, with as many numbers in the file as it has.
 
     Raises:
@@ -126,9 +126,10 @@ def _check_tensors(value: Any) -> None:
             raise ValueError("it has a tensor of an odd kind")
         if value.numel() * value.element_size() > value.untyped_storage().nbytes():
             raise ValueError("it has a tensor of more numbers than the file has of it")
-    elif isinstance(value, dict | list | tuple):
+    elif isinstance(value, dict | list | tuple) and id(value) not in seen:  # lists may hold each other many times
+        seen.add(id(value))
         for item in value.values() if isinstance(value, dict) else value:
-            _check_tensors(item)
+            _check_tensors(item, seen)
 
 
 def _refuse_unreadable(path: str, error: UnreadableCheckpoint) -> UserError:

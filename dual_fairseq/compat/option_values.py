@@ -2,83 +2,83 @@
 
 from __future__ import annotations
 
+import argparse
 import ast
 import math
 from typing import Any
 
-import fairseq.distributed.utils as distributed_utils
-from omegaconf import OmegaConf
+from fairseq import options as fairseq_options
 
 from ..common.errors import UserError
 
 # fairseq takes any number here. What follows is a traceback, or a run that does nothing without end.
 _AT_LEAST = {
-    "common.log_interval": 1,
-    "common.seed": 0,
-    "checkpoint.save_interval": 1,
-    "checkpoint.save_interval_updates": 0,
-    "dataset.batch_size": 1,
-    "dataset.batch_size_valid": 1,
-    "dataset.max_tokens": 1,
-    "dataset.max_tokens_valid": 1,
-    "dataset.num_shards": 1,
-    "dataset.num_workers": 0,
-    "dataset.required_batch_size_multiple": 1,
-    "dataset.shard_id": 0,
-    "dataset.validate_interval": 1,
-    "dataset.validate_interval_updates": 0,
-    "generation.beam": 1,
-    "generation.max_len_b": 0,
-    "generation.min_len": 0,
-    "generation.nbest": 1,
-    "generation.prefix_size": 0,
-    "interactive.buffer_size": 0,
-    "optimization.clip_norm": 0,
-    "optimization.max_epoch": 0,
-    "optimization.max_update": 0,
-    "optimization.update_freq": 1,
+    "log_interval": 1,
+    "seed": 0,
+    "save_interval": 1,
+    "save_interval_updates": 0,
+    "batch_size": 1,
+    "batch_size_valid": 1,
+    "max_tokens": 1,
+    "max_tokens_valid": 1,
+    "num_shards": 1,
+    "num_workers": 0,
+    "required_batch_size_multiple": 1,
+    "shard_id": 0,
+    "validate_interval": 1,
+    "validate_interval_updates": 0,
+    "beam": 1,
+    "max_len_b": 0,
+    "min_len": 0,
+    "nbest": 1,
+    "prefix_size": 0,
+    "buffer_size": 0,
+    "clip_norm": 0,
+    "max_epoch": 0,
+    "max_update": 0,
+    "update_freq": 1,
 }
-_BELOW = {"common.seed": 2**31}  # fairseq adds the number of the epoch, and numpy takes 32 bits
-_ONE_OF = {  # options that may not be given together with another
-    "checkpoint.finetune_from_model": (
-        "checkpoint.reset_optimizer", "checkpoint.reset_lr_scheduler", "checkpoint.reset_meters",
-        "checkpoint.reset_dataloader",
-    )
-}  # fmt: skip
-_call_main = distributed_utils.call_main
+_BELOW = {"seed": 2**31}  # fairseq adds the number of the epoch, and numpy takes 32 bits
+# with --finetune-from-model
+_NOT_TOO = ("reset_optimizer", "reset_lr_scheduler", "reset_meters", "reset_dataloader")
+_parse_args_and_arch = fairseq_options.parse_args_and_arch
 
 
-def check_option_values(cfg: Any) -> None:
-    """Look at the options of a fairseq command.
+def check_option_values(args: argparse.Namespace) -> None:
+    """Look at the options of a fairseq command, of which it may lack some.
 
     Raises:
         UserError: one has a value that it cannot have.
     """
+
+    def get(name: str, default: Any = None) -> Any:
+        return getattr(args, name, default)
+
     for name, least in _AT_LEAST.items():
-        value = OmegaConf.select(cfg, name)
-        values = value if OmegaConf.is_list(value) else [] if value is None else [value]
-        for number in values:
+        value = get(name)
+        for number in value if isinstance(value, list) else [] if value is None else [value]:
             if math.isnan(number) or number < least or number >= _BELOW.get(name, math.inf):
                 most = f" and below {_BELOW[name]:,}" if name in _BELOW else ""
                 raise UserError(f"{_flag(name)} {number}: give a number of at least {least}{most}")
-    for name in ("optimization.lr", "optimization.update_freq"):
-        if OmegaConf.is_list(values := OmegaConf.select(cfg, name)) and not values:
+    for name, value in vars(args).items():
+        if name.endswith("dropout") and isinstance(value, float) and not 0 <= value <= 1:
+            raise UserError(f"{_flag(name)} {value}: give a number from 0 to 1")
+    for name in ("lr", "update_freq"):
+        if get(name) == []:
             raise UserError(f"{_flag(name)}: holds no number; give one, or one for each epoch")
-    for name in ("checkpoint.optimizer_overrides", "common_eval.model_overrides"):
-        _check_dictionary(name, OmegaConf.select(cfg, name))
-    for name, others in _ONE_OF.items():
-        given = [_flag(other) for other in others if OmegaConf.select(cfg, name) and OmegaConf.select(cfg, other)]
-        if given:
-            raise UserError(f"{_flag(name)}: takes the weights alone; leave out {' and '.join(given)}")
-    checkpoint, dataset, generation = cfg.checkpoint, cfg.dataset, cfg.generation
-    if checkpoint.finetune_from_model and checkpoint.restore_file != "checkpoint_last.pt":
-        raise UserError("--finetune-from-model, --restore-file: give one of them")
-    if dataset.shard_id >= dataset.num_shards:
-        raise UserError(f"--shard-id {dataset.shard_id}: is none of --num-shards {dataset.num_shards}, from 0 on")
-    if generation.nbest > generation.beam:
-        raise UserError(f"--nbest {generation.nbest}: needs --beam {generation.nbest} or more, not {generation.beam}")
-    if not generation.temperature > 0:
-        raise UserError(f"--temperature {generation.temperature}: give a number above 0")
+    for name in ("optimizer_overrides", "model_overrides"):
+        _check_dictionary(name, get(name))
+    if get("finetune_from_model"):
+        if given := [_flag(other) for other in _NOT_TOO if get(other)]:
+            raise UserError(f"--finetune-from-model: takes the weights alone; leave out {' and '.join(given)}")
+        if get("restore_file", "checkpoint_last.pt") != "checkpoint_last.pt":
+            raise UserError("--finetune-from-model, --restore-file: give one of them")
+    if get("shard_id", 0) >= get("num_shards", 1):
+        raise UserError(f"--shard-id {args.shard_id}: is none of --num-shards {args.num_shards}, from 0 on")
+    if get("nbest", 1) > get("beam", math.inf):
+        raise UserError(f"--nbest {args.nbest}: needs --beam {args.nbest} or more, not {args.beam}")
+    if not get("temperature", 1.0) > 0:
+        raise UserError(f"--temperature {args.temperature}: give a number above 0")
 
 
 def _check_dictionary(name: str, text: Any) -> None:
@@ -90,17 +90,18 @@ def _check_dictionary(name: str, text: Any) -> None:
 
 
 def _flag(name: str) -> str:
-    return "--" + name.partition(".")[2].replace("_", "-")
+    return "--" + name.replace("_", "-")
 
 
-def call_main(cfg: Any, main: Any, **kwargs: Any) -> Any:
-    """As fairseq's, which runs a command, for options that it can work with.
+def parse_args_and_arch(*args: Any, **kwargs: Any) -> Any:
+    """As fairseq's, which reads the command line of each of its commands.
 
     Raises:
         UserError: an option has a value that it cannot have.
     """
-    check_option_values(cfg)
-    return _call_main(cfg, main, **kwargs)
+    found = _parse_args_and_arch(*args, **kwargs)
+    check_option_values(found if isinstance(found, argparse.Namespace) else found[0])
+    return found
 
 
-distributed_utils.call_main = call_main
+fairseq_options.parse_args_and_arch = parse_args_and_arch

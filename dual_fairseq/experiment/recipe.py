@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import re
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 from ..common.errors import UserError
 from ..common.folders import Data
 from ..common.options import add_device, whole_number
+from ..common.records import read_toml
 
 TAKEN = ("baseline", "data", "lm", "logs", "parallel", "shared", "text")  # what else is in WORK
 WHOLE_PLACES = ("data", "text")  # what may stand in braces in a command
@@ -208,12 +208,22 @@ class Recipe:
         return work / self.part / "data" if self.part else self.whole(work)
 
 
-def read_with_bases(path: Path) -> dict[str, Any]:
-    """A recipe file over those that it is based on."""
-    content = tomllib.loads(path.read_text(encoding="utf-8"))
+def read_with_bases(path: Path, over: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """A recipe file over those that it is based on.
+
+    Args:
+        path: the file.
+        over: those that are based on it.
+
+    Raises:
+        UserError: one of them cannot be read, or is based on itself.
+    """
+    content = read_toml(path)
     if (base := content.pop("base", None)) is None:
         return content
-    inherited = read_with_bases(path.parent / base)
+    if not isinstance(base, str) or (path.parent / base).resolve() in (*over, path.resolve()):
+        raise UserError(f"{path}: base: name another recipe file, which is not based on this one")
+    inherited = read_with_bases(path.parent / base, (*over, path.resolve()))
     if "row" in content:
         inherited.pop("only", None)  # is about the rows that these take the place of
     return inherited | content

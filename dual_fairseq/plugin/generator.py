@@ -117,6 +117,8 @@ class DirectionTask(TranslationTask):
         for name in ("lenpen", "unkpen", "temperature", "max_len_a"):
             if not math.isfinite(getattr(args, name, 1.0)):
                 raise UserError(f"--{name.replace('_', '-')} {getattr(args, name)}: give a finite number")
+        if abs(getattr(args, "lenpen", 1.0)) > 50:  # a length to this power has to be a number
+            raise UserError(f"--lenpen {args.lenpen}: give a number from -50 to 50")
         if (getattr(args, "max_len_a", 0), getattr(args, "max_len_b", 200)) == _DEFAULTS:
             folder = utils.split_paths(self.cfg.data)[0]
             limit = length_limit(folder, self.cfg.source_lang, self.cfg.target_lang)

@@ -525,6 +525,19 @@ def test_a_tensor_of_a_checkpoint_is_a_plain_one(tmp_path, weights, message):
             load_state(str(path), "--path")
 
 
+@pytest.mark.parametrize("place", ["extra_state", "last_optimizer_state", "more"])
+def test_lists_that_hold_each_other_many_times(tmp_path, place):
+    """As a text, this one would have 2 ** 60 items."""
+    bomb: list[Any] = []
+    for _ in range(60):
+        bomb = [bomb, bomb]
+    path = tmp_path / "bad.pt"
+    torch.save({"model": {"a": torch.zeros(1)}, place: {"bomb": bomb}}, path)
+    with pytest.raises(UserError, match=f"--path {path}: ") as caught:
+        load_state(str(path), "--path")
+    assert len(str(caught.value)) < 1000
+
+
 def test_a_checkpoint_is_no_bomb(tmp_path):
     """Neither compressed, nor of parts that overlap or claim to be large."""
     good, bad = tmp_path / "good.pt", tmp_path / "bad.pt"
