@@ -21,6 +21,7 @@ import dual_fairseq
 
 from .common.errors import UserError
 from .common.interruption import Stopped, stoppable
+from .common.memory import enough_memory
 from .common.quiet import quieten_libraries
 
 
@@ -85,7 +86,7 @@ def policy(name: str, goes_on: bool = False) -> Iterator[None]:
         goes_on: whether the same command goes on from where it was stopped.
 
     Raises:
-        UserError: a file cannot be read or written.
+        UserError: a file cannot be read or written, or memory does not suffice.
     """
     _open_closed_streams()
     if isinstance(sys.stdout, io.TextIOWrapper):  # a table may hold an arrow that the terminal's encoding has not
@@ -94,7 +95,7 @@ def policy(name: str, goes_on: bool = False) -> Iterator[None]:
     logging.basicConfig(level=logging.WARNING, format="dual_fairseq: warning: %(message)s", force=True)
     quieten_libraries()
     try:
-        with stoppable():
+        with stoppable(), enough_memory():
             try:
                 yield
             finally:

@@ -51,7 +51,7 @@ def _problem(tokenizer: str) -> str | None:
     """Why a tokenizer cannot be used."""
     try:
         BLEU(tokenize=tokenizer)
-    except (RuntimeError, ImportError) as error:
+    except (RuntimeError, ImportError, OSError) as error:  # OSError: a model that cannot be fetched
         return " ".join(str(error).split())
     return None
 
@@ -73,12 +73,17 @@ def metric_of_signature(signature: str) -> BLEU:
     Raises:
         UserError: the tokenizer's package is not installed.
     """
-    parts = dict(part.split(":", 1) for part in signature.split("|") if ":" in part)
-    names = sorted(BLEU.TOKENIZERS, key=len, reverse=True)
-    name = next((name for name in names if parts.get("tok", "").startswith(name)), _OTHERS[0])
+    name = tokenizer_of_signature(signature)
     if problem := _problem(name):
         raise UserError(f"sacreBLEU's tokenizer {name}: {problem}")
     return BLEU(tokenize=name)
+
+
+def tokenizer_of_signature(signature: str) -> str:
+    """The name of the tokenizer; where the signature has none, the one of most languages."""
+    parts = dict(part.split(":", 1) for part in signature.split("|") if ":" in part)
+    names = sorted(BLEU.TOKENIZERS, key=len, reverse=True)
+    return next((name for name in names if parts.get("tok", "").startswith(name)), _OTHERS[0])
 
 
 def bleu_counts(score: BLEUScore) -> list[int]:

@@ -197,6 +197,14 @@ class StageFolder:
         """A file that is there when the training has come to its end."""
         return self.folder / "finished"
 
+    def check_finished(self) -> None:
+        """Raises: UserError: the training has come to its end, but its best checkpoint is gone."""
+        if self.finished.is_file() and not self.result.is_file():
+            raise UserError(
+                f"{self.best} is gone, though its training has finished: put it back, or delete {self.folder} to train "
+                "anew"
+            )
+
     @property
     def options_file(self) -> Path:
         return self.folder / "options.txt"
@@ -257,7 +265,7 @@ def find_checkpoint(run: str | os.PathLike[str]) -> Path:
             checkpoints), of which the best is taken, else the last. An average takes the place of the best.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none, or that of a finished stage is gone.
     """
     path = Path(run)
     if path.is_file():
@@ -265,9 +273,10 @@ def find_checkpoint(run: str | os.PathLike[str]) -> Path:
     if not path.is_dir():
         raise UserError(f"{path}: there is no such folder or checkpoint")
     path = find_run(path) or path
-    for stage in reversed(STAGES):
-        if (checkpoint := StageFolder(path / stage).result).is_file():
-            return checkpoint
+    for folder in (*(StageFolder(path / stage) for stage in reversed(STAGES)), StageFolder(path)):
+        folder.check_finished()
+        if folder.folder != path and folder.result.is_file():
+            return folder.result
     for checkpoint in (StageFolder(path).result, path / LAST):
         if checkpoint.is_file():
             return checkpoint

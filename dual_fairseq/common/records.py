@@ -1,9 +1,10 @@
-"""Small JSON files of this package: read, and checked against their shape, with one line for whatever is wrong."""
+"""Small JSON and TOML files: read, and checked against their shape, with one line for whatever is wrong."""
 
 from __future__ import annotations
 
 import json
 import math
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,26 @@ def read_record(path: AnyPath, shape: Any, fix: str, wrong: str = "is damaged") 
     except ValueError as error:
         raise UserError(f"{path}: {wrong} ({error}); {fix}") from error
     return content
+
+
+def read_toml(path: AnyPath, option: str = "", **options: Any) -> dict[str, Any]:
+    """The content of a TOML file.
+
+    Args:
+        path: the file.
+        option: that named it, for the message.
+        options: of ``tomllib.loads``.
+
+    Raises:
+        UserError: the file cannot be read, or is no TOML.
+    """
+    name = f"{option} {path}".strip()
+    try:
+        return tomllib.loads(Path(path).read_bytes().decode("utf-8"), **options)
+    except OSError as error:
+        raise UserError(f"{name}: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{name}: is not TOML ({error})") from error
 
 
 def parse_json(text: str) -> Any:

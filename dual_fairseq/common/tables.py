@@ -15,6 +15,7 @@ _METRICS = {"bleu": "BLEU", "chrf": "chrF"}
 _DIRECTION = {
     **{f"{name}?": _NUMBER for name in ("bleu", "chrf", "length_ratio", "nll_bits_per_token")},
     **{f"{name}_signature?": (None, str) for name in ("bleu", "chrf")},
+    "cut_off?": (None, int),
     "dual_inference?": (
         None,
         {**{f"{name}?": _NUMBER for name in ("bleu", "chrf", "length_ratio")}, "bleu_signature?": (None, str)},

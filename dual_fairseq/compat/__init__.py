@@ -16,6 +16,7 @@ from . import (  # noqa: E402, F401
     memory,
     nan,
     no_eval,
+    option_values,
     patience,
     processes,
     pythons,

@@ -5,34 +5,26 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import zipfile
 from numbers import Real
-from typing import Any
+from typing import Any, BinaryIO
 
-import numpy as np
 import torch
 from fairseq import checkpoint_utils
 from fairseq import trainer as fairseq_trainer
 from fairseq.dataclass.utils import overwrite_args_by_name
 from fairseq.file_io import PathManager
-from numpy._core import multiarray
 
 from ..common.errors import UserError
 from ..common.records import check_shape
+from . import numpy_records  # noqa: F401
 from .checkpoint_options import RefusedOption, take_options
 from .processes import end_those_who_wait
 from .training_state import UnfitState
 
 # PyTorch >= 2.6 unpickles checkpoints with ``weights_only=True`` and refuses every class it was not told of. fairseq
-# stores the options of a run as an ``argparse.Namespace``, and its ``translation`` task (with ``--eval-bleu``) n-gram
-# counts as numpy arrays. Allowing these plain records keeps fairseq checkpoints loadable and still keeps a hostile
-# checkpoint from running code.
-torch.serialization.add_safe_globals(
-    [argparse.Namespace, np.ndarray, np.dtype, type(np.dtype(np.int64)), type(np.dtype(np.float64))]
-)
-# The two functions that make numpy's arrays and numbers, by the names that numpy 1 and numpy 2 write them with.
-for _module in ("numpy.core.multiarray", "numpy._core.multiarray"):
-    for _name in ("_reconstruct", "scalar"):
-        torch.serialization.add_safe_globals([(getattr(multiarray, _name), f"{_module}.{_name}")])
+# stores the options of a run as an ``argparse.Namespace``. Of numpy there are the stand-ins of numpy_records.
+torch.serialization.add_safe_globals([argparse.Namespace])
 
 _RESET = "please reset the optimizer (--reset-optimizer)"  # fairseq's assertion
 _NUMBER = (None, torch.Tensor, Real)  # of several processes it is a tensor
@@ -77,7 +69,10 @@ def load_checkpoint_to_cpu(
     """
     try:
         with open(PathManager.get_local_path(path), "rb") as file:
-            state = take_options(torch.load(file, map_location="cpu", weights_only=True))
+            _check_size(file)
+            state = torch.load(file, map_location="cpu", weights_only=True)
+        _check_tensors(state, set())
+        state = take_options(state)
         if arg_overrides is not None and state.get("cfg") is not None:
             overwrite_args_by_name(state["cfg"], arg_overrides)
         state = checkpoint_utils._upgrade_state_dict(state)
@@ -103,6 +98,38 @@ def load_checkpoint_to_cpu(
                 "take an earlier checkpoint"
             )
     return state
+
+
+def _check_size(file: BinaryIO) -> None:
+    """Refuse an archive that would take more memory than it takes of the disk. PyTorch compresses none.
+
+    Raises:
+        ValueError: it says so.
+    """
+    if zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as archive:
+            claimed = sum(info.file_size for info in archive.infolist())
+        if claimed > os.fstat(file.fileno()).st_size:
+            raise ValueError("it is compressed, or its parts claim to be larger than the file")
+    file.seek(0)
+
+
+def _check_tensors(value: Any, seen: set[int]) -> None:
+    """Refuse a tensor that is not a plain one, with as many numbers in the file as it has.
+
+    Raises:
+        ValueError: there is one in a record or a list of the value.
+    """
+    if isinstance(value, torch.Tensor):
+        plain = value.layout == torch.strided and value.device.type == "cpu"
+        if not plain or value.is_quantized or value.is_complex():
+            raise ValueError("it has a tensor of an odd kind")
+        if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+            raise ValueError("it has a tensor of more numbers than the file has of it")
+    elif isinstance(value, dict | list | tuple) and id(value) not in seen:  # lists may hold each other many times
+        seen.add(id(value))
+        for item in value.values() if isinstance(value, dict) else value:
+            _check_tensors(item, seen)
 
 
 def _refuse_unreadable(path: str, error: UnreadableCheckpoint) -> UserError:

@@ -9,6 +9,8 @@ import unicodedata
 from collections import Counter
 from html.entities import html5
 
+from ..common.languages import language_of
+
 # Unicode calls these line separators; a corpus has one kind of line end, the newline, and these become spaces.
 _SEPARATORS = re.compile("[\n\x0b\x0c\r\x85\u2028\u2029]")
 _CONTROL = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f]")
@@ -100,7 +102,7 @@ def lower(text: str, language: str, normalized: bool = True) -> str:
     """
     if normalized:
         text = text.replace("İ", "i")
-        if language in ("tr", "az"):
+        if language_of(language) in ("tr", "tur", "az", "aze", "azj"):
             text = text.replace("I", "ı")
     return text.lower()
 

@@ -130,7 +130,14 @@ class Words:
 
 def count_words(lines: Iterable[str]) -> Words:
     """Count the words of a text."""
-    words = Counter(word for line in lines for word in line.split())
-    letters = sum(len(word) * count for word, count in words.items())
-    unspaced = sum(len(_UNSPACED.findall(word)) * count for word, count in words.items())
-    return Words(count_pieces(words.items()), letters, unspaced)
+    letters = unspaced = 0
+
+    def words() -> Iterator[tuple[str, int]]:
+        nonlocal letters, unspaced
+        for line in lines:
+            found = line.split()
+            letters += sum(map(len, found))
+            unspaced += 0 if line.isascii() else len(_UNSPACED.findall(line))
+            yield from ((word, 1) for word in found)
+
+    return Words(count_pieces(words()), letters, unspaced)

@@ -68,6 +68,7 @@ class Segmentation:
         for text in sorted((self.dest / "tokenized").iterdir()):
             self._segment(text)
         if pieces:
+            say(f"the text is in pieces already ({pieces}); translations and scores are of its words")
             return {**result, "pieces": pieces, "round_trip": {}}
         if self.kind in ("bpe", "word"):
             for language, of_language in words.items():
@@ -146,7 +147,7 @@ class Segmentation:
         records = {}
         for name, language in ((f"{split}.{language}", language) for split in splits for language in self.languages):
             words = [subword.join(line) for line in text_lines(self.out / "segmented" / name)]
-            back = detokenize(words, language, self.options.tokenizer)
+            back = detokenize(words, language, self.options.tokenizer, self.options.normalized)
             trip = measure([*text_lines(self.dest / "raw" / name)], back, language)
             trip.report(name, self.options)
             records[name] = trip.record()

@@ -21,10 +21,10 @@ from ..common.errors import UserError
 from ..common.files import check_output, whole_file
 from ..common.options import add_output, add_seed, finite_number, whole_number
 from ..common.progress import Progress, say
-from .clean import BadLine, decode
 from .likeness import form, table
 from .lines import read_rows, survey
 from .ngrams import Trigrams, tokens, vocabulary
+from .normalize import BadLine, decode
 
 DESCRIPTION = """\
 Choose the lines of monolingual text that are like one side of the pairs.

@@ -19,6 +19,7 @@ from ..common.segmentation import SEPARATOR, VISIBLE_SPACE
 from .workers import parallel
 
 _CACHED_WORDS = 500_000  # subword-nmt keeps every word that it has seen, and a stream of text has no end of them
+_LEARNED_LINES = 4_000_000  # SentencePiece holds its text in memory; of more lines so many are drawn
 # A word that ends in the separator by itself would be joined with the next one, so it ends in "@" and a code point that
 # Unicode reserves for such use.
 _FINAL_SEPARATOR = re.compile(rf"{SEPARATOR}(?!\S)")
@@ -155,16 +156,17 @@ def learn_sentencepiece(texts: Sequence[Path], size: int, model: Path, label: st
     Raises:
         UserError: ``size`` is too small for the text.
     """
-    from sentencepiece import SentencePieceTrainer
+    from sentencepiece import SentencePieceTrainer, set_random_generator_seed
 
+    set_random_generator_seed(1)  # of the lines that are drawn
     say(f"sentencepiece: {label}: learning")
     try:
         with open(model, "wb") as file:
             SentencePieceTrainer.train(
                 sentence_iterator=(visible_spaces_replaced(line) for text in texts for line in text_lines(text)),
                 model_writer=file, vocab_size=size, hard_vocab_limit=False, character_coverage=1.0,
-                normalization_rule_name="identity", max_sentence_length=1 << 20, bos_id=-1, eos_id=-1,
-                minloglevel=3,
+                normalization_rule_name="identity", max_sentence_length=1 << 20, input_sentence_size=_LEARNED_LINES,
+                bos_id=-1, eos_id=-1, minloglevel=3,
             )  # fmt: skip
     except (RuntimeError, OSError) as error:
         needed = re.search(r"required_chars\. [0-9]+ vs ([0-9]+)", str(error))

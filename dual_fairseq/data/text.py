@@ -128,7 +128,8 @@ class TextPipeline:
 
     def detokenize(self, lines: Sequence[str], language: str) -> list[str]:
         """Undo tokenisation alone, of what fairseq has joined to words by ``--post-process``."""
-        return detokenize([unmarked(line) for line in lines], language, self.data.tokenizer)
+        lines = [unmarked(line) for line in lines]
+        return detokenize(lines, language, self.data.tokenizer, self.data.normalized)
 
     def text(self, split: str, language: str) -> list[str]:
         """The text of a split that translations are compared with, a sentence a line.

@@ -110,17 +110,21 @@ def _detokenizer(language: str) -> MosesDetokenizer:
     return moses
 
 
-def detokenize(lines: Sequence[str], language: str, tokenizer: str) -> list[str]:
+def detokenize(lines: Sequence[str], language: str, tokenizer: str, whole_words: bool = True) -> list[str]:
     """Undo :class:`Tokenizer`.
 
     Args:
         lines: words joined by spaces, without BPE.
         language: its code, whose language decides about quotation marks, apostrophes and the like.
         tokenizer: "moses", or "none", by which the lines stay as they are.
+        whole_words: as :class:`Tokenizer` had it.
     """
     if tokenizer == "none":
         return list(lines)
     language = language_of(language)
+    if not whole_words:
+        moses = MosesDetokenizer(lang=language)
+        return [moses.detokenize(line.split()) for line in lines]
     moses = _detokenizer(language)
     texts = (_WIDE_PUNCTUATION.sub(r"\1", moses.detokenize(line.split())) for line in lines)
     return [_close_up(text, spaced="«»" if language == "fr" else "") for text in texts]

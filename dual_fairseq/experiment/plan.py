@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from ..common.errors import UserError
+from ..common.folders import RunFolder
 from ..pipeline.jobs import step
 from .recipe import Recipe, Row
 from .runner import Job, Runner
@@ -68,11 +70,35 @@ class Plan:
         return Job(name, lambda: self.runner(name, words), list(after))
 
     def corpus_jobs(self) -> list[Job]:
+        if self.recipe.run:
+            return [Job("corpus", self.use_run)]
         jobs = [Job("corpus", lambda: self.make_corpus("corpus", self.recipe.corpus, self.whole))]
         name, commands = self.corpus
         if self.recipe.part:
             jobs.append(Job(name, lambda: self.make_corpus(name, commands, self.data), ["corpus"]))
         return jobs
+
+    def use_run(self) -> None:
+        """Let the warm start and the language models of the recipe's run stand where those of ``work`` would.
+
+        Raises:
+            UserError: it has none.
+        """
+        run, recipe = RunFolder(Path(self.recipe.run).resolve()), self.recipe
+        folders = {self.warm_start(recipe.home(recipe.rows[0], 1)).parent: run.stage("warmup")}
+        for language in self.languages:
+            folders[self.work / "lm" / recipe.first_language_models / language] = run.language_model(language)
+        for place, files in folders.items():
+            if not files.finished.is_file() or not files.best.is_file():
+                raise UserError(
+                    f"{files.folder}: holds no finished training; run has to name a run of dual-fairseq train with a "
+                    "warm start and language models of its own"
+                )
+            place.mkdir(parents=True, exist_ok=True)
+            own = [files.best, files.last, files.log, files.options_file, files.finished, files.folder / "dict.txt"]
+            for file in filter(Path.is_file, own):
+                (place / file.name).unlink(missing_ok=True)
+                (place / file.name).symlink_to(file)
 
     def make_corpus(self, name: str, commands: Sequence[str], data: Path, *more: object) -> None:
         """Run these of the recipe's commands, with ``more`` options of dual-fairseq preprocess."""
@@ -92,6 +118,9 @@ class Plan:
         jobs = []
         for name, settings in self.recipe.language_models.items():
             for language in self.languages:
+                if self.recipe.run:
+                    jobs.append(Job(f"lm/{name}/{language}", lambda: None, ["corpus"]))
+                    continue
                 of_language, waits = self.whole / "lm" / language, ["corpus"]
                 if settings.get("text") == "parallel":
                     of_language, waits = self.work / "parallel" / language, [f"parallel/{language}"]
@@ -150,7 +179,9 @@ class Plan:
         given = self.language_models(models)
         trained = [f"lm/{models}/{language}" for language in self.languages]
         of_row = self.data
-        if row.stage == "warmup":
+        if row.stage == "warmup" and self.recipe.run:
+            training = Job(name, lambda: None, ["corpus"])
+        elif row.stage == "warmup":
             training = self.warm_start_job(name, [self.corpus[0]], self.data, folder, seed)
         else:
             start = self.recipe.home(self.recipe.rows[0], seed)

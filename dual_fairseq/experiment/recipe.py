@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import re
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 from ..common.errors import UserError
 from ..common.folders import Data
 from ..common.options import add_device, whole_number
+from ..common.records import read_toml
 
 TAKEN = ("baseline", "data", "lm", "logs", "parallel", "shared", "text")  # what else is in WORK
 WHOLE_PLACES = ("data", "text")  # what may stand in braces in a command
@@ -69,8 +69,10 @@ class Recipe:
     Args:
         title: of the table.
         data: the folder that dual-fairseq preprocess made, as seen from where the command is run.
-        corpus: in its place, commands that make the data, of dual-fairseq or Python; ``{data}`` stands for the folder
-            of dual-fairseq preprocess, ``{text}`` for one for raw text.
+        run: a run of dual-fairseq train on ``data``, whose warm start and language models all rows go on from, so that
+            none are trained.
+        corpus: in the place of ``data``, commands that make it, of dual-fairseq or Python; ``{data}`` stands for the
+            folder of dual-fairseq preprocess, ``{text}`` for one for raw text.
         language_models: name → options of dual-fairseq train-lm and ``text``, "all" or "parallel". By default one pair
             with train-lm's own settings.
         pair_options: of dual-fairseq train, for the warm start and all rows.
@@ -91,6 +93,7 @@ class Recipe:
     title: str
     rows: list[Row]
     data: str = ""
+    run: str = ""
     corpus: list[str] = field(default_factory=list)
     language_models: dict[str, dict[str, str]] = field(default_factory=lambda: {"all": {}})
     pair_options: str = ""
@@ -167,6 +170,9 @@ class Recipe:
         """Raises ValueError or LookupError if there is something that no command can be made of."""
         if bool(self.data) == bool(self.corpus):
             raise ValueError("give data, or the commands of corpus that make it")
+        if self.run and (self.corpus or len(self.language_models) > 1 or self.warmup_options):
+            raise ValueError("run goes with data, and has a warm start and language models: leave options of both out")
+        self.one_warm_start = self.one_warm_start or bool(self.run)
         if bool(self.part) != bool(self.part_corpus):
             raise ValueError("give part and part_corpus both, or neither")
         if self.part and (
@@ -202,12 +208,22 @@ class Recipe:
         return work / self.part / "data" if self.part else self.whole(work)
 
 
-def read_with_bases(path: Path) -> dict[str, Any]:
-    """A recipe file over those that it is based on."""
-    content = tomllib.loads(path.read_text(encoding="utf-8"))
+def read_with_bases(path: Path, over: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """A recipe file over those that it is based on.
+
+    Args:
+        path: the file.
+        over: those that are based on it.
+
+    Raises:
+        UserError: one of them cannot be read, or is based on itself.
+    """
+    content = read_toml(path)
     if (base := content.pop("base", None)) is None:
         return content
-    inherited = read_with_bases(path.parent / base)
+    if not isinstance(base, str) or (path.parent / base).resolve() in (*over, path.resolve()):
+        raise UserError(f"{path}: base: name another recipe file, which is not based on this one")
+    inherited = read_with_bases(path.parent / base, (*over, path.resolve()))
     if "row" in content:
         inherited.pop("only", None)  # is about the rows that these take the place of
     return inherited | content

@@ -35,6 +35,7 @@ class Result:
         validation_bleu: by which the checkpoint was chosen: greedy, mean of both directions.
         checkpoint_updates: after how many the evaluated checkpoint was written.
         updates, seconds: of the whole training, validation left out.
+        signature: sacreBLEU's, of BLEU.
     """
 
     scores: dict[str, Any]
@@ -47,6 +48,7 @@ class Result:
     checkpoint_updates: int
     updates: int
     seconds: float
+    signature: str = ""
 
 
 def result_of(work: Path, data: Path, folder: Path, row: Row, direction: str) -> Result:
@@ -57,8 +59,9 @@ def result_of(work: Path, data: Path, folder: Path, row: Row, direction: str) ->
         data: the folder of dual-fairseq preprocess.
         folder: of the row's run.
     """
+    from ..common.bleu import tokenizer_of_signature
     from ..common.files import read_lines
-    from ..data.tokenizer import detokenize
+    from ..data.text import TextPipeline
     from ..pair.evaluate import score
     from ..pair.nbest import read_nbest
     from ..plugin.ranking import Weights
@@ -74,14 +77,16 @@ def result_of(work: Path, data: Path, folder: Path, row: Row, direction: str) ->
     tuning = json.loads((out / "tuning" / direction / "weights.json").read_text())
     lenpen, alpha = tuning["lenpen"]["lenpen"], tuning["alpha"]
     chosen = Weights().score(nbest.components, lenpen).argmax(axis=1)
-    tokenizer = json.loads((data / "preprocess.json").read_text())["tokenizer"]
+    text = TextPipeline(data)
     texts = {
         "plain": read_lines(out / f"{direction}.hyp.txt"),
-        "tuned": detokenize(nbest.take(chosen), target, tokenizer),
-        "alpha": detokenize(nbest.best(Weights(**alpha["weights"]), alpha["lenpen"]), target, tokenizer),
+        "tuned": text.detokenize(nbest.take(chosen), target),
+        "alpha": text.detokenize(nbest.best(Weights(**alpha["weights"]), alpha["lenpen"]), target),
         "dual_inference": read_lines(out / f"{direction}.dual-inference.hyp.txt"),
     }
-    found = {search: score(lines, references, target) for search, lines in texts.items()}
+    signature = scores["bleu_signature"]
+    bleu_by = tokenizer_of_signature(signature)
+    found = {search: score(lines, references, target, tokenize=bleu_by) for search, lines in texts.items()}
     limits = entropy_limits(work, "test") if (work / "text" / "truth.json").is_file() else {}
     stage = read_run(folder).stages[row.stage]
     best = stage.best
@@ -93,6 +98,7 @@ def result_of(work: Path, data: Path, folder: Path, row: Row, direction: str) ->
         limit_bits=limits.get(direction), validation_bleu=best["bleu"],
         checkpoint_updates=int(best["num_updates"]),
         updates=int(stage.train[-1]["num_updates"]), seconds=sum(epoch["train_wall"] for epoch in stage.train),
+        signature=signature,
     )  # fmt: skip
 
 
@@ -104,13 +110,13 @@ class Comparison:
     p: float
 
 
-def compare(mine: Result, search: str, other: Result, its_search: str, target: str) -> Comparison:
+def compare(mine: Result, search: str, other: Result, its_search: str) -> Comparison:
     """A search of one result with a search of another."""
-    from ..common.bleu import bleu_metric
+    from ..common.bleu import metric_of_signature
     from ..pair.significance import paired_test
 
     texts = ("other", other.texts[its_search]), [("mine", mine.texts[search])]
-    tests = paired_test(*texts, mine.references, {"BLEU": bleu_metric(target)}, TRIALS)["mine"]
+    tests = paired_test(*texts, mine.references, {"BLEU": metric_of_signature(mine.signature)}, TRIALS)["mine"]
     return Comparison(mine.scores[search]["bleu"] - other.scores[its_search]["bleu"], tests["BLEU"].p_value or 0.0)
 
 
@@ -127,11 +133,10 @@ def against(recipe: Recipe, rows: Sequence[Row], results: dict[str, dict[str, li
         if not names.keys() >= {id, other}:
             continue
         cells = [f"{names[id]} − {names[other]}"]
-        for direction, found in results.items():
-            target = direction.split("-")[1]
+        for found in results.values():
             for search in searches:
                 pairs = zip(found[id], found[other], strict=True)
-                cells += gain_cells([compare(mine, search, its, search, target) for mine, its in pairs])
+                cells += gain_cells([compare(mine, search, its, search) for mine, its in pairs])
         body.append(cells)
     return rows_of_table("Row against row", head, body) if body else []
 
@@ -260,15 +265,15 @@ def tabulate(
     compared: dict[str, dict[str, dict[str, list[Comparison]]]] = {d: {} for d in directions}
     chosen: dict[str, dict[str, dict[str, list[Comparison]]]] = {d: {} for d in directions}
     for direction, of_row in compared.items():
-        found, target = results[direction], direction.split("-")[1]
+        found = results[direction]
         for row in rows:
             chosen[direction][row.id] = {
-                s: [compare(r, s, r, "plain", target) for r in found[row.id]] for s in ("alpha", "dual_inference")
+                s: [compare(r, s, r, "plain") for r in found[row.id]] for s in ("alpha", "dual_inference")
             }
             if row.baseline or len(found[row.id]) != len(seeds):  # a warm start that seeds share is one system
                 continue
             pairs = list(zip(found[row.id], found[baseline.id], strict=True))
-            of_row[row.id] = {s: [compare(mine, s, its, s, target) for mine, its in pairs] for s in SEARCHES}
+            of_row[row.id] = {s: [compare(mine, s, its, s) for mine, its in pairs] for s in SEARCHES}
     of_seeds = " ".join(map(str, seeds))
     lines = [f"# {recipe.title}", "", f"Seeds {', '.join(map(str, seeds))}; beam {recipe.beam}. Made by", ""]
     lines += [f"    dual-fairseq experiment {file} WORK --seeds {of_seeds}", ""]

@@ -205,17 +205,20 @@ def short_limit(
         what: is limited.
         prefix: of the options' names, for people.
     """
-    limits = [(int(n), name) for n, name in ((getattr(options, names[0]), names[0]),) if n]
-    limits += [(round(int(n) * updates), name) for n, name in ((getattr(options, names[1]), names[1]),) if n]
+    limits = [
+        (round(int(value) * each), name)
+        for name, each in zip(names, (1.0, updates), strict=True)
+        if (value := getattr(options, name))
+    ]
     if not limits:
         return []
     last, name = min(limits)
     if last >= int(options.lr_warmup):
         return []
+    limit = f"--{prefix}{name.replace('_', '-')} {getattr(options, name)}"
     return [
-        f"warning: {what} ends at --{prefix}{name.replace('_', '-')} {getattr(options, name)}, about update {last:,}, "
-        f"before the learning rate reaches its peak (--{prefix}lr-warmup {options.lr_warmup}): raise the one or lower "
-        "the other"
+        f"warning: {what} ends at {limit}, about update {last:,}, before the learning rate reaches its peak "
+        f"(--{prefix}lr-warmup {options.lr_warmup}): raise the one or lower the other"
     ]
 
 

@@ -201,8 +201,10 @@ class Evaluation:
         return self.identity(splits).splitlines()
 
     def _own_language_models(self) -> dict[str, Path]:
-        """Those of the checkpoint's run, by language; none where one is missing."""
+        """Those of the checkpoint's run, by language; none where one was not trained."""
         run = RunFolder(self.checkpoint.parent.parent)
+        for language in self.data.languages:
+            run.language_model(language).check_finished()
         files = {language: run.language_model(language).best for language in self.data.languages}
         if all(file.is_file() for file in files.values()):
             return files

@@ -57,7 +57,7 @@ def language_model_of(checkpoint: Path, data: Data, language: str) -> Path | Non
     files = [run.language_model(language).best]
     try:
         kept = tomllib.loads((run.folder / "train.toml").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         kept = {}
     side = "src-lm" if language == data.source else "tgt-lm"
     if isinstance(named := kept.get(side), str):

@@ -119,11 +119,12 @@ class TrainingDisplay:
         return reason + self._still_improving()
 
     def _still_improving(self) -> str:
-        """Whether the last validation was the best, of several."""
-        for key, name, best in (("bleu", "BLEU was still rising", max), ("loss", "perplexity was still falling", min)):
-            values = [float(str(stats[f"valid_{key}"])) for stats in self._valid if f"valid_{key}" in stats]
+        """Whether the last validation was the best of several; the first one of a training is logged without a best."""
+        for key, name in (("bleu", "BLEU was still rising"), ("loss", "perplexity was still falling")):
+            values = [(s[f"valid_{key}"], s.get(f"valid_best_{key}")) for s in self._valid if f"valid_{key}" in s]
             if values:
-                improving = len(values) > 1 and values[-1] == best(values) and values[-1] != values[-2]
+                value, best = values[-1]
+                improving = value == best and (len(values) == 1 or value != values[-2][0])
                 return f"; {name}: more updates would help" if improving else ""
         return ""
 

@@ -104,16 +104,8 @@ class Stage:
             UserError: the folder holds a training with other options or input, or a damaged checkpoint.
         """
         files, identity = self.files, self.identity()
-        if files.finished.is_file() and not files.best.is_file():
-            raise UserError(
-                f"{files.best} is gone, though its training has finished: put it back, or delete {files.folder} to "
-                "train anew"
-            )
-        if files.best.is_file() and not files.last.is_file() and not files.finished.is_file():
-            # stopped before the first copy of it was made, or deleted by someone
-            say(f"  {files.last} is gone: going on from {files.best.name}")
-            self._copy_best()
-        if files.finished.is_file() or files.last.is_file():
+        files.check_finished()
+        if files.finished.is_file() or files.best.is_file() or files.last.is_file():
             recorded = files.recorded()
             raised = self._raised(recorded, identity)
             if changes := _changes(recorded, identity, self.typed, LIMITS if raised is not None else ()):
@@ -122,14 +114,14 @@ class Stage:
                         f"{files.folder} was trained with other options or input ({changes}): choose another folder, "
                         "delete this one to train anew, or give --continue to go on from its last checkpoint"
                     )
-                files.finished.unlink(missing_ok=True)
             elif files.finished.is_file():
-                if not raised or (files.finished.read_text().startswith(PATIENCE) and "patience" not in raised):
+                patience = files.finished.read_text(encoding="utf-8").startswith(PATIENCE)
+                if not raised or (patience and "patience" not in raised):
                     return False
-                if not files.last.is_file():
-                    say(f"  {files.last} is gone: going on from {files.best.name}")
-                    self._copy_best()
-                files.finished.unlink()
+            if files.best.is_file() and not files.last.is_file():
+                # stopped before the first copy of the best was made, or deleted by someone
+                say(f"  {files.last} is gone: going on from {files.best.name}")
+                self._copy_best()
         if files.last.is_file() and not is_whole(files.last):
             # fairseq copies the best over the last in place: killed right then, it leaves a torn copy.
             if not is_whole(files.best):
@@ -141,6 +133,7 @@ class Stage:
                 left.unlink()
             with whole_file(files.options_file) as record:
                 record.write("".join(f"{line}\n" for line in identity).encode("utf-8", "surrogateescape"))
+            files.finished.unlink(missing_ok=True)
         except OSError as error:
             raise UserError(f"cannot write to {files.folder} ({error.strerror}): choose another or fix it") from error
         return True

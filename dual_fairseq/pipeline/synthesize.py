@@ -166,6 +166,7 @@ class Synthesis:
                     if old != record:
                         old.unlink()
                 write_text(begun, identity)
+            say(f"Checkpoint: {', '.join(str(file) for pair in self.pairs for file in pair)}")
             for languages in self.directions:
                 self.choose(languages[0])
                 for number in range(len(self.pairs)):

@@ -252,7 +252,7 @@ class Training:
         """See what fairseq says of the pair's options and of the validation text, before any training."""
         words = [str(self.data.dual), "--user-dir", str(PACKAGE), *self.model_options(), "--dual-lambda", "0"]
         words += [*language_models, "--save-dir", str(self.run.stage("warmup").folder), *self.device.options]
-        answer = ask(step("pipeline.probe", "pair", *words, *self.options.extra)).splitlines()[-1]
+        answer = ask(step("plugin.check", *words, *self.options.extra)).splitlines()[-1]
         for language, longest in zip(self.data.languages, answer.split(), strict=True):
             if language in self.to_train and int(longest) > int(self.language_model(language).max_tokens):
                 raise UserError(

@@ -20,6 +20,7 @@ from fairseq.tasks.translation import TranslationTask
 from torch import Tensor
 
 from ..common.errors import UserError
+from ..common.languages import language_of
 from .lengths import length_limit
 
 logger = logging.getLogger(__name__)
@@ -103,11 +104,21 @@ class CutOff:
 class DirectionTask(TranslationTask):
     """fairseq's ``translation`` task with this search."""
 
+    def build_tokenizer(self, args):
+        """As fairseq's, of fairseq-interactive; the languages of the codes choose its rules."""
+        args = copy.copy(args)
+        for name in ("source_lang", "target_lang"):
+            if getattr(args, name, None):
+                setattr(args, name, language_of(getattr(args, name)))
+        return super().build_tokenizer(args)
+
     def build_generator(self, models, args, seq_gen_cls=None, extra_gen_cls_kwargs=None, **kwargs):
         """As fairseq's; translations are as long as the training text lets expect, unless an option says otherwise."""
         for name in ("lenpen", "unkpen", "temperature", "max_len_a"):
             if not math.isfinite(getattr(args, name, 1.0)):
                 raise UserError(f"--{name.replace('_', '-')} {getattr(args, name)}: give a finite number")
+        if abs(getattr(args, "lenpen", 1.0)) > 50:  # a length to this power has to be a number
+            raise UserError(f"--lenpen {args.lenpen}: give a number from -50 to 50")
         if (getattr(args, "max_len_a", 0), getattr(args, "max_len_b", 200)) == _DEFAULTS:
             folder = utils.split_paths(self.cfg.data)[0]
             limit = length_limit(folder, self.cfg.source_lang, self.cfg.target_lang)

@@ -105,6 +105,11 @@ def score_rows(systems: Sequence[System], split: str, trials: int = TRIALS) -> t
                 own = scores[direction]
                 search = system.stage.evaluations[split].search
                 of_direction[system.name] = Row(direction, system.name, own, scores.get("gap_abs"), search=search)
+                if own.get("cut_off"):
+                    notes.append(
+                        f"{system.name}, {arrow(direction)}: {own['cut_off']:,} translations were ended by the limit "
+                        "of their length."
+                    )
                 if own.get("dual_inference"):
                     name = system.name + RE_SCORED
                     of_direction[name] = Row(direction, name, own["dual_inference"], None, search=search)

@@ -140,10 +140,10 @@ def test_a_sentence_over_max_tokens_is_named_with_its_length_in_every_command(co
 
 def test_a_sentence_longer_than_the_model_takes(corpus, tmp_path):
     message = refused(train(corpus, tmp_path, *ADAM, "--max-target-positions", LONGEST - 1, check=False))
-    assert f"has {LONGEST} tokens, </s> included, where {LONGEST - 1} is the limit" in message
+    assert f"has {LONGEST} tokens, </s> included, but the model takes {LONGEST - 1};" in message
     assert "--skip-invalid-size-inputs-valid-test" in message
     message = refused(train(corpus, tmp_path, *ADAM, max_tokens=2, check=False))
-    assert "all 120 sentences are too long" in message
+    assert "no sentence is left of 120: the shortest has 3 tokens, </s> included" in message
 
 
 # --- dictionaries

@@ -183,6 +183,41 @@ def test_the_options_on_record_of_an_evaluation_stay_what_they_are(dest, trained
     )
 
 
+def test_the_limit_of_length_and_the_tokenizer_of_bleu_are_those_of_validation_and_evaluation(dest, tmp_path):
+    words = [str(dest), str(tmp_path), "--cpu", "--max-len-a", "2", "--max-len-b", "9", "--sacrebleu-tokenize", "intl"]
+    training = train.Training(train.parse(words))
+    validation = training.validation_options()
+    assert validation[validation.index("--eval-bleu-args") + 1] == '{"beam": 1, "max_len_a": 2, "max_len_b": 9}'
+    assert validation[-2:] == ["--sacrebleu-tokenize", "intl"]
+    evaluation = training.evaluation("warmup", expected=True)
+    assert evaluation.search == ["--beam", "5", "--lenpen", "1", "--max-len-a", "2", "--max-len-b", "9"]
+    assert " --sacrebleu-tokenize intl" in " ".join(evaluation.scoring(tmp_path))
+    for wrong, message in (
+        (["--max-len-a", "2"], "give both --max-len-a and --max-len-b, or neither"),
+        (["--sacrebleu-tokenize", "moses"], "--sacrebleu-tokenize moses: choose one of 13a"),
+    ):
+        with pytest.raises(UserError, match=message):
+            train.Training(train.parse([str(dest), str(tmp_path), "--cpu", *wrong]))
+
+
+def test_words_that_others_have_made_are_scored_as_they_are_everywhere(dest, tmp_path):
+    segmented = tmp_path / "segmented"
+    segmented.mkdir()
+    for name in ("dual", "lm", "raw"):
+        (segmented / name).symlink_to(dest / name)
+    record = json.loads((dest / "preprocess.json").read_text())
+    (segmented / "preprocess.json").write_text(json.dumps({**record, "tokenizer": "none"}))
+    training = train.Training(train.parse([str(segmented), str(tmp_path / "run"), "--cpu"]))
+    for stage in (training.run.stage("warmup"), *map(training.run.language_model, (SOURCE, TARGET))):
+        stage.folder.mkdir(parents=True)
+        stage.best.touch()
+    assert "--eval-tokenized-bleu" in training.validation_options()
+    evaluation = training.evaluation("warmup", expected=True)
+    assert "\n--sacrebleu-tokenize none\n" in evaluation.identity()
+    for command, _ in evaluation.tuning(tmp_path):
+        assert command[-2:] == ["--sacrebleu-tokenize", "none"]
+
+
 # --- dry runs
 
 TINY_LM = "--size tiny --max-tokens 300 --lr-warmup 5 --cpu --max-epoch 2"

@@ -22,11 +22,12 @@ from omegaconf import OmegaConf
 from dual_fairseq.common.arguments import Parser
 from dual_fairseq.common.errors import UserError
 from dual_fairseq.common.folders import Data
-from dual_fairseq.common.records import WrongShape, check_shape, parse_json
+from dual_fairseq.common.records import WrongShape, check_shape, parse_json, read_toml
 from dual_fairseq.common.tables import read_scores, score_table
 from dual_fairseq.data.options import LIKE, _take_over
 from dual_fairseq.data.resumable import Stage, run_stages
 from dual_fairseq.data.subword import load_bpe
+from dual_fairseq.experiment.recipe import read_with_bases
 from dual_fairseq.pair.export import export
 from dual_fairseq.pair.import_pair import import_pair
 from dual_fairseq.pair.load import load_pair
@@ -244,7 +245,7 @@ def test_a_damaged_dictionary(tmp_path, content, message):
 def test_a_dictionary_that_fairseq_takes(tmp_path):
     path = tmp_path / "dict.de.txt"
     path.write_text("a 3\n\u00a0 2\n<unk> 7 #fairseq:overwrite\r\nmadeupword0000 0\n", encoding="utf-8")
-    assert Dictionary.load(str(path)).symbols == [*Dictionary().symbols, "a", "\u00a0", "madeupword0000"]
+    assert Dictionary.load(str(path)).symbols == [*Dictionary().symbols, "a", "\u00a0", "<unk>", "madeupword0000"]
 
 
 @pytest.mark.parametrize(
@@ -352,6 +353,27 @@ def test_weights_that_are_not_finite(state, tmp_path, value):
     path = save(damaged, tmp_path / "pair.pt")
     with pytest.raises(UserError, match=f"{path}: holds weights that are not finite .{key}"):
         load_state(str(path), "checkpoint")
+
+
+# --- TOML
+
+
+@pytest.mark.parametrize("content", [b"a", b"a = 1\na = 2", b"\xff = 1", b"a = " + b"[" * 5000, None])
+def test_what_is_no_toml(tmp_path, content):
+    path = tmp_path / "run.toml"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=f"--config {path}: (is not TOML|No such file)") as caught:
+        read_toml(path, "--config")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("base", ['"a.toml"', '"b.toml"', "7"])
+def test_a_recipe_that_is_based_on_itself(tmp_path, base):
+    (tmp_path / "a.toml").write_text(f"base = {base}\n")
+    (tmp_path / "b.toml").write_text('base = "a.toml"\n')
+    with pytest.raises(UserError, match=r"\.toml: base: name another recipe file"):
+        read_with_bases(tmp_path / "a.toml")
 
 
 # --- the check itself

@@ -264,7 +264,7 @@ def test_order_and_empty_lines_are_kept_in_batches_of_any_size(pair):
     assert pair.translate([], SOURCE, TARGET) == []
 
 
-def test_what_the_limit_of_length_ended_is_marked_said_and_left_out_where_that_is_asked(pair, command, run, caplog):
+def test_what_the_limit_of_length_ended_is_marked_and_said(pair, command, run, caplog):
     texts = ["Bak1 bet2 bik3 bop0.", "", "Bak1."]
     whole = pair.translate_nbest(texts, SOURCE, TARGET, beam=1)
     limit = length_limit(run / "text", SOURCE, TARGET)
@@ -285,8 +285,6 @@ def test_what_the_limit_of_length_ended_is_marked_said_and_left_out_where_that_i
     words = ("-t", TARGET, "--beam", 1, "--max-len-a", 0, "--max-len-b", length - 2)
     data = "\n".join(texts).encode()
     assert command(data, *words) == "".join(f"{best.text}\n" for (best,) in short)
-    complete = command(data, *words, "--only-complete")
-    assert complete == "".join("\n" if best.cut_off else f"{best.text}\n" for (best,) in short)
     with pytest.raises(UserError, match="give both --max-len-a and --max-len-b, or neither"):
         command(data, "-t", TARGET, "--max-len-b", 9)
 
@@ -314,7 +312,7 @@ def test_an_over_long_line_is_translated_in_pieces_and_named(pair, caplog):
     assert [record.getMessage() for record in caplog.records] == [
         f"line 12: {sum(tokens)} tokens, over the 59 that this model takes; translated in 11 pieces"
     ]
-    pieces = _pieces(pair.text.encode(first + second, SOURCE).split(), 59)
+    pieces = _pieces(pair.text.encode(first + second, SOURCE).split(), 59, pair.text.subword)
     parts = [pair.translate_nbest([pair.text.decode(" ".join(p), SOURCE)], SOURCE, TARGET, nbest=2)[0] for p in pieces]
     for rank, whole in enumerate(long):
         assert whole.tokens.split() == [token for part in parts for token in part[rank].tokens.split()]
@@ -482,6 +480,18 @@ def test_dual_inference_by_tuned_weights(command, run, pair, tmp_path):
     for given, message in refusals.items():
         with pytest.raises(UserError, match=message):
             command(TEXT, "-t", TARGET, "--dual-inference", given)
+
+
+def test_text_of_another_form_is_the_same_text(command):
+    expected = command(b"Bak1 bet2.\n", "-t", TARGET)
+    odd = "B\u00adak1 b\u200bet2&#46;\n".encode()
+    said = "repaired: entities 1, invisible characters 1, soft hyphens 1\n"
+    assert command(odd, "-t", TARGET, warning=said) == expected
+
+
+def test_utf_16_is_named(command):
+    with pytest.raises(UserError, match="text: is UTF-16"):
+        command("Bak1 bet2.\n".encode("utf-16"), "-t", TARGET)
 
 
 def test_a_file_is_written_whole_and_gzip_is_read(command, tmp_path):

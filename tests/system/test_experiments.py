@@ -211,6 +211,35 @@ def test_anyone_s_text_needs_its_data_and_rows_and_no_more(tmp_path, monkeypatch
             Recipe.read(recipe)
 
 
+def test_rows_may_go_on_from_a_run_that_is_there(tmp_path, monkeypatch):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "preprocess.json").write_text('{"source": "en", "target": "sw", "tokenizer": "moses"}')
+    recipe = tmp_path / "my.toml"
+    recipe.write_text(f'run = "{tmp_path / "run"}"\n' + OWN_TEXT.format(data=tmp_path / "mine"))
+    ran: dict[str, list[str]] = {}
+    monkeypatch.setattr(running.Runner, "__call__", lambda self, name, command: ran.update({name: list(command)}))
+    jobs = commands(recipe, tmp_path)
+    with pytest.raises(SystemExit, match="run/warmup: holds no finished training"):
+        jobs["corpus"].run()
+    for name in ("warmup", "lm/en", "lm/sw"):
+        (tmp_path / "run" / name).mkdir(parents=True)
+        for file in ("checkpoint_best.pt", "finished", "options.txt"):
+            (tmp_path / "run" / name / file).write_text(name)
+    for job in jobs.values():
+        job.run()
+    names = [f"seed-{seed}/{row}{test}" for seed in (1, 2) for row in ("mle", "dual") for test in ("", "/test")]
+    assert sorted(ran) == sorted([*names, "shared/warmup/test"])
+    work = tmp_path / "work"
+    start = work / "shared" / "warmup" / "warmup" / "checkpoint_best.pt"
+    assert start.read_text() == "warmup" and str(start) in ran["seed-2/dual"]
+    assert (work / "lm/all/sw/checkpoint_best.pt").read_text() == "lm/sw"
+    for job in jobs.values():
+        job.run()  # once more
+    recipe.write_text('warmup_options = "--lr 1"\n' + recipe.read_text())
+    with pytest.raises(SystemExit, match="leave options of both out"):
+        Recipe.read(recipe)
+
+
 def test_every_job_waits_for_what_it_needs(recipe, tmp_path):
     jobs = commands(recipe, tmp_path)
     done: set[str] = set()
@@ -361,7 +390,7 @@ def test_a_row_is_compared_with_the_baseline_seed_by_seed_and_search_by_search()
     references = ["a cat sat on the mat", "dogs run", "birds sing in the old tree", "we go home"] * 10
     worse = [text.replace("cat", "bat").replace("run", "sit").replace("old", "new") for text in references]
     baseline, same, bad = (result(b, t, references) for b, t in ((90, references), (90, references), (60, worse)))
-    compared = [table.compare(mine, "tuned", baseline, "tuned", "en") for mine in (same, bad)]
+    compared = [table.compare(mine, "tuned", baseline, "tuned") for mine in (same, bad)]
     assert [(c.gain, c.p == 1, c.p < 0.05) for c in compared] == [(0, True, False), (-30, False, True)]
     assert table.verdict(compared) == "0 of 2 (1 worse)"
     assert table.verdict(compared[:1]) == "1.000" and table.verdict(compared[1:]) == "<0.001"

@@ -163,6 +163,16 @@ def test_the_limit_is_that_of_the_training_text_unless_an_option_says_otherwise(
     assert limit(GenerationConfig(max_len_a=2, max_len_b=5)) == (2, 5)
 
 
+def test_the_tokenizer_of_fairseq_interactive_goes_by_the_language_of_the_code():
+    task, _ = task_and_model("lstm")
+    args = OmegaConf.create({"_name": "moses", "source_lang": "eng_Latn", "target_lang": "fra_Latn",
+                             "moses_no_dash_splits": False, "moses_no_escape": False})  # fmt: skip
+    tokenizer = task.build_tokenizer(args)
+    assert tokenizer.encode("It's Anna's") == "It &apos;s Anna &apos;s"
+    assert tokenizer.decode("l&apos; homme") == "l'homme" and args.source_lang == "eng_Latn"
+    assert task.build_tokenizer(None) is None
+
+
 def test_a_command_says_at_its_end_how_many_translations_were_cut_off(caplog):
     counter = CutOff()
     counter.count([[{"cut_off": True}, {"cut_off": False}], [{"cut_off": False}, {"cut_off": True}], [{}]])

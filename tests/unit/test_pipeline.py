@@ -91,6 +91,10 @@ def test_without_its_last_checkpoint_a_training_goes_on_from_its_best_and_says_s
     stage.files.last.unlink()  # not finished
     assert stage.begin(go_on=False)
     assert stage.files.last.is_file()
+    stage.files.finished.touch()
+    stage.files.last.unlink()
+    assert training(options="--lr 2 --patience 5").begin(go_on=True)
+    assert stage.files.last.is_file()
 
 
 @pytest.fixture

@@ -182,3 +182,9 @@ def test_without_a_usable_translation_nothing_is_written(dest, monkeypatch):
     with pytest.raises(UserError, match=r"no translation is usable \(cut off 6\)"):
         made(dest)
     assert not (dest.parent / "out.de").exists()
+
+
+def test_half_a_limit_of_lengths_is_refused(dest, commands):
+    with pytest.raises(UserError, match="give both --max-len-a and --max-len-b, or neither"):
+        made(dest, "--max-len-b", "9")
+    assert commands == []

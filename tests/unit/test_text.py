@@ -75,7 +75,7 @@ def test_normalised_text_is_composed_and_stays_as_it_is(text):
 
 def test_lower_case():
     assert lower("İZMİR", "en") == "izmir"
-    assert lower("İSTANBUL IĞDIR", "tr") == "istanbul ığdır"
+    assert lower("İSTANBUL IĞDIR", "tr") == lower("İSTANBUL IĞDIR", "tur_Latn") == "istanbul ığdır"
     assert lower("İ", "tr", normalized=False) == "i\u0307"
     assert lower("STRASSE I", "de") == "strasse i"
 
@@ -142,6 +142,13 @@ def test_plain_sentences_are_tokenised_as_by_fairseq():
     encoder = MosesTokenizer(MosesTokenizerConfig(source_lang="en", target_lang="en"))
     text = "Mr. Smith's well-known dog (a poodle) doesn't bark: it \"sings\", e.g. 1,000.5 songs a day..."
     assert Tokenizer("moses", "en")(text) == encoder.encode(text)
+
+
+def test_an_earlier_versions_words_are_joined_as_it_joined_them():
+    tokens = "&quot; 50 % &quot; or $ 5 ."
+    assert detokenize([tokens], "en", "moses", whole_words=False) == ['"50%" or $5.']
+    assert there_and_back('"50%" or $5.', "en") == '"50%" or $5.'
+    assert there_and_back('"50 %" or 5 $ (five).', "en") == '"50 %" or 5 $ (five).'
 
 
 def test_typographic_quotation_marks_are_kept_unless_they_are_to_be_normalised():
