@@ -99,7 +99,12 @@ def parse_args_and_arch(*args: Any, **kwargs: Any) -> Any:
     Raises:
         UserError: an option has a value that it cannot have.
     """
-    found = _parse_args_and_arch(*args, **kwargs)
+    try:
+        found = _parse_args_and_arch(*args, **kwargs)
+    except RuntimeError as error:
+        if str(error):
+            raise
+        raise UserError("--arch: is missing; name one, as --arch transformer") from error
     check_option_values(found if isinstance(found, argparse.Namespace) else found[0])
     return found
 

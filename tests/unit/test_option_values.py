@@ -19,13 +19,23 @@ def test_what_can_be_is_taken():
     check_option_values(Namespace(restore_file="x.pt", reset_optimizer=True, update_freq=[1, 4], max_tokens=None))
 
 
-@pytest.mark.parametrize("command", ["generation", "interactive_generation", "validation", "training"])
-def test_every_command_line_is_looked_at(command):
+@pytest.mark.parametrize(
+    ("command", "needed"),
+    [
+        ("generation", ["--path", "x.pt"]),
+        ("interactive_generation", ["--path", "x.pt"]),
+        ("training", ["--task", "translation", "--arch", "lstm"]),
+    ],
+)
+def test_every_command_line_is_looked_at(command, needed):
     parser = getattr(options, f"get_{command}_parser")()
     with pytest.raises(UserError, match="--batch-size 0: give a number of at least 1"):
-        options.parse_args_and_arch(
-            parser, ["data", *([] if command == "training" else ["--path", "x.pt"]), "--batch-size", "0"]
-        )
+        options.parse_args_and_arch(parser, ["data", *needed, "--batch-size", "0"])
+
+
+def test_a_training_without_an_arch():
+    with pytest.raises(UserError, match="--arch: is missing; name one"):
+        options.parse_args_and_arch(options.get_training_parser(), ["data"])
 
 
 @pytest.mark.parametrize(
