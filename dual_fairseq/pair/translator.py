@@ -338,13 +338,8 @@ class DualTranslator:
                     f"smaller max_tokens (--max-tokens) than {max_tokens}, or a smaller beam"
                 ) from None
             for number, hypotheses in zip(sample["id"].tolist(), beams, strict=True):
-                yield (
-                    number,
-                    [
-                        (dictionary.string(h["tokens"].cpu()), float(h["score"]), h.get("cut_off", False))
-                        for h in hypotheses[:nbest]
-                    ],
-                )
+                kept = hypotheses[:nbest]
+                yield number, [(dictionary.string(h["tokens"].cpu()), float(h["score"]), h["cut_off"]) for h in kept]
 
     def _joined(self, parts: list[list[_Found]], target: str) -> list[Hypothesis]:
         """The n-best list of a text from those of its pieces, of which the shortest counts."""
@@ -363,12 +358,11 @@ class DualTranslator:
 def _warn_of_cut_off(numbers: Sequence[int], count: int) -> None:
     """Say which of some texts have a translation that the limit of its length ended."""
     if numbers:
-        shown = ", ".join(map(str, numbers[:10])) + ", ..." * (len(numbers) > 10)
         logger.warning(
-            "line %s: %s of %s translations were ended by the limit of their length; --max-len-a and --max-len-b (in "
-            "Python max_len_a and max_len_b) allow longer ones",
-            shown, f"{len(numbers):,}", f"{count:,}",
-        )  # fmt: skip
+            f"line {', '.join(map(str, numbers[:10]))}{', ...' * (len(numbers) > 10)}: {len(numbers):,} of {count:,} "
+            "translations were ended by the limit of their length; --max-len-a and --max-len-b (in Python max_len_a and"
+            " max_len_b) allow longer ones"
+        )
 
 
 def _reversed(task: DualTranslationTask) -> DualTranslationTask:
