@@ -133,17 +133,19 @@ def test_scores(tmp_path):
 
 
 def test_the_record_of_preprocessing(tmp_path):
-    options = {"tokenizer": "none", "lowercase": False, "subword": "bpe", "bpe-size": 10, "joint-bpe": True,
-               "joined-dictionary": True, "vocab-threshold": 0, "vocab-size": 0}  # fmt: skip
-    assert options.keys() == LIKE.keys()
+    options = {"normalized": True, "tokenizer": "none", "normalize-punctuation": False, "lowercase": False,
+               "subword": "bpe", "bpe-size": 10, "joint-bpe": True, "joined-dictionary": True, "vocab-threshold": 0,
+               "vocab-size": 0}  # fmt: skip
+    names = [name.removesuffix("?") for name in LIKE]
+    assert [*options] == names
     record = {
-        "source": "de", "target": "en", "tokenizer": "none", "lowercase": False, "subword": "bpe",
-        "bpe": {"type": "subword-nmt"}, "options": options,
+        "source": "de", "target": "en", "normalized": True, "tokenizer": "none", "normalize_punctuation": False,
+        "lowercase": False, "subword": "bpe", "bpe": {"type": "subword-nmt", "pieces": None}, "options": options,
     }  # fmt: skip
 
     def read() -> Data:
         given = Namespace(like=str(tmp_path), source_lang="de", target_lang="en", dest=str(tmp_path / "new"))
-        for name in LIKE:
+        for name in names:
             setattr(given, name.replace("-", "_"), None)
         one_line(_take_over, given)
         return Data.from_folder(tmp_path)
