@@ -1,7 +1,7 @@
 # Every target does all the set-up it needs, once, into .venv.
 .DEFAULT_GOAL := help
 .PHONY: help setup test test-unit test-slow lint demo bench clean
-# What setup.sh may be told on make's command line (make setup PYTHON=python3.12); names unset here stay unset there.
+# What setup.sh may be told on make's command line (make setup PYTHON=python3.13); names unset here stay unset there.
 export PYTHON CXX TORCH_INDEX_URL
 
 VENV := $(CURDIR)/.venv/bin
@@ -15,8 +15,8 @@ help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS='	' read -r name text; do \
 		printf '  make %-10s %s\n' "$$name" "$$text"; done
 	@echo
-	@echo 'Settings of the set-up, as in "make setup PYTHON=python3.12":'
-	@echo '  PYTHON           the Python to use, 3.11 or 3.12; a torch >= 2.6 that it can import already is kept'
+	@echo 'Settings of the set-up, as in "make setup PYTHON=python3.13":'
+	@echo '  PYTHON           the Python to use, 3.11 to 3.14; a torch >= 2.6 that it can import already is kept'
 	@echo '  CXX              the C++ compiler (default: g++)'
 	@echo '  TORCH_INDEX_URL  the package index to take torch from. On a machine without a GPU, the URL that PyTorch'\''s page'
 	@echo '                   "Get Started" shows for CPU saves several GB of CUDA libraries; other builds likewise.'

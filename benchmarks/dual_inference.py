@@ -29,7 +29,7 @@ from subjects import SOURCE, TARGET, Corpus, Shape, language_models, pair_option
 
 from dual_fairseq.pair.engine import BLOCK_TOKENS, choose_engine
 from dual_fairseq.pair.load import load_pair
-from dual_fairseq.pair.search import MAX_LEN_A, MAX_LEN_B, search
+from dual_fairseq.pair.search import search
 from dual_fairseq.plugin.log_probs import length_sorted_batches
 from dual_fairseq.plugin.ranking import Weights
 
@@ -79,7 +79,7 @@ def measure(options: argparse.Namespace, threads: int) -> None:
     pair, task = load_pair(options.checkpoint, options.data, options.source, options.target, device, lms)
     if options.fp16:
         pair.half()
-    generation = GenerationConfig(beam=options.beam, max_len_a=MAX_LEN_A, max_len_b=MAX_LEN_B, no_beamable_mm=True)
+    generation = GenerationConfig(beam=options.beam, no_beamable_mm=True)
     pair.prepare_for_inference_(argparse.Namespace(generation=generation))
     task.load_dataset(options.split)
     dataset = task.dataset(options.split)

@@ -21,6 +21,7 @@ import dual_fairseq
 
 from .common.errors import UserError
 from .common.interruption import Stopped, stoppable
+from .common.memory import enough_memory
 from .common.quiet import quieten_libraries
 
 
@@ -44,6 +45,7 @@ class Command:
 COMMANDS = {
     "preprocess": Command("data.preprocess", "clean, tokenise, segment and binarize parallel text", False, True),
     "corpus": Command("data.corpora", "a public corpus (multi30k, wmt16) to training data", False, True),
+    "select": Command("data.select", "choose monolingual text that is like the pairs", False),
     "train-lm": Command("pipeline.train_lm", "train the language model of one language", False, True),
     "train": Command("pipeline.train", "train a pair: language models, warm start, dual training", False, True),
     "evaluate": Command("pipeline.evaluate", "translate a split in both directions and score it", False, True),
@@ -55,6 +57,7 @@ COMMANDS = {
     "export": Command("pair.export", "write one direction as a plain fairseq checkpoint"),
     "import": Command("pair.import_pair", "make a pair of two plain fairseq checkpoints"),
     "average": Command("pair.average", "average the weights of several checkpoints"),
+    "experiment": Command("experiment.run", "several settings and seeds, compared in one table", False, True),
     "report": Command("report.command", "one page of pictures, scores and examples about runs"),
     "attention": Command("report.attention", "pictures of attention"),
     "vectors": Command("data.vectors", "train word vectors on preprocessed text"),
@@ -83,7 +86,7 @@ def policy(name: str, goes_on: bool = False) -> Iterator[None]:
         goes_on: whether the same command goes on from where it was stopped.
 
     Raises:
-        UserError: a file cannot be read or written.
+        UserError: a file cannot be read or written, or memory does not suffice.
     """
     _open_closed_streams()
     if isinstance(sys.stdout, io.TextIOWrapper):  # a table may hold an arrow that the terminal's encoding has not
@@ -92,7 +95,7 @@ def policy(name: str, goes_on: bool = False) -> Iterator[None]:
     logging.basicConfig(level=logging.WARNING, format="dual_fairseq: warning: %(message)s", force=True)
     quieten_libraries()
     try:
-        with stoppable():
+        with stoppable(), enough_memory():
             try:
                 yield
             finally:

@@ -4,7 +4,7 @@
 
 A variant has other options of dual-fairseq train or preprocess. The test text is not used. WORK gets
 RECIPE-baseline.md; WORK/baseline/VARIANT (or WORK/PART/baseline/VARIANT) gets the runs. The recipe's own warm start is
-that of run.py. The same command continues where it was stopped.
+that of dual-fairseq experiment. The same command continues where it was stopped.
 """
 
 from __future__ import annotations
@@ -14,10 +14,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from plan import Plan
-from recipe import Recipe, Variant, training_parser
-from runner import Job, Runner, run_all
-from table import markdown, mean_sd
+from dual_fairseq.common.arguments import Parser
+from dual_fairseq.common.errors import UserError
+from dual_fairseq.common.files import write_text
+from dual_fairseq.common.interruption import stoppable
+from dual_fairseq.experiment.plan import Plan
+from dual_fairseq.experiment.recipe import Recipe, Variant, add_training
+from dual_fairseq.experiment.run import work_of
+from dual_fairseq.experiment.runner import Job, Runner, run_all
+from dual_fairseq.experiment.table import markdown, mean_sd
 
 
 def jobs_of(plan: Plan, seeds: Sequence[int]) -> list[Job]:
@@ -77,15 +82,18 @@ def table(recipe: Recipe, work: Path, seeds: Sequence[int]) -> str:
 
 
 def main() -> None:
-    options = training_parser(__doc__).parse_args()
-    recipe, work = Recipe.read(options.recipe), options.work.resolve()
+    parser = Parser("experiments/baseline.py", str(__doc__))
+    parser.prog = parser.prog.removeprefix("dual-fairseq ")
+    add_training(parser)
+    options = parser.parse_args(sys.argv[1:])
+    recipe, work = Recipe.read(options.recipe), work_of(options.recipe, options.work)
     if not recipe.variants:
-        sys.exit(f"{options.recipe}: names no variants; add some: [[variant]] with id, name, options")
+        raise UserError(f"{options.recipe}: names no variants; add some: [[variant]] with id, name, options")
     if not options.table:
-        with Runner(work, ["--cpu"] if options.cpu else []) as runner:
+        with stoppable(), Runner(work, ["--cpu"] if options.cpu else []) as runner:
             run_all(jobs_of(Plan(recipe, work, runner, options.folder), options.seeds), options.jobs, runner)
     text = table(recipe, work, options.seeds)
-    (work / f"{options.recipe.stem}-baseline.md").write_text(text, encoding="utf-8")
+    write_text(work / f"{options.recipe.stem}-baseline.md", text)
     print(text)
 
 

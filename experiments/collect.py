@@ -3,7 +3,7 @@
     python experiments/collect.py runs/rnnsearch/grammar-rnnsearch.json runs/luong/grammar-rnn_luong.json ...
     python experiments/collect.py runs/m3k/multi30k-{1k,3k,10k}.json --rows mle dual-0.01 --by-size sizes.png
 
-It reads the records of experiments/run.py, in which the same rows have the same ids, and makes a line for each
+It reads the records of dual-fairseq experiment, in which the same rows have the same ids, and makes a line for each
 experiment and row. --by-size also draws a picture over the number of training pairs.
 """
 
@@ -17,16 +17,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from table import Comparison, gain_cells, markdown, mean_sd
+from dual_fairseq.experiment.table import Comparison, gain_cells, markdown, mean_sd
 
 
 def read(path: Path) -> dict[str, Any]:
-    """A record of experiments/run.py; exits with one line if the file is not one."""
+    """A record of dual-fairseq experiment; exits with one line if the file is not one."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         record["title"], record["seeds"], record["rows"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        sys.exit(f"{path}: is not a record of experiments/run.py ({error}); give its RECIPE.json")
+        sys.exit(f"{path}: is not a record of dual-fairseq experiment ({error}); give its RECIPE.json")
     return record
 
 
@@ -122,7 +122,9 @@ def picture(records: dict[str, dict[str, Any]], ids: list[str], path: Path) -> N
 
     for name, record in records.items():
         if "pairs" not in record:
-            sys.exit(f"{name}: its record does not say how many pairs it has; make it anew: run.py ... --table")
+            sys.exit(
+                f"{name}: its record does not say how many pairs it has; make it anew: dual-fairseq experiment --table"
+            )
     by_size = sorted(records.values(), key=lambda record: record["pairs"])
     sizes, known = [record["pairs"] for record in by_size], limited(records)
     directions = directions_of(records)
@@ -162,7 +164,7 @@ def picture(records: dict[str, dict[str, Any]], ids: list[str], path: Path) -> N
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("record", type=Path, nargs="+", help="RECIPE.json in a WORK of experiments/run.py")
+    parser.add_argument("record", type=Path, nargs="+", help="RECIPE.json in a WORK of dual-fairseq experiment")
     parser.add_argument("--rows", nargs="+", default=["mle", "dual-0.01"], metavar="ID", help="default: %(default)s")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write the table to it as well")
     parser.add_argument("--by-size", type=Path, metavar="FILE", help="write a picture over the number of pairs to it")

@@ -7,18 +7,20 @@ usage() {
     cat <<'HELP'
 Usage: scripts/setup.sh        (the same as `make setup`)
 
-Makes the environment .venv in the checkout. Needs Python 3.11 or 3.12 with its venv module and headers, a C++ compiler
-(fairseq is built from source, about two minutes), and pip's package index. Checks these before it downloads anything.
+Makes the environment .venv in the checkout. Needs Python 3.11 to 3.14 with its venv module and headers, a C++ compiler
+(fairseq is built from source), and pip's package index. Checks these before it downloads anything.
 
 A torch >= 2.6 that the chosen Python can already import is kept and used from .venv; else the pinned one is installed.
 
 Environment variables:
-  PYTHON=python3.12        the Python to make .venv with; also that of a virtual environment or of conda
+  PYTHON=python3.13        the Python to make .venv with; also that of a virtual environment or of conda
   CXX=clang++              the C++ compiler (default: g++)
   TORCH_INDEX_URL=URL      take torch from this package index, for a build other than pip's default one: the CPU build,
                            without several GB of CUDA libraries, or another CUDA version. The URLs are those that
                            PyTorch's page "Get Started" shows after --index-url.
   PIP_...                  pip's own options, as usual
+
+The last stage uses uv, if it is installed, because it is faster than pip.
 HELP
 }
 
@@ -35,7 +37,7 @@ esac
 
 CDPATH="" cd "$(dirname "${BASH_SOURCE[0]}")/.."
 venv="$PWD/.venv" log="$PWD/.venv/setup.log" stamp="$PWD/.venv/.setup-done"
-wanted="$(cat constraints.txt pyproject.toml scripts/setup.sh | cksum) $venv"
+wanted="$(cat constraints.txt pyproject.toml scripts/setup.sh scripts/build_fairseq/sitecustomize.py | cksum) $venv"
 if [ -x "$venv/bin/python" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then
     say "setup: .venv is ready, nothing to do"
     exit 0
@@ -52,6 +54,8 @@ version = importlib.metadata.version("torch")
 print(version if tuple(map(int, re.findall(r"\d+", version)[:2])) >= (2, 6) else "")' 2>/dev/null || true
 }
 
+packages() { "$python" -c 'import sysconfig; print(sysconfig.get_path("platlib"))'; }
+
 new=no
 [ -e "$venv/bin/python" ] || new=yes
 if [ "$new" = no ]; then
@@ -62,16 +66,16 @@ if [ "$new" = no ]; then
 else
     [ ! -e "$venv" ] || die ".venv is there but is no Python environment; move it away and run again"
     python="" others=""
-    candidates=(python3 python3.11 python3.12 python)
+    candidates=(python3 python3.1{1..4} python)
     [ -z "${PYTHON:-}" ] || candidates=("$PYTHON")
     for candidate in "${candidates[@]}"; do
         version="$(version_of "$candidate")" || continue
-        case $version in 3.11 | 3.12) python="$(command -v "$candidate")" && break ;; esac
+        case $version in 3.1[1-4]) python="$(command -v "$candidate")" && break ;; esac
         others="$others, $candidate is $version"
     done
     others="${others#, }"
-    [ -n "$python" ] || die "needs Python 3.11 or 3.12 (found: ${others:-none that runs}); install one, or name it:" \
-        "make setup PYTHON=/path/to/python3.12"
+    [ -n "$python" ] || die "needs Python 3.11 to 3.14 (found: ${others:-none that runs}); install one, or name it:" \
+        "make setup PYTHON=/path/to/python3.13"
     "$python" -c 'import venv, ensurepip' 2>/dev/null ||
         die "$python has no venv module; install it (Debian, Ubuntu: apt install python$version-venv)"
 fi
@@ -97,7 +101,7 @@ if [ "$new" = yes ]; then
         say "      $parent has torch $torch: keeping it"
         # Behind .venv's own packages those of the parent are found, whatever kind of environment it is.
         "$parent" -c 'import sys; print(*(p for p in sys.path if p.endswith("-packages")), sep="\n")' \
-            >"$("$python" -c 'import sysconfig; print(sysconfig.get_path("platlib"))')/parent-environment.pth"
+            >"$(packages)/parent-environment.pth"
     fi
 fi
 
@@ -116,6 +120,17 @@ pip_install() {
     }
 }
 
+# uv_install ARGS...: as pip, and faster. uv neither finds a parent environment's torch nor reads what index pip is to use.
+uv_install() {
+    command -v uv >/dev/null && [ ! -e "$(packages)/parent-environment.pth" ] &&
+        [[ "$("$python" -m pip config list)" != *index* ]] || return
+    printf '\n### %s: uv pip install %s\n' "$(date)" "$*" >>"$log"
+    uv pip install --python "$python" "$@" >>"$log" 2>&1 </dev/null || {
+        say "      uv failed (why: .venv/setup.log); pip takes over"
+        return 1
+    }
+}
+
 constraints="$PWD/constraints.txt" torch="$(torch_of "$python")" pinned="$(sed -n 's/^torch==//p' constraints.txt)"
 if [ -z "$torch" ]; then
     say "[2/4] installing torch $pinned: 200 MB for a CPU build, several GB with CUDA (progress: .venv/setup.log)"
@@ -131,16 +146,22 @@ else
             constraints.txt >>"$constraints"
     fi
 fi
-pip_install "installing torch" --constraint "$constraints" torch "numpy<2" cython wheel "setuptools<81"
+numpy="$("$python" -c 'import numpy; print(numpy.__version__)' 2>/dev/null || true)"
+pip_install "installing torch" --constraint "$constraints" torch "numpy>=2" cython wheel "setuptools<81"
 
 # --- fairseq and the rest, without build isolation: pip would fetch a second torch to build fairseq with
 
-say "[3/4] building and installing fairseq, about two minutes"
-pip_install "building fairseq" --constraint "$constraints" --no-build-isolation fairseq-fixed
+say "[3/4] building fairseq"
+# What was built with numpy 1 fails with numpy 2. It may be in pip's cache, and in a .venv of an older checkout.
+options=(--no-cache-dir --no-build-isolation --no-deps)
+case $numpy in 1.*) options+=(--force-reinstall) ;; esac
+PYTHONPATH="$PWD/scripts/build_fairseq" pip_install "building fairseq" --constraint "$constraints" "${options[@]}" \
+    fairseq-fixed
 say "[4/4] installing the rest, and dual_fairseq from this checkout"
-pip_install "installing the rest" --constraint "$constraints" --no-build-isolation --editable ".[dev]"
-"$python" -c 'import fairseq, numpy, sys, torch; sys.exit(int(numpy.__version__.split(".")[0]) >= 2)' >>"$log" 2>&1 ||
-    die "the environment does not work: fairseq or torch cannot be imported, or numpy is not below 2 (why:" \
-        ".venv/setup.log); remove it (rm -rf .venv) and run again"
+rest=(--constraint "$constraints" --no-build-isolation --editable ".[dev]")
+uv_install "${rest[@]}" || pip_install "installing the rest" "${rest[@]}"
+"$python" -c 'import torch, fairseq.data.data_utils_fast' >>"$log" 2>&1 ||
+    die "the environment does not work: fairseq or torch cannot be imported (why: .venv/setup.log); remove it" \
+        "(rm -rf .venv) and run again"
 printf '%s\n' "$wanted" >"$stamp"
 say "setup: .venv is ready ($SECONDS s)"

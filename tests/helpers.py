@@ -172,9 +172,9 @@ def preprocessed(corpus: Path, folder: Path, tokenizer: str) -> Path:
 
 def train_language_model(data: Path, save_dir: Path, *args: object) -> Path:
     fairseq(
-        "train", data, "--task", "language_modeling", "--sample-break-mode", "eos", "--save-dir", save_dir, "--cpu",
-        "--max-update", 30, "--optimizer", "adam", "--lr", 0.01, "--max-tokens", 300, "--no-epoch-checkpoints",
-        *(args or LSTM_LM),
+        "train", data, "--user-dir", PLUGIN, "--task", "language_modeling", "--sample-break-mode", "eos",
+        "--save-dir", save_dir, "--cpu", "--max-update", 30, "--optimizer", "adam", "--lr", 0.01, "--max-tokens", 300,
+        "--no-epoch-checkpoints", *(args or LSTM_LM),
     )  # fmt: skip
     return save_dir / "checkpoint_best.pt"
 

@@ -33,6 +33,10 @@ class Parser(argparse.ArgumentParser):
             self.epilog = f"What follows `--` goes to {passes_on} as it is and wins over the options above."
 
     def error(self, message: str) -> NoReturn:
+        if wrong := re.search(r"invalid choice: '(.*)' \(choose from (.*)\)", message):
+            choices = re.findall(r"[^\s,']+", wrong[2])
+            if close := difflib.get_close_matches(wrong[1], choices, n=1):
+                message += f"; did you mean {close[0]}?"
         raise UserError(f"{message.removeprefix('argument ')} (see {self.prog} --help)")
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:

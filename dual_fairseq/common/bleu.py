@@ -8,40 +8,82 @@ from sacrebleu.metrics import BLEU
 from sacrebleu.metrics.bleu import BLEUScore
 
 from .errors import UserError
+from .languages import language_of
 
-# Where the tokenizer that sacreBLEU has for a language needs a package that is not installed.
-FALLBACK_TOKENIZERS = {"ja": "char", "ko": "13a"}
+# language → the tokenizer that sacreBLEU has for it, and another where that needs a package that is not installed
+_TOKENIZERS = {"zh": ("zh", "zh"), "yue": ("zh", "zh"), "ja": ("ja-mecab", "char"), "ko": ("ko-mecab", "13a")}
+_OTHERS = ("13a", "13a")
 
 
-def bleu_metric(language: str, tokenize: str | None = None) -> BLEU:
-    """BLEU with sacreBLEU's tokenizer for a target language.
+def bleu_tokenizer(language: str, segmented: bool = False, chosen: str | None = None) -> str:
+    """The sacreBLEU tokenizer for validation, evaluation, tuning and reports.
 
     Args:
-        language: language code of the references.
-        tokenize: the name of a sacreBLEU tokenizer; by default sacreBLEU chooses (``zh``, ``ja-mecab``, ``ko-mecab``,
-            else ``13a``). Where its choice needs a package that is not installed, ``FALLBACK_TOKENIZERS`` has another.
+        language: code of the references, as ``zh`` or ``zho_Hans``.
+        segmented: whether the text was segmented by someone else (``--tokenizer none``); it is scored as it is.
+        chosen: the user's choice, which wins.
 
     Raises:
         UserError: there is no such tokenizer, or its package is not installed.
     """
-    if tokenize is not None:
-        if tokenize not in BLEU.TOKENIZERS:
-            raise UserError(f"--sacrebleu-tokenize {tokenize}: choose one of {', '.join(sorted(BLEU.TOKENIZERS))}")
-        try:
-            return BLEU(tokenize=tokenize)
-        except (RuntimeError, ImportError) as error:
-            raise UserError(f"--sacrebleu-tokenize {tokenize}: {' '.join(str(error).split())}") from error
+    if chosen is None:
+        own, other = _TOKENIZERS.get(language_of(language), _OTHERS)
+        return "none" if segmented else own if _problem(own) is None else other
+    if chosen not in BLEU.TOKENIZERS:
+        raise UserError(f"--sacrebleu-tokenize {chosen}: choose one of {', '.join(sorted(BLEU.TOKENIZERS))}")
+    if problem := _problem(chosen):
+        raise UserError(f"--sacrebleu-tokenize {chosen}: {problem}")
+    return chosen
+
+
+def missing_tokenizer(language: str, segmented: bool = False, chosen: str | None = None) -> str:
+    """What to say before the work where :func:`bleu_tokenizer` takes another tokenizer than the language's; else ''."""
+    own, _ = _TOKENIZERS.get(language_of(language), _OTHERS)
+    if segmented or chosen is not None or _problem(own) is None:
+        return ""
+    return (
+        f"BLEU into {language} is computed with sacreBLEU's tokenizer {bleu_tokenizer(language)}, because the package "
+        f"for {own} is not installed (pip install 'sacrebleu[{language_of(language)}]')"
+    )
+
+
+def _problem(tokenizer: str) -> str | None:
+    """Why a tokenizer cannot be used."""
     try:
-        return BLEU(trg_lang=language)
-    except (RuntimeError, ImportError):
-        if language not in FALLBACK_TOKENIZERS:
-            raise
-        fallback = FALLBACK_TOKENIZERS[language]
-        print(
-            f"sacreBLEU's tokenizer for '{language}' is not installed (pip install 'sacrebleu[{language}]'): "
-            f"BLEU into {language} is computed with tokenizer '{fallback}'"
-        )
-        return BLEU(tokenize=fallback)
+        BLEU(tokenize=tokenizer)
+    except (RuntimeError, ImportError, OSError) as error:  # OSError: a model that cannot be fetched
+        return " ".join(str(error).split())
+    return None
+
+
+def bleu_metric(language: str, segmented: bool = False, chosen: str | None = None) -> BLEU:
+    """BLEU with the tokenizer that :func:`bleu_tokenizer` takes."""
+    return BLEU(tokenize=bleu_tokenizer(language, segmented, chosen))
+
+
+def signature_of(metric: BLEU) -> str:
+    """sacreBLEU's full signature, also before anything was scored."""
+    metric.num_refs = 1
+    return metric.get_signature().format()
+
+
+def metric_of_signature(signature: str) -> BLEU:
+    """BLEU as a score's signature says that it was computed (``...|tok:ja-mecab-0.996-IPA|...``).
+
+    Raises:
+        UserError: the tokenizer's package is not installed.
+    """
+    name = tokenizer_of_signature(signature)
+    if problem := _problem(name):
+        raise UserError(f"sacreBLEU's tokenizer {name}: {problem}")
+    return BLEU(tokenize=name)
+
+
+def tokenizer_of_signature(signature: str) -> str:
+    """The name of the tokenizer; where the signature has none, the one of most languages."""
+    parts = dict(part.split(":", 1) for part in signature.split("|") if ":" in part)
+    names = sorted(BLEU.TOKENIZERS, key=len, reverse=True)
+    return next((name for name in names if parts.get("tok", "").startswith(name)), _OTHERS[0])
 
 
 def bleu_counts(score: BLEUScore) -> list[int]:

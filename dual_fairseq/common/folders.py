@@ -5,25 +5,29 @@ from __future__ import annotations
 import json
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .errors import UserError
 from .files import whole_file
 from .records import read_record
+from .segmentation import POST_PROCESS, pieces_of_dictionary
+from .settings import SHARED_WORDS
 
 # The stages of a pair in RUN, in the order of tables: folder → what people call it.
 STAGES = {"warmup": "warm start", "mle": "MLE continued", "dual": "dual"}
-BEST, LAST = "checkpoint_best.pt", "checkpoint_last.pt"
+BEST, LAST, AVERAGE = "checkpoint_best.pt", "checkpoint_last.pt", "checkpoint_average.pt"
 RECORD = "preprocess.json"
-# What fairseq calls the reverse of each kind of segmentation.
-POST_PROCESS = {"bpe": "subword_nmt", "char": "sentencepiece", "word": None}
+LENGTHS = "lengths.json"  # beside the dictionaries: how long a translation may become
 # The part of the record that says how text is treated; the rest names files of one machine.
 _SHAPE = {
-    "source": str, "target": str, "tokenizer": str, "lowercase?": bool, "subword?": str,
-    "bpe?": (None, {"type?": (None, str)}),
+    "source": str, "target": str, "normalized?": bool, "tokenizer": str, "normalize_punctuation?": bool,
+    "lowercase?": bool, "subword?": str, "bpe?": (None, {"type?": (None, str), "pieces?": (None, str)}),
 }  # fmt: skip
-_KEPT = ("source", "target", "tokenizer", "lowercase", "subword", "bpe", "dictionary", "versions")
+_KEPT = (
+    "source", "target", "normalized", "tokenizer", "normalize_punctuation", "lowercase", "subword", "bpe", "dictionary",
+    "versions",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -33,20 +37,27 @@ class Data:
     Attributes:
         folder: its path.
         source, target: language codes.
+        normalized: whether text was normalised (composed, without invisible characters) and words that Moses would tear
+            stay whole; earlier versions did neither.
         tokenizer: ``moses`` or ``none``.
+        normalize_punctuation: whether Moses' rules normalised the punctuation of what was tokenised.
         lowercase: whether all text is in lower case.
-        subword: ``bpe``, ``char`` or ``word``.
-        has_codes: whether there are BPE codes; not for text that was segmented already.
+        subword: ``bpe``, ``sentencepiece``, ``char`` or ``word``.
+        has_codes: whether there are BPE codes or SentencePiece models; not for text that was segmented already.
+        post_process: fairseq's name for what undoes the segmentation; None where tokens are words.
         record: all of ``preprocess.json``.
     """
 
     folder: Path
     source: str
     target: str
+    normalized: bool
     tokenizer: str
+    normalize_punctuation: bool
     lowercase: bool
     subword: str
     has_codes: bool
+    post_process: str | None
     record: dict[str, object]
 
     @classmethod
@@ -59,15 +70,19 @@ class Data:
         path = Path(folder) / RECORD
         record = read_record(path, _SHAPE, "give the folder that dual-fairseq preprocess wrote, or make it again")
         subword = record.get("subword", "bpe")  # earlier versions knew nothing else
-        segmentation = (record.get("bpe") or {}).get("type")
+        bpe = record.get("bpe") or {}
+        segmentation, normalized = bpe.get("type"), record.get("normalized", False)
         data = cls(
             Path(folder),
             record["source"],
             record["target"],
+            normalized,
             record["tokenizer"],
+            record.get("normalize_punctuation", not normalized),
             record.get("lowercase", False),
             subword,
-            segmentation == "subword-nmt",
+            segmentation in ("subword-nmt", "sentencepiece"),
+            bpe.get("pieces") if segmentation is None and subword == "bpe" else POST_PROCESS.get(subword),
             record,
         )
         if not all(re.fullmatch("[A-Za-z0-9][A-Za-z0-9_]*", code) for code in data.languages):
@@ -79,15 +94,35 @@ class Data:
                 f"{path}: names a tokenizer or segmentation unknown here ({data.tokenizer}, {subword}, "
                 f"{segmentation}); update dual-fairseq"
             )
+        if segmentation is None and subword == "bpe" and "pieces" not in bpe:  # by an earlier version
+            pieces = {pieces_of_dictionary(data.dictionary(language)) for language in data.languages}
+            data = replace(data, post_process=next(filter(None, pieces), None))
         return data
+
+    @property
+    def segmented(self) -> bool:
+        """Whether its words are what someone else made of the text; characters and SentencePiece make raw text."""
+        return self.tokenizer == "none" and self.post_process != "sentencepiece"
 
     @property
     def languages(self) -> tuple[str, str]:
         return self.source, self.target
 
     @property
+    def in_pieces(self) -> bool:
+        """Whether the text was in pieces before preprocessing; translations are words all the same."""
+        return self.subword == "bpe" and not self.has_codes and self.post_process is not None
+
+    @property
     def pair(self) -> str:
         return f"{self.source}-{self.target}"
+
+    @property
+    def shares_words(self) -> bool:
+        """Whether both sides have one dictionary because they share many words."""
+        dictionary, overlap = self.record.get("dictionary"), self.record.get("overlap")
+        joined = isinstance(dictionary, dict) and bool(dictionary.get("joined"))
+        return joined and isinstance(overlap, float) and overlap >= SHARED_WORDS
 
     @property
     def dual(self) -> Path:
@@ -98,9 +133,9 @@ class Data:
         return self.dual / f"dict.{language}.txt"
 
     def codes(self, language: str) -> Path:
-        """The BPE codes of a language."""
+        """The BPE codes or the SentencePiece model of a language."""
         folder = self.folder / "bpe" if (self.folder / "bpe").is_dir() else self.folder
-        return folder / f"codes.{language}"
+        return folder / codes_name(self.subword, language)
 
     def raw(self, split: str, language: str) -> Path:
         """The text of a split, clean but not tokenised."""
@@ -115,12 +150,18 @@ class Data:
         folder.mkdir(parents=True, exist_ok=True)
         files = [self.dictionary(language) for language in self.languages]
         files += [self.codes(language) for language in self.languages if self.codes(language).is_file()]
+        files += [self.dual / LENGTHS] if (self.dual / LENGTHS).is_file() else []
         for file in files:
             with whole_file(folder / file.name) as copy:
                 copy.write(file.read_bytes())
         record = {key: self.record[key] for key in _KEPT if key in self.record}
         with whole_file(folder / RECORD) as copy:
             copy.write(f"{json.dumps(record, indent=2)}\n".encode())
+
+
+def codes_name(subword: str, language: str) -> str:
+    """The name of the file by which a language's words are segmented."""
+    return f"sentencepiece.{language}.model" if subword == "sentencepiece" else f"codes.{language}"
 
 
 @dataclass(frozen=True)
@@ -138,6 +179,16 @@ class StageFolder:
         return self.folder / LAST
 
     @property
+    def average(self) -> Path:
+        """The mean of the last epochs, where it was asked for."""
+        return self.folder / AVERAGE
+
+    @property
+    def result(self) -> Path:
+        """The checkpoint to use what was trained by: the average where there is one, else the best."""
+        return self.average if self.average.is_file() else self.best
+
+    @property
     def log(self) -> Path:
         return self.folder / "train.log"
 
@@ -145,6 +196,14 @@ class StageFolder:
     def finished(self) -> Path:
         """A file that is there when the training has come to its end."""
         return self.folder / "finished"
+
+    def check_finished(self) -> None:
+        """Raises: UserError: the training has come to its end, but its best checkpoint is gone."""
+        if self.finished.is_file() and not self.result.is_file():
+            raise UserError(
+                f"{self.best} is gone, though its training has finished: put it back, or delete {self.folder} to train "
+                "anew"
+            )
 
     @property
     def options_file(self) -> Path:
@@ -203,10 +262,10 @@ def find_checkpoint(run: str | os.PathLike[str]) -> Path:
     Args:
         run: a checkpoint file; or a folder of ``dual-fairseq train``, of which the best checkpoint of the stage
             ``dual`` is taken, else of ``mle``, else of ``warmup``; or the folder of one stage (any folder of
-            checkpoints), of which the best is taken, else the last.
+            checkpoints), of which the best is taken, else the last. An average takes the place of the best.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none, or that of a finished stage is gone.
     """
     path = Path(run)
     if path.is_file():
@@ -214,8 +273,12 @@ def find_checkpoint(run: str | os.PathLike[str]) -> Path:
     if not path.is_dir():
         raise UserError(f"{path}: there is no such folder or checkpoint")
     path = find_run(path) or path
+    for folder in (*(StageFolder(path / stage) for stage in reversed(STAGES)), StageFolder(path)):
+        folder.check_finished()
+        if folder.folder != path and folder.result.is_file():
+            return folder.result
+    for checkpoint in (StageFolder(path).result, path / LAST):
+        if checkpoint.is_file():
+            return checkpoint
     names = [f"{stage}/{BEST}" for stage in reversed(STAGES)] + [BEST, LAST]
-    for name in names:
-        if (path / name).is_file():
-            return path / name
     raise UserError(f"{path}: holds no checkpoint of a pair ({', '.join(names)}); has dual-fairseq train run?")

@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from .arguments import count, decimal
 from .errors import UserError
 
 
@@ -102,6 +103,31 @@ def engine_words(options: argparse.Namespace) -> list[str]:
 def add_beam(parser: argparse._ActionsContainer) -> None:
     """Add --beam."""
     parser.add_argument("--beam", type=whole_number(), default=5, metavar="N", help="beam size (default %(default)s)")
+
+
+def add_length_limit(parser: argparse._ActionsContainer) -> None:
+    """Add --max-len-a and --max-len-b, to be looked at by :func:`check_length_limit`; as text, for fairseq."""
+    parser.add_argument(
+        "--max-len-a", type=decimal, metavar="A", help="a translation of n tokens has at most A * n + B tokens ..."
+    )
+    parser.add_argument(
+        "--max-len-b", type=count, metavar="B",
+        help="... (default: by the lengths of the training text, with room to spare; a translation that the limit "
+        "ended is counted)",
+    )  # fmt: skip
+
+
+def check_length_limit(options: argparse.Namespace) -> None:
+    """Raises: UserError: only one of --max-len-a and --max-len-b was given."""
+    if (options.max_len_a is None) != (options.max_len_b is None):
+        raise UserError("give both --max-len-a and --max-len-b, or neither")
+
+
+def length_limit_given(options: argparse.Namespace) -> dict[str, float]:
+    """--max-len-a and --max-len-b as numbers, by the names of fairseq's ``GenerationConfig``; nothing if not given."""
+    if options.max_len_a is None:
+        return {}
+    return {"max_len_a": float(options.max_len_a), "max_len_b": int(options.max_len_b)}
 
 
 def add_max_tokens(parser: argparse._ActionsContainer, default: int | None = 4096) -> None:

@@ -16,6 +16,26 @@ def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
+def duration(seconds: float) -> str:
+    """For people: ``40 s``, ``12 min``, ``1 h 05 min``."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def time_to_go(seconds: float, done: int, total: int | None) -> str:
+    """How long the rest takes, to be appended to a line; empty where nothing can be said.
+
+    Args:
+        seconds: that what is done has taken.
+        done, total: how many.
+    """
+    if total is None or done <= 0 or done >= total:
+        return ""
+    return f", about {duration(seconds * (total - done) / done)} to go"
+
+
 class Progress:
     """A context manager that counts.
 
@@ -38,7 +58,7 @@ class Progress:
         self.title, self.total, self.unit = title, total, unit
         self.done = 0
         self._tell = tell if shown and not sys.stderr.isatty() else None
-        self._last = time.monotonic()
+        self._began = self._last = time.monotonic()
         self._bar = tqdm(
             total=total, desc=title, unit=f" {unit}", mininterval=2, disable=not shown or self._tell is not None
         )
@@ -56,4 +76,5 @@ class Progress:
         if self._tell is not None and time.monotonic() - self._last >= SECONDS:
             self._last = time.monotonic()
             of = f" of {self.total:,}" if self.total is not None else ""
-            self._tell(f"{self.title}: {self.done:,}{of} {self.unit}")
+            to_go = time_to_go(self._last - self._began, self.done, self.total)
+            self._tell(f"{self.title}: {self.done:,}{of} {self.unit}{to_go}")

@@ -1,9 +1,10 @@
-"""Small JSON files of this package: read, and checked against their shape, with one line for whatever is wrong."""
+"""Small JSON and TOML files: read, and checked against their shape, with one line for whatever is wrong."""
 
 from __future__ import annotations
 
 import json
 import math
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,26 @@ def read_record(path: AnyPath, shape: Any, fix: str, wrong: str = "is damaged") 
     return content
 
 
+def read_toml(path: AnyPath, option: str = "", **options: Any) -> dict[str, Any]:
+    """The content of a TOML file.
+
+    Args:
+        path: the file.
+        option: that named it, for the message.
+        options: of ``tomllib.loads``.
+
+    Raises:
+        UserError: the file cannot be read, or is no TOML.
+    """
+    name = f"{option} {path}".strip()
+    try:
+        return tomllib.loads(Path(path).read_bytes().decode("utf-8"), **options)
+    except OSError as error:
+        raise UserError(f"{name}: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{name}: is not TOML ({error})") from error
+
+
 def parse_json(text: str) -> Any:
     """The value that a text in JSON writes down.
 
@@ -61,9 +82,10 @@ def check_shape(value: Any, shape: Any, where: str = "") -> None:
 
     Args:
         value: as JSON has it.
-        shape: a type (``float`` is any finite number, ``object`` anything) or None; a tuple of shapes, of which it has
-            to have one; a list of one shape, which all items have; or a dictionary: name → shape of a field, where a
-            name that ends in ``?`` may be missing, and ``str`` as a name stands for all other fields.
+        shape: a type (``float`` is any finite number, ``object`` anything) or None; a range, for a whole number in it;
+            a tuple of shapes, of which it has to have one; a list of one shape, which all items have; or a dictionary:
+            name → shape of a field, where a name that ends in ``?`` may be missing, and ``str`` as a name stands for
+            all other fields.
         where: the value's place, for the message.
 
     Raises:
@@ -92,6 +114,9 @@ def check_shape(value: Any, shape: Any, where: str = "") -> None:
             check_shape(item, shape[0], f"{where}[{number}]")
     elif shape is None:
         _expect(value is None, where, "null")
+    elif isinstance(shape, range):
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        _expect(whole and value in shape, where, f"a whole number from {shape[0]} to {shape[-1]}")
     elif shape is float:
         number = isinstance(value, int | float) and not isinstance(value, bool)
         _expect(number and abs(value) < 1e300 and math.isfinite(value), where, _NAMES[float])

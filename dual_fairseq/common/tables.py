@@ -9,10 +9,17 @@ from typing import Any
 from .records import read_record
 
 _NUMBER = (None, float)
+# Settings of a search in scores.json, and what people call them.
+SEARCH = {"beam": "beam", "lenpen": "length penalty", "search_options": "options"}
+_METRICS = {"bleu": "BLEU", "chrf": "chrF"}
 _DIRECTION = {
     **{f"{name}?": _NUMBER for name in ("bleu", "chrf", "length_ratio", "nll_bits_per_token")},
-    "bleu_signature?": (None, str),
-    "dual_inference?": (None, {f"{name}?": _NUMBER for name in ("bleu", "chrf", "length_ratio")}),
+    **{f"{name}_signature?": (None, str) for name in ("bleu", "chrf")},
+    "cut_off?": (None, int),
+    "dual_inference?": (
+        None,
+        {**{f"{name}?": _NUMBER for name in ("bleu", "chrf", "length_ratio")}, "bleu_signature?": (None, str)},
+    ),
 }
 
 
@@ -64,4 +71,39 @@ def score_table(rows: Iterable[tuple[str, Mapping[str, Any]]]) -> str:
                 lines.append((direction, name, *cells))
     directions = list(dict.fromkeys(line[0] for line in lines))
     lines.sort(key=lambda line: directions.index(line[0]))
-    return aligned(lines)
+    ways = searches((name, {key: scores[key] for key in SEARCH if scores.get(key)}) for name, scores in rows)
+    return "\n".join([aligned(lines), *ways, *signatures(values for _, scores in rows for values in scores.items())])
+
+
+def searches(systems: Iterable[tuple[str, Mapping[str, str]]]) -> list[str]:
+    """How translations were found, a line for each way.
+
+    Args:
+        systems: what to call each, and its settings by the names of :data:`SEARCH`; none where they are not known.
+    """
+    found: dict[str, dict[str, None]] = {}
+    for name, settings in systems:
+        if settings:
+            words = ", ".join(f"{SEARCH[key]} {value}" for key, value in settings.items())
+            found.setdefault(words, {})[name] = None
+    if len(found) < 2:
+        return [f"Search: {words}" for words in found]
+    return [f"Search of {', '.join(names)}: {words}" for words, names in found.items()]
+
+
+def signatures(scores: Iterable[tuple[str, Any]]) -> list[str]:
+    """What sacreBLEU says of how scores were computed, a line for each way: its signature, and for which directions.
+
+    Args:
+        scores: (direction, its entry in ``scores.json``); other entries are passed over.
+    """
+    found: dict[str, dict[str, None]] = {}
+    for direction, values in scores:
+        for metric in ("bleu", "chrf") if isinstance(values, dict) else ():
+            if signature := values.get(f"{metric}_signature"):
+                found.setdefault(f"{_METRICS[metric]} {signature}", {})[direction] = None
+    every = {direction for directions in found.values() for direction in directions}
+    return [
+        line if len(directions) == len(every) else f"{line} ({', '.join(directions)})"
+        for line, directions in sorted(found.items())
+    ]

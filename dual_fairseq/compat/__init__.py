@@ -1,7 +1,25 @@
-"""What today's PyTorch and torchrun, and runs that last days, need of fairseq 0.12: a file for each promise."""
+"""What today's Python, PyTorch and torchrun, and runs that last days, need of fairseq 0.12: a file for each promise."""
 
 from ..common.quiet import silence_known_noise
 
 silence_known_noise()  # before fairseq is imported
 
-from . import archs, bf16, checkpoint_loading, checkpoint_saving, memory, nan, no_eval, patience, processes, save_dir  # noqa: E402, F401
+from . import (  # noqa: E402, F401
+    archs,
+    batches,
+    best_metric,
+    bf16,
+    checkpoint_loading,
+    checkpoint_saving,
+    dictionaries,
+    lr_schedulers,
+    memory,
+    nan,
+    no_eval,
+    option_values,
+    patience,
+    processes,
+    pythons,
+    save_dir,
+    training_state,
+)

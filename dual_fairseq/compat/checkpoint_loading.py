@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import zipfile
 from numbers import Real
-from typing import Any
+from typing import Any, BinaryIO
 
-import numpy as np
 import torch
 from fairseq import checkpoint_utils
 from fairseq import trainer as fairseq_trainer
@@ -17,38 +17,35 @@ from fairseq.file_io import PathManager
 
 from ..common.errors import UserError
 from ..common.records import check_shape
+from . import numpy_records  # noqa: F401
 from .checkpoint_options import RefusedOption, take_options
+from .processes import end_those_who_wait
+from .training_state import UnfitState
 
 # PyTorch >= 2.6 unpickles checkpoints with ``weights_only=True`` and refuses every class it was not told of. fairseq
-# stores the options of a run as an ``argparse.Namespace``, and its ``translation`` task (with ``--eval-bleu``) n-gram
-# counts as numpy arrays. Allowing these plain records keeps fairseq checkpoints loadable and still keeps a hostile
-# checkpoint from running code.
-torch.serialization.add_safe_globals(
-    [
-        argparse.Namespace,
-        np.ndarray,
-        np.dtype,
-        type(np.dtype(np.int64)),
-        type(np.dtype(np.float64)),
-        np.core.multiarray._reconstruct,  # type: ignore[attr-defined]
-        np.core.multiarray.scalar,  # type: ignore[attr-defined]
-    ]
-)
+# stores the options of a run as an ``argparse.Namespace``. Of numpy there are the stand-ins of numpy_records.
+torch.serialization.add_safe_globals([argparse.Namespace])
 
+_RESET = "please reset the optimizer (--reset-optimizer)"  # fairseq's assertion
 _NUMBER = (None, torch.Tensor, Real)  # of several processes it is a tensor
+_COUNT = range(2**31)
+_WEIGHTS = {str: torch.Tensor}
 # What fairseq and this package read of a checkpoint without looking, beside its options.
 _SHAPE = {
-    "model": (None, {str: torch.Tensor}),
+    "model": (None, _WEIGHTS),
     "criterion?": (None, {}),
     "optimizer_history": [
-        {"criterion_name?": str, "optimizer_name": str, "lr_scheduler_state?": (None, {}), "num_updates": int}
+        {"criterion_name?": str, "optimizer_name": str, "lr_scheduler_state?": (None, {}), "num_updates": _COUNT}
     ],
     "last_optimizer_state?": (None, {}),
     "extra_state": {
-        "train_iterator": {"epoch": int, "iterations_in_epoch?": int, "shuffle?": bool},
+        "train_iterator": {"epoch": _COUNT, "iterations_in_epoch?": _COUNT, "shuffle?": bool, "version?": _COUNT},
         "best?": _NUMBER,
         "previous_training_time?": _NUMBER,
         "metrics?": (None, list, {}),
+        "ema?": _WEIGHTS,
+        "ema_fp32_params?": _WEIGHTS,
+        "dual_fairseq_patience?": {"best": _NUMBER, "num_runs": _COUNT},
     },
     "task_state?": (None, {}),
 }
@@ -72,7 +69,10 @@ def load_checkpoint_to_cpu(
     """
     try:
         with open(PathManager.get_local_path(path), "rb") as file:
-            state = take_options(torch.load(file, map_location="cpu", weights_only=True))
+            _check_size(file)
+            state = torch.load(file, map_location="cpu", weights_only=True)
+        _check_tensors(state, set())
+        state = take_options(state)
         if arg_overrides is not None and state.get("cfg") is not None:
             overwrite_args_by_name(state["cfg"], arg_overrides)
         state = checkpoint_utils._upgrade_state_dict(state)
@@ -98,6 +98,38 @@ def load_checkpoint_to_cpu(
                 "take an earlier checkpoint"
             )
     return state
+
+
+def _check_size(file: BinaryIO) -> None:
+    """Refuse an archive that would take more memory than it takes of the disk. PyTorch compresses none.
+
+    Raises:
+        ValueError: it says so.
+    """
+    if zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as archive:
+            claimed = sum(info.file_size for info in archive.infolist())
+        if claimed > os.fstat(file.fileno()).st_size:
+            raise ValueError("it is compressed, or its parts claim to be larger than the file")
+    file.seek(0)
+
+
+def _check_tensors(value: Any, seen: set[int]) -> None:
+    """Refuse a tensor that is not a plain one, with as many numbers in the file as it has.
+
+    Raises:
+        ValueError: there is one in a record or a list of the value.
+    """
+    if isinstance(value, torch.Tensor):
+        plain = value.layout == torch.strided and value.device.type == "cpu"
+        if not plain or value.is_quantized or value.is_complex():
+            raise ValueError("it has a tensor of an odd kind")
+        if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+            raise ValueError("it has a tensor of more numbers than the file has of it")
+    elif isinstance(value, dict | list | tuple) and id(value) not in seen:  # lists may hold each other many times
+        seen.add(id(value))
+        for item in value.values() if isinstance(value, dict) else value:
+            _check_tensors(item, seen)
 
 
 def _refuse_unreadable(path: str, error: UnreadableCheckpoint) -> UserError:
@@ -155,20 +187,36 @@ def load_checkpoint(cfg, trainer, **passthrough_args):
     ):
         if wanted and not PathManager.exists(path):
             raise UserError(f"{option} {path}: there is no such file")
-    return _load_checkpoint(cfg, trainer, **passthrough_args)
+    try:
+        return _load_checkpoint(cfg, trainer, **passthrough_args)
+    except RuntimeError as error:
+        if "dataloader mismatch" not in str(error):
+            raise
+        path = os.path.join(cfg.save_dir, restore) if restore == "checkpoint_last.pt" else restore
+        raise UserError(
+            f"{path}: stopped later in its epoch than this data's epoch has batches; give the data and --max-tokens "
+            "that it was trained with, or --reset-dataloader to begin an epoch"
+        ) from error
 
 
 def trainer_load_checkpoint(self, filename: str, reset_optimizer: bool = False, *args: Any, **kwargs: Any):
     """As fairseq's; a checkpoint to go on from that is unreadable or does not fit is a :class:`UserError`.
 
     A task may look at all of it before anything is taken over, by a method
-    ``check_checkpoint(state, path, model_cfg, keeps_optimizer)``.
+    ``check_checkpoint(state, path, model_cfg, keeps_optimizer)``. Where one process reads it for all, all end with it.
     """
 
-    def load_and_check(path: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        state = load_checkpoint_to_cpu(path, *args, **kwargs)
-        if hasattr(self.task, "check_checkpoint"):
-            self.task.check_checkpoint(state, path, self.cfg.model, not reset_optimizer)
+    def load_and_check(path: str, load_on_all_ranks: bool = False) -> dict[str, Any]:
+        try:
+            state = load_checkpoint_to_cpu(path)
+            if hasattr(self.task, "check_checkpoint"):
+                self.task.check_checkpoint(state, path, self.cfg.model, not reset_optimizer)
+            if self.cfg.ema.store_ema:  # fairseq means to do this, but has forgotten the weights by then
+                state["extra_state"].setdefault("ema", dict(state["model"]))
+        except BaseException:
+            if self.data_parallel_world_size > 1 and not load_on_all_ranks:
+                end_those_who_wait(self.data_parallel_process_group, self.device)
+            raise
         return state
 
     checkpoint_utils.load_checkpoint_to_cpu = load_and_check  # the trainer reads the file in the middle of its method
@@ -176,6 +224,19 @@ def trainer_load_checkpoint(self, filename: str, reset_optimizer: bool = False, 
         return _trainer_load_checkpoint(self, filename, reset_optimizer, *args, **kwargs)
     except UnreadableCheckpoint as error:
         raise _refuse_unreadable(filename, error) from error
+    except AssertionError as error:
+        if _RESET not in str(error):
+            raise
+        theirs, _, mine = str(error).rpartition(". ")[2].partition(" vs ")
+        raise UserError(
+            f"{filename}: was trained with another --optimizer or --criterion ({theirs}, not {mine}); give the "
+            "same, or --reset-optimizer to begin with a new state of it"
+        ) from error
+    except UnfitState as error:
+        raise UserError(
+            f"{filename}: its training does not go on with these options ({error}), or it is damaged; give the options "
+            "that it was trained with, or --reset-optimizer --reset-lr-scheduler --reset-meters"
+        ) from error
     except Exception as error:
         refusal = _refuse_misfit(filename, error, "this model (another --arch, size or dictionary?)")
         if refusal is None:

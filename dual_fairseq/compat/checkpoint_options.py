@@ -12,7 +12,7 @@ import argparse
 import re
 import unicodedata
 from argparse import Namespace
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from fairseq.criterions import CRITERION_DATACLASS_REGISTRY
@@ -181,7 +181,7 @@ def model_options(arch: Any, given: Mapping[str, Any]) -> dict[str, Any]:
         if name not in given:
             continue
         if name in _MODEL_TEXTS:
-            options[name] = _text(name, given[name])
+            options[name] = _text(name, given[name], action.choices)
         elif action.nargs == 0:  # a switch
             options[name] = name not in _MODEL_NOT and _number(name, given[name])
         elif action.type in (int, float) or not isinstance(given[name], str):
@@ -221,10 +221,12 @@ def _word(name: str, value: Any) -> str | None:
     raise RefusedOption(f"--{_flag(name)} {_shown(value)}: is no word")
 
 
-def _text(name: str, value: Any) -> Any:
+def _text(name: str, value: Any, choices: Iterable[Any] | None) -> Any:
     """A word or what fairseq evaluates, or an option of that kind in its evaluated form."""
     if not isinstance(value, str):
         return _number(name, value)
+    if choices is not None and value not in map(str, choices):
+        raise RefusedOption(f"--{_flag(name)} {_shown(value)}: is none of {', '.join(map(str, choices))}")
     if not _WORD.fullmatch(value):
         try:
             literal(value)

@@ -60,7 +60,17 @@ distributed_fairseq_model.DistributedTimeoutWrapper = _DistributedTimeoutWrapper
 def _broadcast_object_slow(obj, src_rank: int, group, dist_device: torch.device):
     box = [obj]
     torch.distributed.broadcast_object_list(box, src=src_rank, group=group, device=dist_device)
+    if box[0] == _NOTHING_COMES and torch.distributed.get_rank(group) != src_rank:
+        raise SystemExit(1)
     return box[0]
+
+
+_NOTHING_COMES = "dual_fairseq: the sender has refused its checkpoint"
+
+
+def end_those_who_wait(group, dist_device: torch.device) -> None:
+    """End the other processes of a group, which wait for an object of the first; that one says why."""
+    _broadcast_object_slow(_NOTHING_COMES, 0, group, dist_device)
 
 
 distributed_utils._broadcast_object_slow = _broadcast_object_slow

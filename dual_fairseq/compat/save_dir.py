@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM say where the last checkpoint is, and one run at a time writes to a ``--save-dir``."""
+"""Ctrl-C, SIGTERM and SIGHUP say where the last checkpoint is; one run at a time writes to a ``--save-dir``."""
 
 from __future__ import annotations
 
@@ -16,14 +16,22 @@ import fairseq.distributed.utils as distributed_utils
 from fairseq import checkpoint_utils
 
 from ..common.errors import UserError
+from ..common.memory import enough_memory
 
 # fairseq-train answers Ctrl-C with a traceback and SIGTERM with nothing. This function it calls once, before anything
 # else, in the process that writes checkpoints.
 _verify_checkpoint_directory = checkpoint_utils.verify_checkpoint_directory
 
 
+_USUAL = {
+    signal.SIGINT: signal.default_int_handler,
+    signal.SIGTERM: signal.SIG_DFL,
+    signal.SIGHUP: signal.SIG_DFL,  # the terminal was closed
+}
+
+
 def verify_checkpoint_directory(save_dir: str) -> None:
-    """See that checkpoints can be written, and say on Ctrl-C and SIGTERM where the last one is.
+    """See that checkpoints can be written, and say on Ctrl-C, SIGTERM and SIGHUP where the last one is.
 
     Raises:
         UserError: the directory cannot be made or written to.
@@ -37,7 +45,7 @@ def verify_checkpoint_directory(save_dir: str) -> None:
     _lock(save_dir)
     if threading.current_thread() is not threading.main_thread():
         return
-    for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL)):
+    for number, usual in _USUAL.items():
         if signal.getsignal(number) == usual:  # whoever embeds fairseq keeps handlers of their own
             signal.signal(number, _stopper(save_dir, usual))
 
@@ -106,12 +114,16 @@ _call_main = distributed_utils.call_main
 
 
 def call_main(cfg, main, **kwargs):
-    """As fairseq's, which runs a command; handlers of signals and locks are afterwards what they were before."""
+    """As fairseq's, which runs a command; handlers of signals and locks are afterwards what they were before.
+
+    Raises:
+        UserError: memory does not suffice.
+    """
     in_main_thread = threading.current_thread() is threading.main_thread()
-    numbers = (signal.SIGINT, signal.SIGTERM) if in_main_thread else ()
-    before = {number: signal.getsignal(number) for number in numbers}
+    before = {number: signal.getsignal(number) for number in (_USUAL if in_main_thread else ())}
     try:
-        return _call_main(cfg, main, **kwargs)
+        with enough_memory():
+            return _call_main(cfg, main, **kwargs)
     finally:
         _unlock()
         for number, handler in before.items():

@@ -4,8 +4,6 @@ A *row* is one line of every side of a corpus: two lines of parallel text, one o
 dropped whole, so the sides of a corpus cannot get out of step.
 """
 
-import codecs
-import re
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -16,6 +14,7 @@ from typing import Any, NamedTuple
 from ..common.errors import UserError
 from ..common.progress import Progress, say
 from .lines import Rows, read_rows
+from .normalize import BadLine, decode, described, lower
 from .tokenizer import Tokenizer
 from .workers import parallel
 
@@ -31,12 +30,6 @@ REASONS = {
     "held_out": "in the valid or test text too",
 }
 
-# Unicode calls these line separators; a corpus has one kind of line end, the newline, and these become spaces.
-_SEPARATORS = re.compile("[\x0b\x0c\r\x85\u2028\u2029]")
-_CONTROL = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f]")
-_SPACES = re.compile("[ \t]+")
-# Neither space nor one of the characters that only steer the layout.
-_VISIBLE = re.compile("[^\\s\u00ad\u200b-\u200f\u2060\ufeff]")
 RESERVED = {"<s>", "</s>", "<pad>"}
 
 
@@ -46,16 +39,20 @@ class Rules:
 
     Attributes:
         tokenizer: "moses", or "none" for text that is already segmented (only white space is put in order).
+        normalize_punctuation: see :class:`Tokenizer`.
         lowercase: lower-case all text.
         max_length: most words a line may have, counted before and after tokenisation; 0 for any number.
         max_ratio: most times longer (in words) one side may be than the other; 0 for any ratio.
+        normalized: see :func:`~.normalize.decode`; False also tears words as earlier versions did.
         keep_long: keep over-long rows (counted) and ill-proportioned ones: what valid and test text needs.
     """
 
     tokenizer: str = "moses"
+    normalize_punctuation: bool = False
     lowercase: bool = False
     max_length: int = 250
     max_ratio: float = 0.0
+    normalized: bool = True
     keep_long: bool = False
 
 
@@ -68,50 +65,16 @@ class CleanRow(NamedTuple):
     over_long: bool
 
 
-class BadLine(Exception):
-    """A line that cannot be used; the message is a key of REASONS."""
-
-
-def decode(raw: bytes, repairs: Counter[str]) -> str:
-    """One line as text: no line end, no byte order mark, single spaces; ``repairs`` counts what was repaired.
-
-    Raises:
-        BadLine: it cannot be used.
-    """
-    if raw.endswith(b"\r"):
-        repairs["windows_line_ends"] += 1
-        raw = raw[:-1]
-    if raw.startswith(codecs.BOM_UTF8):  # files put together carry it in the middle
-        repairs["byte_order_marks"] += 1
-        raw = raw[len(codecs.BOM_UTF8) :]
-    try:
-        text = raw.decode("utf-8")
-    except UnicodeDecodeError:
-        raise BadLine("bad_utf8") from None
-    text, replaced = _SEPARATORS.subn(" ", text)
-    repairs["line_separators"] += replaced
-    if _CONTROL.search(text):
-        raise BadLine("control")
-    if not _VISIBLE.search(text):
-        raise BadLine("empty")
-    return _SPACES.sub(" ", text).strip()
-
-
-def repair(text: str) -> str:
-    """One line of text in the form that :func:`decode` gives, whatever it holds.
-
-    Control characters become spaces too, and a text without a visible character becomes "".
-    """
-    text = _CONTROL.sub(" ", _SEPARATORS.sub(" ", text.removeprefix("\ufeff").replace("\n", " ")))
-    return _SPACES.sub(" ", text).strip() if _VISIBLE.search(text) else ""
-
-
 class Cleaner:
     """Cleans and tokenises rows whose sides are in ``languages``, in this order."""
 
     def __init__(self, languages: Sequence[str], rules: Rules) -> None:
         self._rules = rules
-        self._tokenizers = [Tokenizer(rules.tokenizer, language) for language in languages]
+        self._languages = languages
+        self._tokenizers = [
+            Tokenizer(rules.tokenizer, language, rules.normalize_punctuation, rules.normalized)
+            for language in languages
+        ]
 
     def __call__(self, rows: Rows) -> tuple[Rows, list[CleanRow], list[Counter[str]]]:
         """Returns the rows, each of them cleaned, and what was repaired in the lines of each side."""
@@ -121,9 +84,9 @@ class Cleaner:
     def _clean(self, row: tuple[bytes, ...], repairs: list[Counter[str]]) -> CleanRow:
         rules, texts, tokens, lengths = self._rules, [], [], []
         try:
-            for raw, of_side in zip(row, repairs, strict=True):
-                text = decode(raw, of_side)
-                text = text.lower() if rules.lowercase else text
+            for raw, of_side, language in zip(row, repairs, self._languages, strict=True):
+                text = decode(raw, of_side, rules.normalized)
+                text = lower(text, language, rules.normalized) if rules.lowercase else text
                 words = text.split()
                 if max(map(len, words)) > LONGEST_WORD:
                     raise BadLine("long_word")
@@ -237,7 +200,7 @@ def summary(counts: dict[str, Any], rules: Rules) -> str:
         line += f"; kept although over {rules.max_length:,} words: {counts['over_long_kept']:,}"
     repaired: Counter[str] = sum(map(Counter, counts["repaired"].values()), Counter())
     if repaired:
-        line += "; repaired: " + ", ".join(f"{name.replace('_', ' ')} {n:,}" for name, n in repaired.items())
+        line += f"; repaired: {described(repaired)}"
     return line
 
 

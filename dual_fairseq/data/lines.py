@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import hashlib
 import sys
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from io import BufferedReader
 from pathlib import Path
 from typing import IO, NamedTuple, cast
 
@@ -39,15 +41,24 @@ class Rows(NamedTuple):
     lines: list[tuple[bytes, ...]]
 
 
+def _refuse_utf16(beginning: bytes, name: str) -> None:
+    """Raises: UserError: a text begins as UTF-16 does: with its byte order mark, or with NUL as every other byte."""
+    units = beginning[:64]
+    marked = units.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    if marked or (len(units) > 3 and 0 in (any(units[0::2]), any(units[1::2]))):
+        raise UserError(f"{name}: is UTF-16, not UTF-8; convert it, as by iconv -f utf-16 -t utf-8")
+
+
 @contextmanager
 def open_text(path: Path) -> Iterator[IO[bytes]]:
     """Open a plain or gzip file (its name ends in ``.gz``); iterating over it splits at newlines and nowhere else.
 
     Raises:
-        UserError: the gzip file turns out to be damaged.
+        UserError: the gzip file turns out to be damaged, or the text is UTF-16.
     """
-    with cast(IO[bytes], gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb")) as file:
+    with cast(BufferedReader, gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb")) as file:
         try:
+            _refuse_utf16(file.peek(2), str(path))
             yield file
         except (EOFError, zlib.error, gzip.BadGzipFile):
             raise UserError(f"{path}: damaged or incomplete gzip file; fetch it or make it again") from None
@@ -137,10 +148,12 @@ def read_blocks(stream: IO[bytes], name: str, size: int) -> Iterator[tuple[int, 
         size: lines of a block; fewer where they are very long.
 
     Raises:
-        UserError: a line is not UTF-8; the lines before it have been yielded.
+        UserError: the text is UTF-16, or a line is not UTF-8; the lines before it have been yielded.
     """
     first, lines, held = 1, [], 0
     for number, raw in enumerate(stream, start=1):
+        if number == 1:
+            _refuse_utf16(raw, name)
         try:
             lines.append(raw.removesuffix(b"\n").decode("utf-8"))
         except UnicodeDecodeError as error:

@@ -13,7 +13,9 @@ from ..common.errors import UserError
 from ..common.folders import RECORD
 from ..common.options import add_languages, add_workers, whole_number
 from ..common.records import read_record
-from .subword import SUBWORDS
+from ..common.segmentation import POST_PROCESS
+from ..common.settings import SHARED_WORDS
+from .subword import require_sentencepiece
 
 DESCRIPTION = """\
 Make a pair's training data from plain text, a sentence a line: clean, tokenise, segment and binarize it.
@@ -24,30 +26,38 @@ translation of line i of the other."""
 EPILOG = """\
 Bad lines: an empty side, not UTF-8, NUL or another control character, a word of over 1,000 characters, a word that
 fairseq reserves; in training text over-long lines and sides out of proportion as well. A line leaves both sides
-together. Windows line ends, byte order marks and Unicode line separators are repaired and counted. Files of unequal
-length are always refused.
+together. Files of unequal length are always refused.
+
+Repaired and counted: Windows line ends, byte order marks, Unicode line separators, HTML entities (resolved once), soft
+hyphens and invisible characters (dropped), characters that are not composed (Unicode's NFC). All commands that read
+text for the models do the same.
+
+The round trip: valid and test text becomes the models' tokens and text again. It should be the same text; its BLEU
+against itself is the most that a translation can reach. Below 99.5 a warning names what to do.
 
 DEST gets:
   dual/                      fairseq-preprocess's output for the pair, for both directions
   lm/<lang>/                 the same for a language model, with the pair's dictionary of that language
-  bpe/codes.<lang>           BPE codes, for fairseq-interactive --bpe subword_nmt --bpe-codes
+  bpe/codes.<lang>           BPE codes, for fairseq-interactive --bpe subword_nmt --bpe-codes; with --subword
+                             sentencepiece bpe/sentencepiece.<lang>.model, for --bpe sentencepiece --sentencepiece-model
   raw/<split>.<lang>         the text cleaned but not tokenised, line by line that of dual/: references for sacreBLEU;
                              raw/<split>.dropped.tsv lists the dropped lines
   tokenized/, segmented/     the text after tokenisation, and as the models' tokens
-  preprocess.json            a record: options, input files, counts, versions
+  preprocess.json            a record: options, input files, counts, round trips, versions
 
 Started again, the command goes on after the last finished stage. If options or input files have changed since, it
 stops unless --overwrite is given."""
 
 OUTPUTS = ("raw", "tokenized", "bpe", "segmented", "dual", "lm")  # the folders that DEST gets
-BPE_SIZE = 8000
 WORDS, WORD_THRESHOLD = 30_000, 2  # of --subword word; words seen once become <unk>, or <unk> would not be trained
 
 # What --like settles: how text becomes tokens, and tokens numbers.
 LIKE = {
-    "tokenizer": str, "lowercase": bool, "subword": str, "bpe-size": (None, int), "joint-bpe": (None, bool),
-    "joined-dictionary": bool, "vocab-threshold": int, "vocab-size": int,
+    "normalized?": bool, "tokenizer": str, "normalize-punctuation?": bool, "lowercase": bool, "subword": str,
+    "bpe-size": (None, int), "joint-bpe": (None, bool), "joined-dictionary": bool, "vocab-threshold": int,
+    "vocab-size": int,
 }  # fmt: skip
+EARLIER = {"normalized": False, "normalize-punctuation": True}  # what earlier versions did, and did not record
 
 
 def number(text: str) -> float:
@@ -95,27 +105,34 @@ def _add_token_options(parser: Parser) -> None:
     words = parser.add_argument_group("tokenisation")
     words.add_argument(
         "--tokenizer", choices=("moses", "none"),
-        help="moses: Moses punctuation normalisation and tokenisation, by sacremoses; none: words are what white space "
-        "separates (default moses; none with --subword char)",
+        help="moses: Moses tokenisation, by sacremoses; none: words are what white space separates (default moses, "
+        "but none with --subword sentencepiece and char)",
+    )  # fmt: skip
+    words.add_argument(
+        "--normalize-punctuation", action="store_true", default=None,
+        help="with moses: first replace typographic quotation marks, dashes and the like by Moses' rules. What is "
+        "translated gets them replaced too; the references keep them",
     )  # fmt: skip
     words.add_argument(
         "--lowercase", action="store_true", default=None, help="lower-case everything, the references too"
     )
     tokens = parser.add_argument_group("the models' tokens")
     tokens.add_argument(
-        "--subword", choices=tuple(SUBWORDS),
-        help="bpe: byte pair encoding, learned on the training text; char: each character is a token, a space is ▁; "
-        "word: the words themselves, rare ones as <unk> (default bpe)",
+        "--subword", choices=tuple(POST_PROCESS),
+        help="bpe: byte pair encoding, learned on the training text; sentencepiece: pieces of SentencePiece, learned "
+        "likewise, for any language and script (pip install sentencepiece); char: each character is a token, a space "
+        "is ▁; word: the words themselves, rare ones as <unk> (default bpe)",
     )  # fmt: skip
     tokens.add_argument(
         "--bpe-size", type=whole_number(0), metavar="N",
-        help=f"merges to learn (default {BPE_SIZE}); fewer, with a message, when no pair of symbols occurs twice any "
-        "more; 0: no BPE, for text that is in pieces already",
+        help="merges to learn (default: by the number of pairs); fewer, with a message, when no pair of symbols occurs "
+        "twice any more; 0: no BPE, for text that is in pieces already",
     )  # fmt: skip
     both = tokens.add_mutually_exclusive_group()
     both.add_argument(
-        "--joint-bpe", action="store_true", default=None, help="learn both languages' BPE together (default)"
-    )
+        "--joint-bpe", action="store_true", default=None,
+        help="learn both languages' BPE or SentencePiece together (default)",
+    )  # fmt: skip
     both.add_argument(
         "--separate-bpe", dest="joint_bpe", action="store_false", default=None, help="learn it for each language apart"
     )
@@ -126,11 +143,12 @@ def _add_token_options(parser: Parser) -> None:
         dest="joined_dictionary",
         action="store_false",
         default=None,
-        help="one a language (default)",
+        help="one a language (default, unless the languages share many words)",
     )
     both.add_argument(
         "--joined-dictionary", action="store_true", default=None,
-        help="one for both, as --share-all-embeddings needs it; not with --separate-bpe",
+        help=f"one for both, so that dual-fairseq train can share their embeddings; not with --separate-bpe (default "
+        f"where the languages share {100 * SHARED_WORDS:.0f} %% or more of their words)",
     )  # fmt: skip
     dictionaries.add_argument(
         "--vocab-threshold", type=whole_number(0), metavar="N",
@@ -139,7 +157,9 @@ def _add_token_options(parser: Parser) -> None:
     )  # fmt: skip
     dictionaries.add_argument(
         "--vocab-size", type=whole_number(0), metavar="N",
-        help="keep the N most frequent symbols, the others become <unk> (default 0: all; 30000 with --subword word)",
+        help="keep the N most frequent symbols, the others become <unk> (default 0: all; 30000 with --subword word); "
+        "with --subword sentencepiece the pieces to learn (default: by the number of pairs; fewer where the text has "
+        "no more)",
     )  # fmt: skip
 
 
@@ -171,7 +191,7 @@ def _add_more_text(parser: Parser) -> None:
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line with a value for every option.
+    """The command line with a value for every option but those that the text decides (:mod:`.choices`).
 
     Raises:
         UserError: an option is wrong, or a file is missing: all that can be known without reading text.
@@ -188,7 +208,9 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         _take_over(options)
     else:
         _complete(options)
-    if options.joined_dictionary and options.bpe_size and not options.joint_bpe:
+    if options.subword == "sentencepiece":
+        require_sentencepiece()
+    if options.joined_dictionary and options.bpe_size != 0 and options.joint_bpe is False:
         raise UserError("--joined-dictionary needs --joint-bpe; separate BPE makes no common symbols")
     _check_files(options)
     return options
@@ -200,26 +222,30 @@ def _complete(options: argparse.Namespace) -> None:
     Raises:
         UserError: an option of BPE goes with another kind.
     """
-    options.subword = options.subword or "bpe"
-    options.lowercase, options.joined_dictionary = bool(options.lowercase), bool(options.joined_dictionary)
-    if options.subword != "bpe":
-        for flag, is_given in (
-            ("--bpe-size", options.bpe_size is not None),
-            ("--joint-bpe", options.joint_bpe is True),
-            ("--separate-bpe", options.joint_bpe is False),
-        ):
-            if is_given:
-                raise UserError(f"{flag} is for --subword bpe, not {options.subword}; leave it out")
-    words = options.subword == "word"
+    kind = options.subword = options.subword or "bpe"
+    options.normalized = True
+    for name in ("normalize_punctuation", "lowercase"):
+        setattr(options, name, bool(getattr(options, name)))
+    for flag, is_given, kinds in (
+        ("--bpe-size", options.bpe_size is not None, ("bpe",)),
+        ("--joint-bpe", options.joint_bpe is True, ("bpe", "sentencepiece")),
+        ("--separate-bpe", options.joint_bpe is False, ("bpe", "sentencepiece")),
+    ):
+        if is_given and kind not in kinds:
+            raise UserError(f"{flag} is for --subword {' and '.join(kinds)}, not {kind}; leave it out")
+    if kind == "sentencepiece" and options.vocab_size == 0:
+        raise UserError("--vocab-size 0: is for the other kinds of --subword; give the number of pieces to learn")
     implied = {
-        "tokenizer": "none" if options.subword == "char" else "moses",
-        "vocab_threshold": WORD_THRESHOLD if words else 0,
-        "vocab_size": WORDS if words else 0,
-        **({"bpe_size": BPE_SIZE, "joint_bpe": True} if options.subword == "bpe" else {}),
+        "tokenizer": "none" if kind in ("char", "sentencepiece") else "moses",
+        "vocab_threshold": WORD_THRESHOLD if kind == "word" else 0,
+        "vocab_size": {"word": WORDS, "sentencepiece": None}.get(kind, 0),
+        "joint_bpe": True if kind in ("bpe", "sentencepiece") else None,
     }
     for name, value in implied.items():
         if getattr(options, name) is None:
             setattr(options, name, value)
+    if options.normalize_punctuation and options.tokenizer == "none":
+        raise UserError("--normalize-punctuation is for --tokenizer moses, not none; leave it out")
 
 
 def _take_over(options: argparse.Namespace) -> None:
@@ -234,7 +260,8 @@ def _take_over(options: argparse.Namespace) -> None:
         raise UserError(f"--like {like}: {unfinished}; {fix}")
     record = read_record(like / RECORD, {"source": str, "target": str, "options": LIKE}, fix, f"--like: {unfinished}")
     languages = {record["source"], record["target"]}
-    values = {name: record["options"][name] for name in LIKE}
+    names = [name.removesuffix("?") for name in LIKE]
+    values = {name: {**EARLIER, **record["options"]}[name] for name in names}
     if languages != {options.source_lang, options.target_lang}:
         raise UserError(
             f"--like {like}: is of {record['source']} and {record['target']}; "
@@ -243,7 +270,7 @@ def _take_over(options: argparse.Namespace) -> None:
     if like.resolve() == Path(options.dest).resolve():
         raise UserError(f"--like {like}: is --dest itself; give two folders")
     for name, value in values.items():
-        asked = getattr(options, attribute := name.replace("-", "_"))
+        asked = getattr(options, attribute := name.replace("-", "_"), None)
         if asked is not None and asked != value:
             there, here = (("off", "on")[v] if isinstance(v, bool) else v for v in (value, asked))
             raise UserError(f"--like {like}: was made with another --{name} ({there}, not {here}); leave that out")

@@ -3,8 +3,8 @@
 Four stages, each in a directory of its own that appears only when it is complete:
 
 - text: clean and tokenise (``raw/``, ``tokenized/``)
-- bpe: cut all text into subwords: by byte pair encoding learned on the training text, into characters, or not at all
-  (``bpe/``, ``segmented/``)
+- bpe: cut all text into subwords: by byte pair encoding or SentencePiece learned on the training text, into
+  characters, or not at all (``bpe/``, ``segmented/``); measure what comes out when that is undone
 - dual: dictionaries of the training text and the binarized pair (``dual/``)
 - lm: monolingual text, binarized with the same dictionaries (``lm/<language>/``)
 
@@ -19,23 +19,39 @@ import argparse
 import platform
 import shutil
 from collections.abc import Sequence
-from functools import partial
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from ..common.dictionaries import check_dictionary_file
 from ..common.errors import UserError
 from ..common.files import sha256, write_json
+from ..common.folders import LENGTHS
 from ..common.progress import say
+from ..common.records import read_record
+from ..plugin.lengths import limits_of
+from ..plugin.lengths import record as lengths_record
+from . import choices, likeness
 from .binarize import check_size, concatenate, fairseq_preprocess, symbols, unknown_share
 from .clean import Rules, clean_corpus
 from .lines import Survey, survey, survey_pair
 from .options import OUTPUTS, find_side, parse
 from .resumable import Stage, locked, run_stages
-from .subword import SEPARATOR, VISIBLE_SPACE, characters, count_lines, learn_bpe, load_bpe, segment_file, text_lines
+from .segment import Segmentation, codes_files
+from .subword import text_lines
+from .tokenizer import rules_in_words
 
 SYNTHETIC = "synthetic"
 TRAINING = ("train", SYNTHETIC)  # text that may lose lines; the rest is what scores are computed on
+
+
+def made_by_an_earlier_version(dest: Path) -> bool:
+    """Whether text in DEST was not normalised, by an earlier version; without --overwrite it is continued like that."""
+    note = dest / ".stages" / "text.json"
+    if not note.is_file():
+        return False
+    return "text normalized" not in read_record(note, {"settings": {}}, "remove it")["settings"]
 
 
 class Preprocessing:
@@ -49,8 +65,17 @@ class Preprocessing:
         self.options = options
         self.dest = Path(options.dest)
         self.languages: tuple[str, str] = (options.source_lang, options.target_lang)
-        self.rules = Rules(options.tokenizer, options.lowercase, options.max_length, options.max_ratio)
-        self.held_out_rules = Rules(options.tokenizer, options.lowercase, options.max_length, keep_long=True)
+        if made_by_an_earlier_version(self.dest) and not (options.overwrite or options.like):
+            options.normalized, options.normalize_punctuation = False, options.tokenizer == "moses"
+        self.rules = Rules(
+            options.tokenizer,
+            options.normalize_punctuation,
+            options.lowercase,
+            options.max_length,
+            options.max_ratio,
+            options.normalized,
+        )
+        self.held_out_rules = replace(self.rules, max_ratio=0.0, keep_long=True)
         # Per split its pieces, each with a file a side.
         self.parts = {
             split: [[find_side(prefix, language) for language in self.languages] for prefix in prefixes]
@@ -64,9 +89,11 @@ class Preprocessing:
         }
         self.splits = [split for split in self.parts if split != SYNTHETIC]
         self.like = Path(options.like) if options.like else None
-        for file in [*self._codes(self.like), *self._dictionaries(self.like)] if self.like else []:
+        for file in [*codes_files(self.like, options), *self._dictionaries(self.like)] if self.like else []:
             if not file.is_file():
                 raise UserError(f"--like {self.like}: {file} is gone; run the command that made the folder once more")
+        for file in self._dictionaries(self.like) if self.like else []:
+            check_dictionary_file(file)
         extra = dict(zip(self.languages, (options.extra_mono_source, options.extra_mono_target), strict=True))
         self.mono = {language: [[Path(file)] for file in files] for language, files in extra.items() if files}
 
@@ -77,6 +104,7 @@ class Preprocessing:
             UserError: an input is missing or bad, or DEST was made from something else, or is in use.
         """
         surveys, record = self._survey(), self.dest / "preprocess.json"
+        self.overlap = choices.choose(self.options, self.dest, self.parts["train"], surveys["train"])
         with locked(self.dest, OUTPUTS):
             results = run_stages(self.dest, self._stages(surveys), self.options.overwrite, record)
             self._record(record, surveys, results)
@@ -93,12 +121,16 @@ class Preprocessing:
             "max-ratio": options.max_ratio,
             "on-bad-line": options.on_bad_line,
         }
+        if options.normalized:  # earlier versions knew nothing of the two
+            text |= {"text normalized": True, "normalize-punctuation": options.normalize_punctuation}
         for split, sides in surveys.items():
             for language, files in sides.items():
                 text[f"text of {split}.{language}"] = [file.sha256 for file in files]
         bpe = {"subword": options.subword}
         if options.subword == "bpe":
             bpe |= {"bpe-size": options.bpe_size, "joint-bpe": options.joint_bpe}
+        if options.subword == "sentencepiece":
+            bpe |= {"vocab-size": options.vocab_size, "joint-bpe": options.joint_bpe}
         dual = {
             "joined-dictionary": options.joined_dictionary,
             "vocab-threshold": options.vocab_threshold,
@@ -107,7 +139,7 @@ class Preprocessing:
         if SYNTHETIC in self.parts:
             dual["upsample"] = options.upsample
         if self.like:
-            bpe["BPE codes of --like"] = [sha256(path) for path in self._codes(self.like)]
+            bpe["BPE codes of --like"] = [sha256(path) for path in codes_files(self.like, options)]
             dual["dictionaries of --like"] = [sha256(path) for path in self._dictionaries(self.like)]
         return [
             Stage("text", ("raw", "tokenized"), text, self._text),
@@ -148,6 +180,8 @@ class Preprocessing:
             if rules.keep_long and counts[name]["read"] > counts[name]["kept"]:
                 say(f"warning: {name}: lines were dropped, so scores do not compare with those on the whole set")
 
+        if options.tokenizer == "moses":
+            say(f"Moses rules: {rules_in_words(self.languages)}")
         for split, parts in self.parts.items():
             clean(split, parts, self.languages, self.rules if split in TRAINING else self.held_out_rules)
         for language, parts in self.mono.items():
@@ -158,48 +192,12 @@ class Preprocessing:
                 for line in text_lines(out / "tokenized" / f"{split}.{language}")
             )
             clean(f"mono.{language}", parts, [language], self.rules, held_out=held_out)
+            likeness.report(language, *(out / "raw" / f"{name}.{language}" for name in ("train", "valid", "mono")))
         return counts
 
     def _bpe(self, out: Path) -> dict[str, Any]:
-        size, tokenized = self.options.bpe_size, self.dest / "tokenized"
-        names = sorted(path.name for path in tokenized.iterdir())
-        if self.options.subword == "char":
-            for name in names:
-                replaced = sum(line.count(VISIBLE_SPACE) for line in text_lines(tokenized / name))
-                segment_file(tokenized / name, lambda: characters, out / "segmented" / name, self.options.workers)
-                say(f"char: {name} segmented" + (f"; {VISIBLE_SPACE} became _ {replaced:,} times" if replaced else ""))
-            return {"type": "char", "space": VISIBLE_SPACE}
-        if self.options.subword == "word" or not size:
-            for name in names:
-                shutil.copyfile(tokenized / name, out / "segmented" / name)
-            return {"type": "word" if self.options.subword == "word" else None}
-        codes = self._codes(out)
-        merges = self._learn_or_copy_bpe(codes)
-        for name in names:
-            code = out / "bpe" / f"codes.{name.rpartition('.')[2]}"
-            segment_file(tokenized / name, partial(load_bpe, code), out / "segmented" / name, self.options.workers)
-            say(f"bpe: {name} segmented")
-        return {
-            "type": "subword-nmt",
-            "joint": self.options.joint_bpe,
-            "size": size,
-            "merges": dict(zip(self.languages, merges, strict=True)),
-            "separator": f"{SEPARATOR} ",
-        }
-
-    def _learn_or_copy_bpe(self, codes: Sequence[Path]) -> list[int]:
-        """Write the BPE of both sides; returns the number of merges of each."""
-        size, train = self.options.bpe_size, [self.dest / "tokenized" / f"train.{lang}" for lang in self.languages]
-        if self.like:
-            for source, code in zip(self._codes(self.like), codes, strict=True):
-                shutil.copyfile(source, code)
-            return [count_lines(code) - 1 for code in codes]  # below the version
-        if self.options.joint_bpe:
-            merges = learn_bpe(train, size, codes[0], "joint")
-            shutil.copyfile(codes[0], codes[1])
-            return [merges, merges]
-        sides = zip(train, codes, self.languages, strict=True)
-        return [learn_bpe([text], size, code, language) for text, code, language in sides]
+        held_out = [split for split in self.parts if split not in TRAINING]
+        return Segmentation(self.options, self.dest, out).do(held_out)
 
     def _dual(self, out: Path) -> dict[str, Any]:
         source, target = self.languages
@@ -223,6 +221,8 @@ class Preprocessing:
         for split, prefix in texts.items():
             for language in self.languages:
                 check_size(out / "dual" / f"{split}.{source}-{target}.{language}", Path(f"{prefix}.{language}"))
+        lengths = lengths_record(limits_of(out / "dual", source, target))
+        write_json(out / "dual" / LENGTHS, lengths)
         known = {lang: symbols(file) for lang, file in zip(self.languages, self._dictionaries(out), strict=True)}
         unknown = {
             f"{split}.{language}": unknown_share(self.dest / "segmented" / f"{split}.{language}", known[language])
@@ -233,6 +233,7 @@ class Preprocessing:
             "joined": self.options.joined_dictionary,
             "symbols": {language: len(of_language) for language, of_language in known.items()},
             "unknown_share": dict(sorted(unknown.items())),
+            "lengths": lengths,
         }
 
     def _dictionary_options(self) -> list[str]:
@@ -244,11 +245,6 @@ class Preprocessing:
             size = str(self.options.vocab_size + Dictionary().nspecial)  # fairseq counts its own symbols too
             arguments += ["--nwordssrc", size, "--nwordstgt", size]
         return [*arguments, "--joined-dictionary"] if self.options.joined_dictionary else arguments
-
-    def _codes(self, folder: Path) -> list[Path]:
-        """The files of BPE, one a side; none where the tokens are not those of BPE."""
-        bpe = self.options.subword == "bpe" and self.options.bpe_size
-        return [folder / "bpe" / f"codes.{language}" for language in self.languages] if bpe else []
 
     def _dictionaries(self, folder: Path) -> list[Path]:
         """The dictionary files, one a side."""
@@ -290,16 +286,21 @@ class Preprocessing:
         import fairseq
 
         options = self.options
+        extra = ["sentencepiece"] if options.subword == "sentencepiece" else []
         write_json(
             path,
             {
                 "source": self.languages[0],
                 "target": self.languages[1],
+                "normalized": options.normalized,
                 "tokenizer": options.tokenizer,
+                "normalize_punctuation": options.normalize_punctuation,
                 "lowercase": options.lowercase,
                 "subword": options.subword,
-                "bpe": results["bpe"],
+                "bpe": {key: value for key, value in results["bpe"].items() if key != "round_trip"},
+                "round_trip": results["bpe"].get("round_trip", {}),
                 "dictionary": results["dual"],
+                "overlap": self.overlap,
                 "counts": results["text"],
                 "lm_sentences": results["lm"],
                 "inputs": {
@@ -314,7 +315,7 @@ class Preprocessing:
                 },
                 "versions": {
                     "python": platform.python_version(),
-                    **{name: metadata.version(name) for name in ("sacremoses", "subword-nmt")},
+                    **{name: metadata.version(name) for name in ("sacremoses", "subword-nmt", *extra)},
                     "fairseq": fairseq.__version__,
                 },
             },
@@ -331,6 +332,11 @@ class Preprocessing:
             "unknown symbols: "
             + ", ".join(f"{name} {share:.2%}" for name, share in dictionary["unknown_share"].items())
         )
+        limits = (
+            f"{direction} {limit['max_len_a']:.2f} * n + {limit['max_len_b']} (mean {limit['ratio']:.2f} * n)"
+            for direction, limit in dictionary["lengths"].items()
+        )
+        say(f"longest translation of n tokens: {', '.join(limits)}")
         say(f"ready: {self.dest / 'dual'} for the pair, {self.dest / 'lm'}/<language> for the language models")
 
 

@@ -1,9 +1,10 @@
-"""Words to the models' tokens: byte pair encoding, characters, or the words themselves."""
+"""Words to the models' tokens: byte pair encoding, SentencePiece, characters, or the words themselves."""
 
 from __future__ import annotations
 
 import os
 import re
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,29 +14,49 @@ from unittest.mock import patch
 
 from ..common.errors import UserError
 from ..common.files import read_lines
-from ..common.folders import POST_PROCESS
 from ..common.progress import Progress, say
+from ..common.segmentation import SEPARATOR, VISIBLE_SPACE
 from .workers import parallel
 
-SEPARATOR = "@@"
-VISIBLE_SPACE = "▁"  # as fairseq's --bpe characters and SentencePiece have it
 _CACHED_WORDS = 500_000  # subword-nmt keeps every word that it has seen, and a stream of text has no end of them
+_LEARNED_LINES = 4_000_000  # SentencePiece holds its text in memory; of more lines so many are drawn
+# A word that ends in the separator by itself would be joined with the next one, so it ends in "@" and a code point that
+# Unicode reserves for such use.
+_FINAL_SEPARATOR = re.compile(rf"{SEPARATOR}(?!\S)")
+_MARKED = "@\ufdd0"
+_WIDE_ENDS = set("。！？")  # no space follows them
 
 
 @dataclass(frozen=True)
 class Subword:
-    """What ``--subword`` makes of tokenised words.
+    """The models' tokens.
 
     Attributes:
-        post_process: fairseq's name for what undoes it (``--post-process``, ``--eval-bleu-remove-bpe``), if anything.
+        post_process: fairseq's name for what undoes them (``--post-process``, ``--eval-bleu-remove-bpe``); None where
+            they are words.
         space: the token that stands between two words; "" where words follow each other.
     """
 
     post_process: str | None
     space: str = ""
 
+    def join(self, tokens: str) -> str:
+        """Tokens joined by spaces → words joined by spaces."""
+        from fairseq.data.data_utils import post_process
 
-SUBWORDS = {kind: Subword(name, VISIBLE_SPACE if kind == "char" else "") for kind, name in POST_PROCESS.items()}
+        return unmarked(post_process(tokens, self.post_process))
+
+    def ends_word(self, token: str, following: str) -> bool:
+        """Whether a word ends between two tokens; after the last one there is ""."""
+        if self.post_process != "sentencepiece":
+            return self.post_process is None or not token.endswith(SEPARATOR)
+        begins = following == self.space if self.space else following.startswith(VISIBLE_SPACE)
+        return begins or not following or token in _WIDE_ENDS
+
+
+def unmarked(words: str) -> str:
+    """Words as they were before :func:`load_bpe` marked those that end in the separator by themselves."""
+    return words.replace(_MARKED, SEPARATOR)
 
 
 def characters(line: str) -> str:
@@ -45,7 +66,7 @@ def characters(line: str) -> str:
     """
     from fairseq.data.encoders.characters import Characters
 
-    return Characters.encode(line.replace(VISIBLE_SPACE, "_"))
+    return Characters.encode(visible_spaces_replaced(line))
 
 
 def load_bpe(codes: str | os.PathLike[str]) -> Callable[[str], str]:
@@ -72,7 +93,7 @@ def load_bpe(codes: str | os.PathLike[str]) -> Callable[[str], str]:
     def segment(line: str) -> str:
         if len(bpe.cache) > _CACHED_WORDS:
             bpe.cache.clear()
-        return bpe.process_line(line)
+        return bpe.process_line(_FINAL_SEPARATOR.sub(_MARKED, line))
 
     return segment
 
@@ -111,6 +132,86 @@ def learn_bpe(texts: Sequence[Path], size: int, codes: Path, label: str) -> int:
     if merges < size:
         say(f"bpe: {label}: only {merges:,} merges instead of {size:,}: no other pair occurs twice in the text")
     return merges
+
+
+def require_sentencepiece() -> None:
+    """Raises: UserError: the package is not installed."""
+    try:
+        import sentencepiece  # noqa: F401
+    except ImportError as error:
+        if error.name not in (None, "sentencepiece"):
+            raise
+        raise UserError(
+            f"sentencepiece is not installed, which segments the text: {sys.executable} -m pip install sentencepiece"
+        ) from None
+
+
+def learn_sentencepiece(texts: Sequence[Path], size: int, model: Path, label: str) -> int:
+    """Learn a unigram model of at most ``size`` pieces on the texts together; returns the number of its pieces.
+
+    Args:
+        model: the file to write.
+        label: what messages call the text.
+
+    Raises:
+        UserError: ``size`` is too small for the text.
+    """
+    from sentencepiece import SentencePieceTrainer, set_random_generator_seed
+
+    set_random_generator_seed(1)  # of the lines that are drawn
+    say(f"sentencepiece: {label}: learning")
+    try:
+        with open(model, "wb") as file:
+            SentencePieceTrainer.train(
+                sentence_iterator=(visible_spaces_replaced(line) for text in texts for line in text_lines(text)),
+                model_writer=file, vocab_size=size, hard_vocab_limit=False, character_coverage=1.0,
+                normalization_rule_name="identity", max_sentence_length=1 << 20, input_sentence_size=_LEARNED_LINES,
+                bos_id=-1, eos_id=-1, minloglevel=3,
+            )  # fmt: skip
+    except (RuntimeError, OSError) as error:
+        needed = re.search(r"required_chars\. [0-9]+ vs ([0-9]+)", str(error))
+        if needed is None:
+            raise
+        raise UserError(
+            f"--vocab-size {size}: the text has so many characters that {int(needed[1]):,} pieces are needed at least"
+        ) from None
+    pieces = count_pieces(model)
+    if pieces < size:
+        say(f"sentencepiece: {label}: only {pieces:,} pieces instead of {size:,}: the text has no more")
+    return pieces
+
+
+def count_pieces(model: Path) -> int:
+    """The number of pieces of a SentencePiece model."""
+    from sentencepiece import SentencePieceProcessor
+
+    return len(SentencePieceProcessor(model_file=str(model)))
+
+
+def load_sentencepiece(model: str | os.PathLike[str]) -> Callable[[str], str]:
+    """A function that segments a line by a SentencePiece model, as fairseq's ``--bpe sentencepiece`` does.
+
+    A ``▁`` in the line becomes ``_``, because it would turn into a space when pieces are joined again.
+
+    Raises:
+        UserError: the package is not installed, or the file is no model.
+    """
+    require_sentencepiece()
+    from sentencepiece import SentencePieceProcessor
+
+    try:
+        processor = SentencePieceProcessor(model_file=os.fspath(model))
+    except (RuntimeError, OSError) as error:
+        raise UserError(
+            f"{model}: is no model of SentencePiece; copy the one that the text was segmented with, or run "
+            "dual-fairseq preprocess again"
+        ) from error
+    return lambda line: " ".join(processor.encode(visible_spaces_replaced(line), out_type=str))
+
+
+def visible_spaces_replaced(line: str) -> str:
+    """``▁`` as ``_``: as a token it stands for a space."""
+    return line.replace(VISIBLE_SPACE, "_")
 
 
 def segment_file(text: Path, make: Callable[[], Callable[[str], str]], output: Path, workers: int) -> None:

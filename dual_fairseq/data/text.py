@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import torch
 from fairseq.data import Dictionary
-from fairseq.data.data_utils import post_process
 from torch import Tensor
 
 from ..common.errors import UserError
+from ..common.files import read_lines
 from ..common.folders import RECORD, Data
+from ..common.progress import say
+from ..common.segmentation import VISIBLE_SPACE
 from ..plugin.checkpoint import data_directories, load_state
-from .clean import LONGEST_WORD, repair
-from .subword import SUBWORDS, characters, load_bpe
+from .clean import LONGEST_WORD
+from .normalize import lower, repair
+from .subword import Subword, characters, load_bpe, load_sentencepiece, unmarked
 from .tokenizer import Tokenizer, detokenize
 
 
@@ -25,8 +29,9 @@ class TextPipeline:
     Attributes:
         languages: codes of the source and of the target language, in the order of ``dual-fairseq preprocess``.
         dictionaries: the folder with ``dict.<lang>.txt`` of both, which is what a fairseq task takes for its data.
-        kind: ``bpe``, ``char`` or ``word``.
-        subword: what that means for its tokens.
+        kind: ``bpe``, ``sentencepiece``, ``char`` or ``word``.
+        subword: the models' tokens.
+        repairs: counts what :meth:`encode` repaired.
 
     Args:
         folder: what ``dual-fairseq preprocess`` wrote (DEST), or the folder ``text`` that ``dual-fairseq train`` keeps
@@ -42,9 +47,9 @@ class TextPipeline:
         self.folder = Path(folder)
         data = Data.from_folder(folder)
         path = self.folder / RECORD
-        self.languages, self.tokenizer, self.lowercase = data.languages, data.tokenizer, data.lowercase
-        self.kind = data.subword
-        self.subword = SUBWORDS[self.kind]
+        self.data, self.languages, self.kind = data, data.languages, data.subword
+        self.subword = Subword(data.post_process, VISIBLE_SPACE if self.kind == "char" else "")
+        self.repairs: Counter[str] = Counter()
         self.dictionaries = data.dual
         needed = [data.dictionary(language) for language in self.languages]
         if data.has_codes:
@@ -54,11 +59,15 @@ class TextPipeline:
                 raise UserError(
                     f"{file}: there is no such file, though {path} names it; run dual-fairseq preprocess again"
                 )
-        self._tokenize = {language: Tokenizer(self.tokenizer, language) for language in self.languages}
+        self._tokenize = {
+            language: Tokenizer(data.tokenizer, language, data.normalize_punctuation, data.normalized)
+            for language in self.languages
+        }
         self._segment: dict[str, Callable[[str], str]] = {}  # nothing for words, nor for text that is in pieces already
         for language in self.languages:
             if data.has_codes:
-                self._segment[language] = load_bpe(data.codes(language))
+                load = load_sentencepiece if self.kind == "sentencepiece" else load_bpe
+                self._segment[language] = load(data.codes(language))
             elif self.kind == "char":
                 self._segment[language] = characters
 
@@ -103,10 +112,10 @@ class TextPipeline:
         Returns:
             Tokens joined by single spaces; "" if the line has no visible character.
         """
-        text = repair(text)
-        if self.lowercase:
-            text = text.lower()
-        if len(text) > LONGEST_WORD and self.kind != "char":
+        text = repair(text, self.repairs, self.data.normalized)
+        if self.data.lowercase:
+            text = lower(text, language, self.data.normalized)
+        if len(text) > LONGEST_WORD and self.kind not in ("char", "sentencepiece"):
             text = " ".join(
                 word[i : i + LONGEST_WORD] for word in text.split() for i in range(0, len(word), LONGEST_WORD)
             )
@@ -115,9 +124,35 @@ class TextPipeline:
 
     def decode(self, tokens: str, language: str) -> str:
         """Undo segmentation and tokenisation: tokens joined by spaces → raw text."""
-        if self._segment:
-            tokens = post_process(tokens, self.subword.post_process)
-        return detokenize([tokens], language, self.tokenizer)[0]
+        return self.detokenize([self.subword.join(tokens)], language)[0]
+
+    def detokenize(self, lines: Sequence[str], language: str) -> list[str]:
+        """Undo tokenisation alone, of what fairseq has joined to words by ``--post-process``."""
+        lines = [unmarked(line) for line in lines]
+        return detokenize(lines, language, self.data.tokenizer, self.data.normalized)
+
+    def text(self, split: str, language: str) -> list[str]:
+        """The text of a split that translations are compared with, a sentence a line.
+
+        It is ``raw/<split>.<language>``, but for text that came in pieces, which are joined, and for lines that an
+        earlier version tore at combining marks and invisible characters: models see and write their torn form alone,
+        so this is what is compared, and a message says so.
+
+        Raises:
+            UserError: the file is missing.
+        """
+        lines = read_lines(file := self.data.raw(split, language))
+        if self.data.in_pieces:
+            return [self.decode(line, language) for line in lines]
+        if self.data.normalized or self.data.tokenizer == "none":
+            return lines
+        torn = {line for line in lines if repair(line, Counter()) != repair(line, Counter(), normalized=False)}
+        if torn:
+            say(
+                f"note: {file}: dual-fairseq preprocess was an earlier version that tore words at combining marks and "
+                f"invisible characters; in {len(torn):,} lines translations are compared with words torn like that"
+            )
+        return [self.decode(self.encode(line, language), language) if line in torn else line for line in lines]
 
     def join(self, parts: Sequence[str]) -> str:
         """Several texts as one. Each is tokens joined by spaces; empty ones are left out."""

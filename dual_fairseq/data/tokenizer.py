@@ -3,43 +3,157 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from difflib import SequenceMatcher
+from functools import cache, lru_cache
+from typing import Any
+
+import regex
+from sacremoses import MosesDetokenizer, MosesPunctNormalizer, MosesTokenizer
+
+from ..common.languages import language_of
+
+# What a word consists of; Moses' own lists lack marks, the joiners of Persian, Bengali and emoji, and the underscore.
+_ALNUM = r"\p{L}\p{M}\p{N}_\u200c\u200d"
+_SENTENCE_MARKS = ".,;:!?"
+_EDGES = _SENTENCE_MARKS + "()[]{}\"'„“”‚‘’«»‹›،؛؟।॥։"  # what may stand before or after a word
+# A quotation mark → what begins the quotation that it may end.
+_BEGINNING = {'"': '"', "'": "'", "“": "„", "”": "“", "‘": "‚", "’": "‘", "»": "«", "«": "»", "›": "‹", "‹": "›"}
+_KIND = {mark: kind for kind in ("„“”", "‚‘’", "«»", "‹›") for mark in kind}
+_QUOTATION_MARK = regex.compile(r"(?<!\S)[„“”‚‘’«»‹›](?=$|[\s.,;:!?)\]}])")
+_WIDE_PUNCTUATION = regex.compile(" ?([、。，．：；？！「」『』（）【】《》〈〉]) ?")  # no space stands beside it
+_CACHED_WORDS = 200_000
 
 
 class Tokenizer:
-    """Tokenises one language as fairseq's ``--tokenizer moses`` does, after Moses punctuation normalisation.
+    """Tokenises one language by Moses' rules, as fairseq's ``--tokenizer moses`` does.
+
+    A word that :func:`detokenize` would not give back (``and/or``, ``20°C``, addresses, file names) stays whole.
 
     Args:
         name: "moses", or "none" for text whose words are what white space separates.
-        language: its code, which chooses the rules for abbreviations and numbers.
+        language: its code, whose language chooses the rules for abbreviations, apostrophes and numbers.
+        normalize_punctuation: first replace typographic quotation marks, dashes and the like by Moses' rules.
+        whole_words: False: as earlier versions did, which tore words at marks, joiners and symbols.
     """
 
-    def __init__(self, name: str, language: str) -> None:
-        self._moses = None
+    def __init__(self, name: str, language: str, normalize_punctuation: bool = False, whole_words: bool = True) -> None:
+        language = language_of(language)
+        self._language, self._whole_words = language, whole_words
+        self._moses: Any = None
+        self._normalizer: Any = None
         if name == "moses":
-            from sacremoses import MosesPunctNormalizer, MosesTokenizer
-
-            self._normalizer = MosesPunctNormalizer(language)
-            self._moses = MosesTokenizer(language)
+            self._moses = _tokenizer(language) if whole_words else MosesTokenizer(language)
+            self._normalizer = MosesPunctNormalizer(language) if normalize_punctuation else None
+        self._torn = lru_cache(_CACHED_WORDS)(self._find_torn)
 
     def __call__(self, text: str) -> str:
         """One line of text → its words, joined by single spaces."""
-        if self._moses is not None:
+        if self._normalizer is not None:
             text = self._normalizer.normalize(text)
-            text = self._moses.tokenize(text, aggressive_dash_splits=True, escape=True, return_str=True)
-        return " ".join(text.split())
+        words = text.split()
+        if self._moses is None:
+            return " ".join(words)
+        if not self._whole_words:
+            return " ".join(self._split(text).split())
+        whole = dict.fromkeys(torn for word in words if not word.isalnum() and (torn := self._torn(word)))
+        tokens = self._split(text, [*whole])
+        back = self._join(tokens).split()
+        if back != words:  # a quotation that does not end, or the like
+            for change, start, end, *_ in SequenceMatcher(None, words, back, autojunk=False).get_opcodes():
+                if change != "equal":
+                    whole |= dict.fromkeys(word for word in words[start:end] if not word.isalnum())
+            tokens = self._split(text, [*whole])
+        return tokens
+
+    def _split(self, text: str, whole: Sequence[str] = ()) -> str:
+        """Moses' tokens of a text, in which some words stay as they are."""
+        options: dict[str, Any] = {"aggressive_dash_splits": True, "escape": True, "return_str": True}
+        if whole:
+            try:
+                options["protected_patterns"] = [regex.escape(word, special_only=True) for word in whole]
+                return self._moses.tokenize(text, **options)
+            except ValueError:  # more of them than sacremoses can count
+                del options["protected_patterns"]
+        return self._moses.tokenize(text, **options)
+
+    def _join(self, tokens: str) -> str:
+        return detokenize([tokens], self._language, "moses")[0]
+
+    def _find_torn(self, word: str) -> str:
+        """The part of a word that has to stay whole; "" where Moses gives the word back."""
+        if self._returns(word):
+            return ""
+        parts = [word.strip(_EDGES), word.rstrip(_SENTENCE_MARKS)]
+        return next((part for part in parts if part and self._returns(word.replace(part, "x", 1))), word)
+
+    def _returns(self, word: str) -> bool:
+        """Whether a word is the same after tokenisation and back, by itself or at the end of a quotation."""
+        starts = ["", *(f"{_BEGINNING[mark]}x " for mark in dict.fromkeys(word) if mark in _BEGINNING)]
+        return any(self._join(self._split(start + word)) == start + word for start in starts)
 
 
-def detokenize(lines: Sequence[str], language: str, tokenizer: str) -> list[str]:
+@cache
+def _tokenizer(language: str) -> MosesTokenizer:
+    moses = MosesTokenizer(language)
+    moses.PAD_NOT_ISALNUM = regex.compile(rf"([^{_ALNUM}\s.'`,\-])"), r" \1 "
+    moses.AGGRESSIVE_HYPHEN_SPLIT = regex.compile(rf"([{_ALNUM}])-(?=[{_ALNUM}])"), r"\1 @-@ "
+    return moses
+
+
+@cache
+def _detokenizer(language: str) -> MosesDetokenizer:
+    moses = MosesDetokenizer(lang=language)
+    # "50%" and "$5" are words and stay whole, so "50 %" and "5 $ (" keep their spaces.
+    moses.IS_PUNCT = regex.compile(r"^[,.?!:;}\])]+$")
+    moses.IS_CURRENCY_SYMBOL = regex.compile(r"^[(\[{¿¡]+$")
+    moses.IS_OPEN_QUOTE = regex.compile(r"""^['"`]+$""")  # the others: _close_up
+    return moses
+
+
+def detokenize(lines: Sequence[str], language: str, tokenizer: str, whole_words: bool = True) -> list[str]:
     """Undo :class:`Tokenizer`.
 
     Args:
         lines: words joined by spaces, without BPE.
-        language: its code, which decides about quotation marks, apostrophes and the like.
+        language: its code, whose language decides about quotation marks, apostrophes and the like.
         tokenizer: "moses", or "none", by which the lines stay as they are.
+        whole_words: as :class:`Tokenizer` had it.
     """
     if tokenizer == "none":
         return list(lines)
-    from sacremoses import MosesDetokenizer
+    language = language_of(language)
+    if not whole_words:
+        moses = MosesDetokenizer(lang=language)
+        return [moses.detokenize(line.split()) for line in lines]
+    moses = _detokenizer(language)
+    texts = (_WIDE_PUNCTUATION.sub(r"\1", moses.detokenize(line.split())) for line in lines)
+    return [_close_up(text, spaced="«»" if language == "fr" else "") for text in texts]
 
-    moses = MosesDetokenizer(lang=language)
-    return [moses.detokenize(line.split()) for line in lines]
+
+def rules_in_words(languages: Sequence[str]) -> str:
+    """By whose rules Moses treats some languages, for the user: ``en for eng_Latn, none of its own for sw``."""
+    from sacremoses.corpus import NonbreakingPrefixes
+
+    known = {*NonbreakingPrefixes().available_langs.values(), "ja", "ko"}
+    parts = []
+    for code in languages:
+        rules = language_of(code)
+        own = rules if rules == code else f"{rules} for {code}"
+        parts.append(own if rules in known else f"none of its own for {code} (those that fit every language)")
+    return ", ".join(parts)
+
+
+def _close_up(text: str, spaced: str) -> str:
+    """Take the spaces out between typographic quotation marks and what they enclose; ``spaced`` marks keep them."""
+    begun: set[str] = set()
+    parts, last = [], 0
+    for found in _QUOTATION_MARK.finditer(text):
+        mark, kind = found[0], _KIND[found[0]]
+        if mark in spaced:
+            continue
+        ends = kind in begun or mark == "’"
+        begun = begun - {kind} if ends else begun | {kind}
+        before = text[last : found.start()]
+        parts += [before.removesuffix(" ") if ends else before, mark]
+        last = found.end() + (not ends and text.startswith(" ", found.end()))
+    return "".join([*parts, text[last:]])

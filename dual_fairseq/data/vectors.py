@@ -35,7 +35,7 @@ monolingual text, if any. DEST/vectors/<lang>.vec gets them in the text format o
     fairseq-train ... --src-embed-path DEST/vectors/<source>.vec --tgt-embed-path DEST/vectors/<target>.vec
 
 The same command again does nothing; other options or other text train them anew. Needs gensim, which `make setup` does
-not install: pip install gensim 'numpy<2'. With more than one worker the vectors differ slightly from run to run."""
+not install: pip install gensim. With more than one worker the vectors differ slightly from run to run."""
 
 
 class Sentences:
@@ -169,7 +169,7 @@ def _gensim_version() -> str:
         if error.name not in (None, "gensim"):
             raise
         raise UserError(
-            f"gensim is not installed, which trains the vectors: {sys.executable} -m pip install gensim 'numpy<2'"
+            f"gensim is not installed, which trains the vectors: {sys.executable} -m pip install gensim"
         ) from None
     return gensim.__version__
 

@@ -33,6 +33,9 @@ def parallel(make: Callable[[], Callable[[Job], Result]], jobs: Iterable[Job], w
 def _start_worker(make: Callable[[], Callable[[Any], Any]], parent: int) -> None:
     global _work
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent answers Ctrl-C
+    # The pool ends its workers by SIGTERM. A handler of the parent's would be lost by a worker that is about to wait
+    # for a job, which then would wait for ever, and the parent for it.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     _work = make()
 

@@ -22,7 +22,6 @@ from ..data.text import TextPipeline, indices
 from ..plugin.checkpoint import load_state
 from ..plugin.model import parameter_like
 from .load import load_pair, model_of_state
-from .search import MAX_LEN_A, MAX_LEN_B
 
 logger = logging.getLogger(__name__)
 
@@ -142,7 +141,7 @@ def translate_with_attention(
         model, task = load_model(checkpoint, text, source, target, device)
         source, target = task.cfg.source_lang, task.cfg.target_lang
         # Not prepared for inference as fairseq-generate does it, which leaves attention out.
-        generator = task.build_generator([model], GenerationConfig(beam=beam, max_len_a=MAX_LEN_A, max_len_b=MAX_LEN_B))
+        generator = task.build_generator([model], GenerationConfig(beam=beam))
         longest = min(LONGEST, int(min(task.max_positions()[0], model.max_positions()[0])) - 1)
         for number, (line,) in islice(read_blocks(stream, name, 1), limit):
             tokens = text.encode(line, source).split()

@@ -134,6 +134,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             parser.error("--num-epoch-checkpoints and --num-update-checkpoints take one folder as --inputs")
         by_update = options.num_update_checkpoints is not None
         inputs = newest(inputs[0], count, by_update, options.checkpoint_upper_bound)
+    elif folder := next((path for path in inputs if os.path.isdir(path)), None):
+        raise UserError(
+            f"--inputs {folder}: is a folder; say which of its checkpoints (--num-epoch-checkpoints N or "
+            "--num-update-checkpoints N), or name them"
+        )
     elif options.checkpoint_upper_bound is not None:
         parser.error("--checkpoint-upper-bound goes with --num-epoch-checkpoints or --num-update-checkpoints")
     check_output(options.output, inputs)

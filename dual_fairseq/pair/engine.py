@@ -112,9 +112,12 @@ class CTranslate2:
         }
         self._folder = converted_pair(pair, task, checkpoint)
         self._translators: dict[str, Any] = {}  # direction → ctranslate2.Translator
-        self._generators: dict[
-            str | None, Any
-        ] = {}  # file of a language model → ctranslate2.Generator, None: PyTorch's
+        # file of a language model → ctranslate2.Generator, None: PyTorch's
+        self._generators: dict[str | None, Any] = {}
+
+    def __str__(self) -> str:
+        """For a record: name, version and numbers, as ``ctranslate2 4.5.0, int8``."""
+        return f"ctranslate2 {self._library.__version__}, {self._settings['compute_type']}"
 
     def generator(self, task: DualTranslationTask, generator: Any, options: GenerationConfig) -> Any:
         """fairseq's generator of a direction with CTranslate2 in its place, dual inference included.
@@ -208,12 +211,12 @@ class CTranslate2:
 class _Search(nn.Module):
     """Beam search in place of fairseq's ``SequenceGenerator``, with its way to be called.
 
-    fairseq bounds the length of each sentence's translations and forces ``</s>`` there; CTranslate2 has one bound for
-    all. fairseq forbids an empty translation; CTranslate2 would give its probability to the others. So a sentence with
-    a translation that reaches its bound or is empty is translated again, by fairseq.
+    fairseq's generator ends each sentence's translations at a limit and forces ``</s>`` there; CTranslate2 has one
+    bound for all. fairseq forbids an empty translation; CTranslate2 would give its probability to the others. So a
+    sentence with a translation that reaches its limit or is empty is translated again, by fairseq.
 
     Args:
-        generator: fairseq's, of the same options.
+        generator: fairseq's, of the same options; it knows the limits.
     """
 
     def __init__(
@@ -230,19 +233,16 @@ class _Search(nn.Module):
         net_input, pad = sample["net_input"], self.task.source_dictionary.pad()
         sentences = [row[row.ne(pad)] for row in net_input["src_tokens"].cpu()]
         sizes = np.array([len(sentence) for sentence in sentences])
-        limit = models[0].max_decoder_positions() - 1
-        bounds = np.minimum((self.options.max_len_a * sizes + self.options.max_len_b).astype(np.int64), limit)
+        limits = self.generator.limits(net_input["src_lengths"]).cpu().numpy()
         finalized: list[list[dict[str, Any]]] = [[] for _ in sentences]
         again = []
         for batch in length_sorted_batches(sizes, BATCH_TOKENS * self.engine.threads):
-            for i, result in zip(
-                batch, self._translate([sentences[i] for i in batch], max(bounds[batch])), strict=True
-            ):
-                finalized[i] = [
-                    self._hypothesis(*found) for found in zip(result.hypotheses, result.scores, strict=True)
-                ]
+            results = self._translate([sentences[i] for i in batch], max(limits[batch]))
+            for i, result in zip(batch, results, strict=True):
+                found = zip(result.hypotheses, result.scores, strict=True)
+                finalized[i] = [self._hypothesis(*hypothesis) for hypothesis in found]
                 lengths = [len(tokens) for tokens in result.hypotheses]
-                if min(lengths) == 0 or max(lengths) >= bounds[i]:
+                if min(lengths) == 0 or max(lengths) >= limits[i]:
                     again.append(int(i))
         for part in length_sorted_batches(sizes[again], BATCH_TOKENS):
             rows = [again[i] for i in part]
@@ -252,11 +252,11 @@ class _Search(nn.Module):
                 finalized[i] = hypotheses
         return finalized
 
-    def _translate(self, sentences: list[Tensor], bound: int) -> list[Any]:
+    def _translate(self, sentences: list[Tensor], limit: int) -> list[Any]:
         return self.engine.translator(self.task.directions[0]).translate_batch(
             words(sentences, self.task.source_dictionary),
             beam_size=self.options.beam, num_hypotheses=self.options.beam, length_penalty=self.lenpen,
-            return_scores=True, max_input_length=0, min_decoding_length=0, max_decoding_length=int(bound),
+            return_scores=True, max_input_length=0, min_decoding_length=0, max_decoding_length=int(limit),
             **self.engine.batches(),
         )  # fmt: skip
 
@@ -268,6 +268,7 @@ class _Search(nn.Module):
             "positional_scores": torch.tensor([score * (len(tokens) + 1) ** self.lenpen]),
             "attention": None,
             "alignment": None,
+            "cut_off": False,
         }
 
 

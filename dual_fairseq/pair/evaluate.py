@@ -7,29 +7,30 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from fairseq.data import data_utils
 from sacrebleu.metrics import CHRF
 
-from ..common.bleu import bleu_metric
+from ..common.bleu import bleu_metric, signature_of
 from ..common.errors import UserError
-from ..common.files import read_lines, write_json, write_text
-from ..common.folders import Data
+from ..common.files import read_lines, sha256, write_json, write_text
 from ..common.tables import score_table
-from ..data.tokenizer import detokenize
+from ..data.text import TextPipeline
 from ..plugin.ranking import read_choice
-from .nbest import read_nbest
+from .nbest import best_of, read_nbest
 
 
 @dataclass
 class Scores:
     """What is known of one direction on one split.
 
-    ``nll_bits_per_token`` is of the reference, ``</s>`` included. ``dual_inference`` has ``bleu``, ``chrf`` and
-    ``length_ratio`` of the same n-best lists re-scored, and the ``weights`` and ``lenpen`` that did it.
+    ``cut_off`` translations were ended by the limit of their length. ``nll_bits_per_token`` is of the reference, with
+    ``</s>``. ``dual_inference`` has ``bleu``, ``chrf`` and ``length_ratio`` of the same n-best lists re-scored, and the
+    ``weights`` and ``lenpen`` that did it.
     """
 
     bleu: float
@@ -39,6 +40,7 @@ class Scores:
     length_ratio: float
     sentences: int
     untranslated: int
+    cut_off: int = 0
     nll_bits_per_token: float | None = None
     dual_inference: dict[str, object] | None = None
 
@@ -61,6 +63,17 @@ def read_hypotheses(lines: Iterable[str]) -> dict[int, str]:
     return hypotheses
 
 
+def read_engine(lines: Iterable[str]) -> str:
+    """What translated: the ``engine:`` line of :mod:`~dual_fairseq.pair.generate`, which fairseq-generate lacks."""
+    return next((line.removeprefix("engine: ") for line in lines if line.startswith("engine: ")), "fairseq-generate")
+
+
+def read_cut_off(lines: Iterable[str]) -> set[tuple[int, int]]:
+    """The translations that the limit of their length ended: (sentence number from 0, rank from 1) of each L- line."""
+    heads = (line[2:].split("\t") for line in lines if re.fullmatch(r"L-[0-9]+\t[0-9]+", line))
+    return {(int(number), int(rank)) for number, rank in heads}
+
+
 def read_validation(lines: Iterable[str], split: str) -> dict[str, float]:
     """The metrics that fairseq-validate printed with ``--log-format json``, without the split's name.
 
@@ -81,6 +94,7 @@ def score(
     hypotheses: Sequence[str],
     references: Sequence[str],
     language: str,
+    segmented: bool = False,
     tokenize: str | None = None,
     untranslated: int = 0,
 ) -> Scores:
@@ -89,7 +103,7 @@ def score(
     Args:
         hypotheses, references: sentences, line by line.
         language: the target language.
-        tokenize: see :func:`~dual_fairseq.common.bleu.bleu_metric`.
+        segmented, tokenize: see :func:`~dual_fairseq.common.bleu.bleu_tokenizer`.
         untranslated: how many hypotheses are empty for want of a translation, to be noted.
 
     Raises:
@@ -99,11 +113,11 @@ def score(
         raise UserError("no sentence to score: the split is empty")
     if len(hypotheses) != len(references):
         raise ValueError(f"{len(hypotheses)} hypotheses for {len(references)} references")
-    bleu, chrf = bleu_metric(language, tokenize), CHRF()
+    bleu, chrf = bleu_metric(language, segmented, tokenize), CHRF()
     bleu_score = bleu.corpus_score(hypotheses, [references])
     return Scores(
         bleu=bleu_score.score,
-        bleu_signature=bleu.get_signature().format(),
+        bleu_signature=signature_of(bleu),
         chrf=chrf.corpus_score(hypotheses, [references]).score,
         chrf_signature=chrf.get_signature().format(),
         length_ratio=bleu_score.sys_len / max(bleu_score.ref_len, 1),
@@ -113,7 +127,12 @@ def score(
 
 
 def evaluate(
-    dest: Path, out: Path, split: str, tokenize: str | None = None, dual_inference: bool = False
+    dest: Path,
+    out: Path,
+    split: str,
+    tokenize: str | None = None,
+    dual_inference: bool = False,
+    settings: Mapping[str, str] | None = None,
 ) -> dict[str, object]:
     """Score the output of fairseq-generate and fairseq-validate that lies in ``out``.
 
@@ -122,8 +141,9 @@ def evaluate(
         out: holds ``<src>-<tgt>.generate.txt`` of both directions and ``validate.txt``; gets the texts and
             ``scores.json``, written last and whole.
         split: the split that was translated.
-        tokenize: see :func:`~dual_fairseq.common.bleu.bleu_metric`.
+        tokenize: see :func:`~dual_fairseq.common.bleu.bleu_tokenizer`.
         dual_inference: score the re-scored n-best lists too, by the weights in ``out``/tuning/<src>-<tgt>/weights.json.
+        settings: what the scores depend on, to be noted beside them.
 
     Returns:
         The content of ``scores.json``: :class:`Scores` by direction, and ``gap_abs`` (nats a sentence pair) where the
@@ -132,15 +152,17 @@ def evaluate(
     Raises:
         UserError: a file is missing or does not belong to the others.
     """
-    data = Data.from_folder(dest)
-    languages = data.languages
+    pipeline = TextPipeline(dest)
+    languages = pipeline.languages
     validation = read_validation(read_lines(out / "validate.txt"), split)
-    texts = {language: read_lines(dest / "raw" / f"{split}.{language}") for language in languages}
-    result: dict[str, object] = {}
+    texts = {language: pipeline.text(split, language) for language in languages}
+    result: dict[str, object] = {"split": split, **(settings or {})}
     for source, target in (languages, languages[::-1]):
         direction = f"{source}-{target}"
         generated = out / f"{direction}.generate.txt"
-        by_number = read_hypotheses(read_lines(generated))
+        printed = read_lines(generated)
+        result["engine"] = read_engine(printed)
+        by_number, cut_off = read_hypotheses(printed), read_cut_off(printed)
         count = len(texts[target])
         if len(texts[source]) != count:
             raise UserError(
@@ -160,21 +182,30 @@ def evaluate(
                 f"{direction}: {missing} of {count} sentences were not translated and count as empty "
                 "(too long for the model, or an output that was cut short)"
             )
-        hypotheses = detokenize([by_number.get(number, "") for number in range(count)], target, data.tokenizer)
+        hypotheses = pipeline.detokenize([by_number.get(number, "") for number in range(count)], target)
         for name, lines in (("src", texts[source]), ("hyp", hypotheses), ("ref", texts[target])):
             write_text(out / f"{direction}.{name}.txt", "".join(f"{line}\n" for line in lines))
-        scores = score(hypotheses, texts[target], target, tokenize, missing)
+        scores = score(hypotheses, texts[target], target, pipeline.data.segmented, tokenize, missing)
+        scores.cut_off = sum(rank == 1 for _, rank in cut_off)
+        if scores.cut_off:
+            print(
+                f"{direction}: {scores.cut_off} of {count} translations were ended by the limit of their length; "
+                "--max-len-a and --max-len-b allow longer ones"
+            )
         scores.nll_bits_per_token = validation.get(f"nll_loss_{direction}")
         tuned = out / "tuning" / direction / "weights.json"
         if dual_inference:
             choice = read_choice(tuned)
             lenpen = choice.lenpen or 0.0
-            best = read_nbest(read_lines(generated), count, generated).best(choice.weights, lenpen)
-            best = detokenize(best, target, data.tokenizer)
+            nbest = read_nbest(printed, count, generated)
+            chosen = best_of(nbest.components, choice.weights, lenpen)
+            best = pipeline.detokenize(nbest.take(chosen), target)
             write_text(out / f"{direction}.dual-inference.hyp.txt", "".join(f"{line}\n" for line in best))
-            rescored = score(best, texts[target], target, tokenize)
+            rescored = score(best, texts[target], target, pipeline.data.segmented, tokenize)
             scores.dual_inference = {
                 "bleu": rescored.bleu, "chrf": rescored.chrf, "length_ratio": rescored.length_ratio,
+                "bleu_signature": rescored.bleu_signature,
+                "cut_off": sum((number, rank + 1) in cut_off for number, rank in enumerate(chosen.tolist())),
                 "weights": asdict(choice.weights), "lenpen": lenpen,
             }  # fmt: skip
         result[direction] = asdict(scores)
@@ -192,6 +223,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--split", default="test")
     parser.add_argument("--sacrebleu-tokenize", metavar="NAME", help="a sacreBLEU tokenizer, in both directions")
     parser.add_argument("--dual-inference", action="store_true", help="by the weights in OUT/tuning")
+    parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="whose digest is noted beside the scores")
+    parser.add_argument("--setting", action="append", default=[], metavar="NAME=VALUE", help="to be noted, too")
     options = parser.parse_args(arguments)
-    result = evaluate(options.dest, options.out, options.split, options.sacrebleu_tokenize, options.dual_inference)
+    settings = dict(setting.split("=", 1) for setting in options.setting)
+    if options.checkpoint:
+        settings["checkpoint_sha256"] = sha256(options.checkpoint)
+    result = evaluate(
+        options.dest, options.out, options.split, options.sacrebleu_tokenize, options.dual_inference, settings
+    )
     print(score_table([(options.split, result)]))

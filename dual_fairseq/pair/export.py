@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from fairseq import checkpoint_utils
+from fairseq.data import Dictionary
 from fairseq.models import ARCH_MODEL_REGISTRY
 from fairseq.tasks.translation import TranslationConfig
 from omegaconf import OmegaConf
@@ -29,7 +30,7 @@ from ..common.files import check_output, whole_file
 from ..common.folders import find_checkpoint
 from ..common.options import add_output
 from ..compat.checkpoint_options import declared_options
-from ..plugin.checkpoint import check_dictionary, data_directories, load_dictionary, load_state, pair_languages
+from ..plugin.checkpoint import check_dictionary, data_directories, load_state, pair_languages
 from ..plugin.model import arch_name, direction_name, of_direction
 
 # --- shared by the modules that write checkpoints
@@ -205,7 +206,7 @@ def _find_dictionaries(
         if not file.is_file():
             raise UserError(f"--data {data}: has no dict.{language}.txt")
         candidates = [folder / file.name for folder in recorded]
-        check_dictionary(load_dictionary(file), language, task_state, candidates, path, "checkpoint")
+        check_dictionary(Dictionary.load(str(file)), language, task_state, candidates, path, "checkpoint")
     return files
 
 

@@ -34,6 +34,9 @@ from ..data.lines import read_rows, survey
 from .score_table import LOG_PROBS, read_scores
 
 Columns = Mapping[str, np.ndarray]
+# Which side of a pair is the longer one in characters is mostly the longer one in tokens: over so many pairs the
+# correlation of the logarithms is near 1 and, of exchanged files, near -1.
+FEWEST_PAIRS, EXCHANGED = 20, -0.5
 
 
 @dataclass(frozen=True)
@@ -182,7 +185,9 @@ def main(arguments: Sequence[str]) -> None:
     """
     options = get_parser().parse_args(arguments)
     if options.keep is not None and not 0 < options.keep <= 1:
-        raise UserError(f"--keep {options.keep}: is a share, above 0 and at most 1")
+        percent = 1 < options.keep <= 100
+        meant = f"; did you mean {options.keep / 100:g}?" if percent else ""
+        raise UserError(f"--keep {options.keep:g}: is a share, above 0 and at most 1{meant}")
     if options.threshold is not None and math.isnan(options.threshold):
         raise UserError("--threshold: must be a number")
     inputs = [options.scores, options.source, options.target]
@@ -206,6 +211,7 @@ def main(arguments: Sequence[str]) -> None:
                 f"{path}: has {count:,} lines, but {options.scores} has scores of {len(columns['line']):,} pairs; give "
                 "the text that was scored"
             )
+    _check_order(options, columns)
     values = statistic.compute(columns)
     if np.isnan(values).all():
         hint = "; it needs language models (--src-lm, --tgt-lm), --by conditionals does not"
@@ -226,6 +232,26 @@ def main(arguments: Sequence[str]) -> None:
         + (f"; {without:,} of those dropped have no value" if without else "")
         + f": {outputs[0]}, {outputs[1]}"
     )
+
+
+def _check_order(options: argparse.Namespace, columns: Columns) -> None:
+    """See that source and target are those of the table, by which side is the longer one in each pair.
+
+    Raises:
+        UserError: they look exchanged.
+    """
+    lengths = [[len(x), len(y)] for rows in read_rows([(options.source, options.target)]) for x, y in rows.lines]
+    (x, y), tokens = np.array(lengths, dtype=float).T, (columns["tokens_x"], columns["tokens_y"])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        text, table = np.log(x / y), np.log(tokens[0] / tokens[1])
+    known = np.isfinite(text) & np.isfinite(table)
+    if known.sum() < FEWEST_PAIRS or not text[known].std() or not table[known].std():
+        return
+    if np.corrcoef(text[known], table[known])[0, 1] < EXCHANGED:
+        raise UserError(
+            f"--source {options.source} --target {options.target}: look exchanged: where a line of the source is the "
+            f"longer one, the target has more tokens in {options.scores}; give the files as they were scored"
+        )
 
 
 def _copy_lines(options: argparse.Namespace, kept: np.ndarray, values: np.ndarray, files: Sequence[IO[bytes]]) -> None:

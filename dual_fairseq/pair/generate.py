@@ -1,6 +1,6 @@
-"""Translates a split as fairseq-generate does and prints the same S-, H- and R- lines, by any engine.
+"""Translates a split as fairseq-generate does and prints the same S-, H-, R- and L- lines, by any engine.
 
-It is a step of ``dual-fairseq evaluate --engine``.
+It is a step of ``dual-fairseq evaluate --engine``. The first line names the engine.
 """
 
 from __future__ import annotations
@@ -10,13 +10,24 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from fairseq.dataclass.configs import GenerationConfig
 
-from ..common.options import add_beam, add_device, add_engine, add_languages, add_max_tokens, finite_number
-from ..plugin.ranking import Weights, component_line
+from ..common.options import (
+    add_beam,
+    add_device,
+    add_engine,
+    add_languages,
+    add_length_limit,
+    add_max_tokens,
+    finite_number,
+    length_limit_given,
+)
+from ..plugin.dual_inference import LinePrinter
+from ..plugin.ranking import Weights
 from .engine import BLOCK_TOKENS, choose_engine
 from .load import load_pair
-from .search import MAX_LEN_A, MAX_LEN_B, search
+from .search import search
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -35,10 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--components", action="store_true", help="all translations of the beam, with all scores")
     parser.add_argument("--src-lm")
     parser.add_argument("--tgt-lm")
-    add_beam(parser)
-    add_max_tokens(parser)
-    add_engine(parser)
-    add_device(parser)
+    for add in (add_beam, add_length_limit, add_max_tokens, add_engine, add_device):
+        add(parser)
     options = parser.parse_args(arguments)
 
     overrides = {"src_lm": options.src_lm, "tgt_lm": options.tgt_lm, "eval_bleu": False, "lm_score_cache": None}
@@ -47,23 +56,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
     pair, task = load_pair(options.checkpoint, options.data, *languages, device, overrides)
     task.dual_inference = Weights() if options.components else None
     engine = choose_engine(options.engine, [pair], task, [options.checkpoint], options.int8)
-    generation = GenerationConfig(
-        beam=options.beam, lenpen=options.lenpen, max_len_a=MAX_LEN_A, max_len_b=MAX_LEN_B, no_beamable_mm=True
-    )
+    limit = length_limit_given(options)
+    generation = GenerationConfig(beam=options.beam, lenpen=options.lenpen, no_beamable_mm=True, **limit)
     pair.prepare_for_inference_(argparse.Namespace(generation=generation))
     generator = task.build_generator([pair], generation)
     if engine is not None:
         generator = engine.generator(task, generator, generation)
 
     task.load_dataset(options.split)
-    dataset, limit = task.dataset(options.split), min(task.max_positions()[0], pair.max_positions()[0])
-    numbers = [i for i in range(len(dataset)) if len(dataset.src[i]) <= limit]  # as fairseq-generate leaves them out
+    dataset, longest = task.dataset(options.split), min(task.max_positions()[0], pair.max_positions()[0])
+    numbers = [i for i in range(len(dataset)) if len(dataset.src[i]) <= longest]  # as fairseq-generate leaves them out
+    nbest = options.beam if options.components else 1
+    printer = LinePrinter(task.source_dictionary)
+    printer.set_up(nbest, None)
+    print(f"engine: {engine or 'fairseq'}")
     max_tokens = BLOCK_TOKENS if engine else options.max_tokens
     for index, hypotheses in search(task, generator, [pair], [dataset.src[i] for i in numbers], max_tokens):
         number = numbers[index]
         print(f"S-{number}\t{task.source_dictionary.string(dataset.src[number], options.post_process)}")
-        for hypothesis in hypotheses if options.components else hypotheses[:1]:
-            if options.components:
-                print(component_line(number, hypothesis["components"]))
+        printer.print({"id": torch.tensor([number])}, [hypotheses])
+        for hypothesis in hypotheses[:nbest]:
             text = task.target_dictionary.string(hypothesis["tokens"].cpu(), options.post_process)
             print(f"H-{number}\t{float(hypothesis['score']) / math.log(2)}\t{text}")

@@ -13,9 +13,10 @@ from fairseq.dataclass.utils import overwrite_args_by_name
 
 from ..common.errors import UserError
 from ..common.folders import find_checkpoint
+from ..compat.checkpoint_options import RefusedOption, model_options
 from ..plugin.checkpoint import check_dictionary, data_directories, load_state, pair_languages
 from ..plugin.language_model import find_language_model
-from ..plugin.model import DualModel
+from ..plugin.model import DualModel, arch_name
 from ..plugin.task import DualTranslationConfig, DualTranslationTask
 
 
@@ -76,6 +77,11 @@ def load_pair(
     known = {field.name for field in fields(DualTranslationConfig)}
     if unknown := [name for name in changes if name not in known and name not in state["cfg"].model]:
         raise UserError(f"{path}: {', '.join(unknown)}: no option of --task dual_translation or of this model")
+    model = state["cfg"].model
+    try:
+        model_options(arch_name(model), {name: value for name, value in changes.items() if name in model})
+    except RefusedOption as error:
+        raise UserError(f"{path}: cannot take the option {error}") from error
     pair, task = model_of_state(path, state, folder, changes, device)
     task.gone_language_models = [lm for lm in lms.values() if lm and lm not in (task.cfg.src_lm, task.cfg.tgt_lm)]
     return pair, task

@@ -29,8 +29,9 @@ from ..common.files import whole_file
 from ..common.folders import find_checkpoint
 from ..common.options import add_device, add_engine, add_languages, add_max_tokens, add_output
 from ..common.progress import Progress, say
-from ..data.clean import REASONS, RESERVED, BadLine, decode
+from ..data.clean import REASONS, RESERVED
 from ..data.lines import read_rows, survey_pair
+from ..data.normalize import BadLine, decode, described
 from ..data.text import TextPipeline, looks_foreign
 from ..plugin.language_model import load_language_model
 from ..plugin.log_probs import BATCH_TOKENS
@@ -102,7 +103,7 @@ def text_blocks(
 
 def _tokens(raw: bytes, language: str, pipeline: TextPipeline | None) -> str:
     """Raises: BadLine: the line cannot be used."""
-    text = decode(raw, Counter())
+    text = decode(raw, Counter() if pipeline is None else pipeline.repairs, normalized=False)
     if pipeline is not None:
         text = pipeline.encode(text, language)
     words = text.split()
@@ -252,6 +253,8 @@ def main(arguments: Sequence[str]) -> None:
                 noted += int((columns["note"] != "").sum())
                 first += len(block.notes)
                 progress.finish(len(block.notes))
+    if pipeline is not None and (repaired := described(pipeline.repairs)):
+        say(f"repaired: {repaired}")
     say(f"scored {total:,} pairs" + (f"; {noted:,} have empty cells and a note that says why" if noted else ""))
 
 

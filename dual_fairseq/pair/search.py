@@ -16,9 +16,6 @@ from ..plugin.log_probs import length_sorted_batches
 from ..plugin.model import DualModel, parameter_like
 from ..plugin.task import DualTranslationTask
 
-# As dual-fairseq evaluate sets them: the longest translation has a·(source tokens) + b tokens.
-MAX_LEN_A, MAX_LEN_B = 1.5, 20
-
 
 def search(
     task: DualTranslationTask, generator: Any, pairs: Sequence[DualModel], sentences: Sequence[Tensor], max_tokens: int

@@ -24,13 +24,17 @@ from ..common.options import (
     add_device,
     add_engine,
     add_languages,
+    add_length_limit,
     add_max_tokens,
     add_output,
+    check_length_limit,
     finite_number,
+    length_limit_given,
     whole_number,
 )
 from ..common.progress import Progress, say
 from ..data.lines import open_input, open_text, read_blocks
+from ..data.normalize import described
 
 if TYPE_CHECKING:
     import argparse
@@ -67,6 +71,7 @@ def get_parser() -> Parser:
         "--nbest", type=whole_number(), default=1, metavar="N", help="translations of each line (default 1)"
     )
     parser.add_argument("--lenpen", type=finite_number, metavar="X", help="above 1 favours longer output (default 1)")
+    add_length_limit(parser)
     parser.add_argument(
         "--dual-inference", metavar="WEIGHTS",
         help="let both models and both language models choose among the beam's translations: α from 0 to 1, or the "
@@ -153,6 +158,7 @@ def translate_stream(options: argparse.Namespace, overrides: dict[str, Any], std
                 max_tokens=options.max_tokens,
                 first=first,
                 advance=bar.update,
+                **length_limit_given(options),
             )
             for number, hypotheses in enumerate(translations, start=first):
                 for hypothesis in hypotheses:
@@ -160,6 +166,8 @@ def translate_stream(options: argparse.Namespace, overrides: dict[str, Any], std
                     cells += [f"{hypothesis.score:.4f}"] if options.scores else []
                     output.write("\t".join([*cells, hypothesis.text]).encode() + b"\n")
             output.flush()
+    if repaired := described(pair.text.repairs):
+        say(f"repaired: {repaired}")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -173,6 +181,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if rest:
         hint = "; text to translate is given with --input FILE or '< FILE'" if os.path.isfile(rest[0]) else ""
         parser.error(f"unrecognized arguments: {' '.join(rest)}{hint}")
+    check_length_limit(options)
     try:
         overrides = ast.literal_eval(options.model_overrides)
         overrides = {str(name): value for name, value in overrides.items()}

@@ -26,20 +26,20 @@ from torch import Tensor
 
 from ..common.errors import UserError
 from ..common.folders import find_checkpoint
-from ..data.subword import SEPARATOR
+from ..data.subword import Subword
 from ..data.text import TextPipeline, indices, looks_foreign
 from ..plugin.model import DualModel, parameter_like
 from ..plugin.ranking import read_choice
 from ..plugin.task import DualTranslationTask
 from .engine import BLOCK_TOKENS, CTranslate2, choose_engine
 from .load import load_pair
-from .search import MAX_LEN_A, MAX_LEN_B, search
+from .search import search
 
 logger = logging.getLogger(__name__)
 
 Weighting = float | str | os.PathLike[str]
+_Found = tuple[str, float, bool]  # a piece's tokens, its score, whether it was cut off
 _SENTENCE_ENDS = set(".!?…。！？؟।")
-_WIDE_ENDS = set("。！？")  # no space follows them
 
 
 @dataclass(frozen=True)
@@ -52,11 +52,13 @@ class Hypothesis:
             lenpen 1 nats a token); with dual inference, the score that it was chosen by. Of a line translated in pieces
             the mean over its pieces, by their lengths.
         tokens: the tokens of the model (BPE pieces, characters or words), joined by spaces.
+        cut_off: whether the limit of its length ended it, or one of its pieces.
     """
 
     text: str
     score: float
     tokens: str
+    cut_off: bool = False
 
 
 class DualTranslator:
@@ -92,6 +94,7 @@ class DualTranslator:
         self._tasks[self.languages[::-1]].priors.for_inference = task.priors.for_inference  # loaded once
         self._generators: dict[str, tuple[Any, Any]] = {}  # target language → what its last one was made for, and it
         self._lenpen: dict[tuple[str, str], float] = {}  # of tuned weights
+        self._tuned: tuple[Weighting, str] | None = None  # weights of one target language, and that language
         self._warned: set[str] = set()  # source languages whose text looks foreign
         for pair in self.pairs:
             # without BeamableMM (of fconv), which binds a model to one beam size
@@ -119,8 +122,8 @@ class DualTranslator:
             device: where to put the models; default: a GPU if there is one.
             fp16: half precision, on a GPU.
             dual_inference: let both models and both language models choose among the translations of the beam: an α, or
-                the ``weights.json`` of ``dual-fairseq tune``, which is used for the language that it was tuned for; or
-                one of these for each target language.
+                the ``weights.json`` of ``dual-fairseq tune``, with which translations into another language than it was
+                tuned for are refused; or one of these for each target language.
             engine: ``fairseq``, ``ctranslate2``, or ``auto``, see :func:`~dual_fairseq.pair.engine.choose_engine`.
             int8: compute in 8 bits, by CTranslate2.
             overrides: of fairseq's model and task options, e.g. ``src_lm="lm.de.pt"``.
@@ -152,6 +155,8 @@ class DualTranslator:
         return translator
 
     def _use_dual_inference(self, weighting: Weighting | Mapping[str, Weighting]) -> None:
+        if not isinstance(weighting, Mapping) and (language := read_choice(weighting).language):
+            self._tuned = weighting, language
         for direction, task in self._tasks.items():
             own = weighting.get(direction[1]) if isinstance(weighting, Mapping) else weighting
             if own is None:
@@ -236,7 +241,9 @@ class DualTranslator:
             first: the number of the first text, in warnings.
             advance: called after each batch with the number of texts that are done.
             generation: further options of fairseq's generation (fields of its ``GenerationConfig``), as
-                ``no_repeat_ngram_size=3``.
+                ``no_repeat_ngram_size=3``. A translation of n source tokens has at most ``max_len_a`` · n +
+                ``max_len_b`` tokens, by default as :func:`~dual_fairseq.plugin.lengths.length_limit` has it; where the
+                limit ended the best one of a text, a warning is logged.
 
         Returns:
             A list a text, in the order of ``texts``.
@@ -258,28 +265,34 @@ class DualTranslator:
             raise UserError(f"nbest {nbest}: needs a beam of that size, not {beam}")
         source, target = self.direction(source, target)
         task = self._tasks[source, target]
+        if self._tuned is not None and self._tuned[1] != target:
+            raise UserError(
+                f"dual_inference {self._tuned[0]}: was tuned for translations into {self._tuned[1]}, not {target}; "
+                "give weights by language, as {'en': ..., 'de': ...}"
+            )
         if lenpen is None:
             lenpen = self._lenpen.get((source, target), 1.0)
-        generator = self._build_generator(
-            task, {"max_len_a": MAX_LEN_A, "max_len_b": MAX_LEN_B, **generation, "beam": beam, "lenpen": lenpen}
-        )
+        generator = self._build_generator(task, {**generation, "beam": beam, "lenpen": lenpen})
         limit = int(min(task.max_positions()[0], *(pair.max_positions()[0] for pair in self.pairs))) - 1  # </s>
 
         pieces, text_of, left = self._cut(texts, source, task.source_dictionary, limit, first)
         advance(left.count(0))
 
-        translated: list[list[tuple[str, float]]] = [[] for _ in pieces]
+        translated: list[list[_Found]] = [[] for _ in pieces]
         string = task.target_dictionary.string
         at_once = BLOCK_TOKENS if self.engine else max_tokens
         for number, beam_of_piece in search(task, generator, self.pairs, pieces, at_once):
-            translated[number] = [(string(h["tokens"].cpu()), float(h["score"])) for h in beam_of_piece[:nbest]]
+            kept = beam_of_piece[:nbest]
+            translated[number] = [(string(h["tokens"].cpu()), float(h["score"]), h["cut_off"]) for h in kept]
             left[text_of[number]] -= 1
             if left[text_of[number]] == 0:
                 advance(1)
-        results: list[list[list[tuple[str, float]]]] = [[] for _ in left]
+        parts_of: list[list[list[_Found]]] = [[] for _ in left]
         for number, hypotheses in zip(text_of, translated, strict=True):
-            results[number].append(hypotheses)
-        return [self._joined(parts, target) for parts in results]
+            parts_of[number].append(hypotheses)
+        results = [self._joined(parts, target) for parts in parts_of]
+        _warn_of_cut_off([first + number for number, best in enumerate(results) if best[0].cut_off], len(results))
+        return results
 
     def _cut(
         self, texts: Iterable[str], source: str, dictionary: Dictionary, limit: int, first: int
@@ -294,7 +307,7 @@ class DualTranslator:
         counts: list[int] = []
         for number, text in enumerate(texts):
             tokens = self.text.encode(text, source).split()
-            parts = _pieces(tokens, limit, self.text.subword.space) if tokens else []
+            parts = _pieces(tokens, limit, self.text.subword) if tokens else []
             if len(parts) > 1:
                 logger.warning(
                     "line %d: %s tokens, over the %s that this model takes; translated in %d pieces",
@@ -321,17 +334,28 @@ class DualTranslator:
             self._generators[task.cfg.target_lang] = (options, generator)
         return generator
 
-    def _joined(self, parts: list[list[tuple[str, float]]], target: str) -> list[Hypothesis]:
+    def _joined(self, parts: list[list[_Found]], target: str) -> list[Hypothesis]:
         """The n-best list of a text from those of its pieces, of which the shortest counts."""
         if not parts:
             return [Hypothesis("", 0.0, "")]
         hypotheses = []
         for ranked in zip(*parts, strict=False):
-            tokens = self.text.join([tokens for tokens, _ in ranked])
-            lengths = [len(tokens.split()) + 1 for tokens, _ in ranked]  # with </s>
-            score = sum(score * n for (_, score), n in zip(ranked, lengths, strict=True)) / sum(lengths)
-            hypotheses.append(Hypothesis(self.text.decode(tokens, target), score, tokens))
+            tokens = self.text.join([tokens for tokens, _, _ in ranked])
+            lengths = [len(tokens.split()) + 1 for tokens, _, _ in ranked]  # with </s>
+            score = sum(score * n for (_, score, _), n in zip(ranked, lengths, strict=True)) / sum(lengths)
+            cut_off = any(cut_off for _, _, cut_off in ranked)
+            hypotheses.append(Hypothesis(self.text.decode(tokens, target), score, tokens, cut_off))
         return hypotheses
+
+
+def _warn_of_cut_off(numbers: Sequence[int], count: int) -> None:
+    """Say which of some texts have a translation that the limit of its length ended."""
+    if numbers:
+        logger.warning(
+            f"line {', '.join(map(str, numbers[:10]))}{', ...' * (len(numbers) > 10)}: {len(numbers):,} of {count:,} "
+            "translations were ended by the limit of their length; --max-len-a and --max-len-b (in Python max_len_a and"
+            " max_len_b) allow longer ones"
+        )
 
 
 def _reversed(task: DualTranslationTask) -> DualTranslationTask:
@@ -342,7 +366,7 @@ def _reversed(task: DualTranslationTask) -> DualTranslationTask:
     return tasks.setup_task(cfg, from_checkpoint=True)
 
 
-def _pieces(tokens: list[str], limit: int, space: str = "") -> list[list[str]]:
+def _pieces(tokens: list[str], limit: int, subword: Subword) -> list[list[str]]:
     """Tokens in pieces of at most ``limit``.
 
     What has to be cut at all is cut into its sentences, since models trained on sentences lose most of a long text; a
@@ -351,8 +375,9 @@ def _pieces(tokens: list[str], limit: int, space: str = "") -> list[list[str]]:
     Args:
         tokens: of a line.
         limit: most tokens of a piece.
-        space: the token between two words, where tokens are characters; a piece neither begins nor ends with it.
+        subword: what they are; a piece neither begins nor ends with the token between two words.
     """
+    space = subword.space
     if len(tokens) <= limit:
         return [tokens]
     pieces: list[list[str]] = [[]]
@@ -360,18 +385,11 @@ def _pieces(tokens: list[str], limit: int, space: str = "") -> list[list[str]]:
         if space and token == space and not pieces[-1]:
             continue
         pieces[-1].append(token)
-        if token in _SENTENCE_ENDS and following not in _SENTENCE_ENDS and _ends_word(token, following, space):
+        if token in _SENTENCE_ENDS and following not in _SENTENCE_ENDS and subword.ends_word(token, following):
             pieces.append([])
         elif len(pieces[-1]) == limit:
             last = [*zip(pieces[-1], [*pieces[-1][1:], following], strict=True)]
-            end = next((i for i in range(limit, 0, -1) if _ends_word(*last[i - 1], space)), limit)
+            end = next((i for i in range(limit, 0, -1) if subword.ends_word(*last[i - 1])), limit)
             rest = pieces[-1][end:]
             pieces[-1:] = [pieces[-1][:end], rest[1:] if space and rest[:1] == [space] else rest]
     return [piece for piece in pieces if piece]
-
-
-def _ends_word(token: str, following: str, space: str) -> bool:
-    """Whether a word ends between two tokens; after the last one there is ""."""
-    if not space:
-        return not token.endswith(SEPARATOR)
-    return following in (space, "") or token in _WIDE_ENDS

@@ -10,8 +10,9 @@ dual-fairseq evaluate --dual-inference does all of this.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,9 @@ import numpy as np
 from sacrebleu.metrics import BLEU, CHRF
 
 from ..common.arguments import Parser
-from ..common.bleu import bleu_counts, bleu_metric, bleu_of_counts
+from ..common.bleu import bleu_counts, bleu_metric, bleu_of_counts, missing_tokenizer, signature_of
 from ..common.errors import UserError
-from ..common.files import check_output, read_lines, write_json, write_text
+from ..common.files import check_output, read_lines, whole_file, write_json, write_text
 from ..common.options import add_languages, finite_number
 from ..common.progress import Progress
 from ..common.tables import aligned
@@ -38,9 +39,9 @@ FORMS = ("plain", "alpha", "general")
 LENPENS = np.linspace(0, 3, 31).round(1)
 
 
-def detokenize_all(texts: Sequence[Sequence[str]], language: str, tokenizer: str) -> list[list[str]]:
-    """See :func:`~dual_fairseq.data.tokenizer.detokenize`."""
-    flat = iter(detokenize([text for translations in texts for text in translations], language, tokenizer))
+def detokenize_all(texts: Sequence[Sequence[str]], undo: Callable[[list[str]], list[str]]) -> list[list[str]]:
+    """What ``undo`` makes of all translations together."""
+    flat = iter(undo([text for translations in texts for text in translations]))
     return [[next(flat) for _ in translations] for translations in texts]
 
 
@@ -127,7 +128,7 @@ def _smooth(surface: np.ndarray) -> np.ndarray:
     return (total / np.maximum(count, 1))[inner]
 
 
-def tune(nbest: NBest, references: Sequence[str], language: str, lenpen: float, tokenize: str | None) -> dict[str, Any]:
+def tune(nbest: NBest, references: Sequence[str], language: str, lenpen: float, metric: BLEU) -> dict[str, Any]:
     """Scores by α and by the general form's best weights.
 
     Args:
@@ -135,17 +136,17 @@ def tune(nbest: NBest, references: Sequence[str], language: str, lenpen: float, 
         language: the target language.
         lenpen: length penalty of plain generation and of the α form; that of the general form is 0, for it has a
             weight of the length.
-        tokenize: a sacreBLEU tokenizer; see :func:`~dual_fairseq.common.bleu.bleu_metric`.
+        metric: see :func:`~dual_fairseq.common.bleu.bleu_metric`.
 
     Returns:
         What weights.json holds: of each of :data:`FORMS` its weights, lenpen, BLEU, chrF and length ratio; ``lenpen``,
         plain generation with a length penalty of its own (:func:`tune_lenpen`); which form is best; the target
-        language; and ``by_alpha``, the same for every α. The α form is missing without a language model of the source.
+        language; the signature of BLEU; and ``by_alpha``, the same for every α. The α form is missing without a
+        language model of the source.
 
     Raises:
         UserError: log P(y|x) is the only component in the list.
     """
-    metric = bleu_metric(language, tokenize)
     bleu = CorpusBleu(nbest.texts, references, metric)
     chrf = CHRF()
 
@@ -160,6 +161,7 @@ def tune(nbest: NBest, references: Sequence[str], language: str, lenpen: float, 
 
     known = ~np.isnan(nbest.components).all(axis=(0, 1))
     result: dict[str, Any] = {"target_lang": language, "plain": row(Weights(), lenpen)}
+    result["bleu_signature"] = signature_of(metric)
     # a fair baseline has a length penalty of its own, for the general form has a weight of the length
     tuned = tune_lenpen(nbest, bleu, lenpen)
     result["lenpen"] = row(Weights(), tuned, Weights().score(nbest.components, tuned).argmax(axis=1))
@@ -201,7 +203,9 @@ def table(result: dict[str, Any]) -> str:
     if "general" in result:
         line("general form", result["general"])
         options.append("general form: " + options_of(result["general"]))
-    return "\n".join([aligned(rows), "", "as options of fairseq-generate:", *options])
+    return "\n".join(
+        [aligned(rows), "", f"BLEU: {result['bleu_signature']}", "", "as options of fairseq-generate:", *options]
+    )
 
 
 def picture(result: dict[str, Any], out: Path, title: str) -> None:
@@ -223,7 +227,8 @@ def picture(result: dict[str, Any], out: Path, title: str) -> None:
         axes.grid(alpha=0.25)
         axes.legend(fontsize=8)
     figure.suptitle(title)
-    figure.savefig(out, dpi=110)
+    with whole_file(out) as file:
+        figure.savefig(file, format="png", dpi=110)
     plt.close(figure)
 
 
@@ -245,9 +250,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "nbest", type=Path, nargs="+", metavar="FILE",
         help="what fairseq-generate printed (with --results-path, both files)",
     )  # fmt: skip
+    parser.add_argument("--reference", type=Path, metavar="FILE", help="the references, raw text, a sentence a line")
     parser.add_argument(
-        "--reference", type=Path, required=True, metavar="FILE", help="the references, raw text, a sentence a line"
-    )
+        "--dest", metavar="DEST",
+        help="instead of --reference and --tokenizer: the folder of dual-fairseq preprocess that has the split",
+    )  # fmt: skip
+    parser.add_argument("--split", default="valid", metavar="NAME", help="a split of DEST (default %(default)s)")
     add_languages(parser, sides=("target",), required=True)
     parser.add_argument(
         "-o", "--output", "--out", type=Path, required=True, metavar="DIR",
@@ -262,16 +270,35 @@ def main(arguments: Sequence[str] | None = None) -> None:
         help="length penalty of plain generation and of the α form (default 1)",
     )  # fmt: skip
     parser.add_argument(
-        "--sacrebleu-tokenize", metavar="NAME", help="a sacreBLEU tokenizer (default: that of the target language)"
+        "--sacrebleu-tokenize",
+        metavar="NAME",
+        help="a sacreBLEU tokenizer (default: that of the target language; with --tokenizer none the words are scored "
+        "as they are, which is none)",
     )
     options = parser.parse_args(arguments)
 
+    if (options.reference is None) is (options.dest is None):
+        raise UserError("give the references, by --reference FILE or by --dest DEST")
     for name in ("alpha.tsv", "tuning.png", "weights.json"):
         check_output(options.output / name, [options.reference, *options.nbest])
-    references = read_lines(options.reference)
+    if options.dest is not None:
+        from ..data.text import TextPipeline
+
+        pipeline = TextPipeline(options.dest)
+        references = pipeline.text(options.split, options.target_lang)
+        undo = partial(pipeline.detokenize, language=options.target_lang)
+        segmented = pipeline.data.segmented
+    else:
+        references = read_lines(options.reference)
+        undo = partial(detokenize, language=options.target_lang, tokenizer=options.tokenizer)
+        segmented = options.tokenizer == "none"
+    bleu = (options.target_lang, segmented, options.sacrebleu_tokenize)
+    metric = bleu_metric(*bleu)
+    if missing := missing_tokenizer(*bleu):
+        print(missing)
     lines = [line for path in options.nbest for line in read_lines(path)]
     nbest = read_nbest(lines, len(references), options.nbest[0])
-    nbest.texts = detokenize_all(nbest.texts, options.target_lang, options.tokenizer)
-    result = tune(nbest, references, options.target_lang, options.lenpen, options.sacrebleu_tokenize)
+    nbest.texts = detokenize_all(nbest.texts, undo)
+    result = tune(nbest, references, options.target_lang, options.lenpen, metric)
     write(result, options.output, f"{options.nbest[0].name}, {len(references)} sentences")
     print(table(result))

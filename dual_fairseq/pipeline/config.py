@@ -6,13 +6,13 @@ import argparse
 import difflib
 import json
 import re
-import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..common.arguments import Parser
 from ..common.errors import UserError
+from ..common.records import read_toml
 
 EXTRA = "fairseq-train"  # the key for what follows `--` on the command line
 
@@ -38,13 +38,8 @@ def parse(parser: Parser, arguments: Sequence[str] | None) -> tuple[argparse.Nam
 
 def _words(parser: Parser, file: Path) -> tuple[list[str], list[str]]:
     """A file's options as words of a command line, and those for fairseq-train."""
-    try:
-        # Numbers stay as they are written: 1e-4 in options.txt is not 0.0001.
-        content = tomllib.loads(file.read_text(encoding="utf-8"), parse_float=str)
-    except OSError as error:
-        raise UserError(f"--config {file}: {error.strerror}") from error
-    except ValueError as error:
-        raise UserError(f"--config {file}: is not TOML ({error})") from error
+    # Numbers stay as they are written: 1e-4 in options.txt is not 0.0001.
+    content = read_toml(file, "--config", parse_float=str)
     extra = content.pop(EXTRA, [])
     if not isinstance(extra, list) or not all(isinstance(word, str) for word in extra):
         raise UserError(f'{file}: {EXTRA}: give a list of strings, as ["--fp16", "--update-freq", "4"]')

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
 import re
+import shlex
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..common.arguments import Parser, decimal, file_path, positive
+from ..common.bleu import bleu_tokenizer, missing_tokenizer
 from ..common.errors import UserError
 from ..common.files import whole_file
-from ..common.folders import POST_PROCESS, Data, RunFolder, find_checkpoint, refuse_colons
-from ..common.options import add_device, add_engine, engine_words
+from ..common.folders import Data, RunFolder, find_checkpoint, refuse_colons
+from ..common.options import add_device, add_engine, add_length_limit, check_length_limit, engine_words
 from .devices import Device, find_device
 from .jobs import PACKAGE, check, locked, run, say, show, step
 from .progress import SentenceDisplay
+from .score_sets import covers, recorded, same_settings
 from .stages import digest, failure, is_whole, option_lines
 
 HELP = """\
@@ -26,11 +30,12 @@ Translate a split in both directions with one checkpoint of a pair, and score th
 The references are DEST/raw/<split>.<language>. For each direction the output folder gets, all in the order of the
 split, detokenised:
   <src>-<tgt>.src.txt, .hyp.txt, .ref.txt   source, translation, reference
-  <src>-<tgt>.generate.txt                  what fairseq-generate printed
+  <src>-<tgt>.generate.txt                  what fairseq-generate, or --engine in its place, printed
 and scores.json: BLEU and chrF with their sacreBLEU signatures, length ratio, NLL in bits a target token (of the
 reference), and with both language models the mean |gap| in nats a sentence pair.
 
-The same command again does nothing; another checkpoint or other options replace the output when theirs is complete.
+The same command again does nothing. Scores of another checkpoint take the place of the old ones when they are
+complete; those with another beam, length penalty and so on get a folder of their own (eval/test-beam5-lenpen1.5).
 """
 
 
@@ -44,7 +49,8 @@ def get_parser() -> Parser:
         help="of a pair; or a run, whose best is taken: of the stage dual, else mle, else warmup")  # fmt: skip
     add("--split", type=split_name, default="test", metavar="NAME", help="test (default), valid, ...")
     add("-o", "--output", "--out", type=file_path, metavar="DIR",
-        help="the output folder (default: eval/<split> beside the checkpoint)")  # fmt: skip
+        help="the output folder; what it holds is replaced (default: eval/<split> beside the checkpoint, or a folder "
+        "beside that one where it holds scores with other settings)")  # fmt: skip
     add_search(parser)
     add("--max-tokens", type=positive, default="4096", metavar="N",
         help="tokens of a batch, padding included (default 4096)")  # fmt: skip
@@ -64,14 +70,33 @@ def get_parser() -> Parser:
 
 
 def add_search(parser: argparse._ActionsContainer) -> None:
-    """Add the options of beam search and of BLEU, which ``train`` has too."""
+    """Add the options of beam search and of BLEU, which ``train`` has too; see :func:`check_search`."""
     add = parser.add_argument
     add("--beam", type=positive, default="5", metavar="N", help="beam size (default 5)")
     add("--lenpen", type=decimal, default="1", metavar="X",
         help="length penalty: above 1 favours longer output (default 1)")  # fmt: skip
-    add("--sacrebleu-tokenize", default="", metavar="NAME",
+    add_length_limit(parser)
+    add(
+        "--sacrebleu-tokenize",
+        default="",
+        metavar="NAME",
         help="sacreBLEU's tokenizer, in both directions (default: 13a, or the one that sacreBLEU has for the target "
-        "language: zh, ja-mecab, ko-mecab)")  # fmt: skip
+        "language: zh, ja-mecab, ko-mecab; none for text of --tokenizer none, whose words are scored as they are)",
+    )
+
+
+def check_search(options: argparse.Namespace, data: Data) -> None:
+    """Raises: UserError: half a limit of length was given, or BLEU cannot be computed as asked."""
+    check_length_limit(options)
+    for language in data.languages:
+        bleu_tokenizer(language, data.segmented, options.sacrebleu_tokenize or None)
+
+
+def say_missing(options: argparse.Namespace, data: Data) -> None:
+    """Say, before the work, where a language's tokenizer for BLEU is not installed."""
+    for language in data.languages:
+        if missing := missing_tokenizer(language, data.segmented, options.sacrebleu_tokenize or None):
+            say(missing)
 
 
 def split_name(text: str) -> str:
@@ -130,25 +155,64 @@ class Evaluation:
             if not file.is_file():
                 raise UserError(f"{file}: there is no such language model")
         self.data = data = Data.from_folder(options.dest)
+        check_search(options, data)
         refuse_colons(options.dest, self.checkpoint)
         self.splits = [options.split, *([options.tune_split] if options.dual_inference else [])]
         self.lms = dict(zip(data.languages, given, strict=True)) if given else self._own_language_models()
         for split in self.splits:
             for language in data.languages:
                 if not data.index(split, language).is_file():
-                    raise UserError(f"{data.dual} has no split '{split}' of {data.pair}: see --split")
+                    there = sorted(path.name.partition(".")[0] for path in data.dual.glob(f"*.{data.pair}.*.idx"))
+                    has = ", ".join(dict.fromkeys(there)) or "none"
+                    raise UserError(f"{data.dual} has no split '{split}' of {data.pair}, only {has}: see --split")
                 if not data.raw(split, language).is_file():
                     raise UserError(f"{data.raw(split, language)} not found: run dual-fairseq preprocess again")
         if not expected and not is_whole(self.checkpoint):
             raise UserError(
                 f"{self.checkpoint} is not a checkpoint, or was cut short: give a checkpoint_best.pt of a pair"
             )
-        self.out = options.output or self.checkpoint.parent / "eval" / options.split
-        self.search = ["--beam", options.beam, "--lenpen", options.lenpen, *self.extra]
+        self.search = ["--beam", options.beam, "--lenpen", options.lenpen]
+        if options.max_len_a:
+            self.search += ["--max-len-a", options.max_len_a, "--max-len-b", options.max_len_b]
+        self.search += self.extra
+        folder = self.checkpoint.parent / "eval" / options.split
+        self.out = options.output or (folder if expected else self._folder(folder))
+
+    def _folder(self, first: Path) -> Path:
+        """The folder that holds scores with these settings, or may get them.
+
+        Args:
+            first: that of the first settings that the split was evaluated with.
+        """
+        folders = [first, *sorted(first.parent.glob(f"{first.name}-*"))]
+        for folder in folders:
+            if (theirs := recorded(folder)) and same_settings(theirs, self._comparable(theirs)):
+                return folder
+        if not (first / "options.txt").is_file() and not (first / "scores.json").is_file():
+            return first
+        options = self.options
+        name = f"{first.name}-beam{options.beam}-lenpen{options.lenpen}"
+        name += f"-{options.sacrebleu_tokenize}" * bool(options.sacrebleu_tokenize)
+        name += "".join(f"-{word.lstrip('-')}" for word in self.engine[1:])
+        if more := " ".join(self.search[4:]):
+            name += f"-{hashlib.sha256(more.encode()).hexdigest()[:6]}"
+        if any(folder.name == name and recorded(folder) for folder in folders):  # with other language models
+            name += f"-lm{digest(*self.lms.values())[:6]}"
+        return first.with_name(name)
+
+    def _comparable(self, theirs: Sequence[str]) -> list[str]:
+        """The lines of :meth:`identity`; beside a record with dual inference as if they were of its text, too."""
+        tuned_on = theirs[-1].removeprefix("--dual-inference").strip() if theirs else ""
+        splits = [self.options.split, tuned_on] if tuned_on and not self.options.dual_inference else []
+        if not all(self.data.raw(split, language).is_file() for split in splits for language in self.data.languages):
+            splits = []
+        return self.identity(splits).splitlines()
 
     def _own_language_models(self) -> dict[str, Path]:
-        """Those of the checkpoint's run, by language; none where one is missing."""
+        """Those of the checkpoint's run, by language; none where one was not trained."""
         run = RunFolder(self.checkpoint.parent.parent)
+        for language in self.data.languages:
+            run.language_model(language).check_finished()
         files = {language: run.language_model(language).best for language in self.data.languages}
         if all(file.is_file() for file in files.values()):
             return files
@@ -159,12 +223,17 @@ class Evaluation:
             )
         return {}
 
-    def identity(self) -> str:
-        """What decides about the result, in lines."""
+    def identity(self, splits: Sequence[str] = ()) -> str:
+        """What decides about the result, in lines.
+
+        Args:
+            splits: whose text is read; by default those of this evaluation.
+        """
         data = self.data
-        texts = [data.raw(split, language) for split in self.splits for language in data.languages]
-        words = [*self.search, "--sacrebleu-tokenize", self.options.sacrebleu_tokenize]
-        words += ["--dual-inference", " ".join(self.splits[1:]), *self.engine]
+        texts = [data.raw(split, language) for split in splits or self.splits for language in data.languages]
+        tokenizer = self.options.sacrebleu_tokenize or ("none" if data.segmented else "")
+        words = [*self.search, "--sacrebleu-tokenize", tokenizer, *self.engine]
+        words += ["--dual-inference", " ".join(self.splits[1:])]
         lines = [
             f"checkpoint {digest(self.checkpoint)}",
             f"data {digest(*map(data.dictionary, data.languages), *texts)}",
@@ -181,10 +250,11 @@ class Evaluation:
         """
         with locked(self.out):
             record, scores = self.out / "options.txt", self.out / "scores.json"
-            identity = self.identity().encode("utf-8", "surrogateescape")
-            if scores.is_file() and record.is_file() and record.read_bytes() == identity:
+            identity, theirs = self.identity(), recorded(self.out)
+            if scores.is_file() and covers(theirs, self._comparable(theirs)):
                 say(f"Evaluated before: {scores}")
                 return
+            say(f"Checkpoint: {self.checkpoint}; output: {self.out}")
             new = self.out / ".new"
             shutil.rmtree(new, ignore_errors=True)
             new.mkdir()
@@ -205,7 +275,7 @@ class Evaluation:
                     place.parent.mkdir(parents=True, exist_ok=True)
                     os.replace(path, place)
             with whole_file(record) as file:
-                file.write(identity)
+                file.write(identity.encode("utf-8", "surrogateescape"))
             shutil.rmtree(new)
 
     def show(self) -> None:
@@ -249,17 +319,17 @@ class Evaluation:
 
     def _translation(self, split: str, source: str, target: str, name: str) -> Part:
         """The translations of a split; for dual inference its n-best lists with all scores."""
-        options, words = self.options, POST_PROCESS[self.data.subword]
-        if not self.engine:
-            command = [*self._common("fairseq-generate"), "-s", source, "-t", target, "--gen-subset", split]
-            command += ["--max-len-a", "1.5", "--max-len-b", "20", "--no-progress-bar", *self.search]
-            every = ["--nbest", options.beam, "--dual-inference-alpha", "1"]
-        else:
+        options, words = self.options, self.data.post_process
+        if self.engine:
             command = step(
                 "pair.generate", self.data.dual, self.checkpoint, "-s", source, "-t", target, "--split", split,
                 "--max-tokens", options.max_tokens, *self.search, *self.engine, *["--cpu"] * options.cpu,
             )  # fmt: skip
             every = ["--components"]
+        else:
+            command = [*self._common("fairseq-generate"), "-s", source, "-t", target, "--gen-subset", split]
+            command += ["--no-progress-bar", *self.search]
+            every = ["--nbest", options.beam, "--dual-inference-alpha", "1"]
         command += ["--post-process", words] if words else []
         if options.dual_inference:
             command += [*every, "--src-lm", str(self.lms[source]), "--tgt-lm", str(self.lms[target])]
@@ -280,21 +350,25 @@ class Evaluation:
         for source, target in (self.data.languages, self.data.languages[::-1]):
             folder = out / "tuning" / f"{source}-{target}"
             command = step(
-                "tune", folder / "generate.txt", "--out", folder, "-t", target, "--reference",
-                self.data.raw(self.options.tune_split, target), "--tokenizer", self.data.tokenizer, "--lenpen",
-                self.options.lenpen, *self._tokenize(),
+                "tune", folder / "generate.txt", "--out", folder, "-t", target, "--dest", self.data.folder, "--split",
+                self.options.tune_split, "--lenpen", self.options.lenpen, "--sacrebleu-tokenize",
+                bleu_tokenizer(target, self.data.segmented, self.options.sacrebleu_tokenize or None),
             )  # fmt: skip
             commands.append((command, folder / "table.txt"))
         return commands
 
     def scoring(self, out: Path) -> list[str]:
         """The command that makes ``scores.json`` of what the others have printed."""
-        options = [*self._tokenize(), *(["--dual-inference"] if self.options.dual_inference else [])]
-        return step("pair.evaluate", self.data.folder, out, "--split", self.options.split, *options)
-
-    def _tokenize(self) -> list[str]:
         name = self.options.sacrebleu_tokenize
-        return ["--sacrebleu-tokenize", name] if name else []
+        options = ["--sacrebleu-tokenize", name] if name else []
+        options += ["--dual-inference"] if self.options.dual_inference else []
+        more = shlex.join(self.search[4:])
+        settings = {"beam": self.options.beam, "lenpen": self.options.lenpen, "search_options": more}
+        options += [f"--setting={name}={value}" for name, value in settings.items() if value]
+        return step(
+            "pair.evaluate", self.data.folder, out, "--split", self.options.split, "--checkpoint", self.checkpoint,
+            *options,
+        )  # fmt: skip
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -310,4 +384,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.dry_run:
         evaluation.show()
     else:
+        say_missing(options, evaluation.data)
         evaluation.run()

@@ -162,18 +162,22 @@ def ask(command: Sequence[str]) -> str:
         return answer.read_text(encoding="utf-8").strip()
 
 
-def _start(command: Sequence[str], output: IO[bytes] | None, errors: int | None) -> subprocess.Popen:
-    # Its children use this package, and no module of the current directory in place of a library's.
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONSAFEPATH": "1"}
+def environment() -> dict[str, str]:
+    """That of a command: it uses this package, and no module of the current directory in place of a library's."""
+    variables = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONSAFEPATH": "1"}
     if str(PACKAGE.parent) not in site.getsitepackages():
-        others = environment.get("PYTHONPATH")
-        environment["PYTHONPATH"] = str(PACKAGE.parent) + (os.pathsep + others if others else "")
+        others = variables.get("PYTHONPATH")
+        variables["PYTHONPATH"] = str(PACKAGE.parent) + (os.pathsep + others if others else "")
+    return variables
+
+
+def _start(command: Sequence[str], output: IO[bytes] | None, errors: int | None) -> subprocess.Popen:
     return subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
         stdout=output,
         stderr=errors,
-        env=environment,
+        env=environment(),
         process_group=0,
         pass_fds=_locks,
     )

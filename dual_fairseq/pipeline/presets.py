@@ -20,6 +20,17 @@ class Pair:
     dual_lr: str  # peak, of dual training
     lr_warmup: str  # updates until the peak
 
+    def shape(self) -> dict[str, str]:
+        """Its dimensions as options of fairseq-train, without dashes."""
+        return {
+            f"{side}-{name}": value
+            for side in ("encoder", "decoder")
+            for name, value in (
+                ("layers", self.layers), ("embed-dim", self.dimension), ("attention-heads", self.heads),
+                ("ffn-embed-dim", self.feed_forward),
+            )
+        }  # fmt: skip
+
 
 PAIRS = {
     "tiny": Pair("2", "128", "4", "512", "0.2", "0.001", "0.0005", "200"),

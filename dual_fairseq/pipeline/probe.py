@@ -3,17 +3,15 @@
 python -m dual_fairseq pipeline.probe gpus                  the number of GPUs
 python -m dual_fairseq pipeline.probe updates CHECKPOINT    the number of updates that it has made
 python -m dual_fairseq pipeline.probe score CHECKPOINT      that, and the score of its last validation
-python -m dual_fairseq pipeline.probe pair ARGUMENTS        whether fairseq-train takes these for a pair
 """
 
 from __future__ import annotations
 
 import argparse
-import logging
 import pickle
 import sys
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 from ..common.errors import UserError
 
@@ -43,29 +41,6 @@ def read_checkpoint(path: str) -> dict[str, Any]:
         raise UserError(f"{path} cannot be read ({reason}): remove it, or copy checkpoint_best.pt over it") from error
 
 
-def check_pair(arguments: list[str]) -> None:
-    """Build a pair of untrained models by arguments of fairseq-train, and load its language models.
-
-    Raises:
-        SystemExit: something is wrong with the arguments, in one line.
-    """
-    logging.disable(logging.WARNING)  # the training itself will say it again
-    _register()
-
-    def refuse(self: argparse.ArgumentParser, message: str) -> NoReturn:
-        raise UserError(message)
-
-    argparse.ArgumentParser.error = refuse  # type: ignore
-    from fairseq import options, tasks
-    from fairseq.dataclass.utils import convert_namespace_to_omegaconf
-
-    cfg = convert_namespace_to_omegaconf(options.parse_args_and_arch(options.get_training_parser(), arguments))
-    task = tasks.setup_task(cfg.task)
-    task.build_model(cfg.model)
-    if cfg.task.src_lm:
-        task.priors.models()
-
-
 def _register() -> None:
     import dual_fairseq
 
@@ -77,8 +52,6 @@ def main(arguments: Sequence[str]) -> None:
     question, *rest = arguments
     if question == "gpus":
         print(gpus())
-    elif question == "pair":
-        check_pair(rest)
     else:
         state = read_checkpoint(rest[0])
         try:

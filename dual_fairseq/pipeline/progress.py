@@ -4,26 +4,43 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from typing import Any
+
+from ..common.progress import duration, time_to_go
 
 INTERVAL = 30.0  # seconds between two signs of life
 # What fairseq or the plugin notes about the input or the course of a run: the beginning or a part of a message.
+STOPPING = ("early stop since", "Stopping training due to", "stopping training because current learning rate")
 NOTES = (
-    "early stop since",
-    "Stopping training due to",
     "loading pretrained model",
     "Loaded checkpoint",
     "LM scores of ",
 )
-PARTS = ("start from the vectors in", "was trained with --sample-break-mode", "was not found and not compared")
+PATIENCE = "stopped by --patience"  # how the reason begins that a training stopped for
+PARTS = (
+    "start from the vectors in",
+    "was trained with --sample-break-mode",
+    "was not found and not compared",
+    "will be skipped",
+)
 
 
 class TrainingDisplay:
-    """Prints a line now and then about the lines of fairseq-train's log (``--log-format json``)."""
+    """Prints a line now and then about the lines of fairseq-train's log (``--log-format json``).
 
-    def __init__(self) -> None:
+    Args:
+        max_update, max_epoch: the limits of the training; None for no limit.
+    """
+
+    def __init__(self, max_update: str | None = None, max_epoch: str | None = None) -> None:
         self._shown = time.monotonic()
         self._seen: set[tuple[object, ...]] = set()  # each process of a distributed run logs the same
+        self._max_update, self._max_epoch = (int(n) if n and n.isdecimal() else 0 for n in (max_update, max_epoch))
+        self._began: tuple[float, float] | None = None  # when the first update was seen, and which it was
+        self._valid: list[dict[str, Any]] = []
+        self._train: dict[str, Any] = {}
+        self._messages: list[str] = []
 
     def __call__(self, line: str) -> None:
         parts = line.split(" | ", 3)
@@ -38,14 +55,78 @@ class TrainingDisplay:
             except ValueError:  # two processes have written into one line
                 return
             key = (tag, stats.get("epoch"), stats.get(f"{tag}_num_updates"))
+            if tag == "train":
+                self._train = stats
+            elif tag == "valid" and key not in self._seen:
+                self._valid.append(stats)
             if tag != "train_inner" or time.monotonic() - self._shown >= INTERVAL:
-                text = describe(tag, stats)
+                text = describe(tag, stats, self._total(stats)) + self._to_go(tag, stats)
+            elif self._began is None:
+                self._to_go(tag, stats)
+        elif message.startswith(STOPPING):
+            self._messages.append(message)
         elif message.startswith(NOTES) or any(part in message for part in PARTS):
             text = f"  {message}"
         if text is not None and (tag == "train_inner" or key not in self._seen):
-            self._seen.add(key)
             self._shown = time.monotonic()
             print(text, flush=True)
+        if text is not None:
+            self._seen.add(key)
+
+    def _total(self, stats: dict[str, Any]) -> float:
+        """The updates of the whole training at most; 0 where there is no limit."""
+        limits = [float(self._max_update)] if self._max_update else []
+        try:
+            done = float(str(stats["update"]))  # epochs, in train_inner
+            if self._max_epoch and done > 0:
+                limits.append(self._max_epoch * float(str(stats["num_updates"])) / done)
+        except (KeyError, ValueError):
+            pass
+        return min(limits, default=0)
+
+    def _to_go(self, tag: str, stats: dict[str, Any]) -> str:
+        """How long the rest takes at most, at the speed so far."""
+        if tag != "train_inner" or "num_updates" not in stats:
+            return ""
+        now, made = time.monotonic(), float(str(stats["num_updates"]))
+        if self._began is None or made < self._began[1]:
+            self._began = now, made
+        seconds, updates = now - self._began[0], made - self._began[1]
+        total = self._total(stats)
+        if not total or updates <= 0:
+            return ""
+        return f", at most {duration((total - made) * seconds / updates)} to go"
+
+    def reason(self, option: Callable[[str], str]) -> str:
+        """Why the training has come to its end, in words.
+
+        Args:
+            option: what the user types for an option of fairseq-train (without its dashes).
+        """
+        messages = " ".join(self._messages)
+        if "early stop since" in messages:
+            return f"{PATIENCE}: the last validations brought no improvement"
+        if "num_updates:" in messages:
+            reason = f"stopped by {option('max-update')} {self._max_update or ''}".rstrip()
+        elif "cumulative_training_time" in messages:
+            reason = "stopped by --stop-time-hours"
+        elif "learning rate" in messages:
+            reason = "stopped by --stop-min-lr"
+        elif self._max_epoch and int(self._train.get("epoch") or 0) >= self._max_epoch:
+            reason = f"stopped by {option('max-epoch')} {self._max_epoch}"
+        else:
+            return "finished"
+        return reason + self._still_improving()
+
+    def _still_improving(self) -> str:
+        """Whether the last validation was the best of several; the first one of a training is logged without a best."""
+        for key, name in (("bleu", "BLEU was still rising"), ("loss", "perplexity was still falling")):
+            values = [(s[f"valid_{key}"], s.get(f"valid_best_{key}")) for s in self._valid if f"valid_{key}" in s]
+            if values:
+                value, best = values[-1]
+                improving = value == best and (len(values) == 1 or value != values[-2][0])
+                return f"; {name}: more updates would help" if improving else ""
+        return ""
 
 
 class SentenceDisplay:
@@ -57,20 +138,30 @@ class SentenceDisplay:
 
     def __init__(self, total: int) -> None:
         self._total, self._done, self._shown = total, 0, time.monotonic()
+        self._first: float | None = None
 
     def __call__(self, line: str) -> None:
         self._done += line.startswith("S-")  # an n-best list has an H- line for each translation
+        if self._done and self._first is None:
+            self._first = time.monotonic()
         if time.monotonic() - self._shown >= INTERVAL:
             self._shown = time.monotonic()
-            print(f"  {self._done:,} of {self._total:,} sentences", flush=True)
+            # models have been loaded when the first is done
+            to_go = time_to_go(self._shown - (self._first or 0), self._done - 1, self._total - 1)
+            print(f"  {self._done:,} of {self._total:,} sentences{to_go}", flush=True)
 
 
-def describe(tag: str, stats: dict[str, Any]) -> str:
-    """One line for one record of fairseq's JSON log."""
+def describe(tag: str, stats: dict[str, Any], total: float = 0) -> str:
+    """One line for one record of fairseq's JSON log.
+
+    Args:
+        total: of how many updates; 0 where that is not known.
+    """
     epoch = f"  epoch {stats.get('epoch', '?'):>3}"
     if tag == "train_inner":
+        of = f" of {total:,.0f}" if total else ""
         return (
-            f"{epoch}  update {_number(stats, 'num_updates', 0)}, loss {_number(stats, 'loss')}, "
+            f"{epoch}  update {_number(stats, 'num_updates', 0)}{of}, loss {_number(stats, 'loss')}, "
             f"{_number(stats, 'wps', 0)} tokens/s"
         )
     gap = _number(stats, f"{tag}_gap_abs")
@@ -84,7 +175,9 @@ def describe(tag: str, stats: dict[str, Any]) -> str:
     else:
         best = _number(stats, "valid_best_loss", 3) or _number(stats, "valid_loss", 3)
         scores = f"perplexity {_number(stats, 'valid_ppl')} ({_number(stats, 'valid_loss', 3)} bits, best {best})"
-    return f"{epoch}  valid: {scores}; {gap}{_number(stats, 'valid_num_updates', 0)} updates"
+    count = sum(int(stats[key]) for key in stats if key.startswith("valid_cut_off_"))
+    cut_off = f"{count:,} translations cut off; " if count else ""
+    return f"{epoch}  valid: {scores}; {gap}{cut_off}{_number(stats, 'valid_num_updates', 0)} updates"
 
 
 def _number(stats: dict[str, Any], key: str, digits: int = 2) -> str:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import math
 import re
 import shlex
 import shutil
 import sys
 import time
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,8 +20,10 @@ from ..common.files import sha256, whole_file
 from ..common.folders import StageFolder
 from .devices import Device
 from .jobs import PACKAGE, Shell, ask, run, say, step
-from .progress import TrainingDisplay
+from .progress import PATIENCE, TrainingDisplay
 
+# Raising one of these is no other training; the last ones of a record's words, whoever gave them, count.
+LIMITS = ("max-update", "max-epoch", "patience")
 # Of every training; none of them changes its result.
 _ALWAYS = "--skip-invalid-size-inputs-valid-test --no-epoch-checkpoints --log-format json --log-interval 50".split()
 
@@ -60,6 +63,7 @@ class Stage:
         start: further options, such as the paths of what it starts from.
         max_update: the number of updates; None for no limit; unknown before other stages are trained (``Shell``).
         extra: options of the user's for fairseq-train, which win.
+        typed: option of fairseq-train → what the user types for it, where that is another name.
     """
 
     files: StageFolder
@@ -70,6 +74,7 @@ class Stage:
     start: list[str] = field(default_factory=list)
     max_update: str | None = None
     extra: list[str] = field(default_factory=list)
+    typed: dict[str, str] = field(default_factory=dict)
 
     def identity(self) -> list[str]:
         """The lines of ``options.txt``: what decides about the result."""
@@ -79,7 +84,9 @@ class Stage:
     def command(self, device: Device, shown: bool = False) -> list[str]:
         """The command that trains it."""
         words = [*device.launch(shown), str(self.data), "--user-dir", str(PACKAGE), *self.options, *self.start]
-        words += [*_ALWAYS, *self.extra, "--save-dir", str(self.files.folder), *device.options]
+        # epochs are kept where they are averaged
+        always = [word for word in _ALWAYS if word != "--no-epoch-checkpoints" or "--keep-last-epochs" not in words]
+        words += [*always, *self.extra, "--save-dir", str(self.files.folder), *device.options]
         return words + (["--max-update", self.max_update] if self.max_update else [])
 
     def do(self, device: Device, go_on: bool) -> None:
@@ -97,31 +104,60 @@ class Stage:
             UserError: the folder holds a training with other options or input, or a damaged checkpoint.
         """
         files, identity = self.files, self.identity()
-        if files.finished.is_file() or files.last.is_file():
-            if changes := _changes(files.recorded(), identity):
+        files.check_finished()
+        if files.finished.is_file() or files.best.is_file() or files.last.is_file():
+            recorded = files.recorded()
+            raised = self._raised(recorded, identity)
+            if changes := _changes(recorded, identity, self.typed, LIMITS if raised is not None else ()):
                 if not go_on:
                     raise UserError(
                         f"{files.folder} was trained with other options or input ({changes}): choose another folder, "
                         "delete this one to train anew, or give --continue to go on from its last checkpoint"
                     )
-                files.finished.unlink(missing_ok=True)
             elif files.finished.is_file():
-                return False
+                patience = files.finished.read_text(encoding="utf-8").startswith(PATIENCE)
+                if not raised or (patience and "patience" not in raised):
+                    return False
+            if files.best.is_file() and not files.last.is_file():
+                # stopped before the first copy of the best was made, or deleted by someone
+                say(f"  {files.last} is gone: going on from {files.best.name}")
+                self._copy_best()
         if files.last.is_file() and not is_whole(files.last):
             # fairseq copies the best over the last in place: killed right then, it leaves a torn copy.
             if not is_whole(files.best):
                 raise UserError(f"{files.last} is damaged: delete {files.folder} to train anew")
-            with open(files.best, "rb") as best, whole_file(files.last) as last:
-                shutil.copyfileobj(best, last)
+            self._copy_best()
         try:
             files.folder.mkdir(parents=True, exist_ok=True)
             for left in files.folder.glob("*.tmp"):
                 left.unlink()
             with whole_file(files.options_file) as record:
                 record.write("".join(f"{line}\n" for line in identity).encode("utf-8", "surrogateescape"))
+            files.finished.unlink(missing_ok=True)
         except OSError as error:
             raise UserError(f"cannot write to {files.folder} ({error.strerror}): choose another or fix it") from error
         return True
+
+    def finished_before(self) -> str:
+        """A line for a training that is not done again, with why it had stopped, where that is known."""
+        reason = self.files.finished.read_text(encoding="utf-8").strip()
+        return f"{self.title}: finished before ({self.files.folder})" + (f"; {reason}" if reason else "")
+
+    def _copy_best(self) -> None:
+        with open(self.files.best, "rb") as best, whole_file(self.files.last) as last:
+            shutil.copyfileobj(best, last)
+
+    @staticmethod
+    def _raised(old: Sequence[str], new: Sequence[str]) -> list[str] | None:
+        """The limits that are higher than before; None where one of them is lower."""
+        raised = []
+        for name in LIMITS:
+            before, now = (_limit(lines, name) for lines in (old, new))
+            if now < before:
+                return None
+            if now > before:
+                raised.append(name)
+        return raised
 
     def train(self, device: Device) -> None:
         """Run fairseq-train to its end, its log appended to ``train.log``, and note that it has finished.
@@ -134,19 +170,27 @@ class Stage:
             made = int(ask(step("pipeline.probe", "updates", files.last)))
             # fairseq looks at --max-update after an update only, and so would make one too many.
             if self.max_update and made >= int(self.max_update):
-                files.finished.touch()
+                files.finished.write_text(f"{self._option('max-update')} {self.max_update}\n")
                 return
             say(f"  going on after update {made}")
         command = self.command(device)
         began = files.log.stat().st_size if files.log.exists() else 0
         with open(files.log, "a", encoding="utf-8", errors="surrogateescape") as log:
             log.write(f"\n# started {time.strftime('%FT%T')}\n# {shlex.join(command)}\n")
-        status = run(command, files.log, TrainingDisplay())
+        display = TrainingDisplay(self.max_update, _value(self.identity(), "max-epoch"))
+        status = run(command, files.log, display)
         if status:
             raise failure(files.log, began, "fairseq-train", status)
         if not files.best.is_file():
             raise UserError(f"fairseq-train wrote no {files.best}; see {files.log}")
-        files.finished.touch()
+        reason = display.reason(self._option)
+        say(f"  {reason}")
+        with whole_file(files.finished) as file:
+            file.write(f"{reason}\n".encode())
+
+    def _option(self, name: str) -> str:
+        """What the user types for an option of fairseq-train."""
+        return self.typed.get(name, f"--{name}")
 
 
 def failure(log: Path, began: int, name: str, status: int) -> UserError:
@@ -165,16 +209,58 @@ def failure(log: Path, began: int, name: str, status: int) -> UserError:
     return UserError(f"{name} ended with status {status}; the whole log is in {log}")
 
 
-def _changes(old: Sequence[str], new: Sequence[str]) -> str:
-    """How two records of options differ, in words; empty when they do not."""
+# Earlier versions had a limit of their own for the length of validation's translations.
+_EARLIER_LIMIT = ', "max_len_a": 1.2, "max_len_b": 10'
+# The first word of a line that names an input by its digest → what it is.
+_INPUTS = {
+    "data": "the binarized text",
+    "start": "the checkpoint that it starts from",
+    "language": "the language models",
+}
+
+
+def _changes(old: Sequence[str], new: Sequence[str], typed: Mapping[str, str], left_out: Sequence[str] = ()) -> str:
+    """How two records of options differ, in the words that a user types; empty when they do not.
+
+    Args:
+        typed: see :class:`Stage`.
+        left_out: options whose values do not count.
+    """
+    old, new = ([line for line in lines if _name(line) not in left_out] for lines in (old, new))
     names = [line.partition(" ")[0] for line in new]
+    old = [line.replace(_EARLIER_LIMIT, "") for line in old]
     if sorted(old) == sorted(new) and len(set(names)) == len(names):  # the order of options means nothing
         return ""
+    inputs: list[str] = []
     words = []
     for _, a, b, c, d in difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
-        if old[a:b] != new[c:d]:
-            words += [f"was: {line}" for line in old[a:b]] + [f"now: {line}" for line in new[c:d]]
-    return ", ".join(words)
+        for label, lines in (("was", old[a:b]), ("now", new[c:d])) if old[a:b] != new[c:d] else ():
+            for line in lines:
+                if (first := line.partition(" ")[0]) in _INPUTS:
+                    inputs.append(f"{_INPUTS[first]} changed")
+                else:
+                    option = typed.get(_name(line), f"--{_name(line)}")
+                    words.append(f"{label}: {' '.join(filter(None, (option, line.partition(' ')[2])))}")
+    return ", ".join([*dict.fromkeys(inputs), *words])
+
+
+def _name(line: str) -> str:
+    """The option of a line of a record, without its dashes."""
+    return line.partition(" ")[0].removeprefix("--")
+
+
+def _value(lines: Sequence[str], name: str) -> str | None:
+    """The value of an option in a record; of several the last, which counts."""
+    return next((line.partition(" ")[2] for line in reversed(lines) if _name(line) == name), None)
+
+
+def _limit(lines: Sequence[str], name: str) -> float:
+    """A limit in a record; fairseq takes a patience below 0, and other limits of 0, for none."""
+    try:
+        value = float(_value(lines, name) or 0)
+    except ValueError:  # "none"
+        return math.inf
+    return value if value > 0 else math.inf
 
 
 def updates_of(stage: StageFolder) -> Shell:

@@ -4,52 +4,70 @@ from __future__ import annotations
 
 import argparse
 import random
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ..common.arguments import Parser, file_path, positive
 from ..common.errors import UserError
-from ..common.files import whole_file
-from ..common.folders import Data, find_checkpoint
-from ..common.options import add_device, add_engine, engine_words
+from ..common.files import read_lines, whole_file, write_text
+from ..common.folders import Data, find_checkpoint, refuse_colons
+from ..common.options import add_device, add_engine, add_length_limit, check_length_limit, engine_words
+from ..common.records import read_record
 from .jobs import check, locked, say, step
 from .stages import digest, option_lines
 
 HELP = """\
-Make parallel text of monolingual text: a pair translates both languages' text, for the pair to be trained on.
+Make parallel text that a pair learns from: it translates monolingual text of both languages, or its own pairs anew.
 
-DEST is the folder that preprocessing wrote, with extra monolingual text of both languages (DEST/raw/mono.<lang>);
-CHECKPOINT a pair trained on it, or its run. OUT.<source> and OUT.<target> get the pairs: first the source language's
-lines with their translations, then the target language's. A line with its translation is a pair for both directions:
-in one of them its target is a person's (back-translation), and in the other it carries over what chose the
-translation. By default that are both models and both language models (dual inference), with the weights that
+DEST is the folder that preprocessing wrote, with extra monolingual text (DEST/raw/mono.<lang>) or with --from-pairs;
+CHECKPOINT a pair trained on it, or its run. Several CHECKPOINTs translate one after the other, and all their distinct
+translations count; with --ensemble they translate together. OUT.<source> and OUT.<target> get the pairs: first the
+source language's lines with their translations, then the target language's. A line with its translation is a pair for
+both directions: in one of them its target is a person's (back-translation), and in the other it carries over what
+chose the translation. By default both models and both language models choose (dual inference), with the weights that
 dual-fairseq evaluate --dual-inference has tuned.
+
+Translations that are empty, ended by the limit of their length, copies of their line, repeated, or with --from-pairs
+the same as the pair's other side, are left out and counted.
 
 Then, with the options that DEST was made with, and some epochs more from where the pair stands:
 
     dual-fairseq preprocess ... --synthetic OUT --upsample 3 --dest DEST2
-    dual-fairseq train DEST2 RUN2 --init-src2tgt CHECKPOINT --init-tgt2src CHECKPOINT
+    dual-fairseq train DEST2 RUN2 --init CHECKPOINT
 
-The same command again does nothing; stopped, it goes on after the last language that is done.
+dual-fairseq train --rounds does all of this. The same command again does nothing; stopped, it goes on after the last
+language and checkpoint that is done. What other options made stays until the new text is complete.
 """
 
 
 def get_parser() -> Parser:
     """The options of the command."""
     parser = Parser("synthesize", HELP)
-    parser.usage = "dual-fairseq synthesize DEST CHECKPOINT OUT [options]"
+    parser.usage = "dual-fairseq synthesize DEST CHECKPOINT [CHECKPOINT ...] OUT [options]"
     add = parser.add_argument
     add("dest", metavar="DEST", type=file_path, help="the folder that preprocessing wrote")
-    add("checkpoint", metavar="CHECKPOINT", type=file_path, help="of a pair, or its run")
+    add("checkpoints", metavar="CHECKPOINT", nargs="+", type=file_path, help="of a pair, or its run")
     add("out", metavar="OUT", help="the prefix of the files to write")
-    add("--lines", type=positive, metavar="N", help="of each language, drawn at random (default: all)")
+    text = parser.add_argument_group("the text to translate")
+    add_text(text)
+    text.add_argument("--only", metavar="LANG", help="translate this language's text alone (default: both)")
+    text.add_argument("--from-pairs", action="store_true", help="translate the sides of the pairs anew")
+    search = parser.add_argument_group("translation")
+    add = search.add_argument
+    add("--ensemble", action="store_true", help="several pairs translate together")
+    add("--nbest", type=positive, default="1", metavar="N",
+        help="distinct translations of each line, at most --beam (default 1)")  # fmt: skip
+    add("--sampling", type=positive, metavar="K",
+        help="no beam search: draw --beam translations, each token at random among the K most likely")  # fmt: skip
     add("--weights", type=file_path, metavar="DIR",
-        help="holds <src>-<tgt>/weights.json (default: eval/test/tuning beside CHECKPOINT)")  # fmt: skip
-    add("--plain", action="store_true", help="no dual inference: the best translation of the beam")
+        help="holds <src>-<tgt>/weights.json (default: eval/test/tuning beside each CHECKPOINT)")  # fmt: skip
+    add("--plain", action="store_true", help="no dual inference: the best translations of the beam")
     add("--src-lm", type=file_path, metavar="FILE", help="language model of the source language ...")
     add("--tgt-lm", type=file_path, metavar="FILE",
         help="... and of the target language (default: those that the pair was trained with)")  # fmt: skip
     add("--beam", type=positive, default="5", metavar="N", help="beam size (default 5)")
+    add_length_limit(parser)
     add("--max-tokens", type=positive, default="4096", metavar="N",
         help="tokens of a batch, padding included (default 4096)")  # fmt: skip
     add("--seed", type=positive, default="1", metavar="N",
@@ -59,8 +77,17 @@ def get_parser() -> Parser:
     return parser
 
 
+def add_text(group: argparse._ArgumentGroup) -> None:
+    """Add the options that say which lines are translated, which ``train --rounds`` has too."""
+    add = group.add_argument
+    add("--lines", type=positive, metavar="N", help="of each language, drawn at random (default: all)")
+    add("--select", action="store_true", help="only lines that are like the pairs, see dual-fairseq select")
+    add("--match-lengths", action="store_true",
+        help="draw the lines so that their lengths are distributed as those of the pairs; with --select")  # fmt: skip
+
+
 class Synthesis:
-    """What a pair makes of the monolingual text of DEST.
+    """What pairs make of the text of DEST.
 
     Args:
         options: of :func:`get_parser`.
@@ -72,28 +99,46 @@ class Synthesis:
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
         self.engine = engine_words(options)
-        self.checkpoint = find_checkpoint(options.checkpoint)
+        check_length_limit(options)
+        checkpoints = [find_checkpoint(checkpoint) for checkpoint in options.checkpoints]
+        refuse_colons(options.dest, *checkpoints)
         self.data = data = Data.from_folder(options.dest)
+        if options.only not in (None, *data.languages):
+            raise UserError(f"--only {options.only}: {data.folder} is of {' and '.join(data.languages)}")
+        if options.match_lengths and not options.select:
+            raise UserError("--match-lengths goes with --select: give both")
+        if options.from_pairs and options.select:
+            raise UserError("--select is for monolingual text: leave it out with --from-pairs")
+        if int(options.nbest) > int(options.beam):
+            raise UserError(f"--nbest {options.nbest}: needs --beam {options.nbest} or more, not {options.beam}")
+        for option in ("ensemble", "sampling") if options.engine == "ctranslate2" else ():
+            if getattr(options, option):
+                raise UserError(f"--engine ctranslate2: does not translate with --{option}; give --engine fairseq")
         self.lms = dict(zip(data.languages, (options.src_lm, options.tgt_lm), strict=True))
         for file in self.lms.values():
             if file and not file.is_file():
                 raise UserError(f"{file}: there is no such language model")
-        self.weights = options.weights or self.checkpoint.parent / "eval" / "test" / "tuning"
-        self.inputs = [self.checkpoint]
-        for language in data.languages:
-            text = data.raw("mono", language)
-            if not text.is_file():
+        # What translates at once, with its weights.
+        self.pairs = [checkpoints] if options.ensemble else [[checkpoint] for checkpoint in checkpoints]
+        self.weights = [options.weights or pair[0].parent / "eval" / "test" / "tuning" for pair in self.pairs]
+        self.directions = [pair for pair in (data.languages, data.languages[::-1]) if options.only in (None, pair[0])]
+        self.inputs = list(checkpoints)
+        self.text = "train" if options.from_pairs else "mono"
+        for source, target in self.directions:
+            if not (text := data.raw(self.text, source)).is_file():
                 raise UserError(
-                    f"{text} not found: run dual-fairseq preprocess with --extra-mono-source and --extra-mono-target"
+                    f"{text} not found: run dual-fairseq preprocess with --extra-mono-source and --extra-mono-target, "
+                    "or give --from-pairs, or --only LANG for the language that has such text"
                 )
-            self.inputs.append(text)
-        for source, target in [] if options.plain else (data.languages, data.languages[::-1]):
-            file = self.weights / f"{source}-{target}" / "weights.json"
-            if not file.is_file():
-                raise UserError(
-                    f"{file} not found: run dual-fairseq evaluate --dual-inference first, or give --weights or --plain"
-                )
-            self.inputs.append(file)
+            self.inputs += [text] if not options.from_pairs else [data.raw("train", lang) for lang in data.languages]
+            for weights in [] if options.plain else self.weights:
+                if not (file := weights / f"{source}-{target}" / "weights.json").is_file():
+                    raise UserError(
+                        f"{file} not found: run dual-fairseq evaluate --dual-inference first, or give --weights or "
+                        "--plain"
+                    )
+                self.inputs.append(file)
+        self.limit = ["--max-len-a", options.max_len_a, "--max-len-b", options.max_len_b] if options.max_len_a else []
         self.parts = Path(f"{options.out}.parts")
         self.results = {language: Path(f"{options.out}.{language}") for language in data.languages}
 
@@ -101,7 +146,10 @@ class Synthesis:
         """What decides about the result, in lines."""
         options = self.options
         words = ["--lines", options.lines or "all", "--beam", options.beam, "--seed", options.seed]
-        words += ["--plain", str(int(options.plain)), *self.engine]
+        words += ["--nbest", options.nbest, "--sampling", options.sampling or "none", "--only", options.only or "none"]
+        for name in ("plain", "ensemble", "from_pairs", "select", "match_lengths"):
+            words += [f"--{name.replace('_', '-')}", str(int(getattr(options, name)))]
+        words += [*self.limit, *self.engine]
         inputs = digest(*self.inputs, *filter(None, self.lms.values()))
         return "\n".join([f"input {inputs}", *option_lines(words)]) + "\n"
 
@@ -112,67 +160,115 @@ class Synthesis:
             UserError: another run is at work there, or nothing was translated.
         """
         with locked(self.parts):
-            record, identity = self.parts / "options.txt", self.identity()
-            if not record.is_file() or record.read_text(encoding="utf-8") != identity:
-                for old in [*self.parts.glob("*.txt"), *self.results.values()]:
-                    old.unlink(missing_ok=True)
-                with whole_file(record) as file:
-                    file.write(identity.encode())
-            if all(result.is_file() for result in self.results.values()):
+            # of the results, and of the parts where these are of others
+            record, begun = self.parts / "options.txt", self.parts / "begun.txt"
+            identity, made, parts = self.identity(), _text(record), _text(begun) or _text(record)
+            if made == identity and all(result.is_file() for result in self.results.values()):
                 say(f"Made before: {', '.join(map(str, self.results.values()))}")
                 return
-            source, target = self.data.languages
-            for languages in ((source, target), (target, source)):
-                self.translate(*languages)
+            if parts != identity:
+                for old in [*self.parts.glob("*.txt"), *self.parts.glob("*.json")]:
+                    if old != record:
+                        old.unlink()
+                write_text(begun, identity)
+            say(f"Checkpoint: {', '.join(str(file) for pair in self.pairs for file in pair)}")
+            for languages in self.directions:
+                self.choose(languages[0])
+                for number in range(len(self.pairs)):
+                    self.translate(*languages, number)
+            record.unlink(missing_ok=True)  # the results are of no record until all of them are in their place
             self.join()
+            write_text(record, identity)
+            begun.unlink(missing_ok=True)
 
-    def translate(self, source: str, target: str) -> None:
-        """Write lines of a language and their translations, below :attr:`parts`."""
-        options, lines = self.options, self.parts / f"{source}.txt"
-        if not lines.is_file():
-            text = read_lines(self.data.raw("mono", source))
-            number = int(options.lines or 0)
-            if 0 < number < len(text):
-                chosen = random.Random(int(options.seed)).sample(range(len(text)), number)
-                text = [text[i] for i in sorted(chosen)]
-            write_lines(lines, text)
-        translations = self.parts / f"{source}-{target}.txt"
-        if translations.is_file():
+    def choose(self, language: str) -> None:
+        """Write the lines of a language that are translated, below :attr:`parts`."""
+        options, data, lines = self.options, self.data, self.parts / f"{language}.txt"
+        if lines.is_file():
             return
-        say(f"Translating {len(read_lines(lines))} lines, {source} -> {target}")
+        if options.select:
+            words = ["--pairs", data.raw("train", language), "--valid", data.raw("valid", language)]
+            words += ["--from", data.raw("mono", language), "--output", lines, "--seed", options.seed]
+            words += ["--lines", options.lines] if options.lines else []
+            words += ["--match-lengths"] if options.match_lengths else []
+            test = data.raw("test", language)
+            check(step("select", *words, *(["--not", test] if test.is_file() else [])))
+            return
+        text = read_lines(data.raw(self.text, language))
+        write_lines(lines, [text[i] for i in self.drawn(len(text))])
+
+    def drawn(self, count: int) -> list[int]:
+        """Which of so many lines are translated."""
+        number = int(self.options.lines or count)
+        return sorted(random.Random(int(self.options.seed)).sample(range(count), min(number, count)))
+
+    def translate(self, source: str, target: str, number: int) -> None:
+        """Write what a pair makes of the lines of a language, below :attr:`parts`."""
+        options, lines = self.options, self.parts / f"{source}.txt"
+        result = self.result(source, target, number)
+        if result.is_file():
+            return
+        of = f", pair {number + 1} of {len(self.pairs)}" if len(self.pairs) > 1 else ""
+        say(f"Translating {len(read_lines(lines)):,} lines, {source} -> {target}{of}")
         command = step(
-            "translate", self.checkpoint, "--dest", self.data.folder, "-s", source, "-t", target, "--beam",
-            options.beam, "--max-tokens", options.max_tokens, "--input", lines, "--output", translations,
-            *self.engine,
+            "pair.synthetic", *self.pairs[number], "--dest", self.data.folder, "-s", source, "-t", target, "--beam",
+            options.beam, "--nbest", options.nbest, "--seed", options.seed, "--max-tokens", options.max_tokens,
+            "--input", lines, "--output", result,
+            *self.limit, *self.engine,
         )  # fmt: skip
+        command += ["--sampling", options.sampling] if options.sampling else []
+        if options.from_pairs:
+            references = self.parts / f"{source}.references.txt"
+            text = read_lines(self.data.raw("train", target))
+            write_lines(references, [text[i] for i in self.drawn(len(text))])
+            command += ["--references", str(references)]
         if not options.plain:
-            command += ["--dual-inference", str(self.weights / f"{source}-{target}" / "weights.json")]
+            command += ["--dual-inference", str(self.weights[number] / f"{source}-{target}" / "weights.json")]
             for option, language in (("--src-lm", source), ("--tgt-lm", target)):
                 command += [option, str(self.lms[language])] if self.lms[language] else []
         check(command + ["--cpu"] * options.cpu)
 
+    def result(self, source: str, target: str, number: int) -> Path:
+        """The file that gets the translations of a direction by a pair."""
+        return self.parts / f"{source}-{target}.{number + 1}.json"
+
     def join(self) -> None:
-        """Put both languages' pairs together."""
-        source, target = self.data.languages
-        pairs: list[tuple[str, ...]] = []
-        for names in ((source, f"{source}-{target}"), (f"{target}-{source}", target)):
-            pairs += zip(*(read_lines(self.parts / f"{name}.txt") for name in names), strict=True)
-        kept = [pair for pair in pairs if all(side.strip() for side in pair)]  # an empty translation makes no pair
-        if not kept:
-            raise UserError(f"{self.parts}: every translation is empty; train the pair longer")
-        for result, side in zip(self.results.values(), zip(*kept, strict=True), strict=True):
+        """Put all pairs together."""
+        pairs: dict[tuple[str, str], None] = {}
+        left_out = Counter[str]()
+        for direction in self.directions:
+            for number in range(len(self.pairs)):
+                file = self.result(*direction, number)
+                content = read_record(
+                    file, {"pairs": [[str]], "left_out": {str: int}}, "remove it, and it is made again"
+                )
+                left_out.update(content["left_out"])
+                for line, translation in content["pairs"]:
+                    pair = (line, translation) if direction == self.data.languages else (translation, line)
+                    left_out["repeated"] += pair in pairs
+                    pairs[pair] = None
+        if not pairs:
+            raise UserError(f"{self.parts}: no translation is usable ({reasons(left_out)}); train the pair longer")
+        for result, side in zip(self.results.values(), zip(*pairs, strict=True), strict=True):
             write_lines(result, side)
-        empty = f"; {len(pairs) - len(kept)} had an empty side" * (len(pairs) > len(kept))
-        say(f"{len(kept):,} pairs: {', '.join(map(str, self.results.values()))}{empty}")
+        say(f"{len(pairs):,} pairs: {', '.join(map(str, self.results.values()))}; left out: {reasons(left_out)}")
 
 
-def read_lines(path: Path) -> list[str]:
-    """The lines of a UTF-8 file; only a newline ends one."""
-    with open(path, encoding="utf-8", newline="\n") as file:
-        return [line.removesuffix("\n") for line in file]
+def reasons(left_out: Mapping[str, int]) -> str:
+    """How many translations were left out, and why."""
+    names = {
+        "empty": "empty", "cut_off": "cut off", "copied": "copies of their line", "repeated": "repeated",
+        "known": "as the pair has it",
+    }  # fmt: skip
+    return ", ".join(f"{name} {left_out.get(key, 0):,}" for key, name in names.items() if left_out.get(key)) or "none"
 
 
-def write_lines(path: Path, lines: Sequence[str]) -> None:
+def _text(path: Path) -> str:
+    """The content of a file; nothing where it is not there."""
+    return path.read_text(encoding="utf-8") if path.is_file() else ""
+
+
+def write_lines(path: Path, lines: Iterable[str]) -> None:
     with whole_file(path) as file:
         file.writelines(f"{line}\n".encode() for line in lines)
 

@@ -5,15 +5,20 @@ from __future__ import annotations
 import argparse
 import shlex
 from collections.abc import Sequence
+from pathlib import Path
 
 from ..common.errors import UserError
 from ..common.files import whole_file
-from ..common.folders import POST_PROCESS, STAGES, Data, RunFolder, refuse_colons
+from ..common.folders import STAGES, Data, RunFolder, refuse_colons
+from ..common.segmentation import POST_PROCESS
 from ..common.tables import read_scores, score_table
-from . import config, evaluate, train_lm
+from . import averaging, config, evaluate, train_lm
+from .choices import choose_pair, shares_embeddings, validation_interval
 from .devices import Device, find_device
-from .jobs import PACKAGE, ask, check, locked, say, show, step
+from .inheritance import language_model_of
+from .jobs import PACKAGE, ask, locked, say, show, step
 from .presets import PAIRS
+from .rounds import Recipe, Rounds
 from .stages import Stage, digest, updates_of
 from .train_options import LM_OPTIONS, get_parser, parse
 
@@ -39,14 +44,23 @@ class Training:
                 raise UserError(f"{file} not found: run dual-fairseq preprocess with {file.name.split('.')[0]} text")
         if not options.split:
             options.split = "test" if data.index("test", data.source).is_file() else "valid"
+        evaluate.check_search(options, data)
         self.data_line = f"data {digest(*map(data.dictionary, data.languages), *sides)}"
+        self.chosen = choose_pair(options, data, self.run)
         self.device = find_device(options.cpu, options.nproc, options.extra)
         given = dict(zip(data.languages, (options.src_lm, options.tgt_lm), strict=True))
+        for language in data.languages if options.init_src2tgt else ():
+            if not given[language] and not self.run.language_model(language).options_file.is_file():
+                given[language] = language_model_of(options.init_src2tgt, data, language)
         self.lms = {
             language: given[language] or self.run.language_model(language).best
             for language in ([] if options.warmup_only else data.languages)
         }
         self.to_train = [language for language in self.lms if not given[language]]
+        self.rounds: Rounds | None = None
+        if int(options.rounds or 0):
+            recipe = Recipe(options, data, options.eval and options.dual_inference and options.split != "valid")
+            self.rounds = Rounds(recipe, self.run, self.lms, self.evaluated)
 
     # --- the commands
 
@@ -56,11 +70,10 @@ class Training:
         words = ["--task", "dual_translation", "--source-lang", data.source, "--target-lang", data.target]
         words += ["--arch", options.arch]
         if options.arch == "transformer":
-            preset = PAIRS[options.size]
-            for side in ("encoder", "decoder"):
-                words += [f"--{side}-layers", preset.layers, f"--{side}-embed-dim", preset.dimension]
-                words += [f"--{side}-attention-heads", preset.heads, f"--{side}-ffn-embed-dim", preset.feed_forward]
-            words.append("--share-decoder-input-output-embed")
+            shape = options.shape or PAIRS[options.size].shape()
+            words += [word for name, value in shape.items() for word in (f"--{name}", value)]
+            shared = shares_embeddings(data, self.run, options.init_src2tgt)
+            words.append("--share-all-embeddings" if shared else "--share-decoder-input-output-embed")
         if options.dropout:
             words += ["--dropout", options.dropout]
         words += ["--criterion", "dual_cross_entropy", "--label-smoothing", options.label_smoothing]
@@ -74,28 +87,40 @@ class Training:
 
     def validation_options(self) -> list[str]:
         """BLEU of words, in the way that the text was tokenised."""
-        data, segmented = self.data, POST_PROCESS[self.data.subword]
+        data, segmented = self.data, self.data.post_process or POST_PROCESS[self.data.subword]
         words = ["--eval-bleu"]
         if segmented:
-            words += ["--eval-bleu-remove-bpe", *([] if data.subword == "bpe" else [segmented])]
-        search = f'{{"beam": {self.options.valid_beam}, "max_len_a": 1.2, "max_len_b": 10}}'
-        words += ["--eval-bleu-args", search, "--best-checkpoint-metric", "bleu", "--maximize-best-checkpoint-metric"]
-        if data.tokenizer == "moses":
-            return [*words, "--eval-bleu-detok", "moses"]
-        words += ["--eval-bleu-detok", "space"]
-        # Text that was segmented by someone else is scored as it is; that of characters was not segmented by anybody.
-        return words if data.subword == "char" else [*words, "--eval-tokenized-bleu"]
+            words += ["--eval-bleu-remove-bpe", *([] if segmented == "subword_nmt" else [segmented])]
+        search = f'"beam": {self.options.valid_beam}'
+        if self.options.max_len_a:
+            search += f', "max_len_a": {self.options.max_len_a}, "max_len_b": {self.options.max_len_b}'
+        words += ["--eval-bleu-args", f"{{{search}}}"]
+        words += ["--best-checkpoint-metric", "bleu", "--maximize-best-checkpoint-metric"]
+        words += ["--eval-bleu-detok", "moses" if data.tokenizer == "moses" else "space"]
+        words += ["--eval-tokenized-bleu"] if data.segmented else []
+        name = self.options.sacrebleu_tokenize
+        return words + (["--sacrebleu-tokenize", name] if name else [])
 
     def stage(self, name: str, title: str, words: list[str], inputs: list[str], start: list[str]) -> Stage:
         """A stage of the pair, without a limit of updates."""
+        options, files = self.options, self.run.stage(name)
+        limits = "warmup" if name == "warmup" else "dual"  # those of dual training hold for mle, too
+        epochs = getattr(options, f"{limits}_max_epoch")
+        words += validation_interval(self.data, files, options.max_tokens, epochs, options.extra)
+        typed = {
+            "lr": "--lr" if name == "warmup" else "--dual-lr", "warmup-updates": "--lr-warmup",
+            "max-update": f"--{limits}-max-update", "max-epoch": f"--{limits}-max-epoch",
+        }  # fmt: skip
+        words += averaging.options(options.average)
         return Stage(
-            self.run.stage(name), title, self.data.dual, [self.data_line, *inputs], [*self.model_options(), *words],
-            start, extra=self.options.extra,
+            files, title, self.data.dual, [self.data_line, *inputs], [*self.model_options(), *words], start,
+            extra=options.extra, typed=typed,
         )  # fmt: skip
 
     def warmup(self) -> Stage:
         options = self.options
-        words = ["--dual-lambda", "0", "--lr", options.lr, "--max-epoch", options.warmup_max_epoch]
+        words = ["--dual-lambda", "0", "--lr", options.lr]
+        words += ["--max-epoch", options.warmup_max_epoch] if options.warmup_max_epoch else []
         words += ["--patience", options.patience]
         stage = self.stage("warmup", "Warm start by maximum likelihood", words, [], [])
         stage.max_update = options.warmup_max_update
@@ -107,7 +132,7 @@ class Training:
         Args:
             known: whether its checkpoints are there.
         """
-        options, warm = self.options, self.run.stage("warmup").best
+        options, warm = self.options, self.run.stage("warmup").result
         if options.init_src2tgt:
             files = [options.init_src2tgt, options.init_tgt2src]
             start = ["--init-src2tgt", str(files[0]), "--init-tgt2src", str(files[1])]
@@ -123,7 +148,9 @@ class Training:
         for name in ("dual_lambda_reverse", "dual_start_update", "dual_ramp_updates", "dual_gap_clip"):
             if getattr(options, name) is not None:
                 words += [f"--{name.replace('_', '-')}", getattr(options, name)]
-        words += ["--lr", options.dual_lr, "--max-epoch", options.dual_max_epoch, "--patience", options.patience]
+        words += ["--lr", options.dual_lr]
+        words += ["--max-epoch", options.dual_max_epoch] if options.dual_max_epoch else []
+        words += ["--patience", options.patience]
         stage = self.stage(
             "dual", f"Dual training, λ = {options.dual_lambda}", words,
             [*inputs, *([f"language models {digest(source_lm, target_lm)}"] if known else [])],
@@ -135,7 +162,15 @@ class Training:
 
     def mle(self, known: bool = True) -> Stage:
         dual = self.run.stage("dual")
-        updates = ask(step("pipeline.probe", "updates", dual.last)) if known else updates_of(dual)
+        if self.rounds and known:
+            updates = self.rounds.updates()
+        elif known and not dual.last.is_file():
+            raise UserError(
+                f"{dual.last} is gone, which says for how many updates the control has to go on: put it back, or leave "
+                "--control out"
+            )
+        else:
+            updates = ask(step("pipeline.probe", "updates", dual.last)) if known else updates_of(dual)
         title = "Control: maximum likelihood continued for " + (f"{updates} updates" if known else "as many updates")
         inputs, start = self.beginning(known)
         stage = self.stage("mle", title, ["--dual-lambda", "0", "--lr", self.options.dual_lr], inputs, start)
@@ -151,14 +186,16 @@ class Training:
             words += [f"--{name.replace('_', '-')}={value}"] if value else []
         words.append(f"--seed={options.seed}")
         words += ["--continue"] if options.go_on else []
-        return train_lm.parse(words)
+        return train_lm.parse(words, prefix="lm-")
 
-    def evaluation(self, stage: str, expected: bool = False) -> evaluate.Evaluation:
-        """That of a stage's best checkpoint."""
+    def evaluation(self, stage: str, expected: bool = False, run: RunFolder | None = None) -> evaluate.Evaluation:
+        """That of what a stage of this run, or of another one, has trained."""
         options = self.options
-        words = [f"{self.data.folder}", f"{self.run.stage(stage).best}", f"--split={options.split}"]
+        words = [f"{self.data.folder}", f"{(run or self.run).stage(stage).result}", f"--split={options.split}"]
         words += [f"--beam={options.beam}", f"--lenpen={options.lenpen}"]
-        words += [f"--sacrebleu-tokenize={options.sacrebleu_tokenize}"] if options.sacrebleu_tokenize else []
+        for name in ("max_len_a", "max_len_b", "sacrebleu_tokenize"):
+            value = getattr(options, name)
+            words += [f"--{name.replace('_', '-')}={value}"] if value else []
         lms = self.lms or {"src": options.src_lm, "tgt": options.tgt_lm}
         if all(lms.values()):
             words += [f"--{side}-lm={lm}" for side, lm in zip(("src", "tgt"), lms.values(), strict=True)]
@@ -186,6 +223,9 @@ class Training:
         options, data = self.options, self.data
         with locked(self.run.folder):
             say(f"Dual training {data.source} <-> {data.target} ({self.device}): {data.folder} -> {self.run.folder}")
+            for line in self.chosen:
+                say(line)
+            evaluate.say_missing(options, data)
             missing = self.to_train
             if missing and not self.run.language_model(missing[-1]).finished.is_file():
                 self.check_pair([])  # before hours are spent on language models
@@ -197,7 +237,10 @@ class Training:
                     source_lm, target_lm = map(str, self.lms.values())
                     self.check_pair(["--src-lm", source_lm, "--tgt-lm", target_lm])
                 self.train(self.warmup())
-            if "dual" in self.stages:
+            if self.rounds:
+                self.keep_options()
+                self.rounds.do()
+            elif "dual" in self.stages:
                 self.train(self.dual())
             if "mle" in self.stages:
                 self.train(self.mle())
@@ -206,53 +249,76 @@ class Training:
                 self.evaluate()
 
     def check_pair(self, language_models: list[str]) -> None:
-        """See what fairseq says of the pair's options, before any training."""
+        """See what fairseq says of the pair's options and of the validation text, before any training."""
         words = [str(self.data.dual), "--user-dir", str(PACKAGE), *self.model_options(), "--dual-lambda", "0"]
         words += [*language_models, "--save-dir", str(self.run.stage("warmup").folder), *self.device.options]
-        check(step("pipeline.probe", "pair", *words, *self.options.extra))
+        answer = ask(step("plugin.check", *words, *self.options.extra)).splitlines()[-1]
+        for language, longest in zip(self.data.languages, answer.split(), strict=True):
+            if language in self.to_train and int(longest) > int(self.language_model(language).max_tokens):
+                raise UserError(
+                    f"--lm-max-tokens {self.language_model(language).max_tokens}: the longest validation sentence of "
+                    f"{language} has {longest} tokens, </s> included; give --lm-max-tokens {longest} or more"
+                )
 
     def train(self, stage: Stage) -> None:
         """Train a stage unless it is finished."""
         unfinished = stage.begin(self.options.go_on)
         self.data.keep(self.run.text)  # not before it is known that DEST is what RUN was made from
         if not unfinished:
-            say(f"{stage.title}: finished before ({stage.files.folder})")
-            return
-        self.keep_options()
-        say(f"{stage.title}: {stage.files.folder}")
-        stage.train(self.device)
+            say(stage.finished_before())
+        else:
+            self.keep_options()
+            say(f"{stage.title}: {stage.files.folder}")
+            stage.train(self.device)
+        averaging.average(stage.files, self.options.average)
 
     def keep_options(self) -> None:
         """Write RUN/train.toml."""
         options = vars(self.options)
         names = {action.dest: action.option_strings[0][2:] for action in get_parser()._actions if action.option_strings}
-        left_out = ("help", "config", "dry_run", "go_on")
+        left_out = ("help", "config", "dry_run", "go_on", "init")
         kept = {name: options[dest] for dest, name in names.items() if dest not in left_out}
-        if self.to_train:
-            lm = vars(self.language_model(self.to_train[0]))
-            kept |= {f"lm-{name.replace('_', '-')}": lm[name] for name in LM_OPTIONS}
+        lms = [vars(self.language_model(language)) for language in self.to_train]
+        for name in LM_OPTIONS if lms else ():
+            values = {lm[name] for lm in lms}  # texts of different sizes have different settings
+            kept[f"lm-{name.replace('_', '-')}"] = values.pop() if len(values) == 1 else None
         again = shlex.join(["dual-fairseq", "train", str(self.data.folder), "RUN", "--config", "train.toml"])
         with whole_file(self.run.folder / "train.toml") as file:
             text = config.text(f"to train so again: {again}", kept, self.options.extra)
             file.write(text.encode("utf-8", "surrogateescape"))
 
+    def evaluated(self, run: RunFolder, stage: str) -> Path:
+        """The folder of the scores of what a stage of a run has trained, which is evaluated first where it was not."""
+        evaluation = self.evaluation(stage, run=run)
+        evaluation.run()
+        return evaluation.out
+
     def evaluate(self) -> None:
-        """Evaluate the best checkpoint of each stage, and print a table."""
+        """Evaluate what each stage has trained, and print a table."""
+        if self.rounds:
+            say(self.rounds.table())
+            return
+        folders = {stage: self.run.stage(stage).evaluation(self.options.split) for stage in STAGES}
         for stage in self.stages:
             say(f"Evaluation of the best checkpoint of stage {stage}")
-            self.evaluation(stage).run()
+            folders[stage] = self.evaluated(self.run, stage)
         rows = []
         for stage, name in STAGES.items():
-            file = self.run.stage(stage).evaluation(self.options.split) / "scores.json"
+            file = folders[stage] / "scores.json"
             if file.is_file():
                 rows.append((name, read_scores(file)))
         say(score_table(rows))
 
     def show(self) -> None:
         """The commands of all stages, to be copied."""
+        for line in self.chosen:
+            say(f"# {line}")
         for language in self.to_train:
             train_lm.show(self.language_model(language), self.device)
         for name in self.stages:
+            if name == "dual" and self.rounds:
+                self.rounds.show()
+                continue
             stage = self.warmup() if name == "warmup" else getattr(self, name)(known=False)
             show(stage.title, stage.command(self.device, shown=True))
         for name in self.stages if self.options.eval else []:

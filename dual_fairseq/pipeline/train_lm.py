@@ -13,6 +13,7 @@ from ..common.folders import StageFolder, refuse_colons
 from ..common.options import add_device
 from ..common.records import read_record
 from . import jobs
+from .choices import choose_language_model
 from .devices import Device, find_device
 from .jobs import ask, locked, say, step
 from .presets import LANGUAGE_MODELS, SIZES
@@ -40,23 +41,28 @@ def get_parser() -> Parser:
         help="the model (default lstm, which is fairseq's; rnn is one with a choice of cells)")  # fmt: skip
     add("--cell", choices=("rnn", "gru", "lstm"),
         help="the cell of --arch rnn (default lstm; rnn is the plain one, with tanh)")  # fmt: skip
-    add("--size", choices=SIZES, default="small",
-        help="default small, tied embeddings in all of them; lstm, rnn: 1x256 (d=128), 2x512 (d=256), 2x1024 (d=512); "
-        "transformer: 2 layers d=128, 4 layers d=256, 6 layers d=512")  # fmt: skip
+    add("--size", choices=SIZES,
+        help="lstm, rnn: 1x256 (d=128), 2x512 (d=256), 2x1024 (d=512); transformer: 2 layers d=128, 4 layers d=256, 6 "
+        "layers d=512; tied embeddings in all of them (default: by the number of sentences)")  # fmt: skip
     add("--running-text", type=positive, metavar="BLOCK",
         help="with --arch rnn: train on the text as it runs on from sentence to sentence, by truncated "
         "back-propagation through blocks of BLOCK tokens (e.g. 64), for models of text beyond the sentence; the "
         "perplexity is then that of running text")  # fmt: skip
     add("--dropout", type=decimal, metavar="P",
-        help="default 0.3 for lstm and rnn; 0.1, 0.2, 0.3 for the transformers")  # fmt: skip
-    add("--max-tokens", type=positive, default="4096", metavar="N",
-        help="tokens of a batch, on each device (default 4096)")  # fmt: skip
+        help="default: by the number of sentences; another size or transformer: its own")  # fmt: skip
+    add("--max-tokens", type=positive, metavar="N",
+        help="tokens of a batch, on each device (default: by the number of sentences)")  # fmt: skip
     add("--lr", type=decimal, metavar="RATE",
-        help="peak learning rate of Adam (default 0.001 for lstm and rnn, 0.0005 for transformer)")  # fmt: skip
-    add("--lr-warmup", type=positive, default="400", metavar="N",
-        help="updates until that peak; then it falls with the inverse square root (default 400)")  # fmt: skip
-    add("--max-epoch", type=positive, default="50", metavar="N", help="at most so many epochs (default 50)")
-    add("--max-update", type=positive, metavar="N", help="at most so many updates (default: no limit)")
+        help="peak learning rate of Adam (default: as for --dropout)")  # fmt: skip
+    add(
+        "--lr-warmup",
+        type=positive,
+        metavar="N",
+        help="updates until that peak; then it falls with the inverse square root (default: as for --dropout)",
+    )
+    add("--max-epoch", type=positive, metavar="N",
+        help="at most so many epochs (default: by the number of sentences, unless --max-update is given)")  # fmt: skip
+    add("--max-update", type=positive, metavar="N", help="at most so many updates (default: likewise)")
     add("--patience", type=positive, default="4", metavar="N",
         help="stop after N validations without improvement (default 4)")  # fmt: skip
     add_training(parser, "go on in a SAVE_DIR that was trained with other options or input")
@@ -75,8 +81,12 @@ def add_training(parser: argparse._ActionsContainer, go_on: str) -> None:
     add("--dry-run", action="store_true", help="print the fairseq commands that this would run, and do nothing")
 
 
-def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The options, with what a size or an arch implies; ``extra`` is what follows ``--``.
+def parse(arguments: Sequence[str] | None, prefix: str = "") -> argparse.Namespace:
+    """The options, with what the text decides (``chosen`` says what); ``extra`` is what follows ``--``.
+
+    Args:
+        arguments: the command line.
+        prefix: of the options' names, for people: ``lm-`` where ``dual-fairseq train`` has them.
 
     Raises:
         UserError: something is wrong with them or with the data.
@@ -95,14 +105,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
                 raise UserError(f"{option} {value} is for --arch rnn, not {options.arch}")
     elif not options.cell:
         options.cell = "lstm"
+    options.extra, options.prefix = extra, prefix
+    options.chosen = choose_language_model(options)
     if options.running_text and int(options.max_tokens) < int(options.running_text):
         raise UserError(
             f"--running-text {options.running_text}: needs --max-tokens of at least as many, not {options.max_tokens}"
         )
-    preset = LANGUAGE_MODELS[options.arch][options.size]
-    options.dropout = options.dropout or preset.dropout
-    options.lr = options.lr or preset.lr
-    options.extra = extra
     return options
 
 
@@ -129,8 +137,11 @@ def stage(options: argparse.Namespace) -> Stage:
     # fairseq drops the last batch, that of the longest sentences, in training and validation, when the number of its
     # sentences is not a multiple of --required-batch-size-multiple (8 by default).
     words += ["--max-tokens", options.max_tokens, "--required-batch-size-multiple", "1"]
-    words += ["--max-epoch", options.max_epoch, "--patience", options.patience, "--seed", options.seed]
+    words += ["--max-epoch", options.max_epoch] if options.max_epoch else []
+    words += ["--patience", options.patience, "--seed", options.seed]
     data = options.data
+    names = {"lr": "lr", "warmup-updates": "lr-warmup", "decoder-embed-dim": "size"}
+    names |= {name: name for name in ("max-tokens", "dropout", "max-epoch", "max-update", "patience", "arch", "cell")}
     return Stage(
         StageFolder(options.save_dir),
         f"Language model ({options.arch}{', ' + options.cell if options.cell else ''}, {options.size})",
@@ -139,6 +150,7 @@ def stage(options: argparse.Namespace) -> Stage:
         words,
         max_update=options.max_update,
         extra=options.extra,
+        typed={theirs: f"--{options.prefix}{name}" for theirs, name in names.items()},
     )
 
 
@@ -153,11 +165,13 @@ def train(options: argparse.Namespace, device: Device) -> None:
     with locked(files.folder):
         if training.begin(options.go_on):
             say(f"{training.title.removesuffix(')')}; {device}): {options.data} -> {files.folder}")
+            for line in options.chosen:
+                say(line)
             with whole_file(files.folder / "dict.txt") as copy:
                 copy.write((options.data / "dict.txt").read_bytes())
             training.train(device)
         else:
-            say(f"Language model: finished before ({files.folder})")
+            say(training.finished_before())
         result = files.folder / "perplexity.json"
         if not result.is_file() or result.stat().st_mtime <= files.best.stat().st_mtime:
             updates, bits = ask(step("pipeline.probe", "score", files.best)).split()
@@ -185,4 +199,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def show(options: argparse.Namespace, device: Device) -> None:
     """The command that would train it, to be copied."""
     training = stage(options)
+    for line in options.chosen:
+        say(f"# {line}")
     jobs.show(training.title, training.command(device, shown=True))

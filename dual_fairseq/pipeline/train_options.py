@@ -7,18 +7,24 @@ from collections.abc import Sequence
 
 from ..common.arguments import Parser, count, decimal, file_path, positive
 from ..common.errors import UserError
+from ..common.folders import find_checkpoint
 from . import config, evaluate, train_lm
-from .presets import LANGUAGE_MODELS, PAIRS, SIZES
+from .averaging import add_average
+from .inheritance import take_over
+from .presets import LANGUAGE_MODELS, SIZES
+from .rounds import add_rounds
 
 HELP = """\
 Train both translation models of a language pair with dual supervision, from preprocessed text to evaluated models.
 
-DEST is the folder that preprocessing wrote. The stages, each with its folder in RUN:
+DEST is the folder that preprocessing wrote. Sizes, batches, learning rates and limits are chosen for as much text as it
+holds, and printed (docs/settings.md); a run that was begun keeps its own. The stages, each with its folder in RUN:
   lm/<language>  the two language models (dual-fairseq train-lm), unless they are given
   warmup         warm start: the pair by maximum likelihood (λ = 0), until the mean BLEU of both directions on the
                  validation text no longer improves
   dual           dual training from the best warm start, until the mean BLEU no longer improves
   mle            with --control: the same, but by maximum likelihood, for exactly as many updates
+With --rounds the pair translates text, and dual training goes on with it, several times (RUN/rounds).
 The language models' scores of the training text are computed once and kept in RUN/lm-scores. RUN/text holds what
 dual-fairseq translate RUN needs of DEST: dictionaries, BPE codes, how text is tokenised. RUN/train.toml holds all
 options, to be used again with --config.
@@ -28,7 +34,7 @@ Each keeps checkpoint_best.pt (best mean BLEU), checkpoint_last.pt and train.log
 The same command again goes on where it was stopped; finished stages are not done twice.
 """
 # Options of train-lm that are options here too, with lm_ before their names.
-LM_OPTIONS = ("arch", "cell", "size", "max_tokens", "lr", "lr_warmup", "max_epoch", "patience")
+LM_OPTIONS = ("arch", "cell", "size", "dropout", "max_tokens", "lr", "lr_warmup", "max_epoch", "max_update", "patience")
 EXAMPLES = """\
 
   -- --fp16 --update-freq 4
@@ -51,6 +57,7 @@ def get_parser() -> Parser:
     _add_language_models(parser.add_argument_group("language models"))
     _add_pair(parser.add_argument_group("the pair"))
     _add_dual(parser.add_argument_group("dual training"))
+    add_rounds(parser.add_argument_group("rounds of learning from translated text"))
     _add_stages(parser.add_argument_group("both stages of the pair"))
     evaluation = parser.add_argument_group("evaluation")
     evaluation.add_argument("--split", type=evaluate.split_name, metavar="NAME",
@@ -72,26 +79,30 @@ def _add_language_models(group: argparse._ArgumentGroup) -> None:
     add("--lm-arch", choices=tuple(LANGUAGE_MODELS), help="this and the following: see dual-fairseq train-lm --help")
     add("--lm-cell", choices=("rnn", "gru", "lstm"))
     add("--lm-size", choices=SIZES)
+    add("--lm-dropout", type=decimal, metavar="P")
     add("--lm-max-tokens", type=positive, metavar="N")
     add("--lm-lr", type=decimal, metavar="RATE")
-    for name in ("lr-warmup", "max-epoch", "patience"):
+    for name in ("lr-warmup", "max-epoch", "max-update", "patience"):
         add(f"--lm-{name}", type=positive, metavar="N")
 
 
 def _add_pair(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
-    add("--arch", default="transformer", metavar="NAME",
-        help="any encoder-decoder of fairseq (default transformer), or rnnsearch, rnn_luong, rnn_encoder_decoder, each "
-        "also with _small (docs/recurrent.md)")  # fmt: skip
+    add("--arch", metavar="NAME",
+        help="any encoder-decoder of fairseq, or rnnsearch, rnn_luong, rnn_encoder_decoder, each also with _small "
+        "(docs/recurrent.md); default transformer, or that of --init")  # fmt: skip
     add("--size", choices=SIZES,
-        help="for --arch transformer: 2+2 layers d=128, 4+4 d=256 (default), 6+6 d=512; decoder embeddings tied. "
-        "Another arch has its own defaults: set its dimensions after `--`")  # fmt: skip
+        help="for --arch transformer: 2+2 layers d=128, 4+4 d=256, 6+6 d=512; decoder embeddings tied (default: that "
+        "of --init, or by the corpus). Another arch has its own defaults: set its dimensions after `--`")  # fmt: skip
     add("--dropout", type=decimal, metavar="P",
-        help="default 0.2, 0.3, 0.3 for the sizes above; another arch: its own")  # fmt: skip
+        help="default: by the corpus; another arch: its own")  # fmt: skip
     add("--label-smoothing", type=decimal, default="0.1", metavar="X", help="default 0.1; never in the gap")
+    add("--init", type=file_path, metavar="RUN",
+        help="start dual training from a trained pair, a run or a checkpoint, instead of the stage warmup; its sizes "
+        "and its language models are taken as well, unless others are given")  # fmt: skip
     add("--init-src2tgt", type=file_path, metavar="FILE",
-        help="start dual training from a plain fairseq translation checkpoint of the same --arch and dictionaries, "
-        "instead of the stage warmup ...")  # fmt: skip
+        help="start a direction from a plain fairseq translation checkpoint of the same --arch and dictionaries, or "
+        "from a pair ...")  # fmt: skip
     add("--init-tgt2src", type=file_path, metavar="FILE", help="... and the other direction from this one")
 
 
@@ -109,32 +120,30 @@ def _add_dual(group: argparse._ArgumentGroup) -> None:
 
 def _add_stages(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
-    add("--max-tokens", type=positive, default="4096", metavar="N",
-        help="target tokens of a batch, on each device (default 4096)")  # fmt: skip
+    add("--max-tokens", type=positive, metavar="N",
+        help="target tokens of a batch, on each device (default: by the corpus)")  # fmt: skip
     add("--lr", type=decimal, metavar="RATE",
-        help="peak learning rate of the warm start (default 0.001, 0.0007, 0.0007 for the sizes; another arch: "
-        "0.0007)")  # fmt: skip
+        help="peak learning rate of the warm start (default: by the corpus; another arch: its own)")  # fmt: skip
     add("--dual-lr", type=decimal, metavar="RATE",
-        help="peak learning rate of dual training and of mle (default 0.0005, 0.0003, 0.0003; another arch: "
-        "0.0003)")  # fmt: skip
+        help="peak learning rate of dual training and of mle (default: likewise)")  # fmt: skip
     add("--lr-warmup", type=positive, metavar="N",
-        help="updates until the peak, then inverse square root (default 200, 1000, 4000; another arch: "
-        "1000)")  # fmt: skip
-    for stage, name, epochs in (("warmup", "warm start", "100"), ("dual", "dual training", "50")):
-        add(f"--{stage}-max-epoch", type=positive, default=epochs, metavar="N",
-            help=f"at most so many epochs of {name} (default {epochs})")  # fmt: skip
+        help="updates until the peak, then inverse square root (default: likewise)")  # fmt: skip
+    for stage, name in (("warmup", "warm start"), ("dual", "dual training")):
+        add(f"--{stage}-max-epoch", type=positive, metavar="N",
+            help=f"at most so many epochs of {name} (default: by the corpus, unless the next is given)")  # fmt: skip
         add(f"--{stage}-max-update", type=positive, metavar="N",
-            help=f"at most so many updates of {name} (default: no limit)")  # fmt: skip
+            help=f"at most so many updates of {name} (default: likewise)")  # fmt: skip
     add("--warmup-only", action=argparse.BooleanOptionalAction, default=False,
         help="train the warm start and no more; needs no language models, whose options and those of dual training are "
         "then of no account")  # fmt: skip
     add("--patience", type=positive, default="10", metavar="N",
         help="stop after N validations without a better mean BLEU (default 10)")  # fmt: skip
+    add_average(group)
     add("--valid-beam", type=positive, default="1", metavar="N", help="beam size of validation (default 1)")
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The options, with what a size implies; ``extra`` is what follows ``--``.
+    """The options; ``extra`` is what follows ``--``. What the corpus decides is None where it was not given.
 
     Raises:
         UserError: something is wrong with them.
@@ -145,24 +154,29 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         if lm and not lm.is_file():
             raise UserError(f"{lm}: there is no such language model")
     start = [file for file in (options.init_src2tgt, options.init_tgt2src) if file]
-    for file in start:
-        if not file.is_file():
-            raise UserError(f"{file}: there is no such checkpoint")
+    if options.init and start:
+        raise UserError("give --init, or --init-src2tgt and --init-tgt2src")
     if len(start) == 1:
         raise UserError("give both --init-src2tgt and --init-tgt2src, or neither")
+    if options.init:
+        start = [options.init, options.init]
+    if start:
+        options.init_src2tgt, options.init_tgt2src = map(find_checkpoint, start)
+    del options.init
+    take_over(options)
+    options.arch = options.arch or "transformer"
     if options.lm_cell and options.lm_arch != "rnn":
         raise UserError(f"--lm-cell {options.lm_cell} is for --lm-arch rnn: give that too")
     if options.warmup_only and (start or options.control):
         raise UserError(
             "--warmup-only: leave out --init-src2tgt, --init-tgt2src and --control, which are about what comes after it"
         )
+    if int(options.rounds or 0) and (start or options.warmup_only):
+        raise UserError("--rounds: begins with the warm start; leave out --init-src2tgt, --init-tgt2src, --warmup-only")
+    if options.rounds is None:
+        for name in ("round_text", "round_lines", "upsample"):
+            if getattr(options, name):
+                raise UserError(f"--{name.replace('_', '-')} {getattr(options, name)}: goes with --rounds; give it too")
     if options.size and options.arch != "transformer":
         raise UserError(f"--size goes with --arch transformer; set the dimensions of {options.arch} after --")
-    if options.arch == "transformer":
-        options.size = options.size or "small"
-        options.dropout = options.dropout or PAIRS[options.size].dropout
-    preset = PAIRS[options.size or "small"]
-    options.lr = options.lr or preset.lr
-    options.dual_lr = options.dual_lr or preset.dual_lr
-    options.lr_warmup = options.lr_warmup or preset.lr_warmup
     return options

@@ -140,30 +140,6 @@ def set_options(cfg: Any, values: dict[str, Any]) -> None:
                 setattr(cfg, name, value)
 
 
-def load_dictionary(path: str | os.PathLike[str]) -> Dictionary:
-    """A dictionary from its file.
-
-    Raises:
-        UserError: the file is missing or no dictionary.
-    """
-    known = set(Dictionary().symbols)
-    fix = "copy the dictionary that the data were binarized with, or run dual-fairseq preprocess again"
-    try:
-        with open(path, encoding="utf-8") as file:
-            for number, line in enumerate(file, start=1):
-                symbol, _, count = line.rstrip().removesuffix(" #fairseq:overwrite").rpartition(" ")
-                if not symbol or not count.isdecimal():
-                    raise UserError(f"{path}: line {number} is no symbol and its count; {fix}")
-                if symbol in known and not line.rstrip().endswith(" #fairseq:overwrite"):
-                    raise UserError(f"{path}: line {number} has '{symbol}' once more; {fix}")
-                known.add(symbol)
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: is not UTF-8 ({error.reason}); {fix}") from error
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; {fix}") from error
-    return Dictionary.load(os.fspath(path))
-
-
 def dictionary_digests(dictionaries: Mapping[str, Dictionary]) -> dict[str, str]:
     """Language → a digest of its dictionary's symbols and their order, for the state of a pair's task."""
     return {
@@ -208,7 +184,7 @@ def check_dictionary(
     found = next((candidate for candidate in candidates if candidate.is_file()), None)
     if found is None:
         return False
-    theirs = load_dictionary(found)
+    theirs = Dictionary.load(str(found))
     if len(theirs) != len(expected):
         raise UserError(
             f"{option} {path}: was trained with {found} ({len(theirs)} symbols), but the data's dictionary of "

@@ -124,8 +124,11 @@ class DualInferenceGenerator(nn.Module):
         return 1024 if parameter_like(self.reverse_models[0]).device.type == "cpu" else BATCH_TOKENS
 
 
-class ComponentPrinter:
-    """Prints the components of a batch's hypotheses, in the order of fairseq's H- lines, before these come.
+class LinePrinter:
+    """Prints more about a batch's hypotheses than fairseq does, in the order of its H- lines, before these come.
+
+    ``R-3`` and the components of a hypothesis of sentence 3, where it has such. ``L-3``, a tab and its rank (1 is the
+    best) for a hypothesis that the limit of its length ended.
 
     Args:
         dictionary: of the source language.
@@ -133,16 +136,15 @@ class ComponentPrinter:
 
     def __init__(self, dictionary: Dictionary) -> None:
         self._pad = dictionary.pad()
-        self._output: TextIO = sys.stdout
+        self._file: str | None = None
+        self._output: TextIO | None = None
         self._nbest = 1
         self._waiting: dict[tuple[int, ...], deque[int]] = {}  # numbers of the input's sentences
         self._next = 0
 
     def set_up(self, nbest: int, file: str | None) -> None:
         """How many hypotheses of a sentence fairseq prints, and the file to print to in place of stdout."""
-        self._nbest = nbest
-        if file is not None:
-            self._output = open(file, "w", buffering=1, encoding="utf-8")  # noqa: SIM115 (until the end)
+        self._nbest, self._file = nbest, file
 
     def expect(self, sentences: Iterable[Tensor]) -> None:
         """Number the next sentences of ``fairseq-interactive``, whose batches do not say which sentences they hold."""
@@ -157,8 +159,16 @@ class ComponentPrinter:
         else:
             numbers = [self._waiting[self._key(row)].popleft() for row in sample["net_input"]["src_tokens"]]
         for number, of_sentence in zip(numbers, hypotheses, strict=True):
-            for hypothesis in of_sentence[: self._nbest]:
-                print(component_line(number, hypothesis["components"]), file=self._output)
+            for rank, hypothesis in enumerate(of_sentence[: self._nbest], start=1):
+                if "components" in hypothesis:
+                    self._write(component_line(number, hypothesis["components"]))
+                if hypothesis.get("cut_off"):
+                    self._write(f"L-{number}\t{rank}")
+
+    def _write(self, line: str) -> None:
+        if self._output is None:  # until the end
+            self._output = open(self._file, "w", buffering=1, encoding="utf-8") if self._file else sys.stdout  # noqa: SIM115
+        print(line, file=self._output)
 
     def _key(self, tokens: Tensor) -> tuple[int, ...]:
         return tuple(tokens[tokens.ne(self._pad)].tolist())

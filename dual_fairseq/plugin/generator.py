@@ -1,25 +1,39 @@
-"""fairseq's search, so that a translation does not depend on what else is in its batch.
+"""fairseq's search, with a limit for the length of each translation, and the translations that it ended marked.
 
 fairseq bounds translations by ``max_len_a`` · (tokens of the batch's longest source) + ``max_len_b``, so a sentence
-that does not end by itself goes on for longer beside a long one. Here the bound goes by each sentence's own source.
+that does not end by itself goes on for longer beside a long one. Here the limit goes by each sentence's own source.
 """
 
 from __future__ import annotations
 
+import copy
+import logging
 import math
+import weakref
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
-from fairseq.data import Dictionary
+from fairseq import utils
 from fairseq.sequence_generator import SequenceGenerator, SequenceGeneratorWithAlignment
 from fairseq.tasks.translation import TranslationTask
 from torch import Tensor
 
 from ..common.errors import UserError
-from .checkpoint import load_dictionary
+from ..common.languages import language_of
+from .lengths import length_limit
+
+logger = logging.getLogger(__name__)
+
+# fairseq's defaults of --max-len-a and --max-len-b; both together stand for the limit of the training text.
+_DEFAULTS = (0, 200)
 
 
 class _BySentence(SequenceGenerator):
-    """A generator that ends each sentence at its own bound; the bound of the batch is never below."""
+    """A generator that ends each sentence at its own limit; the bound of the batch is never below.
+
+    A hypothesis has ``cut_off``: whether the limit ended it, where P(``</s>``) was below 1/2.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -28,9 +42,19 @@ class _BySentence(SequenceGenerator):
             self._search_step = self.search.step
             self.search.step = self._bounded_step
 
+    def _generate(self, sample: dict[str, Any], *args: Any, **kwargs: Any) -> list[list[dict[str, Any]]]:
+        finalized = super()._generate(sample, *args, **kwargs)
+        net_input = sample["net_input"]
+        limits = self.limits(net_input["src_lengths"]).tolist() if "src_lengths" in net_input else []
+        for limit, hypotheses in zip(limits, finalized, strict=bool(limits)):
+            for hypothesis in hypotheses:
+                at_limit = not self.match_source_len and len(hypothesis["tokens"]) > limit
+                hypothesis["cut_off"] = at_limit and float(hypothesis["positional_scores"][-1]) < math.log(0.5)
+        return finalized
+
     def _bounded_step(self, step: int, lprobs: Tensor, *args: Any, **kwargs: Any) -> Any:
-        # a forced prefix is longer than the bound where </s> cannot follow
-        ends = self._at_bound(step) & lprobs[:, :, self.eos].isfinite().any(dim=1)
+        # a forced prefix is longer than the limit where </s> cannot follow
+        ends = self._at_limit(step) & lprobs[:, :, self.eos].isfinite().any(dim=1)
         if ends.any():
             eos = lprobs[:, :, self.eos].clone()
             lprobs = lprobs.masked_fill(ends[:, None, None], -math.inf)
@@ -38,30 +62,70 @@ class _BySentence(SequenceGenerator):
         return self._search_step(step, lprobs, *args, **kwargs)
 
     def is_finished(self, step: int, unfin_idx: int, *args: Any) -> bool:
-        at_bound = not self.match_source_len and bool(self._at_bound(step)[unfin_idx])
-        return at_bound or super().is_finished(step, unfin_idx, *args)
+        at_limit = not self.match_source_len and bool(self._at_limit(step)[unfin_idx])
+        return at_limit or super().is_finished(step, unfin_idx, *args)
 
-    def _at_bound(self, step: int) -> Tensor:
-        """(B,) whether each sentence has as many tokens as it may have; in the precision of fairseq's own bound."""
-        bounds = (self.max_len_a * self.search.src_lengths.double() + self.max_len_b).long()
-        return step >= bounds.clamp(min=max(self.min_len, 1))
+    def _at_limit(self, step: int) -> Tensor:
+        """(B,) whether each sentence has as many tokens as it may have."""
+        return step >= self.limits(self.search.src_lengths)
+
+    def limits(self, lengths: Tensor) -> Tensor:
+        """(B,) the most tokens of each translation, without ``</s>``, by those of its source, with it.
+
+        In the precision of fairseq's own bound."""
+        limits = (self.max_len_a * lengths.double() + self.max_len_b).long()
+        return limits.clamp(min=max(self.min_len, 1)).clamp(max=int(min(self.max_len, 2**31)) - 1)
 
 
 class _AligningBySentence(_BySentence, SequenceGeneratorWithAlignment):
     """As :class:`_BySentence`, for ``--print-alignment``."""
 
 
-class DirectionTask(TranslationTask):
-    """fairseq's ``translation`` task with this search, and one line for a damaged dictionary."""
+class CutOff:
+    """Counts the translations that the limit of their length ended, and says so when the command ends."""
 
-    @classmethod
-    def load_dictionary(cls, filename: str) -> Dictionary:
-        return load_dictionary(filename)
+    def __init__(self) -> None:
+        self._counts = counts = Counter[str]()
+        weakref.finalize(self, self._say, counts)
+
+    def count(self, hypotheses: Sequence[Sequence[dict[str, Any]]]) -> None:
+        """Count those of a batch, best first."""
+        best = [of_sentence[0] for of_sentence in hypotheses if of_sentence]
+        self._counts.update(all=len(best), cut_off=sum(bool(hypothesis.get("cut_off")) for hypothesis in best))
+
+    @staticmethod
+    def _say(counts: Counter[str]) -> None:
+        if counts["cut_off"]:
+            logger.warning(
+                "%s of %s translations were ended by the limit of their length (sentences with an L- line); "
+                "--max-len-a and --max-len-b allow longer ones",
+                f"{counts['cut_off']:,}", f"{counts['all']:,}",
+            )  # fmt: skip
+
+
+class DirectionTask(TranslationTask):
+    """fairseq's ``translation`` task with this search."""
+
+    def build_tokenizer(self, args):
+        """As fairseq's, of fairseq-interactive; the languages of the codes choose its rules."""
+        args = copy.copy(args)
+        for name in ("source_lang", "target_lang"):
+            if getattr(args, name, None):
+                setattr(args, name, language_of(getattr(args, name)))
+        return super().build_tokenizer(args)
 
     def build_generator(self, models, args, seq_gen_cls=None, extra_gen_cls_kwargs=None, **kwargs):
+        """As fairseq's; translations are as long as the training text lets expect, unless an option says otherwise."""
         for name in ("lenpen", "unkpen", "temperature", "max_len_a"):
             if not math.isfinite(getattr(args, name, 1.0)):
                 raise UserError(f"--{name.replace('_', '-')} {getattr(args, name)}: give a finite number")
+        if abs(getattr(args, "lenpen", 1.0)) > 50:  # a length to this power has to be a number
+            raise UserError(f"--lenpen {args.lenpen}: give a number from -50 to 50")
+        if (getattr(args, "max_len_a", 0), getattr(args, "max_len_b", 200)) == _DEFAULTS:
+            folder = utils.split_paths(self.cfg.data)[0]
+            limit = length_limit(folder, self.cfg.source_lang, self.cfg.target_lang)
+            args = copy.copy(args)
+            args.max_len_a, args.max_len_b = limit.max_len_a, limit.max_len_b
         if seq_gen_cls is None:
             alignment = getattr(args, "print_alignment", None)
             seq_gen_cls = _AligningBySentence if alignment else _BySentence

@@ -121,7 +121,7 @@ def load_language_model(path: str, dictionary: Dictionary, language: str, option
     if name not in ("language_modeling", "language_modeling_running_text"):
         raise UserError(
             f"{option} {path}: is a checkpoint of --task {name}, not a language model; train one with "
-            "dual-fairseq train-lm or fairseq-train --task language_modeling"
+            "dual-fairseq train-lm or fairseq-train --user-dir dual_fairseq --task language_modeling"
         )
     if _targets(cfg.task) != ["future"]:
         raise UserError(f"{option} {path}: does not predict the next token only; train it without --self/--past-target")

@@ -107,6 +107,12 @@ class DualModel(BaseFairseqModel):
             )
 
 
+_SPEECH = tuple(
+    f"fairseq.models.{folder}."
+    for folder in ("speech_to_text", "speech_to_speech", "text_to_speech", "wav2vec", "hubert")
+)
+
+
 def arch_name(model_cfg: Any) -> str:
     """``--arch`` of a model's options, or ``?``."""
     return getattr(model_cfg, "_name", None) or getattr(model_cfg, "arch", None) or "?"
@@ -125,6 +131,8 @@ def pair_arch(name: str) -> str:
         raise UserError(
             f"--arch {name}: is not autoregressive, so it has no log P(y|x) for the duality gap; try --arch transformer"
         )
+    if arch is not None and arch.__module__.startswith(_SPEECH):
+        raise UserError(f"--arch {name}: is for speech, and a pair is of text; try --arch transformer")
     return name
 
 

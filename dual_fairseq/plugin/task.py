@@ -3,8 +3,10 @@
 import copy
 import logging
 import os
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Optional
 
@@ -20,12 +22,12 @@ from ..common.errors import UserError
 from .binarized import explain_split, languages_of
 from .checkpoint import check_dictionary, check_model_options, data_directories, dictionary_digests
 from .dataset import DualLanguagePairDataset
-from .dual_inference import ComponentPrinter, DualInferenceGenerator
-from .generator import DirectionTask
+from .dual_inference import DualInferenceGenerator, LinePrinter
+from .generator import CutOff, DirectionTask
 from .model import DualModel, arch_name, direction_name, pair_arch
 from .priors import Priors
 from .ranking import weights_of_options
-from .validation_bleu import bleu_counts, detokenize_as_target, log_bleu
+from .validation_bleu import bleu_counts, detokenize_as_target, log_bleu, validation_metric
 from .warm_start import warm_start
 from .word_vectors import check_options, reversed_model_options, start_from_vectors, vector_files
 
@@ -52,6 +54,10 @@ class DualTranslationConfig(TranslationConfig):
     )
     tgt_embed_path: Optional[str] = field(
         default=None, metadata={"help": "word vectors of the target language, for both directions"}
+    )
+    sacrebleu_tokenize: Optional[str] = field(
+        default=None,
+        metadata={"help": "sacreBLEU's tokenizer of --eval-bleu (default: that of each direction's target language)"},
     )
     lm_score_cache: Optional[str] = field(
         default=None,
@@ -82,6 +88,21 @@ class DualTranslationConfig(TranslationConfig):
     quiet: bool = II("common_eval.quiet")
 
 
+def _built(arch: str, build: Callable[[], Any]) -> Any:
+    """A model; one of fairseq's own archs says in one line what it lacks.
+
+    Raises:
+        UserError: the arch cannot be built with these options or dictionaries.
+    """
+    try:
+        return build()
+    except Exception as error:
+        if not ARCH_MODEL_REGISTRY[arch].__module__.startswith("fairseq."):
+            raise  # of whoever wrote the arch
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(f"--arch {arch}: cannot be built with these options and dictionaries: {reason}") from error
+
+
 @register_task("dual_translation", dataclass=DualTranslationConfig)
 class DualTranslationTask(DirectionTask):
     """Train and use two translation models as a pair.
@@ -110,6 +131,7 @@ class DualTranslationTask(DirectionTask):
             side_cfg.source_lang, side_cfg.target_lang = source, target
             detokenize_as_target(side_cfg)
             self.sides[direction_name(source, target)] = DirectionTask(side_cfg, *dictionaries)
+        self._bleu = {d: validation_metric(side.cfg) for d, side in self.sides.items()} if cfg.eval_bleu else {}
         self.directions = tuple(self.sides)
         self.priors = Priors(cfg, (src_dict, tgt_dict))
         self.dual_inference = weights_of_options(
@@ -120,7 +142,8 @@ class DualTranslationTask(DirectionTask):
         )
         self.gone_language_models: list[str] = []  # recorded in the checkpoint, but not there
         self.from_checkpoint = False  # built to look at a finished checkpoint, by the checkpoint's own options
-        self._components = ComponentPrinter(src_dict)
+        self._lines = LinePrinter(src_dict)
+        self._cut_off = CutOff()
 
     @property
     def trained_directions(self) -> tuple[str, ...]:
@@ -248,7 +271,7 @@ class DualTranslationTask(DirectionTask):
         configs = dict(zip(self.directions, (cfg, reversed_model_options(cfg)), strict=True))
         models: dict[str, FairseqEncoderDecoderModel] = {}
         for direction, side in self.sides.items():
-            models[direction] = side.build_model(configs[direction], from_checkpoint)
+            models[direction] = _built(name, partial(side.build_model, configs[direction], from_checkpoint))
         restored = os.path.exists(os.path.join(self.cfg.save_dir, self.cfg.restore_file))
         if not from_checkpoint and not restored:  # a run that goes on has its weights already
             afresh = {} if self.cfg.finetune_from_model else dict(models)
@@ -284,8 +307,8 @@ class DualTranslationTask(DirectionTask):
             loss, sample_size, logging_output = criterion(model, sample)
         if self.cfg.eval_bleu:
             for (direction, side), batch in zip(self.sides.items(), (sample, sample["reverse"]), strict=True):
-                bleu = side._inference_with_bleu(side.sequence_generator, batch, model.models[direction])
-                logging_output.update(bleu_counts(bleu, direction))
+                metric = self._bleu[direction]
+                logging_output.update(bleu_counts(side, metric, batch, model.models[direction], direction))
         return loss, sample_size, logging_output
 
     def reduce_metrics(self, logging_outputs, criterion) -> None:
@@ -302,12 +325,12 @@ class DualTranslationTask(DirectionTask):
         """
         models_of_direction = self._of_direction(models)
         generator = super().build_generator(models_of_direction, args, seq_gen_cls, extra_gen_cls_kwargs, **kwargs)
-        if self.dual_inference is None:
-            return generator
         file = None
         if self.cfg.results_path and not self.from_checkpoint:  # fairseq does not pass on the file that it prints to
             file = os.path.join(self.cfg.results_path, f"components-{self.cfg.gen_subset}.txt")
-        self._components.set_up(getattr(args, "nbest", 1), file)
+        self._lines.set_up(getattr(args, "nbest", 1), file)
+        if self.dual_inference is None:
+            return generator
         return DualInferenceGenerator(
             generator,
             [model.models[self.directions[1]] for model in models],
@@ -319,14 +342,16 @@ class DualTranslationTask(DirectionTask):
         )
 
     def build_dataset_for_inference(self, src_tokens, src_lengths, constraints=None):
-        if self.dual_inference is not None:
-            self._components.expect(src_tokens)
+        if not self.cfg.quiet:
+            self._lines.expect(src_tokens)
         return super().build_dataset_for_inference(src_tokens, src_lengths, constraints=constraints)
 
     def inference_step(self, generator, models, sample, prefix_tokens=None, constraints=None):
         hypotheses = super().inference_step(generator, self._of_direction(models), sample, prefix_tokens, constraints)
-        if isinstance(generator, DualInferenceGenerator) and not self.from_checkpoint and not self.cfg.quiet:
-            self._components.print(sample, hypotheses)
+        if not self.from_checkpoint:
+            self._cut_off.count(hypotheses)
+            if not self.cfg.quiet:
+                self._lines.print(sample, hypotheses)
         return hypotheses
 
     def _of_direction(self, models) -> list:

@@ -1,21 +1,30 @@
-"""BLEU of both directions on validation data, by fairseq's own ``--eval-bleu``.
+"""BLEU of both directions on validation data: what fairseq's ``--eval-bleu`` is for a single model.
 
-Each direction's fairseq task translates a batch and counts its n-grams. The counts are logged under the direction's
-name and added up over batches and processes; the scores of the whole corpus follow from the sums.
+Each direction translates a batch and counts its n-grams. The counts are logged under the direction's name and added up
+over batches and processes; the scores of the whole corpus follow from the sums.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from typing import Any
 
+from fairseq import utils
 from fairseq.logging import metrics
-from fairseq.tasks.translation import EVAL_BLEU_ORDER, TranslationConfig
+from fairseq.tasks.translation import EVAL_BLEU_ORDER, TranslationConfig, TranslationTask
+from torch import Tensor
 
 from ..common import bleu
 from ..common.errors import UserError
+from ..common.languages import language_of
 from ..common.records import check_shape, parse_json
+
+logger = logging.getLogger(__name__)
+
+# sacreBLEU's 13a would tear <unk> apart; and an unknown word matches none
+_UNKNOWN = {"hypothesis": "UNKNOWNTOKENINHYP", "reference": "UNKNOWNTOKENINREF"}
 
 
 def detokenize_as_target(cfg: TranslationConfig) -> None:
@@ -31,16 +40,59 @@ def detokenize_as_target(cfg: TranslationConfig) -> None:
         raise UserError(
             f"--eval-bleu-detok-args {cfg.eval_bleu_detok_args[:60]}: {error}; give a JSON record, as '{{}}'"
         ) from error
-    cfg.eval_bleu_detok_args = json.dumps({"source_lang": cfg.source_lang, "target_lang": cfg.target_lang, **args})
+    languages = {"source_lang": language_of(cfg.source_lang), "target_lang": language_of(cfg.target_lang)}
+    cfg.eval_bleu_detok_args = json.dumps({**languages, **args})
 
 
-def bleu_counts(score: Any, direction: str) -> dict[str, int]:
-    """What has to be added up over batches and processes for a corpus BLEU, entry by entry."""
-    return dict(zip(_keys(direction), bleu.bleu_counts(score), strict=True))
+def validation_metric(cfg: Any) -> bleu.BLEU:
+    """sacreBLEU's metric for the target language, or for what ``--sacrebleu-tokenize`` says.
+
+    Raises:
+        UserError: there is no such tokenizer, or its package is not installed.
+    """
+    choice = (cfg.target_lang, cfg.eval_tokenized_bleu, cfg.sacrebleu_tokenize)
+    metric = bleu.bleu_metric(*choice)
+    if missing := bleu.missing_tokenizer(*choice):
+        logger.warning("%s", missing)
+    logger.info("validation BLEU into %s: %s", cfg.target_lang, bleu.signature_of(metric))
+    return metric
+
+
+def bleu_counts(
+    side: TranslationTask, metric: bleu.BLEU, sample: dict[str, Any], model: Any, direction: str
+) -> dict[str, int]:
+    """Translate a batch, and count what has to be added up over batches and processes, entry by entry.
+
+    Args:
+        side: the task of the direction.
+        metric: of its target language.
+        sample: the batch.
+        model: the direction's.
+        direction: its name.
+    """
+
+    def text(tokens: Tensor, kind: str) -> str:
+        cfg, tokens = side.cfg, tokens.int().cpu()
+        words = side.tgt_dict.string(tokens, cfg.eval_bleu_remove_bpe, unk_string=_UNKNOWN[kind])
+        return side.tokenizer.decode(words) if side.tokenizer else words
+
+    best = [hypotheses[0] for hypotheses in side.inference_step(side.sequence_generator, [model], sample)]
+    pad = side.tgt_dict.pad()
+    hypotheses = [text(hypothesis["tokens"], "hypothesis") for hypothesis in best]
+    references = [text(utils.strip_pad(row, pad), "reference") for row in sample["target"]]
+    if side.cfg.eval_bleu_print_samples:
+        logger.info("example hypothesis: %s", hypotheses[0])
+        logger.info("example reference: %s", references[0])
+    counts = bleu.bleu_counts(metric.corpus_score(hypotheses, [references]))
+    cut_off = sum(hypothesis["cut_off"] for hypothesis in best)
+    return {**dict(zip(_keys(direction), counts, strict=True)), f"cut_off_{direction}": cut_off}
 
 
 def log_bleu(logging_outputs: Sequence[dict[str, Any]], directions: Sequence[str]) -> None:
-    """Log ``bleu_<direction>`` of each direction and ``bleu``, their mean, where there are counts."""
+    """Log ``bleu_<direction>`` of each direction and ``bleu``, their mean, where there are counts.
+
+    And ``cut_off_<direction>``: how many translations the limit of their length ended.
+    """
     if not any(_keys(directions[0])[0] in log for log in logging_outputs):
         return
     for direction in directions:
@@ -48,6 +100,9 @@ def log_bleu(logging_outputs: Sequence[dict[str, Any]], directions: Sequence[str
             metrics.log_scalar(key, int(sum(log.get(key, 0) for log in logging_outputs)))
         metrics.log_derived(f"bleu_{direction}", lambda meters, d=direction: _score(meters, d))
     metrics.log_derived("bleu", lambda meters: round(sum(_score(meters, d) for d in directions) / len(directions), 2))
+    for direction in directions:
+        key = f"cut_off_{direction}"
+        metrics.log_scalar_sum(key, int(sum(log.get(key, 0) for log in logging_outputs)))
 
 
 def _keys(direction: str) -> list[str]:

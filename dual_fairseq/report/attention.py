@@ -10,6 +10,7 @@ import logging
 import unicodedata
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -83,15 +84,26 @@ def fonts_for(text: str) -> tuple[list[str], list[str]]:
 
     families = [FONT]
     missing = {c for c in text if unicodedata.category(c)[0] not in "CZ"} - _characters(font_manager.findfont(FONT))
-    for entry in font_manager.fontManager.ttflist:
-        if not missing:
-            break
-        # matplotlib's last resort has a box for everything
-        if entry.style == "normal" and entry.weight == 400 and not entry.name.startswith("Last Resort"):
-            characters = missing & _characters(entry.fname)
-            families += [entry.name] if characters else []
-            missing -= characters
+    for entries in (lambda: font_manager.fontManager.ttflist, _new_fonts):
+        for entry in entries() if missing else ():
+            # matplotlib's last resort has a box for everything
+            if entry.style == "normal" and entry.weight == 400 and not entry.name.startswith("Last Resort"):
+                characters = missing & _characters(entry.fname)
+                families += [entry.name] if characters else []
+                missing -= characters
     return families, sorted(missing)
+
+
+def _new_fonts() -> list[Any]:
+    """The fonts that were installed after matplotlib had written its list of fonts, which it keeps for ever."""
+    from matplotlib import font_manager
+
+    known = {entry.fname for entry in font_manager.fontManager.ttflist}
+    before = len(font_manager.fontManager.ttflist)
+    for path in sorted(set(font_manager.findSystemFonts()) - known):
+        with suppress(OSError, RuntimeError):  # no font after all
+            font_manager.fontManager.addfont(path)
+    return font_manager.fontManager.ttflist[before:]
 
 
 def _characters(font: str) -> set[str]:

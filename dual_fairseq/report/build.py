@@ -12,7 +12,7 @@ from . import pictures
 from .examples import examples
 from .page import Examples, Figures, Paragraph, Part, Scores, Section, stage_table
 from .runs import Run, System, arrow, choose_split, systems
-from .scores import Row, baseline_of, score_rows
+from .scores import Row, baseline_of, score_rows, searches_of, signatures_of
 
 
 @dataclass
@@ -52,16 +52,23 @@ def build(runs: Sequence[Run], options: Options) -> tuple[list[Row], list[Sectio
     scores: list[Part] = []
     if rows:
         baseline = baseline_of(shown, split)
-        scores = [Scores(rows), _explanation(split, baseline.name if baseline else "")]
+        scores = [
+            Scores(rows),
+            *_notes([*_lambdas(shown), *searches_of(rows), *signatures_of(rows)]),
+            _explanation(split, baseline.name if baseline else ""),
+        ]
     curves = _figures(pictures.curves(shown, directions, options.limits))
     sections = [
         Section("Scores", [*scores, *_notes([*missing, *notes])]),
-        Section("Training", [*(curves or _notes(["No validation was logged yet."])), stage_table(shown)]),
+        Section(
+            "Training",
+            [*(curves or _notes(["No validation was logged yet."])), stage_table(shown), *_notes(_perplexities(runs))],
+        ),
         Section("The duality gap", _gap_parts(runs, shown, split, options)),
     ]
     for direction in directions:
         if chosen := examples(shown, split, direction, options.examples):
-            sections.append(Section(f"Translations, {arrow(direction)}", [Examples(chosen)]))
+            sections.append(Section(f"Translations, {arrow(direction)}", [Examples(chosen, direction)]))
     return rows, [section for section in sections if section.parts]
 
 
@@ -74,6 +81,24 @@ def _explanation(split: str, baseline: str) -> Paragraph:
         "|gap| in nats a sentence pair.",
         "note",
     )
+
+
+def _lambdas(shown: Sequence[System]) -> list[str]:
+    """A line with the weight of the penalty in each system that was trained with it."""
+    values = {s.name: s.stage.options.get("dual-lambda", "0") for s in shown}
+    trained = [f"{name} {value}" for name, value in values.items() if float(value) > 0]
+    return [f"λ: {', '.join(trained)}."] if trained else []
+
+
+def _perplexities(runs: Sequence[Run]) -> list[str]:
+    """A line for each run that has language models of its own."""
+    lines = []
+    for run in runs:
+        if found := run.perplexities():
+            of_run = f" of {run.name}" if len(runs) > 1 else ""
+            values = ", ".join(f"{language} {value:.1f}" for language, value in found.items())
+            lines.append(f"Perplexity of the language models{of_run}, a token of the validation text: {values}.")
+    return lines
 
 
 def _notes(texts: Sequence[str]) -> list[Paragraph]:

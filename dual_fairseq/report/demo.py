@@ -21,7 +21,7 @@ from ..common.tables import aligned, read_scores
 from .build import Options, build
 from .page import Paragraph, Section, Table, render
 from .runs import Run, arrow, read_run, systems
-from .scores import number
+from .scores import number, signatures_of
 
 SOURCE, TARGET = "de", "en"
 DIRECTIONS = {f"{SOURCE}-{TARGET}": TARGET, f"{TARGET}-{SOURCE}": SOURCE}  # direction → its target language
@@ -147,11 +147,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     write_text(report / "table.txt", table + "\n")
     run, limits = read_run(folder), entropy_limits(folder, "valid")
     picture(run, rows, limits, report / "demo.png")
-    _, (scores, *rest) = build([run], Options(split="test", limits=limits))
+    evaluated, (scores, *rest) = build([run], Options(split="test", limits=limits))
     title = "Two translation models, trained as a pair"
     html = render(title, Paragraph(LEAD), [scores, limit_section(rows), *rest])
     write_text(report / "index.html", html)
-    print(table)
+    print("\n".join([table, *signatures_of(evaluated)]))
     print(
         "(Re-scored: by dual inference, where the pair and both language models choose among the beam's translations.)"
     )

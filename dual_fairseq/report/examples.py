@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from markupsafe import Markup
 
-from .runs import System
+from .runs import RE_SCORED, System
 
 # Signs that are words of their own, and scripts that are written without spaces.
 _SIGNS = re.escape(string.punctuation) + "„“”‚‘’«»‹›–—…¿¡。、，！？；：「」（）"
@@ -45,13 +45,14 @@ def examples(systems: Sequence[System], split: str, direction: str, count: int) 
         evaluation = system.stage.evaluations.get(split)
         if evaluation is None:
             continue
-        texts = [evaluation.lines(direction, kind) for kind in ("src", "ref", "hyp")]
-        if any(text is None for text in texts) or len({len(text or ()) for text in texts}) > 1:
-            continue
-        if reference is None:
-            source, reference = texts[0], texts[1]
-        if texts[1] == reference:
-            columns[system.name] = texts[2] or []
+        for name, kind in ((system.name, "hyp"), (system.name + RE_SCORED, "dual-inference.hyp")):
+            texts = [evaluation.lines(direction, kind) for kind in ("src", "ref", kind)]
+            if any(text is None for text in texts) or len({len(text or ()) for text in texts}) > 1:
+                continue
+            if reference is None:
+                source, reference = texts[0], texts[1]
+            if texts[1] == reference:
+                columns[name] = texts[2] or []
     differing = [i for i, lines in enumerate(zip(*columns.values(), strict=True)) if len(set(lines)) > 1]
     if not differing or source is None or reference is None:
         return []

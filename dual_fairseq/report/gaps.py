@@ -25,7 +25,7 @@ from ..common.folders import RunFolder
 from ..common.progress import Progress, say
 from ..pair.load import load_pair
 from ..pair.probabilities import Advance, conditional_log_probs, prior_log_probs
-from ..plugin.checkpoint import load_dictionary, load_state
+from ..plugin.checkpoint import load_state
 from ..plugin.language_model import FrozenLanguageModel, load_language_model
 from ..plugin.model import direction_name
 from ..plugin.score_cache import cache_key, load_scores
@@ -147,7 +147,7 @@ def _sides(
         lm = own if own.is_file() else elsewhere
         if lm is None:
             raise UserError(f"the language model of {language} ({recorded or 'none was used'}) is missing")
-        dictionary = load_dictionary(data / f"dict.{language}.txt")
+        dictionary = Dictionary.load(str(data / f"dict.{language}.txt"))
         text = data_utils.load_indexed_dataset(f"{prefix}.{language}", dictionary)
         chosen = np.unique(np.linspace(0, len(text) - 1, min(len(text), pairs)).round().astype(int))
         sides.append(_Side(language, dictionary, [text[int(i)] for i in chosen], lm))

@@ -64,7 +64,13 @@ class Examples(Part):
     """Sentences with their translations; there is at least one."""
 
     examples: Sequence[Example]
+    direction: str
     macro: ClassVar[str] = "examples"
+
+    @property
+    def languages(self) -> list[str]:
+        """Source and target as attributes of HTML have them: ``zh-CN`` for ``zh_CN``."""
+        return [language.replace("_", "-") for language in self.direction.split("-")]
 
     @property
     def first(self) -> str:
@@ -101,7 +107,7 @@ def render(title: str, lead: Part, sections: Iterable[Section]) -> str:
 
 def stage_table(systems: Sequence[System]) -> Table:
     """How each system was trained."""
-    head = ("system", "λ", "seed", "updates", "best at", "best validation BLEU", "state")
+    head = ("system", "λ", "learning rate", "seed", "updates", "best at", "best validation BLEU", "state")
     lines = []
     for system in systems:
         stage = system.stage
@@ -111,7 +117,8 @@ def stage_table(systems: Sequence[System]) -> Table:
         options = stage.options
         lines.append(
             (
-                system.name, options.get("dual-lambda", "-"), options.get("seed", "-"), number(last, 0),
+                system.name, options.get("dual-lambda", "-"), options.get("lr", "-"), options.get("seed", "-"),
+                number(last, 0),
                 number(best.get("num_updates"), 0), number(bleu, 2),
                 "finished" if stage.finished else "training, or stopped",
             )

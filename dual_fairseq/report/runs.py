@@ -13,9 +13,11 @@ from typing import Any
 from ..common.errors import UserError
 from ..common.files import read_lines
 from ..common.folders import BEST, RECORD, STAGES, StageFolder, find_run
-from ..common.tables import read_scores
+from ..common.records import read_record
+from ..common.tables import SEARCH, read_scores
 
 Record = dict[str, float]
+RE_SCORED = " + dual inference"  # ends the name of a system whose translations dual inference chose
 
 
 @dataclass
@@ -28,6 +30,19 @@ class Evaluation:
     @property
     def directions(self) -> list[str]:
         return [name for name, values in self.scores.items() if isinstance(values, dict)]
+
+    @cached_property
+    def search(self) -> dict[str, str]:
+        """How the translations were found: beam, length penalty, other options; empty where that is not known."""
+        known = {name: str(self.scores[name]) for name in SEARCH if self.scores.get(name)}
+        if known:
+            return known
+        # evaluations of earlier versions
+        found = StageFolder(self.folder).options()
+        kept = {name: value for name, value in found.items() if name not in ("sacrebleu-tokenize", "dual-inference")}
+        known = {name: kept.pop(name) for name in ("beam", "lenpen") if name in kept}
+        more = " ".join(f"--{name} {value}".rstrip() for name, value in kept.items())
+        return known | ({"search_options": more} if more else {})
 
     def lines(self, direction: str, kind: str) -> list[str] | None:
         """The ``src``, ``hyp`` or ``ref`` text of a direction, None where the file is gone."""
@@ -91,6 +106,14 @@ class Run:
     name: str
     folder: Path
     stages: dict[str, Stage] = field(default_factory=dict)
+
+    def perplexities(self) -> dict[str, float]:
+        """Validation perplexity of the run's own language models, by language."""
+        found = {}
+        for file in sorted((self.folder / "lm").glob("*/perplexity.json")):
+            fix = "remove it, and run dual-fairseq train again"
+            found[file.parent.name] = read_record(file, {"perplexity": float}, fix)["perplexity"]
+        return found
 
     @property
     def directions(self) -> list[str]:

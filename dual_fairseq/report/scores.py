@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from sacrebleu.metrics import CHRF
 from sacrebleu.significance import Result
 
-from ..common.bleu import bleu_metric
-from ..common.tables import aligned
+from ..common.bleu import metric_of_signature
+from ..common.errors import UserError
+from ..common.tables import SEARCH, aligned, searches, signatures
 from ..pair.significance import TRIALS, paired_test
-from .runs import System, arrow
+from .runs import RE_SCORED, System, arrow
 
 INTERVAL_SAMPLES = 1000
-RE_SCORED = " + dual inference"
 HEAD = ("direction", "system", "BLEU", "p", "chrF", "p", "length", "NLL bits/token", "mean |gap| nats")
 
 
@@ -32,6 +32,7 @@ class Row:
         tests: sacreBLEU's paired test for ``BLEU`` and ``chrF2``: score, p-value against the baseline, mean and
             half-width of the 95 % interval (bootstrap); without a p-value for the baseline itself.
         baseline: whether the other systems of its direction are compared with this one.
+        search: how the translations were found, see :class:`~dual_fairseq.report.runs.Evaluation`.
     """
 
     direction: str
@@ -40,6 +41,7 @@ class Row:
     gap: float | None
     tests: dict[str, Result] = field(default_factory=dict)
     baseline: bool = False
+    search: Mapping[str, str] = field(default_factory=dict)
 
     def test(self, metric: str) -> Result | None:
         return next((result for name, result in self.tests.items() if name.startswith(metric)), None)
@@ -68,7 +70,13 @@ def number(value: float | None, digits: int) -> str:
 
 
 def probability(p: float | None) -> str:
-    return "<0.001" if p is not None and p < 0.001 else number(p, 3)
+    """With three digits, or with so many more that 0.0499 does not read as 0.050."""
+    if p is not None and p < 0.001:
+        return "<0.001"
+    digits = 3
+    while p is not None and p < 0.05 and digits < 9 and float(number(p, digits)) >= 0.05:
+        digits += 1
+    return number(p, digits)
 
 
 def baseline_of(systems: Sequence[System], split: str) -> System | None:
@@ -95,10 +103,16 @@ def score_rows(systems: Sequence[System], split: str, trials: int = TRIALS) -> t
             scores = system.stage.evaluations[split].scores
             if direction in scores:
                 own = scores[direction]
-                of_direction[system.name] = Row(direction, system.name, own, scores.get("gap_abs"))
+                search = system.stage.evaluations[split].search
+                of_direction[system.name] = Row(direction, system.name, own, scores.get("gap_abs"), search=search)
+                if own.get("cut_off"):
+                    notes.append(
+                        f"{system.name}, {arrow(direction)}: {own['cut_off']:,} translations were ended by the limit "
+                        "of their length."
+                    )
                 if own.get("dual_inference"):
                     name = system.name + RE_SCORED
-                    of_direction[name] = Row(direction, name, own["dual_inference"], None)
+                    of_direction[name] = Row(direction, name, own["dual_inference"], None, search=search)
         if trials and baseline is not None:
             notes += _compare(of_direction, evaluated, baseline, direction, split, trials)
         rows += of_direction.values()
@@ -121,14 +135,17 @@ def _compare(
     named: list[tuple[str, Sequence[str]]] = []
     notes = []
     for name, (hypothesis, reference) in texts.items():
-        if hypothesis and reference == references and len(hypothesis) == len(references):
+        if unlike := _unlike(rows[name], rows[baseline.name]):
+            notes.append(f"{name}: has another {unlike} than {baseline.name}, so it is not compared.")
+        elif hypothesis and reference == references and len(hypothesis) == len(references):
             named.append((name, hypothesis))
         else:
             notes.append(f"{name}: its test text is not that of {baseline.name}, so it is not compared.")
-    # the signature names the tokenizer that the score was computed with
-    parts = (rows[baseline.name].scores.get("bleu_signature") or "").split("|")
-    signature = dict(part.split(":", 1) for part in parts if ":" in part)
-    metrics = {"BLEU": bleu_metric(direction.rpartition("-")[2], signature.get("tok")), "CHRF": CHRF()}
+    try:
+        bleu = metric_of_signature(rows[baseline.name].scores.get("bleu_signature") or "")
+    except UserError as error:
+        return [f"No significance, {arrow(direction)}: {error}."]
+    metrics = {"BLEU": bleu, "CHRF": CHRF()}
     print(f"Significance tests, {arrow(direction)}: {len(named)} systems", file=sys.stderr, flush=True)
     for name, tests in paired_test(named[0], named[1:], references, metrics, trials, INTERVAL_SAMPLES).items():
         rows[name].tests = tests
@@ -136,6 +153,25 @@ def _compare(
     return notes
 
 
+def _unlike(row: Row, other: Row) -> str:
+    """In what the settings of two rows differ, in words; empty where they do not, or are not known."""
+    for name in dict.fromkeys([*row.search, *other.search]) if row.search and other.search else ():
+        if row.search.get(name) != other.search.get(name):
+            return SEARCH[name]
+    mine, its = (r.scores.get("bleu_signature") for r in (row, other))
+    return "sacreBLEU signature" if mine and its and mine != its else ""
+
+
+def searches_of(rows: Sequence[Row]) -> list[str]:
+    """See :func:`~dual_fairseq.common.tables.searches`."""
+    return searches((row.system, row.search) for row in rows)
+
+
 def text_table(rows: Sequence[Row]) -> str:
     """The table as plain text."""
-    return aligned([HEAD, *(row.cells() for row in rows)])
+    return "\n".join([aligned([HEAD, *(row.cells() for row in rows)]), *searches_of(rows), *signatures_of(rows)])
+
+
+def signatures_of(rows: Sequence[Row]) -> list[str]:
+    """See :func:`~dual_fairseq.common.tables.signatures`."""
+    return signatures((row.direction, row.scores) for row in rows)

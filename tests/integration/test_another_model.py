@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -187,3 +189,59 @@ def test_options_without_weights(go_on, pair, tmp_path, option):
 def test_options_of_training_may_change(go_on, pair):
     more = ("--dropout", 0.3, "--attention-dropout", 0.1, "--max-source-positions", 200, "--checkpoint-activations")
     assert go_on(pair, "--max-update", 2, *more) is None
+
+
+# --- the state of the training
+
+
+def in_state(*path, value):
+    """An edit of a checkpoint that sets one of its values."""
+
+    def edit(state) -> None:
+        for step in path[:-1]:
+            state = state[step]
+        state[path[-1]] = value
+
+    return edit
+
+
+OPTIMIZER, EXTRA, HISTORY = "last_optimizer_state", "extra_state", ("optimizer_history", 0)
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (in_state(OPTIMIZER, "param_groups", value="text"), "last_optimizer_state.param_groups is not like this run's"),
+        (in_state(OPTIMIZER, "state", 0, "exp_avg", value="text"), r"state\[0\] is not like its parameter"),
+        (in_state(OPTIMIZER, value={}), "last_optimizer_state has no state"),
+        (in_state(*HISTORY, "lr_scheduler_state", value={"lr": "text"}), "lr_scheduler_state.lr is not like"),
+        (in_state(*HISTORY, "optimizer_name", value="text"), "Optimizer does not match; please reset the optimizer"),
+        (in_state(*HISTORY, "num_updates", value=-1), r"num_updates is not a whole number from 0"),
+        (in_state(EXTRA, "train_iterator", value="text"), "extra_state.train_iterator is not a record"),
+        (in_state(EXTRA, "train_iterator", "epoch", value=-7), "train_iterator.epoch is not a whole number from 0"),
+        (in_state(EXTRA, "train_iterator", "version", value="text"), "train_iterator.version is not a whole number"),
+        (in_state(EXTRA, "train_iterator", "iterations_in_epoch", value=10**6), "stopped later in its epoch than"),
+        (in_state(EXTRA, "metrics", "default", value="text"), "metrics.default is no list of this run's meters"),
+        (in_state(EXTRA, "dual_fairseq_patience", value="text"), "dual_fairseq_patience is not a record"),
+        (in_state(EXTRA, "ema", value="text"), "extra_state.ema is not a record"),
+    ],
+)  # fmt: skip
+def test_a_damaged_state_of_training(go_on, pair, edit, message):
+    last = change(pair / "checkpoint_last.pt", pair / "checkpoint_last.pt", edit)
+    before = last.read_bytes()
+    refused = go_on(pair, "--max-update", 2)
+    assert refused and re.search(message, refused) and str(last) in refused
+    assert last.read_bytes() == before and os.listdir(pair) == [last.name]
+
+
+def test_another_scheduler(go_on, pair):
+    other = ("--lr-scheduler", "inverse_sqrt", "--warmup-updates", 2, "--max-update", 2)
+    refused = go_on(pair, *other)
+    assert refused and "lr_scheduler_state has no best" in refused and "--reset-lr-scheduler" in refused
+    assert go_on(pair, *other, "--reset-lr-scheduler") is None
+
+
+def test_an_average_of_weights_that_begins_late(go_on, pair):
+    assert go_on(pair, "--max-update", 2, "--store-ema", "--ema-decay", 0.5) is None
+    state = torch.load(pair / "checkpoint_last.pt", weights_only=True)
+    assert state["extra_state"]["ema"].keys() == state["model"].keys()

@@ -44,6 +44,12 @@ def test_numbers(command, option, value):
         main([*command, f"{option}={value}"])
 
 
+@pytest.mark.parametrize("value", [1e308, -60.0])
+def test_a_length_penalty_that_no_number_can_hold(value):
+    with pytest.raises(UserError, match=rf"--lenpen {re.escape(str(value))}: give a number from -50 to 50"):
+        DirectionTask.build_generator(None, [], GenerationConfig(lenpen=value))
+
+
 @pytest.mark.parametrize("name", ["lenpen", "unkpen", "temperature", "max_len_a"])
 def test_numbers_of_a_search(name):
     options = GenerationConfig(**{name: float("nan")})
@@ -53,7 +59,7 @@ def test_numbers_of_a_search(name):
 
 @pytest.mark.parametrize(
     "command", [["train", "{dest}", "a:b/run"], ["train-lm", "{data}", "a:b"], ["evaluate", "{dest}", "a:b/pair.pt"],
-                ["demo", "a:b"]],
+                ["demo", "a:b"], ["synthesize", "{dest}", "a:b/pair.pt", "{dest}/out"]],
     ids=lambda command: command[0],
 )  # fmt: skip
 def test_a_colon_in_a_path_is_refused_before_any_work(command, tmp_path, monkeypatch):

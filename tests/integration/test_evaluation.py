@@ -80,6 +80,16 @@ def test_what_was_not_translated_counts_as_empty(evaluated, capsys):
     assert (out / f"{SOURCE}-{TARGET}.hyp.txt").read_text().split("\n")[7] == ""
 
 
+def test_what_the_limit_of_length_ended_is_counted_and_said(evaluated, capsys):
+    dest, out, _ = evaluated
+    file = out / f"{SOURCE}-{TARGET}.generate.txt"
+    file.write_text("L-3\t1\nL-3\t2\nL-11\t1\nL-7\t2\n" + file.read_text())
+    scores = evaluation.evaluate(dest, out, "test")
+    assert (scores[f"{SOURCE}-{TARGET}"]["cut_off"], scores[f"{TARGET}-{SOURCE}"]["cut_off"]) == (2, 0)
+    (said,) = [line for line in capsys.readouterr().out.splitlines() if "limit" in line]
+    assert said.startswith(f"{SOURCE}-{TARGET}: 2 of 16 translations were ended by the limit of their length")
+
+
 def test_without_language_models_there_is_no_gap(evaluated):
     dest, out, _ = evaluated
     (out / "validate.txt").write_text(VALIDATION.format(split="test", more=""))
@@ -106,7 +116,10 @@ def test_the_table_has_a_line_for_each_direction_and_stage(evaluated):
     dest, out, _ = evaluated
     scores = evaluation.evaluate(dest, out, "test")
     lines = score_table([("warm start", scores), ("dual", scores)]).splitlines()
-    assert [line.split()[:2] for line in lines[1:]] == [
+    bleu, chrf = (scores[f"{SOURCE}-{TARGET}"][f"{name}_signature"] for name in ("bleu", "chrf"))
+    assert "|tok:none|" in bleu  # the words of others are scored as they are
+    assert lines[5:] == [f"BLEU {bleu}", f"chrF {chrf}"]
+    assert [line.split()[:2] for line in lines[1:5]] == [
         [f"{SOURCE}-{TARGET}", "warm"],
         [f"{SOURCE}-{TARGET}", "dual"],
         [f"{TARGET}-{SOURCE}", "warm"],

@@ -559,6 +559,8 @@ def test_models_that_cannot_be_averaged(exports, pairs, tmp_path):
     torch.save(state, tmp_path / "shapes.pt")
     with pytest.raises(UserError, match="have another shape"):
         average.average([first, tmp_path / "shapes.pt"])
+    with pytest.raises(UserError, match="is a folder; say which of its checkpoints"):
+        main(["average", "--inputs", str(pairs), "-o", str(tmp_path / "average.pt")])
 
 
 @pytest.mark.parametrize("direction", DIRECTIONS)

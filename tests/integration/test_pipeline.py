@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shlex
 import signal
@@ -80,7 +81,7 @@ COMMON = """\
 --seed 3
 --eval-bleu
 --eval-bleu-remove-bpe
---eval-bleu-args {"beam": 1, "max_len_a": 1.2, "max_len_b": 10}
+--eval-bleu-args {"beam": 1}
 --best-checkpoint-metric bleu
 --maximize-best-checkpoint-metric
 --eval-bleu-detok moses
@@ -96,11 +97,19 @@ TRAIN = (
 )
 
 
+def begun(folder: Path, text: str) -> None:
+    """A training that an earlier version began."""
+    folder.mkdir(parents=True)
+    (folder / "options.txt").write_text(text)
+
+
 def test_the_options_on_record_of_a_pair_stay_what_they_are(dest, tmp_path):
+    begun(tmp_path / "warmup", COMMON + WARMUP)
+    begun(tmp_path / "dual", COMMON + DUAL)
     training = train.Training(train.parse([str(dest), str(tmp_path), *shlex.split(TRAIN)]))
     files = [training.run.stage("warmup").best, *(training.run.language_model(lang).best for lang in (SOURCE, TARGET))]
     for file in files:
-        file.parent.mkdir(parents=True)
+        file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(file.parent.name)
     dual = dest / "dual"
     sides = [dual / f"{split}.xx-yy.{lang}.idx" for split in ("train", "valid") for lang in (SOURCE, TARGET)]
@@ -110,10 +119,13 @@ def test_the_options_on_record_of_a_pair_stay_what_they_are(dest, tmp_path):
     stage = training.dual()
     assert "\n".join(stage.identity()) + "\n" == data + start + COMMON + DUAL
     # the order of options on the command line was that of the record once
-    stage.files.folder.mkdir()
+    stage.files.best.touch()
     stage.files.finished.touch()
     lines = (data + start + COMMON + DUAL).splitlines()
     lines[-8:-5] = ["--dual-lambda 0.050", "--dual-gap-clip 5", "--dual-lambda-reverse 0.1"]
+    # and validation had a limit of its own
+    index = lines.index('--eval-bleu-args {"beam": 1}')
+    lines[index] = '--eval-bleu-args {"beam": 1, "max_len_a": 1.2, "max_len_b": 10}'
     stage.files.options_file.write_text("\n".join(lines) + "\n")
     assert not stage.begin(go_on=False)
     stage.files.options_file.write_text("\n".join(lines).replace("clip 5", "clip 4") + "\n")
@@ -146,12 +158,13 @@ def test_the_options_on_record_of_a_pair_stay_what_they_are(dest, tmp_path):
 )
 def test_the_options_on_record_of_a_language_model_stay_what_they_are(options, recorded, dest, tmp_path):
     data = dest / "lm" / SOURCE
-    stage = train_lm.stage(train_lm.parse([str(data), str(tmp_path), *shlex.split(options)]))
     head, rate, tail = recorded.split(" @ ")
     middle = "--criterion cross_entropy --optimizer adam --adam-betas '(0.9, 0.98)' --clip-norm 1.0"
     schedule = "--lr-scheduler inverse_sqrt --warmup-updates 400 --warmup-init-lr 1e-7 --max-tokens 4096 "
     schedule += "--required-batch-size-multiple 1 --max-epoch 50 --patience 4 --seed 1"
     expected = option_lines(shlex.split(" ".join([head, middle, rate, schedule, tail])))
+    begun(tmp_path / "lm", "\n".join(expected))
+    stage = train_lm.stage(train_lm.parse([str(data), str(tmp_path / "lm"), *shlex.split(options)]))
     files = [data / name for name in ("dict.txt", "train.idx", "valid.idx")]
     assert stage.identity() == [f"data {digest(*files)}", *expected]
 
@@ -168,6 +181,41 @@ def test_the_options_on_record_of_an_evaluation_stay_what_they_are(dest, trained
         f"language models {digest(*lm_options[1::2])}\n--beam 2\n--lenpen 1\n--max-len-b 5\n--sacrebleu-tokenize \n"
         "--dual-inference valid\n"
     )
+
+
+def test_the_limit_of_length_and_the_tokenizer_of_bleu_are_those_of_validation_and_evaluation(dest, tmp_path):
+    words = [str(dest), str(tmp_path), "--cpu", "--max-len-a", "2", "--max-len-b", "9", "--sacrebleu-tokenize", "intl"]
+    training = train.Training(train.parse(words))
+    validation = training.validation_options()
+    assert validation[validation.index("--eval-bleu-args") + 1] == '{"beam": 1, "max_len_a": 2, "max_len_b": 9}'
+    assert validation[-2:] == ["--sacrebleu-tokenize", "intl"]
+    evaluation = training.evaluation("warmup", expected=True)
+    assert evaluation.search == ["--beam", "5", "--lenpen", "1", "--max-len-a", "2", "--max-len-b", "9"]
+    assert " --sacrebleu-tokenize intl" in " ".join(evaluation.scoring(tmp_path))
+    for wrong, message in (
+        (["--max-len-a", "2"], "give both --max-len-a and --max-len-b, or neither"),
+        (["--sacrebleu-tokenize", "moses"], "--sacrebleu-tokenize moses: choose one of 13a"),
+    ):
+        with pytest.raises(UserError, match=message):
+            train.Training(train.parse([str(dest), str(tmp_path), "--cpu", *wrong]))
+
+
+def test_words_that_others_have_made_are_scored_as_they_are_everywhere(dest, tmp_path):
+    segmented = tmp_path / "segmented"
+    segmented.mkdir()
+    for name in ("dual", "lm", "raw"):
+        (segmented / name).symlink_to(dest / name)
+    record = json.loads((dest / "preprocess.json").read_text())
+    (segmented / "preprocess.json").write_text(json.dumps({**record, "tokenizer": "none"}))
+    training = train.Training(train.parse([str(segmented), str(tmp_path / "run"), "--cpu"]))
+    for stage in (training.run.stage("warmup"), *map(training.run.language_model, (SOURCE, TARGET))):
+        stage.folder.mkdir(parents=True)
+        stage.best.touch()
+    assert "--eval-tokenized-bleu" in training.validation_options()
+    evaluation = training.evaluation("warmup", expected=True)
+    assert "\n--sacrebleu-tokenize none\n" in evaluation.identity()
+    for command, _ in evaluation.tuning(tmp_path):
+        assert command[-2:] == ["--sacrebleu-tokenize", "none"]
 
 
 # --- dry runs
@@ -216,7 +264,9 @@ def test_a_dry_run_s_commands_train_and_evaluate_the_same(dest, tmp_path):
     for stage in (f"lm/{SOURCE}", f"lm/{TARGET}", "warmup", "dual", "mle"):
         assert parameter_difference(tmp_path / "run" / stage, tmp_path / "done" / stage) == 0, stage
     for stage in ("warmup", "dual", "mle"):
-        scores = [(tmp_path / run / stage / "eval/test/scores.json").read_text() for run in ("run", "done")]
+        scores = [json.loads((tmp_path / run / stage / "eval/test/scores.json").read_text()) for run in ("run", "done")]
+        for of_run in scores:
+            del of_run["checkpoint_sha256"]  # a checkpoint names its folder
         assert scores[0] == scores[1]
 
 
@@ -296,13 +346,14 @@ def test_a_run_keeps_all_its_options_for_another(dest, tmp_path):
     training.keep_options()
     kept = tmp_path / "run" / "train.toml"
     content = tomllib.loads(kept.read_text(), parse_float=str)
-    assert (content["lr"], content["dual-lr"], content["lm-lr"], content["patience"]) == ("1e-3", "0.0005", "0.001", 10)
+    assert (content["lr"], content["dual-lr"], content["lm-lr"], content["patience"]) == ("1e-3", "0.0005", "0.003", 10)
     assert "config" not in content and "continue" not in content
     again = train.parse([str(dest), str(tmp_path / "run"), "--config", str(kept)])
     second = train.Training(again)
     assert second.warmup().identity() == training.warmup().identity()
     for language in (SOURCE, TARGET):
-        assert vars(second.language_model(language)) == vars(training.language_model(language))
+        ours, theirs = (vars(of.language_model(language)) for of in (second, training))
+        assert ours | {"chosen": None} == theirs | {"chosen": None}
     ours = {key: value for key, value in vars(again).items() if key != "config" and not key.startswith("lm_")}
     assert ours == {key: vars(first)[key] for key in ours}
 

@@ -16,6 +16,7 @@ from helpers import ROOT
 
 from dual_fairseq.__main__ import main
 from dual_fairseq.common.errors import UserError
+from dual_fairseq.common.folders import codes_name
 from dual_fairseq.data import preprocess
 from dual_fairseq.data.options import get_parser
 
@@ -162,12 +163,15 @@ REFUSALS = {
     "bad tokenizer": (["--tokenizer", "spm"], "choose from 'moses', 'none'"),
     "bad choice": (["--on-bad-line", "ignore"], "choose from 'drop', 'refuse'"),
     "joined and separate": (["--joined-dictionary", "--separate-bpe"], "--joined-dictionary needs --joint-bpe"),
-    "unknown kind of token": (["--subword", "syllable"], "choose from 'bpe', 'char', 'word'"),
+    "unknown kind of token": (["--subword", "syllable"], "choose from 'bpe', 'sentencepiece', 'char', 'word'"),
     "BPE's size with characters": (
         ["--subword", "char", "--bpe-size", "90"],
         "--bpe-size is for --subword bpe, not char",
     ),
-    "separate BPE with words": (["--separate-bpe", "--subword=word"], "--separate-bpe is for --subword bpe, not word"),
+    "separate BPE with words": (
+        ["--separate-bpe", "--subword=word"],
+        "--separate-bpe is for --subword bpe and sentencepiece, not word",
+    ),
     "no size": (["--vocab-size", "many"], "--vocab-size: give a whole number"),
     "upsampling of nothing": (["--upsample", "2"], "give --synthetic too"),
     "like nothing": (["--like", "folder.de"], "--like folder.de: not a folder that this command has finished"),
@@ -328,6 +332,7 @@ def test_synthetic_pairs_are_for_the_pair_alone(corpus: Path, done: Path, tmp_pa
     for name, before in content(done).items():  # all that earlier models were trained on fits
         if name not in (
             "preprocess.json",
+            "dual/lengths.json",
             *(f"dual/train.de-en.{x}.{kind}" for x in ("de", "en") for kind in ("bin", "idx")),
         ):
             assert (dest / name).read_bytes() == before, name
@@ -347,11 +352,19 @@ def test_synthetic_pairs_are_for_the_pair_alone(corpus: Path, done: Path, tmp_pa
 
 
 @pytest.mark.parametrize(
-    "kind", [["--bpe-size=30"], ["--separate-bpe"], ["--joined-dictionary"], ["--subword=char"], ["--bpe-size=0"]]
+    "kind",
+    [
+        ["--bpe-size=30"],
+        ["--separate-bpe"],
+        ["--joined-dictionary"],
+        ["--subword=char"],
+        ["--bpe-size=0"],
+        ["--subword=sentencepiece", "--vocab-size=60"],
+    ],
 )
 def test_other_text_like_an_earlier_folder_fits_its_models(corpus: Path, tmp_path: Path, kind: list[str]) -> None:
     first, second, third = (tmp_path / name for name in ("first", "second", "third"))
-    first_options = [option for option in options(corpus, first) if "char" not in kind[0] or "--bpe" not in option]
+    first_options = [option for option in options(corpus, first) if "--subword" not in kind[0] or "--bpe" not in option]
     main(["preprocess", *first_options, *kind, "--lowercase"])
     for language, line in (("de", "Zebra ein hund ."), ("en", "A zebra dog .")):
         (tmp_path / f"other.{language}").write_text(f"{line}\n", encoding="utf-8")
@@ -365,8 +378,9 @@ def test_other_text_like_an_earlier_folder_fits_its_models(corpus: Path, tmp_pat
         and "train.de" not in of_first["dictionary"]["unknown_share"]
     )
     for language in ("de", "en"):
-        codes, dictionary = f"bpe/codes.{language}", f"dual/dict.{language}.txt"
-        assert (first / codes).exists() == (second / codes).exists() == (of_first["bpe"]["type"] == "subword-nmt")
+        codes, dictionary = f"bpe/{codes_name(record['subword'], language)}", f"dual/dict.{language}.txt"
+        learned = of_first["bpe"]["type"] in ("subword-nmt", "sentencepiece")
+        assert (first / codes).exists() == (second / codes).exists() == learned
         if (first / codes).exists():
             assert (second / codes).read_bytes() == (first / codes).read_bytes()
         for made in (dictionary, f"lm/{language}/dict.txt"):

@@ -22,16 +22,17 @@ from omegaconf import OmegaConf
 from dual_fairseq.common.arguments import Parser
 from dual_fairseq.common.errors import UserError
 from dual_fairseq.common.folders import Data
-from dual_fairseq.common.records import WrongShape, check_shape, parse_json
+from dual_fairseq.common.records import WrongShape, check_shape, parse_json, read_toml
 from dual_fairseq.common.tables import read_scores, score_table
 from dual_fairseq.data.options import LIKE, _take_over
 from dual_fairseq.data.resumable import Stage, run_stages
 from dual_fairseq.data.subword import load_bpe
+from dual_fairseq.experiment.recipe import read_with_bases
 from dual_fairseq.pair.export import export
 from dual_fairseq.pair.import_pair import import_pair
 from dual_fairseq.pair.load import load_pair
 from dual_fairseq.pipeline import config
-from dual_fairseq.plugin.checkpoint import load_dictionary, load_state
+from dual_fairseq.plugin.checkpoint import load_state
 from dual_fairseq.plugin.ranking import read_choice
 from dual_fairseq.plugin.score_cache import read_scores as read_cache
 from dual_fairseq.plugin.task import DualTranslationTask
@@ -132,17 +133,19 @@ def test_scores(tmp_path):
 
 
 def test_the_record_of_preprocessing(tmp_path):
-    options = {"tokenizer": "none", "lowercase": False, "subword": "bpe", "bpe-size": 10, "joint-bpe": True,
-               "joined-dictionary": True, "vocab-threshold": 0, "vocab-size": 0}  # fmt: skip
-    assert options.keys() == LIKE.keys()
+    options = {"normalized": True, "tokenizer": "none", "normalize-punctuation": False, "lowercase": False,
+               "subword": "bpe", "bpe-size": 10, "joint-bpe": True, "joined-dictionary": True, "vocab-threshold": 0,
+               "vocab-size": 0}  # fmt: skip
+    names = [name.removesuffix("?") for name in LIKE]
+    assert [*options] == names
     record = {
-        "source": "de", "target": "en", "tokenizer": "none", "lowercase": False, "subword": "bpe",
-        "bpe": {"type": "subword-nmt"}, "options": options,
+        "source": "de", "target": "en", "normalized": True, "tokenizer": "none", "normalize_punctuation": False,
+        "lowercase": False, "subword": "bpe", "bpe": {"type": "subword-nmt", "pieces": None}, "options": options,
     }  # fmt: skip
 
     def read() -> Data:
         given = Namespace(like=str(tmp_path), source_lang="de", target_lang="en", dest=str(tmp_path / "new"))
-        for name in LIKE:
+        for name in names:
             setattr(given, name.replace("-", "_"), None)
         one_line(_take_over, given)
         return Data.from_folder(tmp_path)
@@ -238,13 +241,13 @@ def test_a_damaged_dictionary(tmp_path, content, message):
     if content is not None:
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(UserError, match=f"{path}: .*{message}"):
-        load_dictionary(path)
+        Dictionary.load(str(path))
 
 
 def test_a_dictionary_that_fairseq_takes(tmp_path):
     path = tmp_path / "dict.de.txt"
     path.write_text("a 3\n\u00a0 2\n<unk> 7 #fairseq:overwrite\r\nmadeupword0000 0\n", encoding="utf-8")
-    assert load_dictionary(path).symbols == Dictionary.load(str(path)).symbols
+    assert Dictionary.load(str(path)).symbols == [*Dictionary().symbols, "a", "\u00a0", "<unk>", "madeupword0000"]
 
 
 @pytest.mark.parametrize(
@@ -352,6 +355,27 @@ def test_weights_that_are_not_finite(state, tmp_path, value):
     path = save(damaged, tmp_path / "pair.pt")
     with pytest.raises(UserError, match=f"{path}: holds weights that are not finite .{key}"):
         load_state(str(path), "checkpoint")
+
+
+# --- TOML
+
+
+@pytest.mark.parametrize("content", [b"a", b"a = 1\na = 2", b"\xff = 1", b"a = " + b"[" * 5000, None])
+def test_what_is_no_toml(tmp_path, content):
+    path = tmp_path / "run.toml"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=f"--config {path}: (is not TOML|No such file)") as caught:
+        read_toml(path, "--config")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("base", ['"a.toml"', '"b.toml"', "7"])
+def test_a_recipe_that_is_based_on_itself(tmp_path, base):
+    (tmp_path / "a.toml").write_text(f"base = {base}\n")
+    (tmp_path / "b.toml").write_text('base = "a.toml"\n')
+    with pytest.raises(UserError, match=r"\.toml: base: name another recipe file"):
+        read_with_bases(tmp_path / "a.toml")
 
 
 # --- the check itself

@@ -179,6 +179,10 @@ def test_the_criterion_without_the_pair(monkeypatch, corpus, tmp_path):
         ("--arch transformer_lm", "not an encoder–decoder"),
         ("--arch wav2vec2", "not an encoder–decoder"),
         ("--arch nonautoregressive_transformer", "not autoregressive"),
+        ("--arch convtransformer", "is for speech"),
+        ("--arch wav2vec_seq2seq", "is for speech"),
+        ("--arch transformer_from_pretrained_xlm", "You must specify a path for --pretrained-xlm-checkpoint"),
+        ("--arch bart_large", "cannot be built with these options and dictionaries: --share-all-embeddings requires"),
     ],
 )  # fmt: skip
 def test_arch_that_has_no_conditional_probability(command, model, message):

@@ -201,7 +201,7 @@ def test_what_cannot_be_scored_has_empty_cells_and_a_note(checkpoint, tmp_path, 
         assert float(rows[i]["gap"]) == pytest.approx(float(good[i]["gap"]), abs=1e-3)
 
 
-def test_raw_text_goes_through_the_preprocessing_of_its_folder(checkpoint, corpus, tmp_path, text):
+def test_raw_text_goes_through_the_preprocessing_of_its_folder(checkpoint, corpus, tmp_path, text, capsys):
     expected = run(checkpoint, tmp_path, *segmented(text))
     dest = tmp_path / "dest"
     shutil.copytree(corpus / "dual", dest / "dual")
@@ -211,6 +211,11 @@ def test_raw_text_goes_through_the_preprocessing_of_its_folder(checkpoint, corpu
         file.write_text(file.read_text().upper())
     raw = ("--source", text[0], "--target", text[1])
     assert run(checkpoint, tmp_path, *raw, "--dest", dest) == expected
+    (dest / "preprocess.json").write_text(json.dumps({**record, "normalized": True}))
+    for file in text:
+        file.write_text("".join(f"{line[0]}\u00ad{line[1:]}\n" for line in file.read_text().splitlines()))
+    assert run(checkpoint, tmp_path, *raw, "--dest", dest) == expected
+    assert "repaired: soft hyphens" in capsys.readouterr().err
     with pytest.raises(SystemExit, match="--dest"):  # nothing beside this checkpoint tells how its text was made
         run(checkpoint, tmp_path, *raw)
 

@@ -8,6 +8,7 @@ import os
 import pickle
 import re
 import shutil
+import struct
 import subprocess
 import sys
 import zipfile
@@ -17,6 +18,7 @@ from typing import Any
 
 import fairseq
 import helpers
+import numpy as np
 import pytest
 import torch
 from fairseq.data import Dictionary
@@ -33,6 +35,7 @@ from dual_fairseq.plugin.checkpoint import load_state
 from dual_fairseq.plugin.language_model import load_language_model
 
 SCRIPTS = ROOT / "scripts"
+NUMPY_CORE = ("numpy.core", "numpy._core")  # of numpy 1 and of numpy 2
 ENVIRONMENT = {
     **os.environ,
     "OMP_NUM_THREADS": "1",
@@ -327,6 +330,7 @@ def test_old_checkpoints_give_up_no_more(hostile_options):
         ("model", "encoder_embed_dim", {"a": 1}),
         ("model", "encoder_embed_dim", [0] * 10_000),
         ("model", "activation_fn", "${oc.env:HOME}"),
+        ("model", "activation_fn", "swish"),
         ("task", "data", "${oc.env:HOME}"),
         ("task", "data", 7),
         ("task", "src_lm", "a\nb"),
@@ -393,9 +397,179 @@ def test_validation_takes_numbers_and_language_models_and_makes_nothing(corpus, 
 
 def test_only_plain_records_may_be_unpickled():
     """What the plugin adds to PyTorch's own list: neither of them does anything with what a file says."""
-    added = [item for item in torch.serialization.get_safe_globals() if not item.__module__.startswith("torch.")]
-    allowed = {item.__name__ for item in added}
-    assert allowed <= {"Namespace", "ndarray", "dtype", "Int64DType", "Float64DType", "_reconstruct", "scalar"}
+    added = torch.serialization.get_safe_globals()
+    names = {item[1] if isinstance(item, tuple) else f"{item.__module__}.{item.__name__}" for item in added}
+    numpy = {f"{module}.multiarray.{name}" for module in NUMPY_CORE for name in ("_reconstruct", "scalar")}
+    numpy |= {"numpy.ndarray", "numpy.dtype"}
+    assert {name for name in names if not name.startswith("torch.")} == {"argparse.Namespace", *numpy}
+    made_by = {item[0].__module__ for item in added if isinstance(item, tuple) and item[1].startswith("numpy")}
+    assert made_by == {"dual_fairseq.compat.numpy_records"}, "numpy's own trust what they get"
+
+
+def spelled(path: Path, module: str, core: str) -> None:
+    """Have a checkpoint ask for numpy's ``module`` by the name that it has in one numpy."""
+    with zipfile.ZipFile(path) as archive:
+        parts = {info.filename: archive.read(info) for info in archive.infolist()}
+    pickled = next(name for name in parts if name.endswith("data.pkl"))
+    (found,) = {match[1] for match in re.finditer(rb"c(numpy\._?core\.multiarray)\n", parts[pickled])}
+    parts[pickled] = parts[pickled].replace(b"c" + found + b"\n", f"c{core}.{module}\n".encode())
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in parts.items():
+            archive.writestr(name, content)
+
+
+@pytest.fixture
+def with_numbers(trained_pair, tmp_path) -> Path:
+    """A checkpoint with numpy's arrays and numbers in it, as fairseq keeps them of BLEU."""
+    path = tmp_path / "numbers.pt"
+    state = torch.load(trained_pair[0] / "checkpoint_last.pt")
+    state["extra_state"]["metrics"] = [np.array([[1, 2], [3, 4]]), np.array([0.5]), np.float64(0.25), np.int64(7)]
+    torch.save(state, path)
+    return path
+
+
+@pytest.mark.parametrize("core", NUMPY_CORE)
+def test_a_checkpoint_of_each_numpy_is_read(with_numbers, core):
+    spelled(with_numbers, "multiarray", core)
+    counts, mean, score, number = load_state(str(with_numbers), "--path")["extra_state"]["metrics"]
+    assert counts.tolist() == [[1, 2], [3, 4]] and mean.tolist() == [0.5]
+    assert (score, number) == (0.25, 7) and isinstance(score, np.float64) and isinstance(number, np.int64)
+
+
+@pytest.mark.parametrize("core", [*NUMPY_CORE, "numpy.core.umath", "numpy.lib"])
+def test_numpy_gives_nothing_else_to_a_checkpoint(with_numbers, core):
+    spelled(with_numbers, "records", core)
+    with pytest.raises(UserError, match=rf"asks for {core}\.records\."):
+        load_state(str(with_numbers), "--path")
+
+
+class Calls:
+    """Pickled as a call of a function, and what is then set."""
+
+    def __init__(self, function: Any, *arguments: Any, state: Any = None) -> None:
+        self.reduced = (function, arguments) if state is None else (function, arguments, state)
+
+    def __reduce__(self):
+        return self.reduced
+
+
+ARRAY, SCALAR = np.zeros(0).__reduce__()[0], np.float64(0).__reduce__()[0]
+OBJECTS = (3, "|", None, ("a",), {"a": (np.dtype("O"), 0)}, 8, 1, 63)
+
+
+def array(*state: Any) -> Calls:
+    return Calls(ARRAY, np.ndarray, (0,), b"b", state=(1, *state))
+
+
+def kind(*state: Any, code: str = "V8") -> Calls:
+    return Calls(np.dtype, code, False, False, state=state)
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        Calls(np.ndarray, (2,), "O", b"A" * 16),  # numpy takes the bytes for pointers
+        Calls(np.ndarray, (1,), "f8", b"A" * 8, -8),  # and reads beside the buffer
+        Calls(np.ndarray, (10**6,)),  # and gives memory as it was
+        array((2,), np.dtype("O"), False, b"A" * 16),
+        array((2,), np.dtype("O"), False, [1, 2]),
+        array((2,), kind(*OBJECTS), False, b"A" * 16),
+        array((10**12,), np.dtype("f8"), False, b"A" * 16),
+        array((2**62, 8), np.dtype("f8"), False, b"A" * 16),
+        array((-2,), np.dtype("f8"), False, b"A" * 16),
+        array((2,), np.dtype("f8"), False, b"A" * 15),
+        array((2.0,), np.dtype("f8"), False, b"A" * 16),
+        array((2,), np.dtype("U1"), False, b"A" * 8),
+        array((2,), "f8", False, b"A" * 16),
+        array(),
+        kind(*OBJECTS),
+        kind(3, "|", None, None, None, -8, 1, 0),
+        kind(3, "x", None, None, None, -1, -1, 0, code="f8"),
+        kind(7, code="f8"),
+        Calls(np.dtype, "U1000000000"),
+        Calls(np.dtype, "O,O"),
+        Calls(np.dtype, [("a", "O")]),
+        Calls(SCALAR, np.dtype("O"), b"A" * 8),
+        Calls(SCALAR, np.dtype("f8"), b"A"),
+        Calls(SCALAR, kind(*OBJECTS), b"A" * 8),
+    ],
+)
+def test_an_array_of_a_checkpoint_is_of_plain_numbers(tmp_path, hostile):
+    path = tmp_path / "bad.pt"
+    torch.save({"extra_state": hostile}, path)
+    with pytest.raises(UserError, match=f"{path}: cannot be read as a fairseq checkpoint") as caught:
+        load_state(str(path), "--path")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        (torch.zeros(1).expand(10**9, 10**9), "more numbers than the file has"),
+        (torch.zeros(3).as_strided((3, 3), (1, 0)), "more numbers than the file has"),
+        (torch.empty(10**9, device="meta"), "a tensor of an odd kind"),
+        (torch.eye(3).to_sparse(), "a tensor of an odd kind"),
+        (torch.quantize_per_tensor(torch.zeros(3), 1.0, 0, torch.qint8), "a tensor of an odd kind"),
+        (torch.zeros(3, dtype=torch.complex64), "a tensor of an odd kind"),
+    ],
+)
+def test_a_tensor_of_a_checkpoint_is_a_plain_one(tmp_path, weights, message):
+    path = tmp_path / "bad.pt"
+    for place in (
+        {"model": {"a": weights}},
+        {"model": {}, "last_optimizer_state": {"state": {0: {"exp_avg": weights}}}},
+    ):
+        torch.save(place, path)
+        assert path.stat().st_size < 10_000
+        with pytest.raises(UserError, match=f"{path}: cannot be read as a fairseq checkpoint .*{message}"):
+            load_state(str(path), "--path")
+
+
+@pytest.mark.parametrize("place", ["extra_state", "last_optimizer_state", "more"])
+def test_lists_that_hold_each_other_many_times(tmp_path, place):
+    """As a text, this one would have 2 ** 60 items."""
+    bomb: list[Any] = []
+    for _ in range(60):
+        bomb = [bomb, bomb]
+    path = tmp_path / "bad.pt"
+    torch.save({"model": {"a": torch.zeros(1)}, place: {"bomb": bomb}}, path)
+    with pytest.raises(UserError, match=f"--path {path}: ") as caught:
+        load_state(str(path), "--path")
+    assert len(str(caught.value)) < 1000
+
+
+def test_a_checkpoint_is_no_bomb(tmp_path):
+    """Neither compressed, nor of parts that overlap or claim to be large."""
+    good, bad = tmp_path / "good.pt", tmp_path / "bad.pt"
+    torch.save({"model": {"a": torch.zeros(2**18)}}, good)
+    with zipfile.ZipFile(good) as archive:
+        parts = {info.filename: archive.read(info) for info in archive.infolist()}
+    with zipfile.ZipFile(bad, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in parts.items():
+            archive.writestr(name, content)
+    assert bad.stat().st_size < 2**13
+    claiming = tmp_path / "claiming.pt"
+    claiming.write_bytes(good.read_bytes().replace(struct.pack("<II", 2**20, 2**20), struct.pack("<II", 2**20, 2**31)))
+    assert claiming.read_bytes() != good.read_bytes()
+    for path in (bad, claiming):
+        with pytest.raises(UserError, match=f"{path}: cannot be read .* it is compressed, or its parts claim to be"):
+            load_state(str(path), "--path")
+
+
+def test_a_checkpoint_changes_no_type_of_numpy(with_numbers):
+    state = torch.load(with_numbers)
+    state["extra_state"]["metrics"] = [kind(3, ">", None, None, None, -1, -1, 0, code="f8"), np.array([0.5], ">f8")]
+    torch.save(state, with_numbers)
+    read = load_state(str(with_numbers), "--path")["extra_state"]["metrics"][1]
+    assert np.dtype("f8").isnative and read.tolist() == [0.5]
+
+
+def test_an_array_that_was_read_is_written_as_a_plain_one(with_numbers, tmp_path):
+    torch.save(load_state(str(with_numbers), "--path")["extra_state"]["metrics"], tmp_path / "again.pt")
+    with zipfile.ZipFile(tmp_path / "again.pt") as archive:
+        assert b"dual_fairseq" not in archive.read(next(n for n in archive.namelist() if n.endswith("data.pkl")))
+    counts, *_ = torch.load(tmp_path / "again.pt", weights_only=False)
+    assert type(counts) is np.ndarray and counts.tolist() == [[1, 2], [3, 4]]
 
 
 def test_nothing_turns_weights_only_off():

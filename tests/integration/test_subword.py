@@ -1,4 +1,4 @@
-"""``--subword char`` and ``--subword word``: from raw text to tokens and back, and through every command."""
+"""``--subword char``, ``word`` and ``sentencepiece``: from raw text to tokens and back, and through every command."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -21,8 +22,10 @@ from system.test_scripts import succeed
 
 from dual_fairseq.__main__ import main
 from dual_fairseq.common.errors import UserError
-from dual_fairseq.data.clean import LONGEST_WORD, repair
-from dual_fairseq.data.subword import SUBWORDS, VISIBLE_SPACE, characters
+from dual_fairseq.common.segmentation import VISIBLE_SPACE
+from dual_fairseq.data.clean import LONGEST_WORD
+from dual_fairseq.data.normalize import repair
+from dual_fairseq.data.subword import Subword, characters
 from dual_fairseq.data.text import TextPipeline
 from dual_fairseq.data.tokenizer import Tokenizer, detokenize
 from dual_fairseq.pair.translator import DualTranslator, _pieces
@@ -32,6 +35,8 @@ from integration.test_preprocess import script as run_script
 KINDS = {
     "char": ["--subword=char"],
     "char-moses": ["--subword=char", "--tokenizer=moses"],
+    "sentencepiece": ["--subword=sentencepiece", "--vocab-size=120"],
+    "sentencepiece-lowercase": ["--subword=sentencepiece", "--vocab-size=90", "--separate-bpe", "--lowercase"],
     "word": ["--subword=word", "--vocab-threshold=0"],
     "word-untokenized": ["--subword=word", "--tokenizer=none", "--lowercase"],
 }
@@ -78,11 +83,11 @@ def dests(corpus, tmp_path_factory) -> dict[str, Path]:
 @given(st.text())
 @settings(deadline=None, max_examples=300)
 def test_characters_come_back_exactly(text):
-    line = Tokenizer("none", "en")(repair(text)).replace(VISIBLE_SPACE, "_")
+    line = Tokenizer("none", "en")(repair(text, Counter())).replace(VISIBLE_SPACE, "_")
     tokens = characters(line)
     assert all(len(token) == 1 for token in tokens.split())
     assert len(tokens.split()) == len(line)
-    assert data_utils.post_process(tokens, SUBWORDS["char"].post_process) == line
+    assert data_utils.post_process(tokens, "sentencepiece") == line
     assert tokens == Characters.encode(line)  # as of fairseq-interactive --bpe characters
 
 
@@ -98,8 +103,8 @@ def test_encoding_gives_what_preprocessing_gave_and_decoding_undoes_it(kind, des
             tokenized = [line.replace(VISIBLE_SPACE, "_") for line in lines(dest / "tokenized" / f"{split}.{language}")]
             assert [text.encode(line, language) for line in raw] == segmented
             decoded = [text.decode(line, language).replace(VISIBLE_SPACE, "_") for line in segmented]
-            assert decoded == detokenize(tokenized, language, text.tokenizer)
-            if kind == "char":
+            assert decoded == detokenize(tokenized, language, text.data.tokenizer)
+            if kind in ("char", "sentencepiece", "sentencepiece-lowercase"):
                 assert decoded == [" ".join(line.split()).replace(VISIBLE_SPACE, "_") for line in raw]
 
 
@@ -126,9 +131,9 @@ def known_words(dest: Path, language: str) -> set[str]:
 
 
 def test_rare_words_are_unknown_unless_all_are_asked_for(corpus, dests, tmp_path):
-    assert "caf\u00e9" in known_words(dests["word"], "en")
+    assert "\U0001f600" in known_words(dests["word"], "en")
     dest = preprocessed(corpus, tmp_path / "default", "--subword=word")
-    assert "caf\u00e9" not in known_words(dest, "en") and "dog" in known_words(dest, "en")
+    assert "\U0001f600" not in known_words(dest, "en") and "dog" in known_words(dest, "en")
     record = json.loads((dest / "preprocess.json").read_text())
     assert (record["options"]["vocab-threshold"], record["options"]["vocab-size"]) == (2, 30_000)
     assert 0 < record["dictionary"]["unknown_share"]["valid.en"] < 0.6
@@ -188,7 +193,8 @@ def test_another_kind_in_the_same_place_is_refused(corpus, tmp_path):
 @pytest.mark.parametrize("option", ["--bpe-size=9", "--joint-bpe", "--separate-bpe"])
 def test_options_of_bpe_are_refused_with_another_kind(option, corpus, tmp_path):
     arguments = [word for word in options(corpus, tmp_path / "out", "--subword=char") if "--bpe-size" not in word]
-    with pytest.raises(UserError, match=f"{option.partition('=')[0]} is for --subword bpe, not char; leave it out"):
+    refusal = f"{option.partition('=')[0]} is for --subword bpe( and sentencepiece)?, not char; leave it out"
+    with pytest.raises(UserError, match=refusal):
         main(["preprocess", *arguments, option])
 
 
@@ -212,7 +218,7 @@ def test_options_of_bpe_are_refused_with_another_kind(option, corpus, tmp_path):
     ],
 )
 def test_where_an_over_long_line_of_characters_is_cut(line, expected):
-    pieces = _pieces(characters(line).split(), 8, VISIBLE_SPACE)
+    pieces = _pieces(characters(line).split(), 8, Subword("sentencepiece", VISIBLE_SPACE))
     assert [data_utils.post_process(" ".join(piece), "sentencepiece") for piece in pieces] == expected
     assert all(VISIBLE_SPACE not in (piece[0], piece[-1]) for piece in pieces)
 
@@ -227,12 +233,13 @@ def test_pieces_are_joined_by_what_stands_between_words(dests):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["char", "word"])
+@pytest.mark.parametrize("kind", ["char", "word", "sentencepiece"])
 def test_a_whole_run(kind, corpus, tmp_path):
     """preprocess, train_lm, train_dual, evaluate, translate, score."""
     dest, run = tmp_path / "data", tmp_path / "run"
+    more = ["--vocab-size", "120"] if kind == "sentencepiece" else []
     prefixes = [f"--{split}={corpus / split}" for split in ("train", "valid", "test")]
-    done = run_script("preprocess.sh", "-s", "de", "-t", "en", *prefixes, "--dest", dest, "--subword", kind)
+    done = run_script("preprocess.sh", "-s", "de", "-t", "en", *prefixes, "--dest", dest, "--subword", kind, *more)
     assert done.returncode == 0, done.stderr
     command = "--cpu --lm-size tiny --lm-arch rnn --lm-cell gru --lm-max-epoch 1 --max-tokens 1000 --size tiny "
     command += "--warmup-max-epoch 30 --patience 20 --dual-max-epoch 1 --lr 0.003 --lr-warmup 30 --no-dual-inference"

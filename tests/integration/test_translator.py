@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -24,11 +25,13 @@ from helpers import ROOT, SOURCE, TARGET, train, train_language_model
 from dual_fairseq.__main__ import main
 from dual_fairseq.common.errors import UserError
 from dual_fairseq.common.folders import Data, RunFolder
-from dual_fairseq.data.clean import LONGEST_WORD, repair
+from dual_fairseq.data.clean import LONGEST_WORD
+from dual_fairseq.data.normalize import repair
 from dual_fairseq.data.text import TextPipeline, indices
 from dual_fairseq.data.tokenizer import detokenize
 from dual_fairseq.pair.evaluate import read_hypotheses
 from dual_fairseq.pair.translator import DualTranslator, Hypothesis, _pieces
+from dual_fairseq.plugin.lengths import length_limit
 from dual_fairseq.plugin.log_probs import translation_log_probs
 
 DIRECTIONS = [(SOURCE, TARGET), (TARGET, SOURCE)]
@@ -131,7 +134,7 @@ def test_encoding_gives_what_preprocessing_gave(more, tmp_path):
             assert [text.encode(line, language) for line in given] == segmented
             tokenized = lines_of(dest / "tokenized" / f"{split}.{language}")
             decoded = [text.decode(line, language) for line in segmented]
-            assert decoded == detokenize(tokenized, language, text.tokenizer)
+            assert decoded == detokenize(tokenized, language, text.data.tokenizer)
     assert text.decode("", TARGET) == ""
 
 
@@ -142,12 +145,13 @@ def test_a_line_that_preprocessing_drops_is_still_text(dest):
     long_word = "ab" * LONGEST_WORD
     halves = long_word[:LONGEST_WORD], long_word[LONGEST_WORD:]
     assert text.encode(f"x {long_word} y", SOURCE) == text.encode(f"x {' '.join(halves)} y", SOURCE)
-    assert repair("  a \t b  ") == "a b"
+    assert repair("  a \t b  ", Counter()) == "a b"
 
 
 def test_the_run_holds_the_text_and_names_no_file_of_this_machine(dest, run):
     names = {f"dict.{SOURCE}.txt", f"dict.{TARGET}.txt", f"codes.{SOURCE}", f"codes.{TARGET}"}
-    assert {path.name for path in (run / "text").iterdir()} == {"preprocess.json", *names}
+    assert {path.name for path in (run / "text").iterdir()} == {"preprocess.json", "lengths.json", *names}
+    assert (run / "text" / "lengths.json").read_bytes() == (dest / "dual" / "lengths.json").read_bytes()
     for language in (SOURCE, TARGET):
         assert (run / "text" / f"codes.{language}").read_bytes() == (dest / "bpe" / f"codes.{language}").read_bytes()
         assert (run / "text" / f"dict.{language}.txt").read_bytes() == (
@@ -260,6 +264,31 @@ def test_order_and_empty_lines_are_kept_in_batches_of_any_size(pair):
     assert pair.translate([], SOURCE, TARGET) == []
 
 
+def test_what_the_limit_of_length_ended_is_marked_and_said(pair, command, run, caplog):
+    texts = ["Bak1 bet2 bik3 bop0.", "", "Bak1."]
+    whole = pair.translate_nbest(texts, SOURCE, TARGET, beam=1)
+    limit = length_limit(run / "text", SOURCE, TARGET)
+    given = {"max_len_a": limit.max_len_a, "max_len_b": limit.max_len_b}
+    assert pair.translate_nbest(texts, SOURCE, TARGET, beam=1, **given) == whole
+    length = len(whole[0][0].tokens.split())
+    assert length > 3 and not whole[0][0].cut_off
+    caplog.clear()
+    with caplog.at_level(logging.WARNING, logger="dual_fairseq"):
+        short = pair.translate_nbest(texts, SOURCE, TARGET, beam=1, max_len_a=0, max_len_b=length - 2, first=7)
+    assert short[0][0].cut_off and short[0][0].tokens.split() == whole[0][0].tokens.split()[: length - 2]
+    assert not short[1][0].cut_off
+    numbers = [7 + i for i, (best,) in enumerate(short) if best.cut_off]
+    assert [record.getMessage() for record in caplog.records] == [
+        f"line {', '.join(map(str, numbers))}: {len(numbers)} of 3 translations were ended by the limit of their "
+        "length; --max-len-a and --max-len-b (in Python max_len_a and max_len_b) allow longer ones"
+    ]
+    words = ("-t", TARGET, "--beam", 1, "--max-len-a", 0, "--max-len-b", length - 2)
+    data = "\n".join(texts).encode()
+    assert command(data, *words) == "".join(f"{best.text}\n" for (best,) in short)
+    with pytest.raises(UserError, match="give both --max-len-a and --max-len-b, or neither"):
+        command(data, "-t", TARGET, "--max-len-b", 9)
+
+
 def test_text_of_which_the_models_know_nothing_is_told_once(run, dest, caplog):
     pair = DualTranslator.from_pretrained(run, dest, "cpu")
     options = {"beam": 1, "max_len_a": 0, "max_len_b": 3}
@@ -283,7 +312,7 @@ def test_an_over_long_line_is_translated_in_pieces_and_named(pair, caplog):
     assert [record.getMessage() for record in caplog.records] == [
         f"line 12: {sum(tokens)} tokens, over the 59 that this model takes; translated in 11 pieces"
     ]
-    pieces = _pieces(pair.text.encode(first + second, SOURCE).split(), 59)
+    pieces = _pieces(pair.text.encode(first + second, SOURCE).split(), 59, pair.text.subword)
     parts = [pair.translate_nbest([pair.text.decode(" ".join(p), SOURCE)], SOURCE, TARGET, nbest=2)[0] for p in pieces]
     for rank, whole in enumerate(long):
         assert whole.tokens.split() == [token for part in parts for token in part[rank].tokens.split()]
@@ -381,7 +410,7 @@ def command(run, capfd, tmp_path):
         capfd.readouterr()
         main(["translate", str(run), "--cpu", "--input", str(tmp_path / "text"), *map(str, arguments)])
         out, err = capfd.readouterr()
-        assert err == warning
+        assert "".join(line for line in err.splitlines(keepends=True) if "limit of their length" not in line) == warning
         return out
 
     yield execute
@@ -451,6 +480,18 @@ def test_dual_inference_by_tuned_weights(command, run, pair, tmp_path):
     for given, message in refusals.items():
         with pytest.raises(UserError, match=message):
             command(TEXT, "-t", TARGET, "--dual-inference", given)
+
+
+def test_text_of_another_form_is_the_same_text(command):
+    expected = command(b"Bak1 bet2.\n", "-t", TARGET)
+    odd = "B\u00adak1 b\u200bet2&#46;\n".encode()
+    said = "repaired: entities 1, invisible characters 1, soft hyphens 1\n"
+    assert command(odd, "-t", TARGET, warning=said) == expected
+
+
+def test_utf_16_is_named(command):
+    with pytest.raises(UserError, match="text: is UTF-16"):
+        command("Bak1 bet2.\n".encode("utf-16"), "-t", TARGET)
 
 
 def test_a_file_is_written_whole_and_gzip_is_read(command, tmp_path):

@@ -16,13 +16,15 @@ sys.path.insert(0, str(ROOT / "experiments"))
 try:
     import baseline
     import collect
-    import runner as running
-    import table
-    from plan import Plan
-    from recipe import Recipe
 finally:
     sys.path.pop(0)
+from dual_fairseq.experiment import runner as running
+from dual_fairseq.experiment import table
+from dual_fairseq.experiment.plan import Plan
+from dual_fairseq.experiment.recipe import Recipe
 
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+EXPERIMENT = [sys.executable, "-m", "dual_fairseq", "experiment"]
 RECIPE = '''
 title = "small"
 corpus = [
@@ -164,6 +166,80 @@ def test_a_part_has_its_own_pairs_and_the_language_models_of_the_whole(recipe, t
             Recipe.read(part)
 
 
+OWN_TEXT = """
+title = "λ on my text"
+data = "{data}"
+continued_options = "--dual-max-update 1000 --patience 1000"
+
+[[row]]
+id = "mle"
+name = "maximum likelihood"
+options = "--dual-lambda 0"
+baseline = true
+
+[[row]]
+id = "dual"
+name = "dual, λ = 0.01"
+options = "--dual-lambda 0.01"
+"""
+
+
+def test_anyone_s_text_needs_its_data_and_rows_and_no_more(tmp_path, monkeypatch):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "preprocess.json").write_text('{"source": "en", "target": "sw", "tokenizer": "moses"}')
+    recipe = tmp_path / "my.toml"
+    recipe.write_text(OWN_TEXT.format(data=tmp_path / "mine"))
+    ran: dict[str, list[str]] = {}
+    monkeypatch.setattr(running.Runner, "__call__", lambda self, name, command: ran.update({name: list(command)}))
+    jobs = commands(recipe, tmp_path)
+    for job in jobs.values():
+        job.run()
+    assert set(ran) == {
+        f"{name}{test}" for seed in (1, 2) for row in ("warmup", "mle", "dual") for test in ("", "/test")
+        for name in [f"seed-{seed}/{row}"]
+    } | {"lm/all/en", "lm/all/sw"}  # fmt: skip
+    work = tmp_path / "work"
+    assert ran["lm/all/sw"][4:] == [str(tmp_path / "mine/lm/sw"), str(work / "lm/all/sw")]
+    assert ran["seed-1/dual"][4:6] == [str(tmp_path / "mine"), str(work / "seed-1/dual")]
+    for text, complaint in (
+        (OWN_TEXT.replace("data =", "# data ="), "give data, or the commands of corpus"),
+        (OWN_TEXT.replace("{data}", "/no/data"), "/no/data/preprocess.json: No such file"),
+        (OWN_TEXT + 'synthetic = "a"\n[synthetic.a]\n', "by the commands of corpus: give them, not data"),
+    ):
+        recipe.write_text(text.format(data=tmp_path / "mine"))
+        with pytest.raises(SystemExit, match=complaint):
+            Recipe.read(recipe)
+
+
+def test_rows_may_go_on_from_a_run_that_is_there(tmp_path, monkeypatch):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "preprocess.json").write_text('{"source": "en", "target": "sw", "tokenizer": "moses"}')
+    recipe = tmp_path / "my.toml"
+    recipe.write_text(f'run = "{tmp_path / "run"}"\n' + OWN_TEXT.format(data=tmp_path / "mine"))
+    ran: dict[str, list[str]] = {}
+    monkeypatch.setattr(running.Runner, "__call__", lambda self, name, command: ran.update({name: list(command)}))
+    jobs = commands(recipe, tmp_path)
+    with pytest.raises(SystemExit, match="run/warmup: holds no finished training"):
+        jobs["corpus"].run()
+    for name in ("warmup", "lm/en", "lm/sw"):
+        (tmp_path / "run" / name).mkdir(parents=True)
+        for file in ("checkpoint_best.pt", "finished", "options.txt"):
+            (tmp_path / "run" / name / file).write_text(name)
+    for job in jobs.values():
+        job.run()
+    names = [f"seed-{seed}/{row}{test}" for seed in (1, 2) for row in ("mle", "dual") for test in ("", "/test")]
+    assert sorted(ran) == sorted([*names, "shared/warmup/test"])
+    work = tmp_path / "work"
+    start = work / "shared" / "warmup" / "warmup" / "checkpoint_best.pt"
+    assert start.read_text() == "warmup" and str(start) in ran["seed-2/dual"]
+    assert (work / "lm/all/sw/checkpoint_best.pt").read_text() == "lm/sw"
+    for job in jobs.values():
+        job.run()  # once more
+    recipe.write_text('warmup_options = "--lr 1"\n' + recipe.read_text())
+    with pytest.raises(SystemExit, match="leave options of both out"):
+        Recipe.read(recipe)
+
+
 def test_every_job_waits_for_what_it_needs(recipe, tmp_path):
     jobs = commands(recipe, tmp_path)
     done: set[str] = set()
@@ -282,23 +358,25 @@ def test_stopped_from_outside_it_stops_what_it_runs(recipe, tmp_path, parallel):
         text = recipe.read_text()
         of_corpus = f'corpus = ["python {sleeper}"]\n'
         recipe.write_text(text[: text.index("corpus")] + of_corpus + text[text.index("pair_options") :])
-        command = [ROOT / "experiments/run.py", recipe, tmp_path / "work", "--cpu"]
+        command = ["-m", "dual_fairseq", "experiment", recipe, tmp_path / "work", "--cpu"]
     else:
-        code = f"""from runner import Runner
+        code = f"""import sys; sys.argv[0] = "-m"
+from dual_fairseq.__main__ import policy
+from dual_fairseq.experiment.runner import Runner
 from pathlib import Path
-with Runner(Path({str(tmp_path)!r}), []) as runner:
+with policy("experiment", True), Runner(Path({str(tmp_path)!r}), []) as runner:
     runner("sleeper", [{sys.executable!r}, {str(sleeper)!r}])
 """
         command = ["-c", code]
     process = subprocess.Popen(
-        [sys.executable, *map(str, command)], cwd=ROOT / "experiments", stderr=subprocess.PIPE, text=True
+        [sys.executable, *map(str, command)], cwd=tmp_path, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True
     )
     deadline = time.monotonic() + 60
     while not (mark.is_file() and mark.read_text()) and time.monotonic() < deadline:
         time.sleep(0.05)
     process.terminate()
     _, errors = process.communicate(timeout=60)
-    assert errors.strip() == "stopped; the same command goes on from here"
+    assert errors.strip() == "dual-fairseq experiment: stopped by SIGTERM; the same command goes on from here"
     with pytest.raises(ProcessLookupError):
         os.kill(int(mark.read_text()), 0)
 
@@ -312,7 +390,7 @@ def test_a_row_is_compared_with_the_baseline_seed_by_seed_and_search_by_search()
     references = ["a cat sat on the mat", "dogs run", "birds sing in the old tree", "we go home"] * 10
     worse = [text.replace("cat", "bat").replace("run", "sit").replace("old", "new") for text in references]
     baseline, same, bad = (result(b, t, references) for b, t in ((90, references), (90, references), (60, worse)))
-    compared = [table.compare(mine, "tuned", baseline, "tuned", "en") for mine in (same, bad)]
+    compared = [table.compare(mine, "tuned", baseline, "tuned") for mine in (same, bad)]
     assert [(c.gain, c.p == 1, c.p < 0.05) for c in compared] == [(0, True, False), (-30, False, True)]
     assert table.verdict(compared) == "0 of 2 (1 worse)"
     assert table.verdict(compared[:1]) == "1.000" and table.verdict(compared[1:]) == "<0.001"
@@ -372,7 +450,7 @@ def test_several_experiments_make_a_table(tmp_path):
     assert lines[-1] == "Seeds 1."
     assert "above the limit" not in collect.collect({"a": record_of("A", 10, None)}, ["mle"])
     (tmp_path / "x.json").write_text("[]")
-    with pytest.raises(SystemExit, match=r"x\.json: is not a record of experiments/run\.py"):
+    with pytest.raises(SystemExit, match=r"x\.json: is not a record of dual-fairseq experiment"):
         collect.read(tmp_path / "x.json")
 
 
@@ -424,14 +502,14 @@ def test_a_job_that_waits_for_nothing_that_comes_ends_all(tmp_path):
 
 def test_the_table_of_an_unfinished_experiment_needs_its_baseline(recipe, tmp_path):
     with pytest.raises(SystemExit, match="the baseline, mle, has not been evaluated for every seed yet"):
-        table.tabulate(Recipe.read(recipe), tmp_path, [1], "small")
+        table.tabulate(Recipe.read(recipe), tmp_path, [1], recipe)
 
 
 @pytest.mark.slow
 def test_a_small_experiment_gives_a_table_and_goes_on_where_it_was_stopped(recipe, tmp_path):
     work = tmp_path / "work"
-    command = [sys.executable, ROOT / "experiments/run.py", recipe, work, "--seeds", "2", "--cpu", "--jobs", "2"]
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [*EXPERIMENT, recipe, work, "--seeds", "2", "--cpu", "--jobs", "2"]
+    env = ENVIRONMENT
     done = subprocess.run(list(map(str, command)), env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     record = json.loads((work / "small.json").read_text())
@@ -478,7 +556,7 @@ def test_a_small_experiment_gives_a_table_and_goes_on_where_it_was_stopped(recip
         '"""]\n'
     )
     made = (work / "lm/all/de/checkpoint_best.pt").stat().st_mtime_ns
-    command = [sys.executable, ROOT / "experiments/run.py", part, work, "--seeds", "2", "--cpu", "--jobs", "2"]
+    command = [*EXPERIMENT, part, work, "--seeds", "2", "--cpu", "--jobs", "2"]
     done = subprocess.run(list(map(str, command)), env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     assert json.loads((work / "part.json").read_text())["pairs"] == 40 and record["pairs"] == 300

@@ -202,11 +202,12 @@ def test_a_language_model_is_trained_once_and_repaired_when_torn(dest, tmp_path)
     assert "finished before" in succeed("train_lm.sh", data, save, *TINY_LM, 2)
     assert (save / "train.log").read_bytes() == log
 
-    assert "was: --max-epoch 2, now: --max-epoch 3" in refused(script("train_lm.sh", data, save, *TINY_LM, 3))
+    assert "was: --max-epoch 2, now: --max-epoch 1" in refused(script("train_lm.sh", data, save, *TINY_LM, 1))
     last = save / "checkpoint_last.pt"
     last.write_bytes(last.read_bytes()[:2000])  # as a kill leaves it while fairseq copies the best over it
-    out = succeed("train_lm.sh", data, save, *TINY_LM, 3, "--continue")
+    out = succeed("train_lm.sh", data, save, *TINY_LM, 3)  # a higher limit is no other training
     assert f"going on after update {record['num_updates']}" in out and "epoch   3  valid" in out
+    assert "  stopped by --max-epoch 3" in out
     assert not list(Path.cwd().glob("pwned"))
 
 
@@ -314,6 +315,9 @@ def test_a_whole_run_stopped_in_every_stage_reaches_its_end(dest, tmp_path):
         ("--arch rnnsearch_small -- --attention location", "--attention location: is not one of none, dot"),
         ("-- --no-such-option", "unrecognized arguments: --no-such-option"),
         ("-- --src-embed-path /no/vectors", "--src-embed-path /no/vectors: there is no such file"),
+        ("--max-tokens 10", "--max-tokens 10: the longest sentence (number "),
+        ("--lm-max-tokens 10", "--lm-max-tokens 10: the longest validation sentence of "),
+        ("-- --best-checkpoint-metric blue", "--best-checkpoint-metric blue: is not logged; give one of bleu, "),
     ],
 )
 def test_what_is_wrong_with_the_pair_is_said_before_language_models_are_trained(options, message, dest, tmp_path):

@@ -3,12 +3,14 @@
 import importlib.metadata
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from helpers import ROOT
@@ -16,6 +18,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+BUILD = ROOT / "scripts/build_fairseq"
 TOOLS = ["bash", "cat", "cksum", "date", "dirname", "grep", "mkdir", "rm", "sed", "tail"]
 
 # A torch of the version in FAKE, if any, for what setup.sh asks about it.
@@ -36,7 +39,8 @@ PLAYING_PYTHON = """#!{bash}
 here="$(dirname "$0")"
 case "$1 $2" in
     *version_info*) echo 3.11 ;;
-    *ensurepip* | *Python.h* | *"import fairseq"*) ;;
+    *ensurepip* | *Python.h* | *fairseq.data*) ;;
+    *"import numpy"*) echo "${{FAKE_NUMPY:-}}" ;;
     *platlib*) echo "$here/../lib" ;;
     *-packages*) echo /parent/site-packages ;;
     *"import re, torch"*) FAKE="${{FAKE_TORCH:-}}" {real} -c "$FAKE_MODULE
@@ -49,6 +53,7 @@ $2" ;;
         echo "#!$place/bin/python" >"$place/bin/pip"
         echo "home = nowhere" >"$place/pyvenv.cfg" ;;
     "-m pip")
+        [ "$3" != config ] || echo "${{PIP_SAYS:-}}"
         echo "$*" >>"$CALLS"
         case "$*" in *"${{BREAKS_AT:-nothing}}"*) echo "pip says why" && exit 1 ;; esac ;;
     *) echo "unknown question: $*" >&2 && exit 99 ;;
@@ -67,6 +72,8 @@ class Checkout:
         (self.root / "scripts").mkdir(parents=True)
         for name in ("pyproject.toml", "constraints.txt", "scripts/setup.sh"):
             shutil.copy(ROOT / name, self.root / name)
+        shutil.copytree(BUILD, self.root / "scripts/build_fairseq")
+        (self.root / "scripts/build_fairseq/__pycache__").mkdir(exist_ok=True)  # as a build leaves it
         for tool in TOOLS:
             if path := shutil.which(tool):
                 (self.bin / tool).symlink_to(path)
@@ -113,12 +120,12 @@ def refused(checkout: Checkout, *words: str, **variables: str) -> None:
 
 
 def test_unsupported_python_is_one_line(checkout: Checkout) -> None:
-    checkout.command("python3", LYING_PYTHON, lie="import sys; sys.version_info = (3, 13, 0, 'final', 0)")
-    refused(checkout, "needs Python 3.11 or 3.12", "python3 is 3.13", "PYTHON=")
+    checkout.command("python3", LYING_PYTHON, lie="import sys; sys.version_info = (3, 10, 0, 'final', 0)")
+    refused(checkout, "needs Python 3.11 to 3.14", "python3 is 3.10", "PYTHON=")
 
 
 def test_no_python_at_all_is_one_line(checkout: Checkout) -> None:
-    refused(checkout, "needs Python 3.11 or 3.12", "PYTHON=")
+    refused(checkout, "needs Python 3.11 to 3.14", "PYTHON=")
 
 
 def test_python_that_is_named_is_the_only_one_tried(checkout: Checkout) -> None:
@@ -129,7 +136,7 @@ def test_python_that_is_named_is_the_only_one_tried(checkout: Checkout) -> None:
 
 
 def test_python_of_another_name_is_found(checkout: Checkout) -> None:
-    checkout.command("python3", LYING_PYTHON, lie="import sys; sys.version_info = (3, 13, 0, 'final', 0)")
+    checkout.command("python3", LYING_PYTHON, lie="import sys; sys.version_info = (3, 15, 0, 'final', 0)")
     checkout.command("python3.12", PLAYING_PYTHON)
     assert checkout.setup().returncode == 0
     assert (checkout.root / ".venv/bin/python").exists()
@@ -166,8 +173,8 @@ def test_stages_in_order_and_nothing_the_second_time(checkout: Checkout) -> None
     assert run.returncode == 0, run.stderr
     assert re.findall(r"^\[(\d/4)\]", run.stdout, re.MULTILINE) == ["1/4", "2/4", "3/4", "4/4"]
     torch, fairseq, rest = checkout.pip_calls()
-    assert "torch numpy<2 cython wheel setuptools<81" in torch
-    assert "--no-build-isolation fairseq-fixed" in fairseq
+    assert "torch numpy>=2 cython wheel setuptools<81" in torch
+    assert "--no-cache-dir --no-build-isolation --no-deps fairseq-fixed" in fairseq
     assert "--no-build-isolation --editable .[dev]" in rest
     assert all(f"--constraint {checkout.root}/constraints.txt" in call for call in (torch, fairseq, rest))
 
@@ -222,6 +229,66 @@ def test_old_torch_is_not_kept(checkout: Checkout) -> None:
     run = checkout.setup(FAKE_TORCH="1.13.1")
     assert "[2/4] installing torch" in run.stdout and "keeping it" not in run.stdout
     assert not (checkout.root / ".venv/lib/parent-environment.pth").exists()
+
+
+def test_fairseq_is_built_anew_for_another_numpy(checkout: Checkout) -> None:
+    checkout.command("python3", PLAYING_PYTHON)
+    assert checkout.setup(FAKE_NUMPY="2.0.1").returncode == 0
+    assert "force" not in checkout.calls.read_text()
+    (checkout.root / ".venv/.setup-done").unlink()
+    assert checkout.setup(FAKE_NUMPY="1.26.4").returncode == 0
+    assert [call.split()[-2:] for call in checkout.pip_calls() if "force" in call] == [
+        ["--force-reinstall", "fairseq-fixed"]
+    ]
+
+
+PLAYING_UV = """#!{bash}
+echo "uv $*" >>"$CALLS"
+exit "${{UV_ENDS:-0}}"
+"""
+
+
+def test_uv_does_the_last_step_and_pip_where_it_fails(checkout: Checkout) -> None:
+    checkout.command("python3", PLAYING_PYTHON)
+    checkout.command("uv", PLAYING_UV)
+    run = checkout.setup(UV_ENDS="2")
+    assert run.returncode == 0 and "uv failed" in run.stdout
+    assert "--editable .[dev]" in checkout.pip_calls()[2]
+    shutil.rmtree(checkout.root / ".venv")
+    checkout.calls.unlink()
+
+    run = checkout.setup()
+    assert run.returncode == 0 and "uv failed" not in run.stdout
+    assert len(checkout.pip_calls()) == 2
+    rest = f"--constraint {checkout.root}/constraints.txt --no-build-isolation --editable .[dev]"
+    assert f"uv pip install --python {checkout.root}/.venv/bin/python {rest}\n" in checkout.calls.read_text()
+
+
+@pytest.mark.parametrize("variables", [{"FAKE_TORCH": "2.9.1"}, {"PIP_SAYS": "global.index-url='https://a.b'"}])
+def test_uv_is_not_used_where_it_would_miss_something(checkout: Checkout, variables: dict[str, str]) -> None:
+    checkout.command("python3", PLAYING_PYTHON)
+    checkout.command("uv", PLAYING_UV)
+    assert checkout.setup(**variables).returncode == 0
+    assert "uv pip" not in checkout.calls.read_text() and len(checkout.pip_calls()) == 3
+
+
+def build(monkeypatch: pytest.MonkeyPatch, **options: object) -> dict[str, object]:
+    """What setuptools gets of a setup.py's options."""
+    fake = SimpleNamespace(setup=lambda **options: options)
+    monkeypatch.setitem(sys.modules, "setuptools", fake)
+    runpy.run_path(str(BUILD / "sitecustomize.py"))
+    return fake.setup(**options)
+
+
+def test_only_needed_extensions_of_fairseq_are_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ["fairseq.libbleu", "fairseq.data.data_utils_fast", "fairseq.data.token_block_utils_fast"]
+    modules = [SimpleNamespace(name=name) for name in [*names, "fairseq.libbase", "fairseq.libnat", "binding"]]
+    built = build(monkeypatch, name="fairseq-fixed", version="1", ext_modules=modules)
+    assert built == {"name": "fairseq-fixed", "version": "1", "ext_modules": modules[:3]}
+    assert build(monkeypatch, name="other", ext_modules=modules)["ext_modules"] == modules
+    assert build(monkeypatch, name="other") == {"name": "other"}
+    with pytest.raises(SystemExit, match=r"does not build fairseq\.data\.data_utils_fast, "):
+        build(monkeypatch, name="fairseq-fixed", ext_modules=modules[1:])
 
 
 def test_an_environment_of_another_python_is_named_not_removed(checkout: Checkout) -> None:

@@ -2,6 +2,7 @@
 
 import gzip
 import os
+import signal
 from collections import Counter
 from pathlib import Path
 
@@ -10,8 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dual_fairseq.common.errors import UserError
-from dual_fairseq.data.clean import LONGEST_WORD, BadLine, Cleaner, Rules, clean_corpus, decode
+from dual_fairseq.common.interruption import stoppable
+from dual_fairseq.data.clean import LONGEST_WORD, Cleaner, Rules, clean_corpus
 from dual_fairseq.data.lines import Rows, survey
+from dual_fairseq.data.normalize import BadLine, decode
 from dual_fairseq.data.tokenizer import Tokenizer
 from dual_fairseq.data.workers import parallel
 
@@ -39,12 +42,12 @@ def clean(*lines: bytes, rules: Rules = Rules(), languages: tuple[str, ...] = ("
 
 
 @pytest.mark.parametrize("language", SENTENCES)
-def test_tokenisation_is_that_of_fairseqs_moses_encoder(language: str) -> None:
+def test_an_earlier_versions_tokenisation_is_that_of_fairseqs_moses_encoder_after_punctuation(language: str) -> None:
     from fairseq.data.encoders.moses_tokenizer import MosesTokenizer, MosesTokenizerConfig
     from sacremoses import MosesPunctNormalizer
 
     encoder = MosesTokenizer(MosesTokenizerConfig(source_lang=language, target_lang=language))
-    tokenize = Tokenizer("moses", language)
+    tokenize = Tokenizer("moses", language, normalize_punctuation=True, whole_words=False)
     for sentence in SENTENCES[language]:
         normalized = MosesPunctNormalizer(language).normalize(sentence)
         assert tokenize(sentence).split() == encoder.encode(normalized).split()
@@ -228,3 +231,9 @@ def test_an_error_in_a_worker_or_in_the_jobs_arrives_and_does_not_hang() -> None
 
     with pytest.raises(OSError, match="unreadable"):
         list(parallel(lambda: lambda n: n, jobs(), 2))
+
+
+def test_a_worker_has_no_handler_for_the_signal_that_ends_it():
+    """A handler runs between two steps of Python only: a worker that begins to wait for a job would never end."""
+    with stoppable():
+        assert set(parallel(lambda: lambda _: signal.getsignal(signal.SIGTERM), [1, 2], 2)) == {signal.SIG_DFL}

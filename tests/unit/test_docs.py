@@ -38,8 +38,9 @@ START = re.compile(r"dual-fairseq$|fairseq-[a-z]+$|make$|python$|scripts/.*\.sh$
 
 def blocks_and_spans(text: str) -> tuple[list[str], list[str]]:
     """Lines of code blocks, continued lines joined; and pieces of code in running text."""
-    fenced = re.findall(r"^```(?!python|bibtex|math)\w*\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-    prose = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    fenced = [block for kind, block in blocks if kind not in ("python", "bibtex", "math")]
+    prose = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
     lines = "".join(fenced) + "".join(re.findall(r"^ {4}.*\n", prose, re.MULTILINE))
     return re.sub(r"\\\n\s*", "", lines).splitlines(), re.findall(r"`([^`\n]+)`", prose)
 
@@ -180,7 +181,7 @@ def test_every_command_of_the_pages_exists_with_its_options(page, capsys, monkey
         "dual-fairseq train data run -- --no-such-option 1",
         "fairseq-train data --user-dir dual_fairseq --task dual_translation --dual-lamda 1",
         "python experiments/runs.py recipe work",
-        "python experiments/run.py recipe work --seed 1 --no-such-option",
+        "dual-fairseq experiment recipe work --seed 1 --no-such-option",
         "make benches",
         'make bench BENCH_ARGS="--parts speed"',
         "scripts/preprocessing.sh --help",
@@ -190,6 +191,12 @@ def test_a_wrong_command_is_found(wrong, capsys, monkeypatch):
     monkeypatch.chdir(ROOT)
     assert problems(f"```\n{wrong} \\\n    < in > out  # comment\n```\n", capsys)
     assert problems(f"    {wrong}\n", capsys)
+
+
+@pytest.mark.parametrize("kind", ["python", "math", "bibtex"])
+def test_a_wrong_command_after_a_block_of_another_kind_is_found(kind, capsys):
+    page = f"```{kind}\nx = 1\n```\n\nText.\n\n```\ndual-fairseq scores run\n```\n"
+    assert problems(page, capsys) and not problems(page.replace("scores", "score"), capsys)
 
 
 def test_a_wrong_option_in_running_text_is_found(capsys):

@@ -6,7 +6,7 @@ import torch
 from fairseq.data import Dictionary
 
 from dual_fairseq.common.errors import UserError
-from dual_fairseq.plugin.dual_inference import ComponentPrinter
+from dual_fairseq.plugin.dual_inference import LinePrinter
 from dual_fairseq.plugin.ranking import Weights, weights_of_options
 
 
@@ -49,7 +49,7 @@ def test_options():
 
 
 def test_sentences_of_the_input_are_numbered_in_order(capsys):
-    printer = ComponentPrinter(Dictionary())
+    printer = LinePrinter(Dictionary())
     a, b, long = torch.tensor([4, 2]), torch.tensor([5, 2]), torch.tensor([6, 4, 2])
 
     def printed(*sentences):
@@ -65,3 +65,11 @@ def test_sentences_of_the_input_are_numbered_in_order(capsys):
     printer.set_up(2, None)
     printer.expect([a])
     assert printed(a) == ["R-5", "R-5"]
+
+
+def test_a_translation_that_the_limit_of_its_length_ended_has_a_line_with_its_rank(capsys):
+    printer = LinePrinter(Dictionary())
+    printer.set_up(2, None)
+    beams = [[{"cut_off": False}, {"cut_off": True}, {"cut_off": True}], [{"cut_off": True}], [{}]]
+    printer.print({"id": torch.tensor([4, 0, 9])}, beams)
+    assert capsys.readouterr().out == "L-4\t2\nL-0\t1\n"

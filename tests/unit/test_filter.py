@@ -172,8 +172,9 @@ def test_statistics_choose_in_their_own_direction(table, parallel_text, tmp_path
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (("--keep", 0), "--keep 0.0: is a share"),
-        (("--keep", 80), "--keep 80.0: is a share"),
+        (("--keep", 0), "--keep 0: is a share"),
+        (("--keep", 80), r"--keep 80: is a share, above 0 and at most 1; did you mean 0\.8\?"),
+        (("--keep", 800), "--keep 800: is a share, above 0 and at most 1$"),
         (("--threshold", "nan"), "--threshold: give a finite number"),
         (("--keep", 0.5, "--target", "{other}/my.de"), "name the files by their languages"),
         (("--keep", 0.5, "--target", "{other}/short.en"), "has 1 lines, but .* of 5 pairs"),
@@ -181,7 +182,7 @@ def test_statistics_choose_in_their_own_direction(table, parallel_text, tmp_path
         (("--keep", 0.5, "--output-prefix", "{other}/my"), "is the same file as the input"),
         (("--keep", 0.5, "--dropped", "{other}/clean.en"), "is where the kept lines go"),
     ],
-    ids=["none", "percent", "nan", "same name", "short", "missing", "overwrite", "dropped"],
+    ids=["none", "percent", "much", "nan", "same name", "short", "missing", "overwrite", "dropped"],
 )
 def test_filtering_refuses(table, parallel_text, tmp_path, arguments, reason):
     (tmp_path / "short.en").write_text("A\n")
@@ -201,3 +202,23 @@ def test_a_statistic_of_missing_language_models_is_refused(table, parallel_text,
         run(scores, *common, "--keep", 0.5)
     run(scores, *common, "--keep", 0.4, "--by", "conditionals")
     assert (tmp_path / "clean.en").read_bytes() == b"A\nB\n"
+
+
+def test_exchanged_files_are_refused(tmp_path):
+    """Their names say nothing about the table; the lengths of their lines do."""
+    random = np.random.default_rng(1)
+    tokens = random.integers(2, 20, size=(50, 2))
+    names = ("my.de", "my.en")
+    for side, name in enumerate(names):
+        (tmp_path / name).write_text("".join("word " * n + "\n" for n in tokens[:, side]))
+    blocks = {c: np.full(50, -1.0) for c in score_table.COLUMNS if c not in ("line", "note")}
+    blocks |= {"tokens_x": tokens[:, 0], "tokens_y": tokens[:, 1], "note": np.full(50, "", dtype=object)}
+    with open(tmp_path / "scores.tsv", "wb") as file:
+        score_table.write_head(file)
+        score_table.write_rows(file, 1, blocks)
+    given = ["--keep", 0.5, "--by", "forward", "--output-prefix", tmp_path / "clean", tmp_path / "scores.tsv"]
+    with pytest.raises(SystemExit, match=r"--source .*my\.en --target .*my\.de: look exchanged"):
+        run("--source", tmp_path / "my.en", "--target", tmp_path / "my.de", *given)
+    assert not list(tmp_path.glob("clean.*"))
+    run("--source", tmp_path / "my.de", "--target", tmp_path / "my.en", *given)
+    assert len((tmp_path / "clean.en").read_text().splitlines()) == 25

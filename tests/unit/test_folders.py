@@ -79,3 +79,18 @@ def test_the_best_checkpoint_of_a_run_or_of_the_demo(tmp_path):
         stage.best.touch()
         assert find_checkpoint(tmp_path) == find_checkpoint(run.folder) == find_checkpoint(stage.folder) == stage.best
     assert find_checkpoint(run.stage("mle").last) == run.stage("mle").last
+
+
+def test_another_stage_does_not_take_the_place_of_one_whose_checkpoint_is_gone(tmp_path):
+    run = RunFolder(tmp_path)
+    for name in ("warmup", "dual"):
+        run.stage(name).folder.mkdir()
+        run.stage(name).best.touch()
+        run.stage(name).last.touch()
+        run.stage(name).finished.touch()
+    assert find_checkpoint(tmp_path) == run.stage("dual").best
+    run.stage("dual").best.unlink()
+    for folder in (tmp_path, tmp_path / "dual"):
+        with pytest.raises(UserError, match=r"dual/checkpoint_best\.pt is gone, though its training has finished"):
+            find_checkpoint(folder)
+    assert find_checkpoint(tmp_path / "warmup") == run.stage("warmup").best

@@ -1,6 +1,9 @@
-"""A translation does not depend on the other sentences of its batch."""
+"""A translation does not depend on the other sentences of its batch, and what a limit ended is known."""
 
 from __future__ import annotations
+
+import logging
+from argparse import Namespace
 
 import pytest
 import torch
@@ -11,8 +14,9 @@ from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.sequence_generator import SequenceGenerator
 from fairseq.tasks.translation import TranslationTask
 from helpers import TINY
+from omegaconf import OmegaConf
 
-from dual_fairseq.plugin.generator import DirectionTask
+from dual_fairseq.plugin.generator import CutOff, DirectionTask
 
 SMALL = "--encoder-embed-dim 16 --decoder-embed-dim 16"
 ARCHS = {
@@ -108,3 +112,76 @@ def test_a_prefix_longer_than_the_bound():
     sample = data.collater([data[i] for i in range(len(texts))])
     for hypotheses in task.inference_step(generator, [model], sample, prefix_tokens=prefix):
         assert hypotheses and all(h["tokens"].tolist() == [7, 7, task.target_dictionary.eos()] for h in hypotheses)
+
+
+def raw(task, model, sources, generator) -> list[list[dict]]:
+    """The hypotheses of each source, as fairseq has them."""
+    data = LanguagePairDataset(
+        sources, [len(source) for source in sources], task.source_dictionary, tgt_dict=task.target_dictionary,
+        left_pad_source=task.cfg.left_pad_source, shuffle=False,
+    )  # fmt: skip
+    sample = data.collater([data[i] for i in range(len(sources))])
+    found = task.inference_step(generator, [model], sample)
+    return [hypotheses for _, hypotheses in sorted(zip(sample["id"].tolist(), found, strict=True), key=lambda x: x[0])]
+
+
+@pytest.mark.parametrize("arch", ["transformer", "rnnsearch"])
+def test_what_the_limit_ended_is_marked_and_nothing_else(arch):
+    task, model = task_and_model(arch)
+    texts = sources(task)
+    free = raw(task, model, texts, task.build_generator([model], GenerationConfig(beam=1, max_len_a=0, max_len_b=90)))
+    lengths = [len(hypotheses[0]["tokens"]) - 1 for hypotheses in free]
+    unsure = [float(hypotheses[0]["positional_scores"][-1].exp()) < 0.5 for hypotheses in free]  # of </s> after these
+    assert [hypotheses[0]["cut_off"] for hypotheses in free] == [length == 90 for length in lengths]
+    for length in {5, *lengths} - {0}:
+        generator = task.build_generator([model], GenerationConfig(beam=1, max_len_a=0, max_len_b=length))
+        for text, own, no_end in zip(raw(task, model, texts, generator), lengths, unsure, strict=True):
+            assert text[0]["cut_off"] == (own > length or (own == length and no_end))
+
+
+def test_the_positions_of_the_model_are_a_limit_too():
+    task, model = task_and_model("transformer")
+    generator = task.build_generator([model], GenerationConfig(beam=1, max_len_a=0, max_len_b=90))
+    generator.max_len = 12
+    for (hypothesis,) in raw(task, model, sources(task), generator):
+        assert hypothesis["cut_off"] == (len(hypothesis["tokens"]) == 12)
+    assert any(h["cut_off"] for (h,) in raw(task, model, sources(task), generator))
+
+
+def test_the_limit_is_that_of_the_training_text_unless_an_option_says_otherwise(tmp_path):
+    task, model = task_and_model("transformer")
+    task.cfg.data = str(tmp_path)
+    (tmp_path / "lengths.json").write_text('{"a-b": {"ratio": 0.5, "max_len_a": 0.75, "max_len_b": 21}}')
+
+    def limit(args) -> tuple[float, int]:
+        generator = task.build_generator([model], args)
+        return generator.max_len_a, generator.max_len_b
+
+    assert limit(GenerationConfig()) == limit(Namespace(beam=2)) == (0.75, 21)  # of a command, and of --eval-bleu-args
+    assert limit(OmegaConf.structured(GenerationConfig())) == (0.75, 21)
+    assert limit(GenerationConfig(max_len_b=30)) == (0, 30)
+    assert limit(GenerationConfig(max_len_a=2, max_len_b=5)) == (2, 5)
+
+
+def test_the_tokenizer_of_fairseq_interactive_goes_by_the_language_of_the_code():
+    task, _ = task_and_model("lstm")
+    args = OmegaConf.create({"_name": "moses", "source_lang": "eng_Latn", "target_lang": "fra_Latn",
+                             "moses_no_dash_splits": False, "moses_no_escape": False})  # fmt: skip
+    tokenizer = task.build_tokenizer(args)
+    assert tokenizer.encode("It's Anna's") == "It &apos;s Anna &apos;s"
+    assert tokenizer.decode("l&apos; homme") == "l'homme" and args.source_lang == "eng_Latn"
+    assert task.build_tokenizer(None) is None
+
+
+def test_a_command_says_at_its_end_how_many_translations_were_cut_off(caplog):
+    counter = CutOff()
+    counter.count([[{"cut_off": True}, {"cut_off": False}], [{"cut_off": False}, {"cut_off": True}], [{}]])
+    counter.count([[{"cut_off": True}]])
+    with caplog.at_level(logging.WARNING, logger="dual_fairseq"):
+        del counter
+    assert "2 of 4 translations were ended by the limit of their length" in caplog.text
+    caplog.clear()
+    counter = CutOff()
+    counter.count([[{"cut_off": False}]])
+    del counter
+    assert not caplog.text

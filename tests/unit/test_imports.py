@@ -18,6 +18,7 @@ ALLOWED = {
     "toy_corpus": {"common"},
     "report": {"common", "plugin", "data", "pair", "toy_corpus"},
     "pipeline": {"common", "data"},
+    "experiment": {"common", "data", "plugin", "pair", "report", "pipeline"},
 }
 MODULES = {
     ".".join(path.relative_to(PLUGIN.parent).with_suffix("").parts).removesuffix(".__init__"): path

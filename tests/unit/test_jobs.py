@@ -3,6 +3,8 @@
 import json
 import time
 
+import pytest
+
 from dual_fairseq.pipeline.progress import SentenceDisplay, TrainingDisplay
 
 
@@ -39,4 +41,66 @@ def test_progress_counts_sentences_now_and_then(capsys, monkeypatch):
         now[0] += 1
         for text in ("S-1\ta b", "H-1\t-1.0\tc d", "H-1\t-2.0\tc"):
             display(text)
-    assert capsys.readouterr().out == "".join(f"  {n} of 1,234 sentences\n" for n in (30, 60, 90))
+    assert capsys.readouterr().out == "".join(
+        f"  {n} of 1,234 sentences, about {minutes} min to go\n" for n, minutes in ((30, 20), (60, 20), (90, 19))
+    )
+
+
+def inner(update: int, epochs: float) -> str:
+    stats = {"epoch": 1, "update": epochs, "num_updates": str(update), "loss": "5", "wps": "900"}
+    return f"2026 | INFO | train_inner | {json.dumps(stats)}"
+
+
+def test_progress_has_a_total_and_a_time_to_go(capsys, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    for limits in (("1000", None), (None, "20"), ("4000", "20"), (None, None)):
+        display = TrainingDisplay(*limits)
+        display(inner(50, 1.0))
+        now[0] += 60
+        display(inner(150, 3.0))
+        out = capsys.readouterr().out
+        if limits == (None, None):
+            assert "update 150, loss 5.00, 900 tokens/s\n" in out
+        else:
+            assert "update 150 of 1,000, loss 5.00, 900 tokens/s, at most 8 min to go\n" in out, limits
+
+
+def valid(update: int, **values: float) -> str:
+    stats = {
+        "epoch": update // 10,
+        "valid_num_updates": str(update),
+        **{f"valid_{k}": str(v) for k, v in values.items()},
+    }
+    return f"2026 | INFO | valid | {json.dumps(stats)}"
+
+
+NAMES = {"max-update": "--warmup-max-update", "max-epoch": "--warmup-max-epoch"}
+MAX_UPDATE = "2026 | INFO | fairseq_cli.train | Stopping training due to num_updates: 30 >= max_update: 30"
+EARLY = "2026 | INFO | fairseq_cli.train | early stop since valid performance hasn't improved for last 10 runs"
+LAST_EPOCH = '2026 | INFO | train | {"epoch": 3, "train_num_updates": "30"}'
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        ([valid(10, bleu=1), valid(20, bleu=2, best_bleu=2), MAX_UPDATE],
+         "stopped by --warmup-max-update 30; BLEU was still rising: more updates would help"),
+        ([valid(20, bleu=2, best_bleu=2), MAX_UPDATE],
+         "stopped by --warmup-max-update 30; BLEU was still rising: more updates would help"),
+        ([valid(20, bleu=2), MAX_UPDATE], "stopped by --warmup-max-update 30"),
+        ([valid(10, bleu=3), valid(20, bleu=2, best_bleu=3), MAX_UPDATE], "stopped by --warmup-max-update 30"),
+        ([valid(10, bleu=2), valid(20, bleu=2, best_bleu=2), MAX_UPDATE], "stopped by --warmup-max-update 30"),
+        ([valid(10, loss=3), valid(20, loss=2, best_loss=2), LAST_EPOCH],
+         "stopped by --warmup-max-epoch 3; perplexity was still falling: more updates would help"),
+        ([valid(10, bleu=3), valid(20, bleu=2, best_bleu=3), EARLY],
+         "stopped by --patience: the last validations brought no improvement"),
+    ],
+    ids=["rising", "going on", "the first", "not rising", "level", "epochs", "patience"],
+)  # fmt: skip
+def test_a_training_says_why_it_stopped(lines, expected, capsys):
+    display = TrainingDisplay("30", "3")
+    for line in lines:
+        display(line)
+        display(line)  # of another process
+    assert display.reason(lambda name: NAMES.get(name, f"--{name}")) == expected

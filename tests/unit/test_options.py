@@ -9,6 +9,8 @@ from collections import defaultdict
 import pytest
 
 from dual_fairseq.__main__ import COMMANDS, main
+from dual_fairseq.common.arguments import Parser
+from dual_fairseq.common.errors import UserError
 from dual_fairseq.common.options import whole_number
 
 SHARED = ("--beam", "--cpu", "--output", "--seed", "--source-lang", "--target-lang", "--workers")
@@ -37,3 +39,14 @@ def test_a_whole_number_is_nothing_else(smallest, text):
     assert whole_number(smallest)(f"{smallest}") == smallest
     with pytest.raises(argparse.ArgumentTypeError, match=f"give a whole number of at least {smallest}, not '{text}'"):
         whole_number(smallest)(text)
+
+
+def test_a_mistyped_choice_gets_a_suggestion():
+    parser = Parser("train", "")
+    parser.add_argument("--size", choices=("tiny", "small", "base"))
+    for words in (["--size", "smal"], ["--size=smal"]):
+        with pytest.raises(UserError, match=r"--size: invalid choice: 'smal' .*; did you mean small\?"):
+            parser.parse_args(words)
+    with pytest.raises(UserError) as refusal:
+        parser.parse_args(["--size", "huge"])
+    assert "did you mean" not in str(refusal.value)

@@ -21,7 +21,16 @@ def test_lines_where_there_is_no_terminal(clock):
         for second in range(0, 100, 10):
             clock[0] = second
             bar.update(100)
-    assert told == [f"score: {n} of 1,234 pairs" for n in ("400", "700", "1,000")]
+    expected = [("400", "1 min"), ("700", "46 s"), ("1,000", "21 s")]
+    assert told == [f"score: {n} of 1,234 pairs, about {to_go} to go" for n, to_go in expected]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [(59.4, "59 s"), (60, "1 min"), (59 * 60, "59 min"), (3600, "1 h 00 min"), (7500, "2 h 05 min")],
+)
+def test_durations(seconds, shown):
+    assert progress.duration(seconds) == shown
 
 
 def test_a_total_may_be_unknown(clock):

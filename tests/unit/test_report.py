@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dual_fairseq.report import examples, gaps, runs
+from dual_fairseq.report import attention, build, examples, gaps, page, runs, scores
 
 
 def test_the_best_is_the_validation_after_which_the_best_checkpoint_was_last_written():
@@ -56,3 +56,82 @@ def test_marks_neither_add_nor_lose_a_word(text, reference, first):
 )
 def test_what_is_marked(text, reference, first, expected):
     assert examples.marked(text, reference, first) == expected
+
+
+@pytest.mark.parametrize(
+    ("p", "shown"),
+    [(0.05, "0.050"), (0.0499, "0.0499"), (0.04999, "0.04999"), (0.0494, "0.049"), (0.0004, "<0.001"), (None, "-")],
+)
+def test_what_is_below_the_bound_reads_so(p, shown):
+    assert scores.probability(p) == shown
+
+
+def evaluation(folder, **more: object) -> runs.Evaluation:
+    return runs.Evaluation(folder, {"xx-yy": {"bleu": 1.0, "bleu_signature": "tok:13a"}, **more})
+
+
+def test_the_settings_of_scores_are_beside_them_or_in_their_record(tmp_path):
+    assert evaluation(tmp_path).search == {}
+    settings = {"beam": "5", "lenpen": "1.5", "search_options": "--max-len-b 9"}
+    assert evaluation(tmp_path, **settings).search == settings
+    record = ["checkpoint a", "data b", "language models c", "--beam 5", "--lenpen 1.5", "--max-len-b 9"]
+    record += ["--sacrebleu-tokenize ", "--dual-inference valid"]
+    (tmp_path / "options.txt").write_text("\n".join(record) + "\n")  # by an earlier version
+    assert evaluation(tmp_path).search == settings
+
+
+def rows_of(*searches: dict[str, str], signature: str = "tok:13a") -> list[scores.Row]:
+    return [
+        scores.Row("xx-yy", f"system {number}", {"bleu_signature": signature}, None, search=search)
+        for number, search in enumerate(searches)
+    ]
+
+
+def test_scores_with_unlike_settings_are_not_tested_against_each_other():
+    like, unlike, unknown = rows_of({"beam": "5", "lenpen": "1"}, {"beam": "5", "lenpen": "1.5"}, {})
+    assert scores._unlike(unlike, like) == "length penalty" and scores._unlike(like, like) == ""
+    assert scores._unlike(unknown, like) == ""
+    (another,) = rows_of({"beam": "5", "lenpen": "1"}, signature="tok:char")
+    assert scores._unlike(another, like) == "sacreBLEU signature"
+    assert scores.searches_of([like, like]) == ["Search: beam 5, length penalty 1"]
+    assert scores.searches_of([like, unlike, unknown]) == [
+        "Search of system 0: beam 5, length penalty 1",
+        "Search of system 1: beam 5, length penalty 1.5",
+    ]
+
+
+def test_translations_by_dual_inference_are_shown_too(tmp_path):
+    for kind, text in (("src", "a"), ("ref", "b"), ("hyp", "c"), ("dual-inference.hyp", "b")):
+        (tmp_path / f"xx-yy.{kind}.txt").write_text(f"{text}\n")
+    stage = runs.Stage("dual", tmp_path, [], [], {}, True, {"test": evaluation(tmp_path)})
+    (example,) = examples.examples([runs.System("dual", None, stage)], "test", "xx-yy", 3)
+    assert example.translations == {"dual": "c", "dual + dual inference": "b"}
+
+
+def test_a_page_names_the_languages_of_its_sentences():
+    example = examples.Example("猫", "a cat", {"dual": "a dog"})
+    text = page.render("t", page.Paragraph(""), [page.Section("s", [page.Examples([example], "zh_CN-en")])])
+    assert '<dd lang="zh-CN">猫</dd>' in text and '<dd class="reference" lang="en">a cat</dd>' in text
+    assert '<dd lang="en">a <' in text
+
+
+def test_language_models_are_named_with_their_perplexity(tmp_path):
+    (tmp_path / "lm" / "xx").mkdir(parents=True)
+    (tmp_path / "lm" / "xx" / "perplexity.json").write_text('{"perplexity": 51.04, "num_updates": 3}')
+    run = runs.Run("r", tmp_path)
+    assert build._perplexities([run]) == ["Perplexity of the language models, a token of the validation text: xx 51.0."]
+
+
+def test_fonts_that_were_installed_later_are_found(monkeypatch):
+    """matplotlib keeps a list of fonts for ever."""
+    from matplotlib import font_manager
+
+    (entry,) = [e for e in font_manager.fontManager.ttflist if e.name == "STIXGeneral" and e.weight == 400
+                and e.style == "normal"][:1]  # fmt: skip
+    known = [e for e in font_manager.fontManager.ttflist if e.name == attention.FONT]
+    monkeypatch.setattr(font_manager.fontManager, "ttflist", known)
+    only = sorted(attention._characters(entry.fname) - attention._characters(font_manager.findfont(attention.FONT)))[0]
+    monkeypatch.setattr(font_manager, "findSystemFonts", lambda: [])
+    assert attention.fonts_for(only) == ([attention.FONT], [only])
+    monkeypatch.setattr(font_manager, "findSystemFonts", lambda: [entry.fname])
+    assert attention.fonts_for(only) == ([attention.FONT, "STIXGeneral"], [])

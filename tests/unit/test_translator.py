@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
+from types import SimpleNamespace
+
 import pytest
 
 from dual_fairseq.common.errors import UserError
 from dual_fairseq.common.folders import find_checkpoint
+from dual_fairseq.data.subword import Subword
 from dual_fairseq.pair.translator import DualTranslator, _pieces
+from dual_fairseq.plugin.ranking import Weights
 
 
 @pytest.mark.parametrize(
@@ -24,7 +30,7 @@ from dual_fairseq.pair.translator import DualTranslator, _pieces
     ids="fits sentences signs words late-sign within-no-word long-word signs-over-the-limit".split(),
 )
 def test_where_an_over_long_line_is_cut(tokens, expected):
-    assert [" ".join(piece) for piece in _pieces(tokens.split(), 4)] == expected
+    assert [" ".join(piece) for piece in _pieces(tokens.split(), 4, Subword("subword_nmt"))] == expected
 
 
 def test_the_checkpoint_of_a_run_is_that_of_its_last_stage(tmp_path):
@@ -47,3 +53,17 @@ def test_the_translator_is_found_where_one_looks_for_it():
     assert dual_fairseq.DualTranslator is DualTranslator
     with pytest.raises(AttributeError, match="DualInterpreter"):
         _ = dual_fairseq.DualInterpreter
+
+
+def test_weights_of_the_other_direction_are_refused(tmp_path):
+    """Not passed over without a word."""
+    row = {"weights": asdict(Weights(1.0, reverse=0.5)), "lenpen": 0.0}
+    file = tmp_path / "weights.json"
+    file.write_text(json.dumps({"best": "general", "general": row, "target_lang": "en"}))
+    translator = DualTranslator.__new__(DualTranslator)
+    translator.languages, translator._tuned, translator._lenpen = ("de", "en"), None, {}
+    translator._tasks = {pair: SimpleNamespace(dual_inference=None) for pair in (("de", "en"), ("en", "de"))}
+    translator._use_dual_inference(file)
+    assert translator.chooses("en") and not translator.chooses("de")
+    with pytest.raises(UserError, match=r"weights.json: was tuned for translations into en, not de"):
+        translator.translate_nbest(["a"], target="de")

@@ -10,6 +10,7 @@ import pytest
 from sacrebleu.metrics import BLEU
 
 from dual_fairseq.__main__ import main
+from dual_fairseq.common.bleu import bleu_metric
 from dual_fairseq.common.errors import UserError
 from dual_fairseq.pair import tune
 from dual_fairseq.pair.nbest import NBest, best_of, read_nbest
@@ -81,7 +82,7 @@ def test_a_spike_is_not_chosen():
 
 def test_the_reverse_model_is_found_to_help(lists):
     references, nbest = lists
-    result = tune.tune(nbest, references, "en", 1.0, None)
+    result = tune.tune(nbest, references, "en", 1.0, bleu_metric("en"))
     assert result["general"]["weights"]["reverse"] > 0.3
     assert result["general"]["bleu"] > result["plain"]["bleu"] + 3
     assert result["alpha"]["bleu"] == max(row["bleu"] for row in result["by_alpha"])
@@ -133,9 +134,9 @@ def test_without_language_models_there_is_no_form_to_tune(lists):
     bare = nbest.components.copy()
     bare[..., 2:4] = np.nan
     with pytest.raises(UserError, match="no language model scores"):
-        tune.tune(NBest(nbest.texts, bare), references, "en", 1.0, None)
+        tune.tune(NBest(nbest.texts, bare), references, "en", 1.0, bleu_metric("en"))
     bare[..., 2] = nbest.components[..., 2]  # that of the source is missing: no α form
-    assert "alpha" not in tune.tune(NBest(nbest.texts, bare), references, "en", 1.0, None)
+    assert "alpha" not in tune.tune(NBest(nbest.texts, bare), references, "en", 1.0, bleu_metric("en"))
 
 
 def write_list(path, nbest):

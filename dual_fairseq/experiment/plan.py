@@ -1,4 +1,4 @@
-"""A recipe as commands of this repository, each naming what it waits for."""
+"""A recipe as commands, each naming what it waits for."""
 
 from __future__ import annotations
 
@@ -7,10 +7,14 @@ import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from recipe import Recipe, Row
-from runner import DUAL_FAIRSEQ, Job, Runner
+from ..common.errors import UserError
+from ..common.folders import RunFolder
+from ..pipeline.jobs import step
+from .recipe import Recipe, Row
+from .runner import Job, Runner
 
 
 @dataclass
@@ -32,12 +36,12 @@ class Plan:
     @property
     def whole(self) -> Path:
         """The folder of dual-fairseq preprocess that the language models are trained on."""
-        return self.work / "data"
+        return self.recipe.whole(self.work)
 
     @property
     def data(self) -> Path:
         """That of the pairs."""
-        return self.recipe.data(self.work)
+        return self.recipe.of_pairs(self.work)
 
     @property
     def corpus(self) -> tuple[str, list[str]]:
@@ -62,15 +66,39 @@ class Plan:
 
     def command(self, name: str, after: Sequence[str], command: str, *arguments: object) -> Job:
         """A call of a command of dual-fairseq that trains or translates."""
-        words = [*DUAL_FAIRSEQ, command, *self.runner.machine, *map(str, arguments)]
+        words = step(command, *self.runner.machine, *arguments)
         return Job(name, lambda: self.runner(name, words), list(after))
 
     def corpus_jobs(self) -> list[Job]:
+        if self.recipe.run:
+            return [Job("corpus", self.use_run)]
         jobs = [Job("corpus", lambda: self.make_corpus("corpus", self.recipe.corpus, self.whole))]
         name, commands = self.corpus
         if self.recipe.part:
             jobs.append(Job(name, lambda: self.make_corpus(name, commands, self.data), ["corpus"]))
         return jobs
+
+    def use_run(self) -> None:
+        """Let the warm start and the language models of the recipe's run stand where those of ``work`` would.
+
+        Raises:
+            UserError: it has none.
+        """
+        run, recipe = RunFolder(Path(self.recipe.run).resolve()), self.recipe
+        folders = {self.warm_start(recipe.home(recipe.rows[0], 1)).parent: run.stage("warmup")}
+        for language in self.languages:
+            folders[self.work / "lm" / recipe.first_language_models / language] = run.language_model(language)
+        for place, files in folders.items():
+            if not files.finished.is_file() or not files.best.is_file():
+                raise UserError(
+                    f"{files.folder}: holds no finished training; run has to name a run of dual-fairseq train with a "
+                    "warm start and language models of its own"
+                )
+            place.mkdir(parents=True, exist_ok=True)
+            own = [files.best, files.last, files.log, files.options_file, files.finished, files.folder / "dict.txt"]
+            for file in filter(Path.is_file, own):
+                (place / file.name).unlink(missing_ok=True)
+                (place / file.name).symlink_to(file)
 
     def make_corpus(self, name: str, commands: Sequence[str], data: Path, *more: object) -> None:
         """Run these of the recipe's commands, with ``more`` options of dual-fairseq preprocess."""
@@ -83,19 +111,22 @@ class Plan:
                     words.append("--")
                 cut = words.index("--")  # the last --from counts
                 words[cut:cut] = ["--from", str(self.folder.resolve())] if self.folder else []
-            program = {"python": [sys.executable], "dual-fairseq": DUAL_FAIRSEQ}.get(words[0], words[:1])
+            program = {"python": [sys.executable], "dual-fairseq": step("")[:-1]}.get(words[0], words[:1])
             self.runner(name, [*program, *words[1:], *map(str, more)])
 
     def language_model_jobs(self) -> list[Job]:
         jobs = []
         for name, settings in self.recipe.language_models.items():
             for language in self.languages:
+                if self.recipe.run:
+                    jobs.append(Job(f"lm/{name}/{language}", lambda: None, ["corpus"]))
+                    continue
                 of_language, waits = self.whole / "lm" / language, ["corpus"]
                 if settings.get("text") == "parallel":
                     of_language, waits = self.work / "parallel" / language, [f"parallel/{language}"]
                     side = (self.whole, self.recipe, language, of_language)
-                    jobs.append(Job(waits[0], lambda side=side: parallel_text(*side), ["corpus"]))
-                options = shlex.split(settings["options"])
+                    jobs.append(Job(waits[0], partial(parallel_text, *side), ["corpus"]))
+                options = shlex.split(settings.get("options", ""))
                 folder = self.work / "lm" / name / language
                 jobs.append(self.command(f"lm/{name}/{language}", waits, "train-lm", of_language, folder, *options))
         return jobs
@@ -129,12 +160,15 @@ class Plan:
         for made, settings in self.recipe.synthetic.items():
             prefix, place = self.work / home / f"synthetic-{made}", self.work / home / f"data-{made}"
             name, waits = f"{home}/synthetic-{made}", [f"{home}/warmup/test"]
-            options = [*self.language_models(self.recipe.first_language_models), *shlex.split(settings["options"])]
+            options = [
+                *self.language_models(self.recipe.first_language_models),
+                *shlex.split(settings.get("options", "")),
+            ]
             start = self.warm_start(home)
             jobs.append(self.command(name, waits, "synthesize", self.data, start, prefix, *options))
             more = ("--synthetic", prefix, "--upsample", settings.get("upsample", 1))
-            of_it = (f"{home}/data-{made}", self.corpus[1][-1:], place, *more)
-            jobs.append(Job(of_it[0], lambda of_it=of_it: self.make_corpus(*of_it), [name]))
+            of_it = f"{home}/data-{made}"
+            jobs.append(Job(of_it, partial(self.make_corpus, of_it, self.corpus[1][-1:], place, *more), [name]))
         return jobs
 
     def row_jobs(self, row: Row, home: str, seed: int) -> list[Job]:
@@ -145,7 +179,9 @@ class Plan:
         given = self.language_models(models)
         trained = [f"lm/{models}/{language}" for language in self.languages]
         of_row = self.data
-        if row.stage == "warmup":
+        if row.stage == "warmup" and self.recipe.run:
+            training = Job(name, lambda: None, ["corpus"])
+        elif row.stage == "warmup":
             training = self.warm_start_job(name, [self.corpus[0]], self.data, folder, seed)
         else:
             start = self.recipe.home(self.recipe.rows[0], seed)

@@ -1,21 +1,19 @@
-"""Runs the repository's own commands, several side by side, and stops them when it is stopped."""
+"""Runs commands, several side by side, and stops them when it is stopped."""
 
 from __future__ import annotations
 
 import shlex
-import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
-ROOT = Path(__file__).resolve().parent.parent
-DUAL_FAIRSEQ = [sys.executable, "-m", "dual_fairseq"]  # of this repository: it is the working directory
+from ..common.errors import UserError
+from ..pipeline.jobs import environment
 
 
 @dataclass
@@ -28,14 +26,13 @@ class Job:
 
 
 class Runner:
-    """Runs commands of the repository and keeps what they print, a log a job.
+    """Runs commands and keeps what they print, a log a job.
 
-    ``with Runner(...) as runner:`` stops them if they, the block, Ctrl-C or a SIGTERM end it early. A command that
-    failed and a signal then end the process with one line.
+    ``with Runner(...) as runner:`` stops them if one of them, the block or a signal ends it early.
 
     Args:
         work: gets ``logs``.
-        machine: options that every script gets.
+        machine: options that every command of dual-fairseq gets.
     """
 
     def __init__(self, work: Path, machine: Sequence[str]) -> None:
@@ -46,7 +43,7 @@ class Runner:
         self._stopped = False
 
     def __call__(self, name: str, command: Sequence[str]) -> None:
-        """Run it in the repository; RuntimeError if it fails."""
+        """Run it; RuntimeError if it fails."""
         log = self.work / "logs" / f"{name.replace('/', '-')}.log"
         with log.open("ab") as file:
             file.write(f"\n# {time.strftime('%F %T')}\n# {shlex.join(command)}\n".encode())
@@ -54,7 +51,9 @@ class Runner:
             with self._lock:
                 if self._stopped:
                     raise RuntimeError(f"{name} was not begun")
-                process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=file, stderr=file)
+                process = subprocess.Popen(
+                    command, env=environment(), stdin=subprocess.DEVNULL, stdout=file, stderr=file
+                )
                 self._running.add(process)
             status = process.wait()
             with self._lock:
@@ -70,7 +69,6 @@ class Runner:
                 process.terminate()
 
     def __enter__(self) -> Runner:
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -78,13 +76,15 @@ class Runner:
             self.stop()
             for process in list(self._running):
                 process.wait()
-        if isinstance(error, RuntimeError | KeyboardInterrupt):
-            sys.exit(f"{str(error) or 'stopped'}; the same command goes on from here")
+        if isinstance(error, RuntimeError):
+            raise UserError(f"{error}; the same command goes on from here") from error
 
 
 def run_all(jobs: Sequence[Job], workers: int, runner: Runner) -> None:
     """Run the jobs, so many side by side; the first failure stops all of them."""
-    waiting, done, running = list(jobs), set(), {}
+    waiting = list(jobs)
+    done: set[str] = set()
+    running: dict[Future[None], Job] = {}
     with ThreadPoolExecutor(workers) as pool:
         try:
             while waiting or running:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 import statistics
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recipe import Recipe, Row
-from runner import ROOT
-
-sys.path.insert(0, str(ROOT))  # for dual_fairseq, wherever this is run
+from ..common.errors import UserError
+from ..common.files import write_json, write_text
+from .recipe import Recipe, Row
 
 TRIALS = 2000  # of each significance test
 # How a row's translations are chosen; each row is compared with the baseline by the same.
@@ -37,6 +35,7 @@ class Result:
         validation_bleu: by which the checkpoint was chosen: greedy, mean of both directions.
         checkpoint_updates: after how many the evaluated checkpoint was written.
         updates, seconds: of the whole training, validation left out.
+        signature: sacreBLEU's, of BLEU.
     """
 
     scores: dict[str, Any]
@@ -49,17 +48,25 @@ class Result:
     checkpoint_updates: int
     updates: int
     seconds: float
+    signature: str = ""
 
 
-def result_of(work: Path, folder: Path, row: Row, direction: str) -> Result:
-    """What dual-fairseq evaluate left, and the same translations with the tuned length penalty."""
-    from dual_fairseq.common.files import read_lines
-    from dual_fairseq.data.tokenizer import detokenize
-    from dual_fairseq.pair.evaluate import score
-    from dual_fairseq.pair.nbest import read_nbest
-    from dual_fairseq.plugin.ranking import Weights
-    from dual_fairseq.report.demo import entropy_limits
-    from dual_fairseq.report.runs import read_run
+def result_of(work: Path, data: Path, folder: Path, row: Row, direction: str) -> Result:
+    """What dual-fairseq evaluate left, and the same translations with the tuned length penalty.
+
+    Args:
+        work: of the experiment.
+        data: the folder of dual-fairseq preprocess.
+        folder: of the row's run.
+    """
+    from ..common.bleu import tokenizer_of_signature
+    from ..common.files import read_lines
+    from ..data.text import TextPipeline
+    from ..pair.evaluate import score
+    from ..pair.nbest import read_nbest
+    from ..plugin.ranking import Weights
+    from ..report.demo import entropy_limits
+    from ..report.runs import read_run
 
     out = folder / row.stage / "eval" / "test"
     target = direction.split("-")[1]
@@ -70,22 +77,28 @@ def result_of(work: Path, folder: Path, row: Row, direction: str) -> Result:
     tuning = json.loads((out / "tuning" / direction / "weights.json").read_text())
     lenpen, alpha = tuning["lenpen"]["lenpen"], tuning["alpha"]
     chosen = Weights().score(nbest.components, lenpen).argmax(axis=1)
-    tokenizer = json.loads((work / "data" / "preprocess.json").read_text())["tokenizer"]
+    text = TextPipeline(data)
     texts = {
         "plain": read_lines(out / f"{direction}.hyp.txt"),
-        "tuned": detokenize(nbest.take(chosen), target, tokenizer),
-        "alpha": detokenize(nbest.best(Weights(**alpha["weights"]), alpha["lenpen"]), target, tokenizer),
+        "tuned": text.detokenize(nbest.take(chosen), target),
+        "alpha": text.detokenize(nbest.best(Weights(**alpha["weights"]), alpha["lenpen"]), target),
         "dual_inference": read_lines(out / f"{direction}.dual-inference.hyp.txt"),
     }
-    found = {search: score(lines, references, target) for search, lines in texts.items()}
+    signature = scores["bleu_signature"]
+    bleu_by = tokenizer_of_signature(signature)
+    found = {search: score(lines, references, target, tokenize=bleu_by) for search, lines in texts.items()}
     limits = entropy_limits(work, "test") if (work / "text" / "truth.json").is_file() else {}
     stage = read_run(folder).stages[row.stage]
+    best = stage.best
+    if best is None:
+        raise UserError(f"{stage.folder}: its log holds no validation; delete the folder, and run the command again")
     return Result(
         scores={s: {"bleu": f.bleu, "chrf": f.chrf, "length_ratio": f.length_ratio} for s, f in found.items()},
         texts=texts, references=references, lenpen=lenpen, nll_bits=scores["nll_bits_per_token"],
-        limit_bits=limits.get(direction), validation_bleu=stage.best["bleu"],
-        checkpoint_updates=int(stage.best["num_updates"]),
+        limit_bits=limits.get(direction), validation_bleu=best["bleu"],
+        checkpoint_updates=int(best["num_updates"]),
         updates=int(stage.train[-1]["num_updates"]), seconds=sum(epoch["train_wall"] for epoch in stage.train),
+        signature=signature,
     )  # fmt: skip
 
 
@@ -97,14 +110,14 @@ class Comparison:
     p: float
 
 
-def compare(mine: Result, search: str, other: Result, its_search: str, target: str) -> Comparison:
+def compare(mine: Result, search: str, other: Result, its_search: str) -> Comparison:
     """A search of one result with a search of another."""
-    from dual_fairseq.common.bleu import bleu_metric
-    from dual_fairseq.pair.significance import paired_test
+    from ..common.bleu import metric_of_signature
+    from ..pair.significance import paired_test
 
     texts = ("other", other.texts[its_search]), [("mine", mine.texts[search])]
-    tests = paired_test(*texts, mine.references, {"BLEU": bleu_metric(target)}, TRIALS)["mine"]
-    return Comparison(mine.scores[search]["bleu"] - other.scores[its_search]["bleu"], tests["BLEU"].p_value)
+    tests = paired_test(*texts, mine.references, {"BLEU": metric_of_signature(mine.signature)}, TRIALS)["mine"]
+    return Comparison(mine.scores[search]["bleu"] - other.scores[its_search]["bleu"], tests["BLEU"].p_value or 0.0)
 
 
 def against(recipe: Recipe, rows: Sequence[Row], results: dict[str, dict[str, list[Result]]], seeds: int) -> list[str]:
@@ -120,11 +133,10 @@ def against(recipe: Recipe, rows: Sequence[Row], results: dict[str, dict[str, li
         if not names.keys() >= {id, other}:
             continue
         cells = [f"{names[id]} − {names[other]}"]
-        for direction, found in results.items():
-            target = direction.split("-")[1]
+        for found in results.values():
             for search in searches:
                 pairs = zip(found[id], found[other], strict=True)
-                cells += gain_cells([compare(mine, search, its, search, target) for mine, its in pairs])
+                cells += gain_cells([compare(mine, search, its, search) for mine, its in pairs])
         body.append(cells)
     return rows_of_table("Row against row", head, body) if body else []
 
@@ -138,7 +150,7 @@ def mean_sd(values: Sequence[float], digits: int = 2, sign: str = "") -> str:
 
 def verdict(comparisons: Sequence[Comparison]) -> str:
     """p of one seed; of several how many are better, and worse, with p < 0.05."""
-    from dual_fairseq.report.scores import probability
+    from ..report.scores import probability
 
     if len(comparisons) == 1:
         return probability(comparisons[0].p)
@@ -220,20 +232,21 @@ def tables(
 
 
 def tabulate(
-    recipe: Recipe, work: Path, seeds: Sequence[int], name: str, published: Path | None = None
+    recipe: Recipe, work: Path, seeds: Sequence[int], file: Path, published: Path | None = None
 ) -> dict[str, Any]:
     """Read all results, compare each row with the baseline of its seed, and write NAME.md, NAME.json and NAME.png.
 
     Rows that have not been evaluated for every seed are left out, and named.
 
     Args:
-        recipe, work, seeds: as of run.py.
-        name: of the recipe's file, without ``.toml``.
+        recipe, work, seeds: of the command.
+        file: the recipe's.
         published: a folder that gets NAME.md as well.
     """
-    from dual_fairseq.common.quiet import quieten_libraries
+    from ..common.quiet import quieten_libraries
 
     quieten_libraries()
+    name, data = file.stem, recipe.whole(work)
     directions = [f"{recipe.source}-{recipe.target}", f"{recipe.target}-{recipe.source}"]
     places = {row.id: recipe.folders(work, row, seeds) for row in recipe.rows}
     made = {
@@ -241,28 +254,29 @@ def tabulate(
     }
     baseline = next(row for row in recipe.rows if row.baseline)
     if not made[baseline.id]:
-        sys.exit(
+        raise UserError(
             f"{work}: the baseline, {baseline.id}, has not been evaluated for every seed yet; give --seeds those done"
         )
     rows = [row for row in recipe.rows if made[row.id]]
     results = {
-        d: {row.id: [result_of(work, place, row, d) for place in places[row.id]] for row in rows} for d in directions
+        d: {row.id: [result_of(work, data, place, row, d) for place in places[row.id]] for row in rows}
+        for d in directions
     }
     compared: dict[str, dict[str, dict[str, list[Comparison]]]] = {d: {} for d in directions}
     chosen: dict[str, dict[str, dict[str, list[Comparison]]]] = {d: {} for d in directions}
     for direction, of_row in compared.items():
-        found, target = results[direction], direction.split("-")[1]
+        found = results[direction]
         for row in rows:
             chosen[direction][row.id] = {
-                s: [compare(r, s, r, "plain", target) for r in found[row.id]] for s in ("alpha", "dual_inference")
+                s: [compare(r, s, r, "plain") for r in found[row.id]] for s in ("alpha", "dual_inference")
             }
             if row.baseline or len(found[row.id]) != len(seeds):  # a warm start that seeds share is one system
                 continue
             pairs = list(zip(found[row.id], found[baseline.id], strict=True))
-            of_row[row.id] = {s: [compare(mine, s, its, s, target) for mine, its in pairs] for s in SEARCHES}
+            of_row[row.id] = {s: [compare(mine, s, its, s) for mine, its in pairs] for s in SEARCHES}
     of_seeds = " ".join(map(str, seeds))
     lines = [f"# {recipe.title}", "", f"Seeds {', '.join(map(str, seeds))}; beam {recipe.beam}. Made by", ""]
-    lines += [f"    python experiments/run.py experiments/recipes/{name}.toml WORK --seeds {of_seeds}", ""]
+    lines += [f"    dual-fairseq experiment {file} WORK --seeds {of_seeds}", ""]
     lines += tables(rows, results, compared, chosen, len(seeds))
     lines += against(recipe, rows, results, len(seeds))
     lines += [
@@ -274,7 +288,7 @@ def tabulate(
     ]
     if left_out := [row.id for row in recipe.rows if not made[row.id]]:
         lines += ["", f"Not evaluated yet for all of these seeds: {', '.join(left_out)}."]
-    preprocessing = json.loads((recipe.data(work) / "preprocess.json").read_text())
+    preprocessing = json.loads((recipe.of_pairs(work) / "preprocess.json").read_text())
     record: dict[str, Any] = {"title": recipe.title, "seeds": list(seeds), "rows": {}}
     record["pairs"] = preprocessing["counts"]["train"]["kept"]
     for row in rows:
@@ -291,8 +305,8 @@ def tabulate(
         }
     text = "\n".join(lines) + "\n"
     for folder in (work, published) if published else (work,):
-        (folder / f"{name}.md").write_text(text, encoding="utf-8")
-    (work / f"{name}.json").write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_text(folder / f"{name}.md", text)
+    write_json(work / f"{name}.json", record)
     picture(recipe.title, rows, record, directions, work / f"{name}.png")
     print(text)
     return record

@@ -1,15 +1,18 @@
-"""What a recipe file says: a corpus, language models, a warm start and the ways to go on from it."""
+"""What a recipe file says: data, language models, a warm start and the ways to go on from it."""
 
 from __future__ import annotations
 
 import argparse
 import re
-import sys
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from ..common.errors import UserError
+from ..common.folders import Data
+from ..common.options import add_device, whole_number
+from ..common.records import read_toml
 
 TAKEN = ("baseline", "data", "lm", "logs", "parallel", "shared", "text")  # what else is in WORK
 WHOLE_PLACES = ("data", "text")  # what may stand in braces in a command
@@ -65,12 +68,17 @@ class Recipe:
 
     Args:
         title: of the table.
-        corpus: commands that make the data, of the repository or ``python -m``; ``{data}`` stands for the folder of
-            dual-fairseq preprocess, ``{text}`` for one for raw text.
-        language_models: name → options of dual-fairseq train-lm and ``text``, "all" or "parallel".
+        data: the folder that dual-fairseq preprocess made, as seen from where the command is run.
+        run: a run of dual-fairseq train on ``data``, whose warm start and language models all rows go on from, so that
+            none are trained.
+        corpus: in the place of ``data``, commands that make it, of dual-fairseq or Python; ``{data}`` stands for the
+            folder of dual-fairseq preprocess, ``{text}`` for one for raw text.
+        language_models: name → options of dual-fairseq train-lm and ``text``, "all" or "parallel". By default one pair
+            with train-lm's own settings.
         pair_options: of dual-fairseq train, for the warm start and all rows.
         warmup_options, continued_options: for the one and for the others.
         rows: the first is the warm start itself.
+        source, target: the languages; by default those of ``data``.
         synthetic: name → options of dual-fairseq synthesize, by which each warm start makes some, and ``upsample``, of
             dual-fairseq preprocess.
         comparisons: of two rows' ids each, beside those with the baseline.
@@ -83,25 +91,31 @@ class Recipe:
     """
 
     title: str
-    corpus: list[str]
-    language_models: dict[str, dict[str, str]]
-    pair_options: str
-    warmup_options: str
-    continued_options: str
     rows: list[Row]
+    data: str = ""
+    run: str = ""
+    corpus: list[str] = field(default_factory=list)
+    language_models: dict[str, dict[str, str]] = field(default_factory=lambda: {"all": {}})
+    pair_options: str = ""
+    warmup_options: str = ""
+    continued_options: str = ""
     synthetic: dict[str, dict[str, Any]] = field(default_factory=dict)
     comparisons: list[list[str]] = field(default_factory=list)
     variants: list[Variant] = field(default_factory=list)
     part: str = ""
     part_corpus: list[str] = field(default_factory=list)
     one_warm_start: bool = False
-    beam: int = 10
-    source: str = "de"
-    target: str = "en"
+    beam: int = 5
+    source: str = ""
+    target: str = ""
 
     @classmethod
     def read(cls, path: Path) -> Recipe:
-        """Exits with one line if it cannot be read."""
+        """Read a file.
+
+        Raises:
+            UserError: it cannot be read, or holds something else.
+        """
         try:
             content = read_with_bases(path)
             rows = [Row(**row) for row in content.pop("row")]
@@ -114,9 +128,10 @@ class Recipe:
             recipe = cls(rows=rows, variants=variants, **content)
             recipe.check_commands()
         except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
-            sys.exit(f"{path}: is not a recipe: {error}")
+            raise UserError(f"{path}: is not a recipe: {error}") from error
         if sum(row.baseline for row in rows) != 1:
-            sys.exit(f"{path}: one row has to be the baseline")
+            raise UserError(f"{path}: one row has to be the baseline")
+        recipe.find_languages(path)
         ids = {row.id for row in rows}
         recipe.comparisons = [
             pair for pair in recipe.comparisons if ids.issuperset(pair)
@@ -124,9 +139,9 @@ class Recipe:
         for row in rows[1:]:
             row.language_models = row.language_models or recipe.first_language_models
             if row.language_models not in recipe.language_models:
-                sys.exit(f"{path}: row {row.id}: there are no language models '{row.language_models}'")
+                raise UserError(f"{path}: row {row.id}: there are no language models '{row.language_models}'")
             if row.synthetic and row.synthetic not in recipe.synthetic:
-                sys.exit(f"{path}: row {row.id}: there is no synthetic text '{row.synthetic}'")
+                raise UserError(f"{path}: row {row.id}: there is no synthetic text '{row.synthetic}'")
         # what only rows of the base need is not made; the first language models evaluate the warm start
         needed = {recipe.first_language_models, *(row.language_models for row in rows)}
         recipe.language_models = {name: of for name, of in recipe.language_models.items() if name in needed}
@@ -134,8 +149,30 @@ class Recipe:
         recipe.synthetic = {name: of for name, of in recipe.synthetic.items() if name in needed}
         return recipe
 
+    def find_languages(self, path: Path) -> None:
+        """Complete the languages.
+
+        Args:
+            path: of the recipe, for messages.
+
+        Raises:
+            UserError: there are none, or ``data`` is no folder of dual-fairseq preprocess.
+        """
+        if self.data:
+            if self.synthetic and any(row.synthetic for row in self.rows):
+                raise UserError(f"{path}: synthetic text is made data by the commands of corpus: give them, not data")
+            languages = Data.from_folder(self.data).languages
+        else:
+            languages = ("de", "en")  # of the recipes for Multi30k and the embedded corpus
+        self.source, self.target = self.source or languages[0], self.target or languages[1]
+
     def check_commands(self) -> None:
         """Raises ValueError or LookupError if there is something that no command can be made of."""
+        if bool(self.data) == bool(self.corpus):
+            raise ValueError("give data, or the commands of corpus that make it")
+        if self.run and (self.corpus or len(self.language_models) > 1 or self.warmup_options):
+            raise ValueError("run goes with data, and has a warm start and language models: leave options of both out")
+        self.one_warm_start = self.one_warm_start or bool(self.run)
         if bool(self.part) != bool(self.part_corpus):
             raise ValueError("give part and part_corpus both, or neither")
         if self.part and (
@@ -162,38 +199,51 @@ class Recipe:
         """Those of the row's runs in WORK; one where seeds share the warm start."""
         return list(dict.fromkeys(work / self.home(row, seed) / row.id for seed in seeds))
 
-    def data(self, work: Path) -> Path:
-        """The folder of dual-fairseq preprocess that the pairs are trained on."""
-        return work / self.part / "data"
+    def whole(self, work: Path) -> Path:
+        """The folder of dual-fairseq preprocess that the language models are trained on."""
+        return Path(self.data).resolve() if self.data else work / "data"
+
+    def of_pairs(self, work: Path) -> Path:
+        """That of the pairs."""
+        return work / self.part / "data" if self.part else self.whole(work)
 
 
-def read_with_bases(path: Path) -> dict[str, Any]:
-    """A recipe file over those that it is based on."""
-    content = tomllib.loads(path.read_text(encoding="utf-8"))
+def read_with_bases(path: Path, over: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """A recipe file over those that it is based on.
+
+    Args:
+        path: the file.
+        over: those that are based on it.
+
+    Raises:
+        UserError: one of them cannot be read, or is based on itself.
+    """
+    content = read_toml(path)
     if (base := content.pop("base", None)) is None:
         return content
-    inherited = read_with_bases(path.parent / base)
+    if not isinstance(base, str) or (path.parent / base).resolve() in (*over, path.resolve()):
+        raise UserError(f"{path}: base: name another recipe file, which is not based on this one")
+    inherited = read_with_bases(path.parent / base, (*over, path.resolve()))
     if "row" in content:
         inherited.pop("only", None)  # is about the rows that these take the place of
     return inherited | content
 
 
-def experiment_parser(description: str | None) -> argparse.ArgumentParser:
-    """Of a command that takes a recipe, its folder and some of its seeds."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("recipe", type=Path)
-    parser.add_argument("work", type=Path)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--cpu", action="store_true", help="use no GPU even if there is one")
-    return parser
-
-
-def training_parser(description: str | None) -> argparse.ArgumentParser:
-    """Of a command that trains, too."""
-    parser = experiment_parser(description)
-    parser.add_argument("--jobs", type=int, default=1, help="commands side by side (default 1)")
+def add_experiment(parser: argparse.ArgumentParser) -> None:
+    """Add what names a recipe, its folder and some of its seeds."""
+    parser.add_argument("recipe", type=Path, metavar="RECIPE", help="the file")
+    parser.add_argument("work", type=Path, metavar="WORK", nargs="?", help="the folder for all of it (runs/RECIPE)")
     parser.add_argument(
-        "--from", dest="folder", type=Path, metavar="FOLDER", help="--from of the corpus's recipe script"
+        "--seeds", type=whole_number(), nargs="+", default=[1, 2, 3], metavar="N", help="of the runs (default 1 2 3)"
+    )
+    add_device(parser)
+
+
+def add_training(parser: argparse.ArgumentParser) -> None:
+    """Add the options of a command that trains, too."""
+    add_experiment(parser)
+    parser.add_argument("--jobs", type=whole_number(), default=1, metavar="N", help="commands side by side (default 1)")
+    parser.add_argument(
+        "--from", dest="folder", type=Path, metavar="FOLDER", help="--from of dual-fairseq corpus, where it is used"
     )
     parser.add_argument("--table", action="store_true", help="train nothing, only make the table")
-    return parser

@@ -1,0 +1,39 @@
+"""Dictionary files of fairseq, looked at before fairseq reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from .errors import UserError
+from .files import AnyPath
+
+SPECIAL = ("<s>", "<pad>", "</s>", "<unk>")  # symbols that fairseq adds by itself
+_OVERWRITE = " #fairseq:overwrite"
+
+
+def check_dictionary_file(path: AnyPath, known: Iterable[str] = SPECIAL) -> None:
+    """Refuse a file that is no dictionary.
+
+    Args:
+        path: the file, a symbol and its count a line.
+        known: the symbols that must not be in it.
+
+    Raises:
+        UserError: the file is missing or no dictionary.
+    """
+    symbols = set(known)
+    fix = "copy the dictionary that the data were binarized with, or run dual-fairseq preprocess again"
+    try:
+        with open(path, encoding="utf-8") as file:
+            for number, line in enumerate(file, start=1):
+                text = line.rstrip()
+                symbol, _, count = text.removesuffix(_OVERWRITE).rpartition(" ")
+                if not symbol or not count.isdecimal():
+                    raise UserError(f"{path}: line {number} is no symbol and its count; {fix}")
+                if symbol in symbols and not text.endswith(_OVERWRITE):
+                    raise UserError(f"{path}: line {number} has '{symbol}' once more; {fix}")
+                symbols.add(symbol)
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: is not UTF-8 ({error.reason}); {fix}") from error
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; {fix}") from error

@@ -1,0 +1,78 @@
+"""A sentence that is too long for a batch or for a model ends in one line."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from fairseq.data import data_utils
+from fairseq.data.iterators import EpochBatchIterator
+from fairseq.tasks import FairseqTask
+
+from ..common.errors import UserError
+
+_batch_by_size = data_utils.batch_by_size
+_filter_indices_by_size = FairseqTask.filter_indices_by_size
+_first_batch = EpochBatchIterator.first_batch.fget
+
+
+def batch_by_size(indices, num_tokens_fn, num_tokens_vec=None, max_tokens=None, *args: Any, **kwargs: Any):
+    """As fairseq's.
+
+    Raises:
+        UserError: a sentence has more tokens than a batch may have.
+    """
+    if not len(indices):  # fairseq asks for the last batch
+        return []
+    if max_tokens is not None:
+        sizes = [num_tokens_fn(i) for i in indices] if num_tokens_vec is None else num_tokens_vec
+        longest = int(np.max(sizes))
+        if longest > max_tokens:
+            number = indices[int(np.argmax(sizes))]
+            raise UserError(
+                f"--max-tokens {int(max_tokens)}: the longest sentence (number {number} from 0) has {longest} tokens, "
+                f"</s> included; give --max-tokens {longest} or more"
+            )
+    return _batch_by_size(indices, num_tokens_fn, num_tokens_vec, max_tokens, *args, **kwargs)
+
+
+def filter_indices_by_size(self, indices, dataset, max_positions=None, ignore_invalid_inputs=False):
+    """As fairseq's.
+
+    Raises:
+        UserError: a sentence is longer than the model takes, and is not to be left out.
+    """
+    if not ignore_invalid_inputs and isinstance(max_positions, int | float | tuple):
+        _, ignored = dataset.filter_indices_by_size(indices, max_positions)
+        if ignored:
+            raise UserError(
+                f"sentence number {ignored[0]} (from 0) has {_size(dataset, ignored[0])} tokens, </s> included, but "
+                f"the model takes {int(np.min(max_positions))}; give --skip-invalid-size-inputs-valid-test to leave "
+                "such sentences out"
+            )
+    return _filter_indices_by_size(self, indices, dataset, max_positions, ignore_invalid_inputs)
+
+
+def first_batch(self) -> Any:
+    """As fairseq's, with which a training begins.
+
+    Raises:
+        UserError: there is none.
+    """
+    if not self.frozen_batches:
+        shortest = min((_size(self.dataset, i) for i in range(len(self.dataset))), default=0)
+        raise UserError(
+            f"no sentence is left of {len(self.dataset):,}: the shortest has {shortest} tokens, </s> included, which "
+            "is over --max-tokens or over what the model takes; give higher --max-tokens or a model of more positions"
+        )
+    return _first_batch(self)
+
+
+def _size(dataset: Any, index: int) -> int:
+    """The tokens of a sentence, of a pair those of its longer side."""
+    return int(np.max(dataset.size(index)))
+
+
+data_utils.batch_by_size = batch_by_size
+FairseqTask.filter_indices_by_size = filter_indices_by_size
+EpochBatchIterator.first_batch = property(first_batch)

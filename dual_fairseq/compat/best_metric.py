@@ -1,0 +1,47 @@
+"""A ``--best-checkpoint-metric`` that no validation logs ends in one line before training, not after an epoch of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from fairseq import checkpoint_utils
+from fairseq.logging import metrics
+
+from ..common.errors import UserError
+
+_SIZES = ("bsz", "wpb", "wps", "ups")  # of batches, and speed
+_load_checkpoint = checkpoint_utils.load_checkpoint
+
+
+def load_checkpoint(cfg, trainer, **passthrough_args):
+    """As fairseq's, the last step before training; a batch of validation shows what is logged.
+
+    Raises:
+        UserError: the metric is not among it.
+    """
+    loaded = _load_checkpoint(cfg, trainer, **passthrough_args)
+    data = trainer.cfg.dataset
+    if cfg.best_checkpoint_metric != "loss" and not data.disable_validation:  # every criterion logs its loss
+        subset = "valid" if data.combine_valid_subsets else data.valid_subset.split(",")[0]
+        batch = small_batch(trainer.get_valid_iterator(subset))
+        with metrics.aggregate(new_root=True) as logged:
+            trainer.valid_step(batch)
+        check_metric(cfg.best_checkpoint_metric, logged.get_smoothed_values())
+    return loaded
+
+
+def small_batch(batches: Any) -> Any:
+    """The first sentences of fairseq's batches, as a batch."""
+    return batches.collate_fn([batches.dataset[i] for i in batches.frozen_batches[0][:2]])
+
+
+def check_metric(metric: str, logged: Iterable[str]) -> None:
+    """Raises: UserError: the metric is not one of those that are logged."""
+    names = sorted(name for name in logged if not name.startswith("_") and name not in _SIZES)
+    if metric not in names:
+        hint = "--eval-bleu, or " if metric.startswith("bleu") else ""
+        raise UserError(f"--best-checkpoint-metric {metric}: is not logged; give {hint}one of {', '.join(names)}")
+
+
+checkpoint_utils.load_checkpoint = load_checkpoint

@@ -1,0 +1,70 @@
+"""Arrays and numbers of numpy in a checkpoint, made by functions of ours.
+
+numpy's own are made to trust what they get: asked by a file, ``numpy.ndarray`` takes any bytes for pointers to objects,
+reads memory beside a buffer, and ``dtype.__setstate__`` changes a type for the whole process. fairseq's ``translation``
+task keeps n-gram counts as numpy arrays (with ``--eval-bleu``), and these have plain types.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+import numpy as np
+import torch
+
+_PLAIN = re.compile("[biuf][1248]")
+
+
+class RefusedRecord(ValueError):
+    """What a file says of an array is not that of plain numbers."""
+
+
+class _Type:
+    """Stands for ``numpy.dtype``; ``value`` is the type, of this machine's byte order or the other."""
+
+    def __init__(self, code: Any, align: Any = False, copy: Any = False) -> None:
+        if not (isinstance(code, str) and _PLAIN.fullmatch(code)):
+            raise RefusedRecord("it has an array that is not of plain numbers")
+        self.value = np.dtype(code)
+
+    def __setstate__(self, state: Any) -> None:
+        order = state[1] if isinstance(state, tuple) and len(state) > 1 else None
+        if order not in ("<", ">", "|"):  # the last where a number is one byte
+            raise RefusedRecord("it has an array of no known byte order")
+        self.value = np.dtype(order + self.value.str[1:])
+
+
+class _Array(np.ndarray):
+    """Stands for ``numpy.ndarray``; an array that was read is pickled as a plain one again."""
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> _Array:
+        raise RefusedRecord("it makes an array by itself")
+
+    def __setstate__(self, state: Any) -> None:
+        _, shape, kind, by_columns, content = state
+        sizes = isinstance(shape, tuple) and all(type(size) is int and 0 <= size < 2**40 for size in shape)
+        if not (sizes and isinstance(kind, _Type) and isinstance(content, bytes)):
+            raise RefusedRecord("it has an array that is not of plain numbers")
+        if len(content) != math.prod(shape) * kind.value.itemsize:
+            raise RefusedRecord("it has an array of another size than its content")
+        super().__setstate__((1, shape, kind.value, bool(by_columns), content))
+
+    def __reduce__(self) -> Any:
+        return np.array(self, subok=False).__reduce__()
+
+
+def _reconstruct(kind: Any, shape: Any, code: Any) -> _Array:
+    return np.ndarray.__new__(_Array, (0,), np.int8)
+
+
+def _scalar(kind: Any, content: Any) -> Any:
+    if not (isinstance(kind, _Type) and isinstance(content, bytes) and len(content) == kind.value.itemsize):
+        raise RefusedRecord("it has a number that is not plain")
+    return np.frombuffer(content, kind.value)[0]
+
+
+torch.serialization.add_safe_globals([(_Array, "numpy.ndarray"), (_Type, "numpy.dtype")])
+for _module in ("numpy.core.multiarray", "numpy._core.multiarray"):  # by the names of numpy 1 and of numpy 2
+    torch.serialization.add_safe_globals([(_reconstruct, f"{_module}._reconstruct"), (_scalar, f"{_module}.scalar")])

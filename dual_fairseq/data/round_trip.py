@@ -1,0 +1,143 @@
+"""What comes out of the models' tokens of a text: it should be the text that went in."""
+
+from __future__ import annotations
+
+import argparse
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from difflib import SequenceMatcher
+from typing import Any
+
+import regex
+
+from ..common.bleu import bleu_metric
+from ..common.progress import say
+from ..common.segmentation import count_pieces
+
+ENOUGH = 99.5  # BLEU
+_UNSPACED = regex.compile(r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}]")
+_LONG_WORDS = 10  # letters; where words of these scripts are longer on average, white space does not separate words
+_SHOWN = 3
+
+
+@dataclass
+class RoundTrip:
+    """A text compared with what its tokens give back.
+
+    Attributes:
+        bleu: of the text that came back, against the text; 100 where they are the same but for white space.
+        differences: (what went in, what came back) → how often, and an example of each.
+    """
+
+    bleu: float
+    differences: Counter[tuple[str, str]] = field(default_factory=Counter)
+    examples: dict[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
+
+    def record(self) -> dict[str, Any]:
+        """For ``preprocess.json``."""
+        common = [{"text": a, "back": b, "times": n} for (a, b), n in self.differences.most_common(_SHOWN)]
+        return {"bleu": round(self.bleu, 2), "differences": common}
+
+    def report(self, name: str, options: argparse.Namespace) -> None:
+        """Say the score and the commonest differences, and what can be done.
+
+        Args:
+            name: of the text.
+            options: of preprocessing.
+        """
+        say(f"round trip: {name}: {self.bleu:.1f}")
+        for kind, times in self.differences.most_common(_SHOWN):
+            before, after = map(visible, self.examples[kind])
+            say(f"  {times:,} times {visible(kind[0])} -> {visible(kind[1])}, as in {before} -> {after}")
+        if self.bleu >= ENOUGH:
+            return
+        if not options.normalized:
+            fix = "an earlier version made it; --overwrite makes it anew"
+        elif options.normalize_punctuation:
+            fix = "--normalize-punctuation changes it; leave that out"
+        else:
+            fix = "--subword sentencepiece keeps every text as it is"
+        say(f"warning: {name}: no translation can reach more than BLEU {self.bleu:.1f}: tokenisation changes it; {fix}")
+
+
+def measure(lines: Sequence[str], back: Sequence[str], language: str) -> RoundTrip:
+    """Compare a text with what came back of it, line by line; white space is all one.
+
+    Args:
+        language: decides how BLEU tokenises.
+    """
+    trip = RoundTrip(100.0)
+    for line, other in zip(lines, back, strict=True):
+        if (words := line.split()) != (others := other.split()):
+            for example in _differences(words, others):
+                kind = _kind(*example)
+                trip.differences[kind] += 1
+                trip.examples.setdefault(kind, example)
+    if trip.differences:
+        trip.bleu = bleu_metric(language).corpus_score(back, [lines]).score
+    return trip
+
+
+def _differences(words: Sequence[str], others: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """What differs between two lines: word by word, or a few words at a time where their numbers differ."""
+    for change, a, b, c, d in SequenceMatcher(None, words, others, autojunk=False).get_opcodes():
+        if change == "replace" and b - a == d - c:
+            yield from zip(words[a:b], others[c:d], strict=True)
+        elif change != "equal":
+            yield " ".join(words[a:b]), " ".join(others[c:d])
+
+
+def _kind(before: str, after: str) -> tuple[str, str]:
+    """A difference without what both sides begin and end with; words in it are of no account."""
+    shorter = min(len(before), len(after))
+    start = next((i for i in range(shorter) if before[i] != after[i]), shorter)
+    end = next((i for i in range(shorter - start) if before[-1 - i] != after[-1 - i]), shorter - start)
+    first, second = (regex.sub(r"[\p{L}\p{N}]+", "…", text[start : len(text) - end]) for text in (before, after))
+    return first, second
+
+
+def visible(text: str) -> str:
+    """A text in quotation marks, with the numbers of combining and invisible characters."""
+    hidden = (unicodedata.category(c) in ("Mn", "Me", "Cf", "Cc", "Cn", "Co") for c in text)
+    return '"' + "".join(f"<U+{ord(c):04X}>" if h else c for c, h in zip(text, hidden, strict=True)) + '"'
+
+
+@dataclass(frozen=True)
+class Words:
+    """A text's words, counted.
+
+    Attributes:
+        pieces: of :func:`count_pieces`.
+        letters: of all words together.
+        unspaced: how many of them are of scripts that put no space between words.
+    """
+
+    pieces: dict[str, int]
+    letters: int
+    unspaced: int
+
+    def report_unspaced(self, language: str) -> None:
+        """Say which option serves where white space does not separate words."""
+        length = self.letters / self.pieces[""]
+        if self.unspaced > self.letters / 2 and length > _LONG_WORDS:
+            say(
+                f"note: {language}: its script puts no space between words ({length:.0f} letters from space to space); "
+                "--subword sentencepiece finds pieces in such text"
+            )
+
+
+def count_words(lines: Iterable[str]) -> Words:
+    """Count the words of a text."""
+    letters = unspaced = 0
+
+    def words() -> Iterator[tuple[str, int]]:
+        nonlocal letters, unspaced
+        for line in lines:
+            found = line.split()
+            letters += sum(map(len, found))
+            unspaced += 0 if line.isascii() else len(_UNSPACED.findall(line))
+            yield from ((word, 1) for word in found)
+
+    return Words(count_pieces(words()), letters, unspaced)

@@ -1,0 +1,194 @@
+"""Chooses monolingual lines that are like the pairs, by two trigram models (Moore and Lewis, 2010).
+
+    dual-fairseq select --pairs text/train.de --valid text/valid.de --not text/test.de --from more.de.gz -o chosen.de
+
+A line's score is its cross-entropy under a model of the pairs less that under a model of as many lines of the
+monolingual text, which has not seen it. The validation text, which neither model has seen, shows which scores are
+normal.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from ..common.arguments import Parser
+from ..common.errors import UserError
+from ..common.files import check_output, whole_file
+from ..common.options import add_output, add_seed, finite_number, whole_number
+from ..common.progress import Progress, say
+from .likeness import form, table
+from .lines import read_rows, survey
+from .ngrams import Trigrams, tokens, vocabulary
+from .normalize import BadLine, decode
+
+DESCRIPTION = """\
+Choose the lines of monolingual text that are like one side of the pairs.
+
+A line is chosen if it is no less like the pairs than most lines of the validation text are: two trigram models decide,
+one of the pairs and one of the monolingual text (Moore and Lewis, 2010). Left out as well: sides of the pairs, lines of
+the validation text and of --not (compared without case and punctuation), and repeated lines.
+
+For a language model, give the result to dual-fairseq preprocess as it is. For text that a pair is to translate, match
+the lengths, too. dual-fairseq synthesize does both by --select and --match-lengths."""
+
+
+def get_parser() -> Parser:
+    """The options of the command."""
+    parser = Parser("select", DESCRIPTION)
+    add = parser.add_argument
+    add("--pairs", type=Path, required=True, metavar="FILE", help="the side of the pairs in this language")
+    add("--valid", type=Path, required=True, metavar="FILE", help="the same side of the validation text")
+    add("--from", dest="candidates", type=Path, required=True, nargs="+", metavar="FILE",
+        help="monolingual text to choose from; all text may be plain or .gz")  # fmt: skip
+    add("--not", dest="other", type=Path, nargs="+", default=[], metavar="FILE",
+        help="more text to leave out, such as the test text")  # fmt: skip
+    add_output(parser, "gets the chosen lines, in the order of the input")
+    add("--keep", type=finite_number, default=0.95, metavar="SHARE",
+        help="the share of the validation text that would pass; less is stricter (default %(default)s)")  # fmt: skip
+    add("--match-lengths", action="store_true",
+        help="draw lines at random so that their lengths are distributed as those of the pairs")  # fmt: skip
+    add("--lines", type=whole_number(), metavar="N",
+        help="at most so many, drawn at random (default: all, or twice as many as the pairs have with "
+        "--match-lengths)")  # fmt: skip
+    add_seed(parser)
+    return parser
+
+
+class _Bare(dict[int, int | None]):
+    """For ``str.translate``: takes punctuation, symbols, spaces and control characters away."""
+
+    def __missing__(self, code: int) -> int | None:
+        self[code] = None if unicodedata.category(chr(code))[0] in "PSZC" else code
+        return self[code]
+
+
+_BARE = _Bare()
+
+
+def bare(line: str) -> str:
+    """A line without case, spaces and punctuation, by which lines are compared."""
+    return line.casefold().translate(_BARE)
+
+
+def read_clean(files: Iterable[Path]) -> list[str]:
+    """The usable lines of text, as ``dual-fairseq preprocess`` cleans them.
+
+    Raises:
+        UserError: a file is missing, empty or damaged.
+    """
+    lines, repairs = [], Counter[str]()
+    for file in files:
+        survey(file)
+        for rows in read_rows([[file]]):
+            for (raw,) in rows.lines:
+                try:
+                    lines.append(decode(raw, repairs))
+                except BadLine:
+                    continue
+        if not lines:
+            raise UserError(f"{file}: no usable line; give UTF-8 text with a sentence a line")
+    return lines
+
+
+def candidates(text: Iterable[str], left_out: Iterable[str]) -> list[str]:
+    """The distinct lines of a text that are not among others."""
+    taken = {bare(line) for line in left_out} | {""}
+    return [line for line in dict.fromkeys(text) if bare(line) not in taken]
+
+
+def near(pairs: Sequence[str], valid: Sequence[str], lines: Sequence[str], keep: float, seed: int) -> list[str]:
+    """The lines whose cross-entropy difference is not above the ``keep`` quantile of the validation text.
+
+    Args:
+        pairs, valid: the text that they are to be like, and the text that says how like.
+        lines: distinct.
+        keep: a share of ``valid``.
+        seed: of the lines that the second model learns.
+    """
+    known = vocabulary(pairs)
+    mixed = random.Random(seed).sample(range(len(lines)), len(lines))
+    size = max(1, min(len(pairs), len(lines) // 2))
+    halves = [set(mixed[:size]), set(mixed[size : 2 * size])]
+    inside = Trigrams(pairs, known)
+    outside = [Trigrams((lines[i] for i in sorted(half)), known) for half in halves]
+    # a validation line is unseen by both models of the monolingual text
+    normal = sorted(inside.bits(line) - outside[1].bits(line) for line in valid)
+    bound = normal[min(len(normal) - 1, int(keep * (len(normal) - 1)))]
+    chosen = []
+    with Progress("select", len(lines), "lines") as bar:
+        for number, line in enumerate(lines):
+            if inside.bits(line) - outside[number in halves[0]].bits(line) <= bound:
+                chosen.append(line)
+            bar.update(1)
+    return chosen
+
+
+def draw(lines: Sequence[str], count: int | None, like: Sequence[str] | None, seed: int) -> list[str]:
+    """Lines drawn at random, in their order.
+
+    Args:
+        lines: what to draw from.
+        count: how many at most; None for all, or with ``like`` for twice as many as that has.
+        like: a text whose lengths in tokens decide how many lines of each length are drawn, without the shortest and
+            longest hundredth of its lines; None: any lengths.
+    """
+    order = random.Random(seed).sample(range(len(lines)), len(lines))
+    if like is None:
+        return [lines[i] for i in sorted(order[:count])]
+    lengths = sorted(len(tokens(line)) for line in like)
+    margin = len(lengths) // 100
+    share = Counter(lengths[margin : len(lengths) - margin])
+    times = (count or 2 * len(like)) / share.total()
+    left = {length: round(times * number) for length, number in share.items()}
+    drawn = []
+    for i in order:
+        length = len(tokens(lines[i]))
+        if left.get(length, 0):
+            left[length] -= 1
+            drawn.append(i)
+    return [lines[i] for i in sorted(drawn)]
+
+
+def select(options: argparse.Namespace) -> None:
+    """Choose, as :func:`get_parser`'s options say.
+
+    Raises:
+        UserError: a file is missing or unusable, or nothing is chosen.
+    """
+    inputs = [options.pairs, options.valid, *options.candidates, *options.other]
+    check_output(options.output, inputs)
+    if not 0 < options.keep <= 1:
+        raise UserError(f"--keep {options.keep}: is a share, above 0 and at most 1")
+    pairs, valid = read_clean([options.pairs]), read_clean([options.valid])
+    text = read_clean(options.candidates)
+    other = [line for file in options.other for line in read_clean([file])]
+    new = candidates(text, (*pairs, *valid, *other))
+    if not new:
+        raise UserError(f"{options.candidates[0]}: every line is a side of the pairs or of text to leave out")
+    like = near(pairs, valid, new, options.keep, options.seed)
+    chosen = draw(like, options.lines, pairs if options.match_lengths else None, options.seed)
+    known = vocabulary(pairs)
+    texts = {"pairs": pairs, "validation": valid, "monolingual": text, "chosen": chosen}
+    print(table((name, form(lines, known)) for name, lines in texts.items()))
+    if not chosen:
+        raise UserError(f"{options.candidates[0]}: no line is like the pairs; try --keep 1, or other text")
+    with whole_file(options.output, inputs) as file:
+        file.writelines(f"{line}\n".encode() for line in chosen)
+    say(
+        f"{len(text):,} lines; {len(text) - len(new):,} repeated or to be left out, {len(new) - len(like):,} unlike "
+        f"the pairs, {len(like) - len(chosen):,} not drawn; {len(chosen):,} chosen: {options.output}"
+    )
+
+
+def main(arguments: Sequence[str]) -> None:
+    """The command.
+
+    Raises:
+        UserError: an option or a file is wrong.
+    """
+    select(get_parser().parse_args(arguments))

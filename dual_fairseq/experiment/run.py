@@ -1,0 +1,54 @@
+"""``dual-fairseq experiment``: what one way of training a pair gains over another, in a table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..common.arguments import Parser
+from .plan import Plan
+from .recipe import Recipe, add_training
+from .runner import Runner, run_all
+from .table import tabulate
+
+HELP = """\
+What one way of training a pair gains over another: several settings and seeds from one warm start and one pair of
+language models, in one table with significance.
+
+RECIPE is a file that names the data, language models, a warm start and rows (docs/experiments.md has one to copy). Each
+seed trains a warm start, and each row continues it for the same number of updates. All choices are made on the
+validation text (checkpoint by BLEU, length penalty, weights of dual inference); the test text is scored once for each
+row and seed. The same command goes on where it was stopped.
+
+WORK gets a table (RECIPE.md, RECIPE.json, RECIPE.png), the commands' output (logs/) and the runs (seed-N/ROW). Recipes
+that share a WORK share what has the same name in both: corpus, language models, warm starts, rows. A recipe for a part
+of the corpus has its own warm starts and rows, in WORK/PART/seed-N.
+"""
+
+
+def get_parser() -> Parser:
+    """The options of the command."""
+    parser = Parser("experiment", HELP)
+    parser.usage = "dual-fairseq experiment RECIPE [WORK] [options]"
+    add_training(parser)
+    parser.add_argument("--results", type=Path, metavar="FOLDER", help="also write the table to FOLDER/RECIPE.md")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command.
+
+    Raises:
+        UserError: the user has something to fix, or a command failed.
+    """
+    options = get_parser().parse_args(arguments)
+    recipe, work = Recipe.read(options.recipe), work_of(options.recipe, options.work)
+    if not options.table:
+        with Runner(work, ["--cpu"] if options.cpu else []) as runner:
+            run_all(Plan(recipe, work, runner, options.folder).jobs(options.seeds), options.jobs, runner)
+    tabulate(recipe, work, options.seeds, options.recipe, options.results)
+
+
+def work_of(recipe: Path, work: Path | None) -> Path:
+    """The folder of an experiment: by default one named after the recipe, in ``runs``."""
+    return (work or Path("runs") / recipe.stem).resolve()

@@ -1,0 +1,48 @@
+"""The mean of a stage's last epochs, in place of its best checkpoint: ``dual-fairseq train --average``."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+
+from ..common.arguments import positive
+from ..common.folders import StageFolder
+from .jobs import check, say, step
+
+
+def add_average(group: argparse._ArgumentGroup) -> None:
+    """Add the option."""
+    group.add_argument(
+        "--average", type=positive, metavar="K",
+        help="of each stage, use the mean of the weights after its last K epochs (checkpoint_average.pt) in place of "
+        "its best checkpoint; until then it keeps K checkpoints (default: the best checkpoint)",
+    )  # fmt: skip
+
+
+def options(count: str | None) -> list[str]:
+    """Options of fairseq-train that keep what is averaged."""
+    return ["--keep-last-epochs", count] if count else []
+
+
+def average(files: StageFolder, count: str | None) -> None:
+    """Write the mean of a finished training's last epochs, unless that was done, and remove what it was made of.
+
+    Args:
+        count: how many epochs, or as many as there are; None: none.
+
+    Raises:
+        SystemExit: a checkpoint cannot be read, or the mean cannot be written.
+    """
+    epochs = sorted(_epochs(files.folder), key=lambda file: int(re.sub(r"\D", "", file.name)), reverse=True)
+    if count is None or not epochs:
+        return
+    if not files.average.is_file() or files.average.stat().st_mtime < epochs[0].stat().st_mtime:
+        say(f"Averaging the last {min(int(count), len(epochs))} epochs: {files.average}")
+        check(step("average", "--inputs", *epochs[: int(count)], "--output", files.average))
+    for file in epochs:
+        file.unlink()
+
+
+def _epochs(folder: Path) -> list[Path]:
+    return [file for file in folder.glob("checkpoint*.pt") if re.fullmatch(r"checkpoint\d+\.pt", file.name)]

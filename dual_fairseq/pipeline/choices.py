@@ -1,0 +1,267 @@
+"""The options that the size of the corpus decides, where the user has not: see :mod:`dual_fairseq.common.settings`.
+
+A training that was begun goes on with what it was begun with, whatever the table says today.
+"""
+
+from __future__ import annotations
+
+import argparse
+import struct
+from array import array
+from collections.abc import Mapping
+from pathlib import Path
+
+from ..common.errors import UserError
+from ..common.folders import Data, RunFolder, StageFolder
+from ..common.settings import REASONS, UNMEASURED, language_model_settings, pair_settings
+from .presets import LANGUAGE_MODELS, PAIRS
+
+BEGUN = "as it was begun"
+ENOUGH_UPDATES = 60  # between two validations; with 3,000 pairs an epoch has as many
+CHARACTERS = 4  # a batch has so many times more tokens where these are characters: about as much text
+_HEAD = struct.Struct("<9sQBQ")  # of fairseq's memory-mapped index: magic, version, type, length
+# option of train-lm → of fairseq-train
+_LANGUAGE_MODEL = {
+    "dropout": "dropout", "max_tokens": "max-tokens", "lr": "lr", "lr_warmup": "warmup-updates",
+    "max_update": "max-update", "max_epoch": "max-epoch",
+}  # fmt: skip
+_PAIR = {"dropout": "dropout", "max_tokens": "max-tokens", "lr_warmup": "warmup-updates"}
+_OF_STAGE = {
+    "warmup": {"lr": "lr", "warmup_max_update": "max-update", "warmup_max_epoch": "max-epoch"},
+    "dual": {"dual_lr": "lr", "dual_max_update": "max-update", "dual_max_epoch": "max-epoch"},
+}
+
+
+def sizes_of(index: Path) -> array[int]:
+    """The tokens of each sentence of a binarized side.
+
+    Raises:
+        UserError: it is no index of fairseq-preprocess.
+    """
+    with open(index, "rb") as file:
+        head = file.read(_HEAD.size)
+        if len(head) < _HEAD.size or not head.startswith(b"MMIDIDX"):
+            raise UserError(f"{index}: is no index of binarized text; run dual-fairseq preprocess again")
+        sizes = array("i")
+        try:
+            sizes.fromfile(file, _HEAD.unpack(head)[3])
+        except (EOFError, ValueError):
+            raise UserError(f"{index}: was cut short; run dual-fairseq preprocess again") from None
+    return sizes
+
+
+def count_pairs(data: Data) -> int:
+    """The sentence pairs that people wrote: those of models do not count."""
+    counts = data.record.get("counts")
+    train = counts.get("train") if isinstance(counts, dict) else None
+    kept = train.get("kept") if isinstance(train, dict) else None
+    return kept if isinstance(kept, int) else len(sizes_of(data.index("train", data.source)))
+
+
+def recorded(stage: StageFolder) -> dict[str, str | None]:
+    """The options of fairseq-train that a training was begun with, but for those that the user has put after ``--``.
+
+    None is no limit. Empty where it was not begun.
+    """
+    found: dict[str, str | None] = {}
+    for line in stage.recorded():
+        if line.startswith("--"):
+            name, _, value = line[2:].partition(" ")
+            found.setdefault(name, None if name == "max-update" and value == "none" else value)
+    return found
+
+
+class Choices:
+    """Gives options values, and remembers why.
+
+    Args:
+        options: None stands for one that was not given.
+        measured: whether the settings of the table were.
+        prefix: of the options' names, for people.
+    """
+
+    def __init__(self, options: argparse.Namespace, measured: bool, prefix: str = "") -> None:
+        self.options, self.measured, self.prefix = options, measured, prefix
+        self.reasons: dict[str, str] = {}
+
+    def take(self, values: Mapping[str, str | None], reason: str | None = None) -> None:
+        """Give these values to the options that have none yet; without a reason that of the table."""
+        for name, value in values.items():
+            if getattr(self.options, name) is None and name not in self.reasons:
+                setattr(self.options, name, value)
+                self.reasons[name] = UNMEASURED if reason is None and not self.measured else reason or REASONS[name]
+
+    def keep_limits(self, *names: str) -> None:
+        """Where one of the limits is known, the others are none."""
+        if any(getattr(self.options, name) is not None for name in names):
+            self.take(dict.fromkeys(names), "no limit")
+
+    def lines(self) -> list[str]:
+        """What was chosen, a line for each option."""
+        chosen = [
+            (f"--{self.prefix}{name.replace('_', '-')} {value}", reason)
+            for name, reason in self.reasons.items()
+            if (value := getattr(self.options, name)) is not None
+        ]
+        width = max((len(option) for option, _ in chosen), default=0)
+        return [f"  {option:{width}}  {reason}".rstrip() for option, reason in chosen]
+
+
+def begun_pair(options: argparse.Namespace, run: RunFolder) -> dict[str, str | None]:
+    """The options of a run's stages, so far as they were begun."""
+    values: dict[str, str | None] = {}
+    for stage, names in _OF_STAGE.items():
+        found = recorded(run.stage(stage))
+        if not found:
+            continue
+        values |= {name: found.get(theirs) for name, theirs in (_PAIR | names).items() if name not in values}
+        if options.arch == "transformer" and (size := size_of(found)):
+            values.setdefault("size", size)
+    return values
+
+
+def size_of(found: Mapping[str, str | None]) -> str | None:
+    """The size of a pair's Transformers; None where they are of none that has a name."""
+    return next((name for name, preset in PAIRS.items() if preset.shape().items() <= found.items()), None)
+
+
+def choose_pair(options: argparse.Namespace, data: Data, run: RunFolder) -> list[str]:
+    """Complete the options of ``dual-fairseq train``.
+
+    Returns:
+        What was chosen, and why, in lines.
+    """
+    pairs = count_pairs(data)
+    row = pair_settings(pairs)
+    choices = Choices(options, row.measured)
+    characters = CHARACTERS if data.subword == "char" else 1
+    limits = {stage: (f"{stage}_max_update", f"{stage}_max_epoch") for stage in ("warmup", "dual")}
+    choices.take(begun_pair(options, run), BEGUN)
+    for names in limits.values():
+        choices.keep_limits(*names)
+    if options.arch != "transformer":
+        choices.take({"size": None, "dropout": None}, "its own")
+    elif options.shape is None:
+        choices.take({"size": row.size})
+    if options.size not in (row.size, None) or options.arch != "transformer":
+        size = options.size or "small"
+        preset = PAIRS[size]
+        values = {"dropout": preset.dropout} if options.size else {}
+        values |= {"lr": preset.lr, "lr_warmup": preset.lr_warmup, "dual_lr": preset.dual_lr}
+        choices.take(values, f"of --size {size}" if options.size else f"of --arch {options.arch}")
+    else:
+        choices.take({name: getattr(row, name) for name in ("dropout", "lr", "lr_warmup", "dual_lr")})
+    choices.take({"max_tokens": str(characters * int(row.max_tokens))})
+    for names in limits.values():
+        choices.take({name: getattr(row, name) for name in names})
+    lines = choices.lines()
+    updates = updates_an_epoch(data, options.max_tokens)
+    for stage, names in limits.items() if not options.warmup_only else [("warmup", limits["warmup"])]:
+        lines += short_limit(options, names, updates, stage)
+    return [f"Settings for {pairs:,} sentence pairs (docs/settings.md):", *lines]
+
+
+def choose_language_model(options: argparse.Namespace) -> list[str]:
+    """Complete the options of ``dual-fairseq train-lm``.
+
+    Args:
+        options: of it; ``prefix`` begins their names where ``dual-fairseq train`` has them.
+
+    Returns:
+        What was chosen, and why, in lines.
+    """
+    sizes = sizes_of(options.data / "train.idx")
+    sentences = len(sizes)
+    row = language_model_settings(sentences)
+    choices = Choices(options, row.measured, options.prefix)
+    if found := recorded(StageFolder(options.save_dir)):
+        values = {name: found.get(theirs) for name, theirs in _LANGUAGE_MODEL.items()}
+        presets, dimension = LANGUAGE_MODELS[options.arch], found.get("decoder-embed-dim")
+        values["size"] = next((name for name, preset in presets.items() if preset.dimension == dimension), None)
+        choices.take({name: value for name, value in values.items() if name != "size" or value}, BEGUN)
+    choices.keep_limits("max_update", "max_epoch")
+    choices.take({"size": row.size})
+    if options.size == row.size and options.arch != "transformer":
+        choices.take({name: getattr(row, name) for name in ("dropout", "lr", "lr_warmup")})
+    else:
+        preset = LANGUAGE_MODELS[options.arch][options.size]
+        choices.take({"dropout": preset.dropout, "lr": preset.lr, "lr_warmup": "400"}, f"of --size {options.size}")
+    characters = CHARACTERS if _of_characters(options.data) else 1
+    choices.take({"max_tokens": str(characters * int(row.max_tokens))})
+    choices.take({name: getattr(row, name) for name in ("max_update", "max_epoch")})
+    updates = sum(sizes) / int(options.max_tokens)
+    lines = [*choices.lines(), *short_limit(options, ("max_update", "max_epoch"), updates, "training", options.prefix)]
+    return [f"Settings for {sentences:,} sentences (docs/settings.md):", *lines]
+
+
+def short_limit(
+    options: argparse.Namespace, names: tuple[str, str], updates: float, what: str, prefix: str = ""
+) -> list[str]:
+    """A warning where a training ends before its learning rate has reached its peak.
+
+    Args:
+        names: of the limits of updates and of epochs.
+        updates: about how many an epoch has.
+        what: is limited.
+        prefix: of the options' names, for people.
+    """
+    limits = [
+        (round(int(value) * each), name)
+        for name, each in zip(names, (1.0, updates), strict=True)
+        if (value := getattr(options, name))
+    ]
+    if not limits:
+        return []
+    last, name = min(limits)
+    if last >= int(options.lr_warmup):
+        return []
+    limit = f"--{prefix}{name.replace('_', '-')} {getattr(options, name)}"
+    return [
+        f"warning: {what} ends at {limit}, about update {last:,}, before the learning rate reaches its peak "
+        f"(--{prefix}lr-warmup {options.lr_warmup}): raise the one or lower the other"
+    ]
+
+
+def _of_characters(data: Path) -> bool:
+    """Whether the text of a language model (DEST/lm/<language>) is one of characters."""
+    try:
+        return Data.from_folder(data.parent.parent).subword == "char"
+    except UserError:  # binarized by other means
+        return False
+
+
+def shares_embeddings(data: Data, run: RunFolder, start: Path | None = None) -> bool:
+    """Whether both sides have one set of embeddings: where a common dictionary was chosen for their common words.
+
+    Args:
+        start: the checkpoint that training starts from, whose stage says so.
+    """
+    for stage in (run.stage("warmup"), run.stage("dual"), *([StageFolder(start.parent)] if start else [])):
+        if found := recorded(stage):
+            return "share-all-embeddings" in found
+    return data.shares_words
+
+
+def validation_interval(
+    data: Data, stage: StageFolder, max_tokens: str, max_epoch: str | None, extra: list[str]
+) -> list[str]:
+    """Options that let several epochs of little text pass between validations.
+
+    Args:
+        max_epoch: with such a limit, each epoch is validated: fairseq would not validate the last one by itself.
+        extra: options of the user's, which may say so themselves.
+    """
+    if any(word.startswith(("--validate-interval", "--save-interval")) for word in extra):
+        return []
+    if found := recorded(stage):
+        interval = found.get("validate-interval") or "1"
+    else:
+        updates = updates_an_epoch(data, max_tokens)
+        interval = "1" if max_epoch else str(int(ENOUGH_UPDATES / max(updates, 1)))
+    return [] if interval in ("0", "1") else ["--validate-interval", interval, "--save-interval", interval]
+
+
+def updates_an_epoch(data: Data, max_tokens: str) -> float:
+    """About how many updates of one process an epoch of the pairs is."""
+    sides = [sizes_of(data.index("train", language)) for language in data.languages]
+    return sum(map(max, *sides)) / int(max_tokens)

@@ -1,0 +1,298 @@
+"""``dual-fairseq train --rounds``: the pair translates text for itself, learns from it with the penalty, and again.
+
+A round is what a user would do by hand, each step a command that goes on where it was stopped: synthesize, preprocess,
+train, evaluate. ``RUN/rounds/N`` gets the round's text, data and run, and ``RUN/dual`` leads to the best round's stage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..common.arguments import count, positive
+from ..common.errors import UserError
+from ..common.folders import Data, RunFolder, StageFolder
+from ..common.tables import aligned, read_scores
+from .jobs import ask, check, say, show, step
+
+TIMES = 2  # lines of each language that are translated, for each pair
+MANY = 10_000  # pairs, from which translated text had no certain gain
+REAL = 0.75  # real pairs in the training text, those repeated included, for each pair that was made
+
+
+def add_rounds(group: argparse._ArgumentGroup) -> None:
+    """Add the options of rounds."""
+    add = group.add_argument
+    add("--rounds", type=count, metavar="N",
+        help="up to N times, and as long as validation BLEU rises: the pair translates text, and dual training goes on "
+        "with it. RUN/rounds gets all of it, RUN/dual is the best round (default 0)")  # fmt: skip
+    add("--round-text", choices=("mono", "pairs"),
+        help="translate monolingual text that is like the pairs (see dual-fairseq select), or the sides of the pairs, "
+        "two translations of each (default: mono if preprocessing had such text)")  # fmt: skip
+    add("--round-lines", type=positive, metavar="N",
+        help=f"lines of each language to translate (default: {TIMES} times the pairs; of the pairs all)")  # fmt: skip
+    add("--upsample", type=positive, metavar="N",
+        help="how many times the real pairs are in the training text (default: so often that about two fifths of it "
+        "are real)")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a round does.
+
+    Args:
+        options: of ``train``.
+        data: DEST.
+        dual_inference: whether translations can be chosen by dual inference.
+
+    Raises:
+        UserError: there is no monolingual text, though it was asked for.
+    """
+
+    options: argparse.Namespace
+    data: Data
+    dual_inference: bool
+
+    def __post_init__(self) -> None:
+        if self.options.round_text == "mono" and not self.languages:
+            raise UserError(
+                f"--round-text mono: {self.data.raw('mono', self.data.source)} not found; run dual-fairseq preprocess "
+                "with --extra-mono-source and --extra-mono-target"
+            )
+
+    @property
+    def languages(self) -> list[str]:
+        """Those that have monolingual text."""
+        return [language for language in self.data.languages if self.data.raw("mono", language).is_file()]
+
+    @property
+    def pairs(self) -> int:
+        return lines_of(self.data.raw("train", self.data.source))
+
+    @property
+    def from_pairs(self) -> bool:
+        return self.options.round_text == "pairs" or not self.languages
+
+    def synthesize(self) -> list[str]:
+        """Options of synthesize that say what is translated, and how."""
+        options, lines = self.options, self.options.round_lines
+        if self.from_pairs:
+            words = ["--from-pairs", "--nbest", "2", *(["--lines", lines] if lines else [])]
+        else:
+            words = ["--select", "--match-lengths", "--lines", lines or str(TIMES * self.pairs)]
+            words += ["--only", self.languages[0]] if len(self.languages) == 1 else []
+        words += ["--beam", options.beam, "--seed", options.seed, *(["--cpu"] if options.cpu else [])]
+        return words if self.dual_inference else [*words, "--plain"]
+
+    def expected(self) -> int:
+        """The pairs that a round makes, if every translation is usable."""
+        if self.from_pairs:
+            return 4 * int(self.options.round_lines or self.pairs)  # two of each side
+        return len(self.languages) * int(self.options.round_lines or TIMES * self.pairs)
+
+    def upsample(self, made: int) -> str:
+        """How many times the real pairs are in the training text of a round that made so many."""
+        return self.options.upsample or str(max(1, round(REAL * made / self.pairs)))
+
+    def explain(self) -> list[str]:
+        """What a round does, and why, for people."""
+        if self.from_pairs:
+            what = "the sides of the pairs, two translations of each"
+            why = "--round-text pairs" if self.options.round_text else "there is no monolingual text in DEST/raw"
+        else:
+            limit = int(self.options.round_lines or TIMES * self.pairs)
+            what = f"up to {limit:,} lines of {' and '.join(self.languages)} that are like the {self.pairs:,} pairs"
+            few, many = (
+                "it gained 1.0 to 3.7 BLEU with 3,000 pairs",
+                f"no certain gain was measured from {MANY:,} pairs on",
+            )
+            why = f"{few if self.pairs < MANY else many}; docs/results.md"
+        chooser = "dual inference chooses" if self.dual_inference else "the beam chooses"
+        return [
+            f"  text: {what} ({why})",
+            f"  translations: {chooser}"
+            + ("" if self.dual_inference else ", since dual inference needs test text and --dual-inference"),
+            "  training: from the pair so far, with the penalty, on the real pairs "
+            + (f"{self.options.upsample} times" if self.options.upsample else "repeated to about two fifths")
+            + " and the pairs made",
+        ]
+
+
+@dataclass(frozen=True)
+class Round:
+    """A round's folders and commands.
+
+    Args:
+        number: from 1.
+        start: the checkpoint that translates, and that training starts from.
+        weights: the option of synthesize that names the weights of dual inference, if it is used.
+    """
+
+    recipe: Recipe
+    run: RunFolder
+    lms: dict[str, Path]
+    number: int
+    start: Path
+    weights: list[str]
+
+    @property
+    def folder(self) -> RunFolder:
+        return RunFolder(self.run.folder / "rounds" / str(self.number))
+
+    @property
+    def stage(self) -> StageFolder:
+        return self.folder.stage("dual")
+
+    def made(self) -> int:
+        """The pairs that its pair made; before that, how many are expected."""
+        file = self.folder.folder / f"made.{self.recipe.data.source}"
+        return lines_of(file) if file.is_file() else self.recipe.expected()
+
+    def steps(self) -> Iterator[tuple[str, Callable[[], list[str]]]]:
+        """The commands, each with a title; a later one may depend on what those before it have made."""
+        data, folder = self.recipe.data, self.folder.folder
+        lms = [f"--{side}-lm={lm}" for side, lm in zip(("src", "tgt"), self.lms.values(), strict=True)]
+        yield f"Round {self.number}: translating", lambda: step(
+            "synthesize", data.folder, self.start, folder / "made", *self.recipe.synthesize(), *self.weights, *lms,
+        )  # fmt: skip
+        yield f"Round {self.number}: preprocessing", lambda: step(
+            "preprocess", "--source-lang", data.source, "--target-lang", data.target, "--like", data.folder,
+            "--train", data.folder / "raw" / "train", "--valid", data.folder / "raw" / "valid", "--max-length=0",
+            "--synthetic", folder / "made", "--upsample", self.recipe.upsample(self.made()),
+            "--dest", folder / "data", "--overwrite",
+        )  # fmt: skip
+        yield f"Round {self.number}: training", lambda: step(
+            "train", folder / "data", folder, "--config", self.run.folder / "train.toml", "--rounds=0", "--no-eval",
+            "--no-control", "--init-src2tgt", self.start, "--init-tgt2src", self.start, *lms,
+            *(["--continue"] if self.recipe.options.go_on else []),
+        )  # fmt: skip
+
+
+class Rounds:
+    """All rounds of a run.
+
+    Args:
+        recipe: what each of them does.
+        run: RUN.
+        lms: language → its language model.
+        evaluate: evaluates what a run's stage has trained; returns the folder of the scores.
+
+    Raises:
+        UserError: RUN/dual is of a training without rounds.
+    """
+
+    def __init__(
+        self, recipe: Recipe, run: RunFolder, lms: dict[str, Path], evaluate: Callable[[RunFolder, str], Path]
+    ) -> None:
+        self.recipe, self.run, self.lms, self.evaluate = recipe, run, lms, evaluate
+        self.number = int(recipe.options.rounds)
+        self.place = run.stage("dual").folder
+        if self.place.exists() and not self.place.is_symlink():
+            raise UserError(f"{self.place} was trained without --rounds: choose another folder for the run")
+        self.done: list[Round] = []
+        self.weights: list[str] = []  # the option of synthesize, for the pair so far
+        self.scores: list[float] = []  # validation BLEU, of the warm start first
+
+    def do(self) -> None:
+        """Do what is not done yet.
+
+        Raises:
+            SystemExit: a command failed.
+        """
+        say("Rounds: the pair translates text and learns from it")
+        say("\n".join(self.recipe.explain()))
+        self._judge(self.run, self.run.stage("warmup"))
+        while len(self.done) < self.number:
+            one = Round(self.recipe, self.run, self.lms, len(self.done) + 1, self._last().result, self.weights)
+            for title, command in one.steps():
+                say(f"{title}: {one.folder.folder}")
+                check(command())
+            self.done.append(one)
+            self._judge(one.folder, one.stage)
+            gain = self.scores[-1] - max(self.scores[:-1])
+            say(f"Round {one.number}: {one.made():,} pairs made; validation BLEU {self.scores[-1]:.2f} ({gain:+.2f})")
+            if gain <= 0:
+                if len(self.done) < self.number:
+                    say(f"Validation BLEU no longer rises: stopping after round {one.number} of {self.number}")
+                break
+        link(self.place, os.path.relpath(self.best.stage.folder, self.place.parent))
+
+    def _last(self) -> StageFolder:
+        return self.done[-1].stage if self.done else self.run.stage("warmup")
+
+    def _judge(self, run: RunFolder, stage: StageFolder) -> None:
+        """Evaluate a stage, where dual inference needs its weights, and take down its validation BLEU."""
+        if self.recipe.dual_inference:
+            self.weights = ["--weights", str(self.evaluate(run, stage.folder.name) / "tuning")]
+        self.scores.append(validation_bleu(stage))
+
+    @property
+    def best(self) -> Round:
+        """The round with the best validation BLEU."""
+        of_rounds = self.scores[1:]
+        return self.done[of_rounds.index(max(of_rounds))]
+
+    def updates(self) -> str:
+        """The updates that the best round has behind it, since the warm start."""
+        made = [int(ask(step("pipeline.probe", "updates", one.stage.last))) for one in self.done[: self.best.number]]
+        return str(sum(made))
+
+    def table(self) -> str:
+        """What each round gained. What was not evaluated before is evaluated."""
+        stages = [("warm start", self.run, "warmup", self.scores[0])]
+        stages += [
+            (f"round {one.number}" + " (kept)" * (one is self.best), one.folder, "dual", score)
+            for one, score in zip(self.done, self.scores[1:], strict=True)
+        ]
+        control = self.run.stage("mle")
+        if control.finished.is_file():
+            stages.append(("MLE continued", self.run, "mle", validation_bleu(control)))
+        data = self.recipe.data
+        directions = [f"{data.source}-{data.target}", f"{data.target}-{data.source}"]
+        lines = [("system", "made", "valid BLEU", *(f"{d} {x}" for d in directions for x in ("BLEU", "re-scored")))]
+        first: list[float | None] = []
+        for number, (name, run, stage, score) in enumerate(stages):
+            scores = read_scores(self.evaluate(run, stage) / "scores.json")
+            values: list[float | None] = [score]
+            for direction in directions:
+                of = scores.get(direction) or {}
+                values += [of.get("bleu"), (of.get("dual_inference") or {}).get("bleu")]
+            first = first or values
+            made = f"{self.done[number - 1].made():,}" if 0 < number <= len(self.done) else "-"
+            lines.append((name, made, *(gained(a, b, number) for a, b in zip(values, first, strict=True))))
+        return aligned(lines)
+
+    def show(self) -> None:
+        """The commands of the first round, to be copied; those after it are alike."""
+        start = self.run.stage("warmup").result
+        for title, command in Round(self.recipe, self.run, self.lms, 1, start, []).steps():
+            show(title, command())
+
+
+def validation_bleu(stage: StageFolder) -> float:
+    """Mean BLEU of both directions on the validation text, of a stage's best checkpoint."""
+    return float(ask(step("pipeline.probe", "score", stage.best)).split()[1])
+
+
+def gained(value: float | None, start: float | None, number: int) -> str:
+    """A score, with what it is above that of the warm start (line 0)."""
+    if value is None:
+        return "-"
+    return f"{value:.2f}" + (f" ({value - start:+.2f})" if number and start is not None else "")
+
+
+def lines_of(path: Path) -> int:
+    """The lines of a text file."""
+    with open(path, "rb") as file:
+        return sum(1 for _ in file)
+
+
+def link(place: Path, target: str) -> None:
+    """Let a symbolic link lead to a folder; an old one leads there until the new one does."""
+    new = place.with_name(f".{place.name}.new")
+    new.unlink(missing_ok=True)
+    new.symlink_to(target, target_is_directory=True)
+    os.replace(new, place)

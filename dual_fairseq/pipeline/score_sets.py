@@ -1,0 +1,39 @@
+"""Sets of scores: which of two evaluations may take the place of the other, by their records (``options.txt``)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+# A record of an evaluation: lines that name its input, then its settings, which end with that of dual inference.
+_LANGUAGE_MODELS = 2  # the line that names these, behind those of checkpoint and data
+
+
+def recorded(folder: Path) -> list[str]:
+    """The lines of the record of an evaluation; none where there is no complete one."""
+    record = folder / "options.txt"
+    if not record.is_file():
+        return []
+    lines = record.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    return lines if len(lines) > _LANGUAGE_MODELS + 1 else []
+
+
+def same_settings(theirs: Sequence[str], mine: Sequence[str]) -> bool:
+    """Whether one record may take the place of the other, or holds all of it: of another checkpoint or other text, or
+    with and without language models, which change nothing about the translations."""
+    if theirs[_LANGUAGE_MODELS + 1 : -1] != mine[_LANGUAGE_MODELS + 1 : -1]:
+        return False
+    other_input = theirs[:_LANGUAGE_MODELS] != mine[:_LANGUAGE_MODELS]
+    names = {
+        line.removeprefix("language models").strip() for line in (theirs[_LANGUAGE_MODELS], mine[_LANGUAGE_MODELS])
+    }
+    return other_input or len(names - {""}) < 2
+
+
+def covers(theirs: Sequence[str], mine: Sequence[str]) -> bool:
+    """Whether an evaluation has all that this one would have."""
+    if not theirs or not same_settings(theirs, mine) or theirs[:_LANGUAGE_MODELS] != mine[:_LANGUAGE_MODELS]:
+        return False
+    return all(
+        a == b or b.strip() in ("language models", "--dual-inference") for a, b in zip(theirs, mine, strict=True)
+    )

@@ -1,0 +1,62 @@
+"""Whether fairseq-train takes some arguments for a pair, before hours are spent on what comes before its training.
+
+python -m dual_fairseq plugin.check ARGUMENTS    prints the tokens of the longest validation sentence of each language
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Sequence
+from typing import NoReturn
+
+from fairseq import options, tasks, utils
+from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+from fairseq.logging import metrics
+
+from ..common.errors import UserError
+from ..compat.best_metric import check_metric, small_batch
+
+
+def check_pair(arguments: list[str]) -> tuple[int, int]:
+    """Build a pair of untrained models by arguments of fairseq-train, load its language models, validate two sentences.
+
+    Returns:
+        The longest sentence of each language in the validation text, in tokens with ``</s>``; those that the model
+        does not take left out.
+
+    Raises:
+        SystemExit: something is wrong with the arguments, in one line.
+    """
+    logging.disable(logging.WARNING)  # the training itself will say it again
+
+    def refuse(self: argparse.ArgumentParser, message: str) -> NoReturn:
+        raise UserError(message)
+
+    argparse.ArgumentParser.error = refuse  # type: ignore
+    cfg = convert_namespace_to_omegaconf(options.parse_args_and_arch(options.get_training_parser(), arguments))
+    task = tasks.setup_task(cfg.task)
+    model = task.build_model(cfg.model)
+    criterion = task.build_criterion(cfg.criterion)
+    if cfg.task.src_lm:
+        task.priors.models()
+    task.load_dataset("valid")
+    data = task.dataset("valid")
+    batches = task.get_batch_iterator(
+        data,
+        max_tokens=cfg.dataset.max_tokens_valid,
+        max_sentences=cfg.dataset.batch_size_valid,
+        max_positions=utils.resolve_max_positions(task.max_positions(), model.max_positions()),
+        ignore_invalid_inputs=True,
+    )
+    with metrics.aggregate(new_root=True) as logged:
+        _, _, sums = task.valid_step(small_batch(batches), model, criterion)
+        task.reduce_metrics([sums], criterion)
+    check_metric(cfg.checkpoint.best_checkpoint_metric, logged.get_smoothed_values())
+    kept = [i for batch in batches.frozen_batches for i in batch]
+    return int(data.src_sizes[kept].max()), int(data.tgt_sizes[kept].max())
+
+
+def main(arguments: Sequence[str]) -> None:
+    """The command line; see the first lines of this file."""
+    print(*check_pair([*arguments]))

@@ -1,0 +1,94 @@
+"""How long a translation may become: by the lengths of the training text.
+
+A translation of n source tokens (``</s>`` included) ends at the latest after a · n + b tokens; a and b are fairseq's
+``--max-len-a`` and ``--max-len-b``. ``dual-fairseq preprocess`` records them for each direction beside the
+dictionaries.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..common.folders import LENGTHS
+from ..common.records import read_record
+
+# Room to spare: over the mean ratio of the training text, and over what its longest translations need beyond that.
+_OVER_RATIO, _OVER_REST, _AT_LEAST = 1.5, 2, 20
+_SHAPE = {str: {"ratio": float, "max_len_a": float, "max_len_b": int}}
+
+
+@dataclass(frozen=True)
+class LengthLimit:
+    """The most tokens of a translation: ``max_len_a`` · source tokens + ``max_len_b``.
+
+    Attributes:
+        ratio: target tokens a source token in the training text, for the record.
+    """
+
+    ratio: float
+    max_len_a: float
+    max_len_b: int
+
+    @classmethod
+    def of_training(cls, source: np.ndarray, target: np.ndarray) -> LengthLimit:
+        """The limit for text like the training text.
+
+        One in a thousand of its pairs may need more than is spared: a few are no translations of each other.
+
+        Args:
+            source, target: (N,) tokens of each sentence.
+        """
+        ratio = round(float(target.sum() / source.sum()), 4)
+        a = round(_OVER_RATIO * ratio, 4)
+        rest = float(np.quantile(target - a * source, 0.999)) * _OVER_REST
+        return cls(ratio, a, max(_AT_LEAST, math.ceil(rest)))
+
+
+# For a folder that has neither a record nor training text: of a run of an earlier version, or for test text alone.
+UNKNOWN = LengthLimit(1.0, 3.0, 50)
+
+
+def limits_of(folder: Path, source: str, target: str) -> dict[str, LengthLimit]:
+    """The limits of both directions for the training text in a binarized folder; none where it has no training text."""
+    # fairseq is slow to load, and who reads a record does without it
+    from fairseq.data.indexed_dataset import MMapIndexedDataset, index_file_path
+
+    def sizes(file: str) -> np.ndarray:
+        index = MMapIndexedDataset.Index(index_file_path(file))  # its memory is unmapped with it
+        return index.sizes.astype(np.float64)
+
+    for pair in (f"{source}-{target}", f"{target}-{source}"):
+        files = [str(folder / f"train.{pair}.{language}") for language in (source, target)]
+        if all(map(MMapIndexedDataset.exists, files)):
+            of_source, of_target = map(sizes, files)
+            if len(of_source) == len(of_target) and len(of_source):
+                return {
+                    f"{source}-{target}": LengthLimit.of_training(of_source, of_target),
+                    f"{target}-{source}": LengthLimit.of_training(of_target, of_source),
+                }
+    return {}
+
+
+def record(limits: dict[str, LengthLimit]) -> dict[str, Any]:
+    """What the file :data:`~dual_fairseq.common.folders.LENGTHS` holds."""
+    return {direction: asdict(limit) for direction, limit in limits.items()}
+
+
+def length_limit(folder: str | os.PathLike[str], source: str, target: str) -> LengthLimit:
+    """The limit of a direction: what is on record in a binarized folder, else by the training text in it.
+
+    Raises:
+        UserError: the record is damaged.
+    """
+    path, direction = Path(folder) / LENGTHS, f"{source}-{target}"
+    if path.is_file():
+        content = read_record(path, _SHAPE, "remove it, or run dual-fairseq preprocess again")
+        if direction in content:
+            return LengthLimit(**content[direction])
+    return limits_of(Path(folder), source, target).get(direction, UNKNOWN)

@@ -1,0 +1,76 @@
+"""The mean of a stage's last epochs: when it is made, of what, and what uses it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from dual_fairseq.common.folders import RunFolder, StageFolder, find_checkpoint
+from dual_fairseq.pipeline import averaging
+from dual_fairseq.pipeline.devices import Device
+from dual_fairseq.pipeline.stages import Stage
+
+
+@pytest.fixture
+def stage(tmp_path) -> StageFolder:
+    files = RunFolder(tmp_path / "run").stage("dual")
+    files.folder.mkdir(parents=True)
+    for name in ("best", "last", "8", "9", "10"):
+        (files.folder / f"checkpoint{'_' * name.isalpha()}{name}.pt").write_text(name)
+    return files
+
+
+@pytest.fixture
+def averaged(monkeypatch) -> list[list[str]]:
+    """What was averaged, by the names of the files."""
+    made: list[list[str]] = []
+
+    def check(command):
+        made.append([Path(word).name for word in command if str(word).endswith(".pt")][:-1])
+        Path(command[-1]).write_text("mean")
+
+    monkeypatch.setattr(averaging, "check", check)
+    return made
+
+
+def test_the_last_epochs_are_averaged_and_removed(stage, averaged):
+    averaging.average(stage, "2")
+    assert averaged == [["checkpoint10.pt", "checkpoint9.pt"]]
+    assert sorted(file.name for file in stage.folder.iterdir()) == [
+        "checkpoint_average.pt", "checkpoint_best.pt", "checkpoint_last.pt",
+    ]  # fmt: skip
+    averaging.average(stage, "2")
+    assert len(averaged) == 1
+
+
+def test_stopped_before_the_epochs_were_removed_it_is_not_made_again(stage, averaged):
+    stage.average.write_text("mean")
+    averaging.average(stage, "2")
+    assert averaged == [] and len([*stage.folder.glob("checkpoint*")]) == 3
+
+
+def test_a_training_that_went_on_is_averaged_anew(stage, averaged):
+    stage.average.write_text("mean")
+    os.utime(stage.average, (1, 1))
+    averaging.average(stage, "9")
+    assert averaged == [["checkpoint10.pt", "checkpoint9.pt", "checkpoint8.pt"]]
+
+
+def test_without_the_option_nothing_is_averaged_or_removed(stage, averaged):
+    averaging.average(stage, None)
+    assert averaged == [] and len([*stage.folder.iterdir()]) == 5
+
+
+def test_the_average_is_what_a_run_is_used_by(stage, averaged):
+    run = stage.folder.parent
+    assert find_checkpoint(run) == find_checkpoint(stage.folder) == stage.result == stage.best
+    averaging.average(stage, "2")
+    assert find_checkpoint(run) == find_checkpoint(stage.folder) == stage.result == stage.average
+
+
+@pytest.mark.parametrize("count", [None, "3"])
+def test_epochs_are_kept_only_to_be_averaged(tmp_path, count):
+    command = Stage(StageFolder(tmp_path), "", tmp_path, [], averaging.options(count)).command(Device(0, 1))
+    assert ("--no-epoch-checkpoints" in command) is (count is None)

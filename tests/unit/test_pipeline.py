@@ -1,0 +1,184 @@
+"""Trainings that go on or are refused, and evaluations that keep what other settings gave: no program is run."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from dual_fairseq.common.folders import StageFolder
+from dual_fairseq.pipeline import evaluate, synthesize
+from dual_fairseq.pipeline.devices import Device
+from dual_fairseq.pipeline.stages import Stage
+
+TYPED = {"max-update": "--dual-max-update", "lr": "--dual-lr"}
+
+
+def archive(path: Path, content: str = "") -> Path:
+    """A file that was written to its end, as far as can be seen without torch."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("data", content)
+    return path
+
+
+@pytest.fixture
+def training(tmp_path):
+    """A finished training of 100 updates, and the same with other options."""
+
+    def stage(max_update: str | None = "100", options: str = "--lr 1 --patience 5", inputs: str = "start a") -> Stage:
+        files = StageFolder(tmp_path / "dual")
+        return Stage(files, "Dual", tmp_path, [inputs], options.split(), max_update=max_update, typed=TYPED)
+
+    first = stage()
+    assert first.begin(go_on=False)
+    for file in (first.files.best, first.files.last):
+        archive(file)
+    first.files.finished.write_text("stopped by --dual-max-update 100\n")
+    assert not first.begin(go_on=False)
+    assert first.finished_before().endswith("/dual); stopped by --dual-max-update 100")
+    return stage
+
+
+def test_raising_a_limit_is_no_other_training(training):
+    stage = training(max_update="200")
+    assert stage.begin(go_on=False)
+    assert not stage.files.finished.exists()
+    assert stage.files.recorded()[-1] == "--max-update 200"
+
+
+def test_where_patience_ended_a_training_only_more_patience_goes_on(training):
+    training().files.finished.write_text("stopped by --patience: no improvement\n")
+    assert not training(max_update="200").begin(go_on=False)
+    assert training(options="--lr 1 --patience 6").begin(go_on=False)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"max_update": "99"}, r"\(was: --dual-max-update 100, now: --dual-max-update 99\)"),
+        ({"options": "--lr 2 --patience 5"}, r"\(was: --dual-lr 1, now: --dual-lr 2\)"),
+        ({"inputs": "start b"}, r"\(the checkpoint that it starts from changed\)"),
+        ({"max_update": "200", "options": "--lr 2 --patience 5"}, r"\(was: --dual-lr 1, now: --dual-lr 2\)"),
+    ],
+    ids=["lower", "another option", "another start", "both"],
+)
+def test_a_refusal_names_what_was_typed(training, change, message):
+    stage = training(**change)
+    before = stage.files.recorded()
+    with pytest.raises(SystemExit, match=message):
+        stage.begin(go_on=False)
+    assert stage.files.recorded() == before and stage.files.finished.is_file()
+
+
+def test_a_checkpoint_that_was_deleted_is_named(training, capsys):
+    stage = training()
+    stage.files.best.unlink()
+    with pytest.raises(SystemExit, match=r"checkpoint_best.pt is gone, though its training has finished: put it back"):
+        stage.begin(go_on=False)
+    assert stage.files.last.is_file() and stage.files.finished.is_file()
+
+
+def test_without_its_last_checkpoint_a_training_goes_on_from_its_best_and_says_so(training, capsys):
+    stage = training(max_update="200")
+    stage.files.last.unlink()
+    assert stage.begin(go_on=False)
+    assert "checkpoint_last.pt is gone: going on from checkpoint_best.pt" in capsys.readouterr().out
+    assert stage.files.last.read_bytes() == stage.files.best.read_bytes()
+    stage.files.last.unlink()  # not finished
+    assert stage.begin(go_on=False)
+    assert stage.files.last.is_file()
+    stage.files.finished.touch()
+    stage.files.last.unlink()
+    assert training(options="--lr 2 --patience 5").begin(go_on=True)
+    assert stage.files.last.is_file()
+
+
+@pytest.fixture
+def dest(tmp_path) -> Path:
+    folder = tmp_path / "data"
+    for sub in ("dual", "raw"):
+        (folder / sub).mkdir(parents=True)
+    (folder / "preprocess.json").write_text(json.dumps({"source": "xx", "target": "yy", "tokenizer": "none"}))
+    for language in ("xx", "yy"):
+        (folder / "dual" / f"dict.{language}.txt").touch()
+        for split in ("valid", "test"):
+            (folder / "dual" / f"{split}.xx-yy.{language}.idx").touch()
+            (folder / "raw" / f"{split}.{language}").write_text("a\n")
+    return folder
+
+
+def test_scores_with_other_settings_get_a_folder_of_their_own(dest, tmp_path):
+    checkpoint = archive(tmp_path / "run" / "dual" / "checkpoint_best.pt", "one")
+    lms = [archive(tmp_path / "run" / "lm" / language / "checkpoint_best.pt", language) for language in ("xx", "yy")]
+
+    def evaluation(*words: str, extra: tuple[str, ...] = ()) -> evaluate.Evaluation:
+        options = evaluate.get_parser().parse_args([str(dest), str(checkpoint), *words])
+        return evaluate.Evaluation(options, extra, Device(0, 1))
+
+    def done(of: evaluate.Evaluation) -> None:
+        of.out.mkdir(parents=True)
+        (of.out / "options.txt").write_text(of.identity())
+        (of.out / "scores.json").write_text("{}")
+
+    def place(of: evaluate.Evaluation) -> str:
+        return str(of.out.relative_to(tmp_path / "run" / "dual" / "eval"))
+
+    first = evaluation("--dual-inference")
+    assert place(first) == "test"
+    done(first)
+    plain = evaluation()
+    assert place(plain) == "test"
+    plain.run()  # nothing: what is there has all of it, and dual inference too
+    assert place(evaluation("--lenpen", "1.5")) == "test-beam5-lenpen1.5"
+    done(evaluation("--lenpen", "1.5"))
+    assert place(evaluation("--lenpen", "1.5")) == "test-beam5-lenpen1.5"
+    assert place(evaluation("--beam", "2", "--split=valid")) == "valid"
+    assert place(evaluation("--sacrebleu-tokenize", "char")) == "test-beam5-lenpen1-char"
+    assert place(evaluation(extra=("--max-len-b", "9"))).startswith("test-beam5-lenpen1-")
+    others = [archive(tmp_path / language, "other") for language in ("xx", "yy")]
+    with_others = evaluation(f"--src-lm={others[0]}", f"--tgt-lm={others[1]}")
+    assert place(with_others) == "test-beam5-lenpen1"
+    archive(lms[0], "trained on")
+    archive(checkpoint, "two")
+    assert place(evaluation()) == "test"  # another checkpoint replaces the scores of the old one
+
+
+def synthesis(folder: Path, checkpoint: Path, *words: str) -> synthesize.Synthesis:
+    options = synthesize.get_parser().parse_args([str(folder), str(checkpoint), str(folder / "out"), "--plain", *words])
+    return synthesize.Synthesis(options)
+
+
+def test_text_that_was_made_stays_until_the_new_one_is_complete(dest, tmp_path, monkeypatch):
+    checkpoint = archive(tmp_path / "pair.pt")
+    for language in ("xx", "yy"):
+        (dest / "raw" / f"mono.{language}").write_text(f"{language} 1\n{language} 2\n")
+    fails = False
+
+    def check(command: list[str]) -> None:
+        if fails:
+            raise SystemExit(1)
+        values = dict(pairwise(command))
+        lines = Path(values["--input"]).read_text().splitlines()
+        made = {"pairs": [[line, line.upper()] for line in lines], "left_out": {}}
+        Path(values["--output"]).write_text(json.dumps(made))
+
+    monkeypatch.setattr(synthesize, "check", lambda command: check([*map(str, command)]))
+    synthesis(dest, checkpoint).do()
+    made = {language: (dest / f"out.{language}").read_bytes() for language in ("xx", "yy")}
+    assert made["xx"] == b"xx 1\nxx 2\nYY 1\nYY 2\n"
+    fails = True
+    with pytest.raises(SystemExit):
+        synthesis(dest, checkpoint, "--beam", "9").do()
+    assert made == {language: (dest / f"out.{language}").read_bytes() for language in made}
+    synthesis(dest, checkpoint).do()  # made before
+    with pytest.raises(SystemExit):
+        synthesis(dest, checkpoint, "--beam", "9").do()  # not made before
+    fails = False
+    synthesis(dest, checkpoint, "--beam", "9").do()
+    assert not (dest / "out.parts" / "begun.txt").exists()
+    fails = True
+    synthesis(dest, checkpoint, "--beam", "9").do()  # made before

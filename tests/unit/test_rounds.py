@@ -1,0 +1,220 @@
+"""Rounds of learning from text that the pair translates: what they do, when they stop, where they go on."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import pytest
+
+from dual_fairseq.common.errors import UserError
+from dual_fairseq.common.folders import Data, RunFolder
+from dual_fairseq.pipeline import choices, rounds, train_options
+from dual_fairseq.pipeline.rounds import Recipe, Rounds
+
+PAIRS = 40
+
+
+@pytest.fixture
+def data(tmp_path) -> Data:
+    folder = tmp_path / "data"
+    (folder / "raw").mkdir(parents=True)
+    (folder / "preprocess.json").write_text(json.dumps({"source": "de", "target": "en", "tokenizer": "none"}))
+    for name in ("train", "mono"):
+        for language in ("de", "en"):
+            (folder / "raw" / f"{name}.{language}").write_text("Ja.\n" * PAIRS)
+    return Data.from_folder(folder)
+
+
+def options(*words: str) -> argparse.Namespace:
+    return train_options.parse(["DEST", "RUN", "--rounds=3", *words])
+
+
+class Pipeline:
+    """Commands that leave what the real ones leave.
+
+    Args:
+        bleu: validation BLEU of the warm start and of each round.
+    """
+
+    def __init__(self, monkeypatch, folder: Path, bleu: list[float]) -> None:
+        self.run, self.bleu, self.ran = RunFolder(folder), bleu, []
+        self.fails = ""
+        monkeypatch.setattr(rounds, "check", self.check)
+        monkeypatch.setattr(rounds, "ask", self.ask)
+        self.checkpoint(self.run, "warmup")
+
+    def checkpoint(self, run: RunFolder, stage: str) -> None:
+        folder = run.stage(stage).folder
+        folder.mkdir(parents=True, exist_ok=True)
+        for file in (run.stage(stage).best, run.stage(stage).last):
+            file.write_text(str(folder))
+
+    def check(self, command: list[str]) -> None:
+        name, *words = command[3:]
+        self.ran.append([name, *words])
+        if self.fails and self.fails == name:
+            raise KeyboardInterrupt
+        if name == "synthesize":
+            out = Path(words[2])
+            out.parent.mkdir(parents=True, exist_ok=True)
+            for language in ("de", "en"):
+                out.with_name(f"{out.name}.{language}").write_text("Ja.\n" * 160)
+        elif name == "train":
+            self.checkpoint(RunFolder(Path(words[1])), "dual")
+
+    def ask(self, command: list[str]) -> str:
+        question, checkpoint = command[4], Path(command[5])
+        number = int(checkpoint.parts[checkpoint.parts.index("rounds") + 1]) if "rounds" in checkpoint.parts else 0
+        return f"{100 * number} {self.bleu[number]}" if question == "score" else str(100 * number)
+
+    def rounds(self, data: Data, *words: str, dual_inference: bool = True) -> Rounds:
+        recipe = Recipe(options(*words), data, dual_inference)
+        lms = {language: Path(f"{language}.pt") for language in ("de", "en")}
+        return Rounds(recipe, self.run, lms, self.evaluate)
+
+    def evaluate(self, run: RunFolder, stage: str) -> Path:
+        self.ran.append(["evaluate", str(run.folder), stage])
+        folder = run.stage(stage).evaluation("test")
+        folder.mkdir(parents=True, exist_ok=True)
+        number = int(run.folder.name) if run.folder.parent.name == "rounds" else 0
+        scores = {d: {"bleu": 30.0 + number, "dual_inference": {"bleu": 32.0 + number}} for d in ("de-en", "en-de")}
+        (folder / "scores.json").write_text(json.dumps(scores))
+        return folder
+
+
+@pytest.fixture
+def pipeline(monkeypatch, tmp_path):
+    return lambda *bleu: Pipeline(monkeypatch, tmp_path / "run", list(bleu))
+
+
+def names(made: Pipeline) -> list[str]:
+    return [command[0] for command in made.ran]
+
+
+def test_each_round_goes_on_from_the_one_before(pipeline, data):
+    made = pipeline(20.0, 21.0, 22.0, 23.0)
+    done = made.rounds(data)
+    done.do()
+    assert names(made) == ["evaluate", *["synthesize", "preprocess", "train", "evaluate"] * 3]
+    starts = [command[2] for command in made.ran if command[0] == "synthesize"]
+    run = made.run.folder
+    weights = [command[command.index("--weights") + 1] for command in made.ran if command[0] == "synthesize"]
+    assert weights[1] == str(run / "rounds/1/dual/eval/test/tuning")
+    stages = [run / "warmup", run / "rounds/1/dual", run / "rounds/2/dual"]
+    assert starts == [str(stage / "checkpoint_best.pt") for stage in stages]
+    assert (run / "dual/checkpoint_best.pt").read_text() == str(run / "rounds/3/dual")
+    assert done.updates() == "600"
+
+
+def test_rounds_stop_when_validation_no_longer_gains(pipeline, data, capsys):
+    made = pipeline(20.0, 21.0, 20.9, 23.0)
+    done = made.rounds(data)
+    done.do()
+    assert len(done.done) == 2 and done.best.number == 1
+    assert (made.run.folder / "dual").resolve() == made.run.folder / "rounds/1/dual"
+    assert done.updates() == "100"
+    assert "stopping after round 2 of 3" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("step", ["synthesize", "preprocess", "train"])
+def test_stopped_anywhere_the_same_command_goes_on(pipeline, data, step):
+    made = pipeline(20.0, 21.0, 22.0, 21.0)
+    made.fails = step
+    with pytest.raises(KeyboardInterrupt):
+        made.rounds(data).do()
+    assert not (made.run.folder / "dual").exists()
+    made.fails, made.ran = "", []
+    done = made.rounds(data)
+    done.do()
+    before = made.ran
+    made.ran = []
+    made.rounds(data).do()  # finished: the same commands, which do nothing twice
+    assert made.ran == before and done.best.number == 2
+
+
+def test_the_training_text_is_two_fifths_real(pipeline, data):
+    made = pipeline(20.0, 21.0, 20.0)
+    made.rounds(data).do()
+    command = next(command for command in made.ran if command[0] == "preprocess")
+    assert command[command.index("--upsample") + 1] == "3"  # 160 pairs were made of 40
+    made.ran = []
+    made.rounds(data, "--upsample=7").do()
+    assert any(command[command.index("--upsample") + 1] == "7" for command in made.ran if command[0] == "preprocess")
+
+
+def test_monolingual_text_is_selected_twice_as_much_as_the_pairs(data):
+    words = Recipe(options(), data, True).synthesize()
+    assert words[:4] == ["--select", "--match-lengths", "--lines", str(2 * PAIRS)]
+    assert "--plain" not in words and "--plain" in Recipe(options(), data, False).synthesize()
+
+
+def test_one_language_with_monolingual_text_is_enough(data):
+    data.raw("mono", "en").unlink()
+    words = Recipe(options(), data, True).synthesize()
+    assert words[words.index("--only") + 1] == "de"
+
+
+def test_without_monolingual_text_the_pairs_are_told_again(data):
+    asked = Recipe(options("--round-text=pairs"), data, True)
+    for language in data.languages:
+        data.raw("mono", language).unlink()
+    recipe = Recipe(options(), data, True)
+    assert recipe.synthesize()[:3] == ["--from-pairs", "--nbest", "2"] == asked.synthesize()[:3]
+    assert "there is no monolingual text" in recipe.explain()[0]
+    with pytest.raises(UserError, match=r"--round-text mono: .* not found"):
+        Recipe(options("--round-text=mono"), data, True)
+
+
+def test_a_run_that_was_trained_otherwise_is_left_alone(pipeline, data):
+    made = pipeline(20.0, 21.0)
+    made.checkpoint(made.run, "dual")
+    with pytest.raises(UserError, match="was trained without --rounds"):
+        made.rounds(data).do()
+    assert made.ran == [] and made.run.stage("dual").best.is_file()
+
+
+def test_the_table_says_what_each_round_gained(pipeline, data):
+    made = pipeline(20.0, 21.0, 20.5)
+    done = made.rounds(data)
+    done.do()
+    table = [line.split("  ") for line in done.table().splitlines()]
+    rows = [[cell.strip() for cell in line if cell.strip()] for line in table]
+    assert rows[1] == ["warm start", "-", "20.00", "30.00", "32.00", "30.00", "32.00"]
+    assert rows[2] == ["round 1 (kept)", "160", "21.00 (+1.00)", *["31.00 (+1.00)", "33.00 (+1.00)"] * 2]
+    assert rows[3][:3] == ["round 2", "160", "20.50 (+0.50)"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--rounds=1", "--warmup-only"], "--rounds: begins with the warm start"),
+        (["--upsample=2"], "--upsample 2: goes with --rounds"),
+        (["--round-text=pairs"], "--round-text pairs: goes with --rounds"),
+    ],
+)
+def test_a_mistake_is_one_line(words, message):
+    train_options.parse(["DEST", "RUN", "--rounds=0", "--upsample=2"])  # of a file of options that has rounds
+    with pytest.raises(UserError, match=message):
+        train_options.parse(["DEST", "RUN", *words])
+
+
+def test_a_round_shares_embeddings_where_the_pair_that_it_starts_from_does(data, tmp_path):
+    """The text of a round is made --like DEST, and does not say so itself."""
+    start = RunFolder(tmp_path / "run").stage("warmup")
+    start.folder.mkdir(parents=True)
+    run = RunFolder(tmp_path / "run" / "rounds" / "1")
+    for option in ("--share-all-embeddings", "--share-decoder-input-output-embed"):
+        start.options_file.write_text(f"{option}\n")
+        assert choices.shares_embeddings(data, run, start.best) is (option == "--share-all-embeddings")
+
+
+def test_a_dry_run_shows_the_steps_of_a_round(pipeline, data, capsys):
+    made = pipeline(20.0)
+    made.rounds(data).show()
+    printed = capsys.readouterr().out
+    titles = [line.removeprefix("# Round 1: ") for line in printed.splitlines() if line.startswith("#")]
+    assert titles == ["translating", "preprocessing", "training"]
+    assert "--upsample 3" in printed  # 160 pairs of 40, if every line gets a translation
+    assert made.ran == []

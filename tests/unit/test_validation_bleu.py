@@ -1,0 +1,64 @@
+"""Validation BLEU is what evaluation gives: by the tokenizer of the target language, or of words as they are."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import sacrebleu
+import torch
+from fairseq.data import Dictionary
+
+from dual_fairseq.common.bleu import bleu_of_counts
+from dual_fairseq.pair.evaluate import score
+from dual_fairseq.plugin.validation_bleu import bleu_counts, validation_metric
+
+HYPOTHESES = ["今 天 天 气 很 好 。", "他 在 公 园 里 跑 步 ， 很 快 。", "我 们 明 天 去 北 京 。"]
+REFERENCES = ["今 天 天 气 真 好 。", "他 在 公 园 里 跑 步 。", "我 们 明 天 去 上 海 。"]
+
+
+def side(target: str, tokenized: bool = False, chosen: str | None = None):
+    """The task of a direction, whose model translates everything into the hypotheses."""
+    dictionary = Dictionary()
+    rows = [dictionary.encode_line(line, append_eos=True) for line in [*HYPOTHESES, *REFERENCES]]
+    cfg = SimpleNamespace(
+        target_lang=target, eval_tokenized_bleu=tokenized, sacrebleu_tokenize=chosen, eval_bleu_print_samples=False,
+        eval_bleu_remove_bpe=None,
+    )  # fmt: skip
+    beams = [[{"tokens": row, "cut_off": n == 1}] for n, row in enumerate(rows[:3])]
+    target_rows = torch.nn.utils.rnn.pad_sequence(rows[3:], batch_first=True, padding_value=dictionary.pad())
+    task = SimpleNamespace(
+        cfg=cfg, tgt_dict=dictionary, tokenizer=None, sequence_generator=None,
+        inference_step=lambda generator, models, sample: beams,
+    )  # fmt: skip
+    return task, {"target": target_rows.long()}
+
+
+def validated(task, sample) -> tuple[float, int]:
+    counts = bleu_counts(task, validation_metric(task.cfg), sample, None, "en-zh")
+    assert list(counts)[-1] == "cut_off_en-zh"
+    return bleu_of_counts(list(counts.values())[:-1]), counts["cut_off_en-zh"]
+
+
+@pytest.mark.parametrize("code", ["zh", "zh_CN", "zho_Hans"])
+def test_chinese_is_scored_as_evaluation_scores_it(code):
+    task, sample = side(code)
+    task.tokenizer = SimpleNamespace(decode=lambda text: text.replace(" ", ""))
+    hypotheses, references = ([line.replace(" ", "") for line in lines] for lines in (HYPOTHESES, REFERENCES))
+    expected = sacrebleu.corpus_bleu(hypotheses, [references], tokenize="zh").score
+    assert expected > 50 and sacrebleu.corpus_bleu(hypotheses, [references]).score < 1
+    assert validated(task, sample) == (pytest.approx(expected), 1)
+    assert score(hypotheses, references, code).bleu == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("target", "options", "tokenize"),
+    [("en", {}, "13a"), ("zh", {"tokenized": True}, "none"), ("zh", {"tokenized": True, "chosen": "intl"}, "intl"),
+     ("zh", {"chosen": "char"}, "char")],
+)  # fmt: skip
+def test_other_languages_words_as_they_are_and_a_choice(target, options, tokenize):
+    task, sample = side(target, **options)
+    expected = sacrebleu.corpus_bleu(HYPOTHESES, [REFERENCES], tokenize=tokenize).score
+    assert validated(task, sample) == (pytest.approx(expected), 1)
+    segmented = options.get("tokenized", False)
+    assert score(HYPOTHESES, REFERENCES, target, segmented, options.get("chosen")).bleu == pytest.approx(expected)
