@@ -6,6 +6,7 @@ import argparse
 import math
 import os
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 from .arguments import count, decimal
@@ -75,6 +76,7 @@ def add_device(parser: argparse._ActionsContainer, fp16: bool = False) -> None:
 
 ENGINES = ("fairseq", "ctranslate2", "auto")
 INT8 = "--int8: fairseq does not compute in 8 bits; give --engine ctranslate2 as well"
+NOT_INSTALLED = "is not installed: pip install ctranslate2"
 
 
 def add_engine(parser: argparse._ActionsContainer) -> None:
@@ -91,8 +93,10 @@ def engine_words(options: argparse.Namespace) -> list[str]:
     """The options of :func:`add_engine` as words of a command line; none for fairseq.
 
     Raises:
-        UserError: fairseq does not have --int8.
+        UserError: fairseq does not have --int8, or CTranslate2 is not installed.
     """
+    if options.engine == "ctranslate2" and find_spec("ctranslate2") is None:
+        raise UserError(f"--engine ctranslate2: {NOT_INSTALLED}; give --engine fairseq")
     if options.engine != "fairseq":
         return ["--engine", options.engine, *["--int8"] * options.int8]
     if options.int8:

@@ -10,7 +10,8 @@ from .records import read_record
 
 _NUMBER = (None, float)
 # Settings of a search in scores.json, and what people call them.
-SEARCH = {"beam": "beam", "lenpen": "length penalty", "search_options": "options"}
+SEARCH = {"beam": "beam", "lenpen": "length penalty", "search_options": "options", "engine": "engine"}
+FAIRSEQ = "fairseq-generate"  # the usual engine, which is not named in a table
 _METRICS = {"bleu": "BLEU", "chrf": "chrF"}
 _DIRECTION = {
     **{f"{name}?": _NUMBER for name in ("bleu", "chrf", "length_ratio", "nll_bits_per_token")},
@@ -71,8 +72,13 @@ def score_table(rows: Iterable[tuple[str, Mapping[str, Any]]]) -> str:
                 lines.append((direction, name, *cells))
     directions = list(dict.fromkeys(line[0] for line in lines))
     lines.sort(key=lambda line: directions.index(line[0]))
-    ways = searches((name, {key: scores[key] for key in SEARCH if scores.get(key)}) for name, scores in rows)
+    ways = searches((name, search_of(scores)) for name, scores in rows)
     return "\n".join([aligned(lines), *ways, *signatures(values for _, scores in rows for values in scores.items())])
+
+
+def search_of(scores: Mapping[str, Any]) -> dict[str, str]:
+    """How translations were found, by the names of :data:`SEARCH`, as far as ``scores.json`` says so."""
+    return {name: str(scores[name]) for name in SEARCH if scores.get(name) and scores[name] != FAIRSEQ}
 
 
 def searches(systems: Iterable[tuple[str, Mapping[str, str]]]) -> list[str]:

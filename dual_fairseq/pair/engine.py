@@ -18,7 +18,7 @@ from fairseq.dataclass.configs import GenerationConfig
 from torch import Tensor, nn
 
 from ..common.errors import UserError
-from ..common.options import INT8
+from ..common.options import INT8, NOT_INSTALLED
 from ..plugin.dual_inference import DualInferenceGenerator
 from ..plugin.language_model import FrozenLanguageModel
 from ..plugin.log_probs import BATCH_TOKENS, language_model_log_probs, length_sorted_batches
@@ -97,7 +97,7 @@ class CTranslate2:
         try:
             import ctranslate2
         except ImportError:
-            raise CannotConvert("is not installed: pip install ctranslate2") from None
+            raise CannotConvert(NOT_INSTALLED) from None
         self._library, self._strict = ctranslate2, strict
         self._pair = pair
         self._sides = task.sides

@@ -18,7 +18,7 @@ from sacrebleu.metrics import CHRF
 from ..common.bleu import bleu_metric, signature_of
 from ..common.errors import UserError
 from ..common.files import read_lines, sha256, write_json, write_text
-from ..common.tables import score_table
+from ..common.tables import FAIRSEQ, score_table
 from ..data.text import TextPipeline
 from ..plugin.ranking import read_choice
 from .nbest import best_of, read_nbest
@@ -65,7 +65,7 @@ def read_hypotheses(lines: Iterable[str]) -> dict[int, str]:
 
 def read_engine(lines: Iterable[str]) -> str:
     """What translated: the ``engine:`` line of :mod:`~dual_fairseq.pair.generate`, which fairseq-generate lacks."""
-    return next((line.removeprefix("engine: ") for line in lines if line.startswith("engine: ")), "fairseq-generate")
+    return next((line.removeprefix("engine: ") for line in lines if line.startswith("engine: ")), FAIRSEQ)
 
 
 def read_cut_off(lines: Iterable[str]) -> set[tuple[int, int]]:

@@ -14,7 +14,7 @@ from ..common.errors import UserError
 from ..common.files import read_lines
 from ..common.folders import BEST, RECORD, STAGES, StageFolder, find_run
 from ..common.records import read_record
-from ..common.tables import SEARCH, read_scores
+from ..common.tables import read_scores, search_of
 
 Record = dict[str, float]
 RE_SCORED = " + dual inference"  # ends the name of a system whose translations dual inference chose
@@ -33,9 +33,8 @@ class Evaluation:
 
     @cached_property
     def search(self) -> dict[str, str]:
-        """How the translations were found: beam, length penalty, other options; empty where that is not known."""
-        known = {name: str(self.scores[name]) for name in SEARCH if self.scores.get(name)}
-        if known:
+        """How the translations were found: beam, length penalty, other options, engine; empty where not known."""
+        if known := search_of(self.scores):
             return known
         # evaluations of earlier versions
         found = StageFolder(self.folder).options()

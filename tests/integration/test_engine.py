@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gc
+import json
 import math
 import shutil
 import sys
 from pathlib import Path
 
+import ctranslate2
 import numpy as np
 import pytest
 import torch
@@ -26,6 +29,7 @@ from dual_fairseq.__main__ import main
 from dual_fairseq.common.errors import UserError
 from dual_fairseq.pair import convert
 from dual_fairseq.pair.engine import CTranslate2
+from dual_fairseq.pair.evaluate import read_cut_off, read_engine
 from dual_fairseq.pair.load import load_pair
 from dual_fairseq.pair.probabilities import score_pairs
 from dual_fairseq.pair.translator import DualTranslator
@@ -84,9 +88,32 @@ def test_a_translation_that_does_not_end_is_bounded_by_its_own_sentence(checkpoi
     texts = [TEXTS[SOURCE][5], " ".join(TEXTS[SOURCE][5:9])]
     plain, fast = (load(checkpoint, dest, engine=engine) for engine in ("fairseq", "ctranslate2"))
     bound = {"max_len_a": 0.3, "max_len_b": 1, "nbest": 5}
-    assert [[h.tokens for h in of] for of in fast.translate_nbest(texts, SOURCE, TARGET, **bound)] == [
-        [h.tokens for h in of] for of in plain.translate_nbest(texts, SOURCE, TARGET, **bound)
-    ]
+    found, expected = ([
+        [(h.tokens, h.cut_off) for h in of] for of in pair.translate_nbest(texts, SOURCE, TARGET, **bound)
+    ] for pair in (fast, plain))  # fmt: skip
+    assert found == expected
+    assert {cut_off for of in found for _, cut_off in of} == {True, False}
+
+
+@pytest.mark.parametrize("source, target", DIRECTIONS)
+def test_the_limit_of_each_sentence_is_that_of_fairseq(source, target, checkpoint, dest):
+    bound = {"max_len_a": 0.3, "max_len_b": 1}
+    plain, fast = (
+        load(checkpoint, dest, engine=engine).translate_nbest(TEXTS[source], source, target, **bound)
+        for engine in ("fairseq", "ctranslate2")
+    )
+    assert [(of[0].text, of[0].cut_off) for of in fast] == [(of[0].text, of[0].cut_off) for of in plain]
+    assert 0 < sum(of[0].cut_off for of in plain) < len(plain) - 1  # the first text is empty
+
+
+def test_the_limit_of_the_training_text_counts(checkpoint, dest, tmp_path):
+    shutil.copytree(dest, own := tmp_path / "dest")
+    record = {"ratio": 1.0, "max_len_a": 0.5, "max_len_b": 1}
+    (own / "dual" / "lengths.json").write_text(json.dumps({f"{SOURCE}-{TARGET}": record}))
+    fast = load(checkpoint, own, engine="ctranslate2").translate_nbest(TEXTS[SOURCE], SOURCE, TARGET)
+    for text, (best,) in zip(TEXTS[SOURCE], fast, strict=True):
+        assert len(best.tokens.split()) <= 0.5 * (len(text.split()) + 1) + 1
+    assert any(best.cut_off for (best,) in fast)
 
 
 @pytest.mark.parametrize("source, target", DIRECTIONS)
@@ -239,17 +266,21 @@ def test_translate_and_score_take_the_engine(checkpoint, dest, lms, tmp_path, ca
     np.testing.assert_allclose(outputs[0][1], outputs[1][1], rtol=1e-4, atol=1e-3)
 
 
-@pytest.mark.parametrize("engine", ["ctranslate2", "auto"])
-def test_the_step_of_an_evaluation_prints_what_fairseq_generate_does(engine, checkpoint, dest, lms, capsys):
-    common = ["-s", TARGET, "-t", SOURCE, "--cpu", "--src-lm", lms["tgt_lm"], "--tgt-lm", lms["src_lm"]]
+@pytest.mark.parametrize("engine, limit", [("ctranslate2", None), ("auto", ("0.2", "1"))])
+def test_the_step_of_an_evaluation_prints_what_fairseq_generate_does(engine, limit, checkpoint, dest, lms, capsys):
+    limited = ["--max-len-a", limit[0], "--max-len-b", limit[1]] if limit else []
+    common = [*limited, "-s", TARGET, "-t", SOURCE, "--cpu", "--src-lm", lms["tgt_lm"], "--tgt-lm", lms["src_lm"]]
     run = fairseq_here(
         "generate", dest / "dual", "--user-dir", Path(convert.__file__).parents[1], "--task", "dual_translation",
-        "--path", checkpoint, "--dual-inference-alpha", 1, "--nbest", 4, "--beam", 4, "--max-len-a", 1.5, "--max-len-b",
-        20, *common,
+        "--path", checkpoint, "--dual-inference-alpha", 1, "--nbest", 4, "--beam", 4, *common,
     )  # fmt: skip
+    gc.collect()  # its task says how many were cut off when it goes, which has to be before the streams close
     main(["pair.generate", str(dest / "dual"), str(checkpoint), *common, "--split", "test", "--beam", "4",
           "--components", "--engine", engine])  # fmt: skip
     printed = capsys.readouterr().out.splitlines()
+    assert read_engine(printed) == f"ctranslate2 {ctranslate2.__version__}, float32"
+    cut_off = read_cut_off(printed)
+    assert cut_off == read_cut_off(run.output.splitlines()) and bool(cut_off) == bool(limit)
     numbers = sorted(int(line.split("\t")[0][2:]) for line in printed if line.startswith("S-"))
     assert numbers == list(range(SPLITS["test"][0]))
 

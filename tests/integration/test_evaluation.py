@@ -130,6 +130,16 @@ def test_the_table_has_a_line_for_each_direction_and_stage(evaluated):
 
 def test_the_step_writes_the_scores_and_prints_them(evaluated, capsys):
     dest, out, _ = evaluated
-    main(["pair.evaluate", str(dest), str(out)])
+    main(["pair.evaluate", str(dest), str(out), "--setting=beam=5"])
     scores = json.loads((out / "scores.json").read_text())
     assert capsys.readouterr().out == score_table([("test", scores)]) + "\n"
+    assert (scores["engine"], scores["beam"]) == ("fairseq-generate", "5")
+
+
+def test_the_scores_name_the_engine_that_translated(evaluated):
+    dest, out, _ = evaluated
+    for file in out.glob("*.generate.txt"):
+        file.write_text("a warning\nengine: ctranslate2 4.5.0, int8\n" + file.read_text())
+    scores = evaluation.evaluate(dest, out, "test", settings={"beam": "5"})
+    assert scores["engine"] == "ctranslate2 4.5.0, int8"
+    assert "Search: beam 5, engine ctranslate2 4.5.0, int8\n" in score_table([("test", scores)])

@@ -45,8 +45,11 @@ def test_what_it_cannot_do_is_refused_by_name_or_left_to_fairseq(options, reason
 
 def test_where_it_is_not_installed(monkeypatch, caplog):
     monkeypatch.setitem(sys.modules, "ctranslate2", None)
-    with pytest.raises(UserError, match="--engine ctranslate2: is not installed: pip install ctranslate2; "):
-        choose("ctranslate2")
+    parser = argparse.ArgumentParser()
+    add_engine(parser)
+    for refused in (choose, lambda name: engine_words(parser.parse_args(["--engine", name]))):
+        with pytest.raises(UserError, match="--engine ctranslate2: is not installed: pip install ctranslate2; "):
+            refused("ctranslate2")
     assert choose("auto") is None
     assert caplog.messages == [
         "--engine auto: fairseq translates, for CTranslate2 is not installed: pip install ctranslate2"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from dual_fairseq.common.errors import UserError
 from dual_fairseq.common.folders import StageFolder
 from dual_fairseq.pipeline import evaluate, synthesize
 from dual_fairseq.pipeline.devices import Device
@@ -139,12 +140,33 @@ def test_scores_with_other_settings_get_a_folder_of_their_own(dest, tmp_path):
     assert place(evaluation("--beam", "2", "--split=valid")) == "valid"
     assert place(evaluation("--sacrebleu-tokenize", "char")) == "test-beam5-lenpen1-char"
     assert place(evaluation(extra=("--max-len-b", "9"))).startswith("test-beam5-lenpen1-")
+    engine = ("--engine", "ctranslate2", "--int8")
+    assert place(evaluation(*engine)) == "test-beam5-lenpen1-ctranslate2-int8"
+    done(evaluation(*engine))
+    assert place(evaluation(*engine)) == "test-beam5-lenpen1-ctranslate2-int8"
+    assert place(evaluation(*engine[:2])) == "test-beam5-lenpen1-ctranslate2"
     others = [archive(tmp_path / language, "other") for language in ("xx", "yy")]
     with_others = evaluation(f"--src-lm={others[0]}", f"--tgt-lm={others[1]}")
     assert place(with_others) == "test-beam5-lenpen1"
     archive(lms[0], "trained on")
     archive(checkpoint, "two")
     assert place(evaluation()) == "test"  # another checkpoint replaces the scores of the old one
+
+
+def test_an_engine_translates_with_the_same_options(dest, tmp_path):
+    checkpoint = archive(tmp_path / "pair" / "checkpoint_best.pt", "one")
+    words = [str(dest), str(checkpoint), "--engine", "auto", "--lenpen", "2", "--max-len-a", "2", "--max-len-b", "7"]
+    options = evaluate.get_parser().parse_args(words)
+    for part in evaluate.Evaluation(options, [], Device(0, 1)).steps(tmp_path)[1:]:
+        of = {word: part.command[i + 1] for i, word in enumerate(part.command[:-1]) if word.startswith("--")}
+        assert part.command[3] == "pair.generate" and of["--engine"] == "auto"
+        assert (of["--lenpen"], of["--max-len-a"], of["--max-len-b"]) == ("2", "2", "7")
+    with pytest.raises(UserError, match="--engine ctranslate2: takes no options of fairseq-generate"):
+        options.engine = "ctranslate2"
+        evaluate.Evaluation(options, ["--sampling"], Device(0, 1))
+    options.engine = "auto"
+    left = evaluate.Evaluation(options, ["--sampling"], Device(0, 1))
+    assert left.steps(tmp_path)[1].command[0] == "fairseq-generate"
 
 
 def synthesis(folder: Path, checkpoint: Path, *words: str) -> synthesize.Synthesis:

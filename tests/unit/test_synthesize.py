@@ -99,6 +99,16 @@ def test_the_limit_of_lengths_reaches_the_search(dest, commands):
     )
 
 
+def test_the_engine_reaches_the_step_and_another_makes_it_anew(dest, commands):
+    made(dest)
+    del commands[:]
+    made(dest, "--engine", "ctranslate2", "--int8")
+    assert len(commands) == 2
+    assert all(
+        command[command.index("--engine") :][:3] == ["--engine", "ctranslate2", "--int8"] for command in commands
+    )
+
+
 def test_several_pairs_translate_in_turn_or_together(dest, commands):
     assert len(made(dest, pairs=("a.pt", "b.pt"))) == 12
     assert len(commands) == 4
@@ -165,6 +175,9 @@ def test_other_options_make_it_anew(dest, commands):
         (["--match-lengths"], "--match-lengths goes with --select"),
         (["--from-pairs", "--select"], "--select is for monolingual text"),
         (["--nbest", "6"], "--nbest 6: needs --beam 6 or more, not 5"),
+        (["--int8"], "--int8: fairseq does not compute in 8 bits"),
+        (["--engine", "ctranslate2", "--sampling", "9"], "--engine ctranslate2: does not translate with --sampling"),
+        (["--engine", "ctranslate2", "--ensemble"], "--engine ctranslate2: does not translate with --ensemble"),
     ],
 )
 def test_a_mistake_is_one_line(dest, commands, options, message):
