@@ -76,7 +76,7 @@ def test_it_translates_as_fairseq_does(source, target, checkpoint, dest):
         expected = plain.translate_nbest(TEXTS[source], source, target, nbest=nbest, **options)
         found = fast.translate_nbest(TEXTS[source], source, target, nbest=nbest, max_tokens=500, **options)
         assert [of[0].text for of in found] == [of[0].text for of in expected]
-        # in the last step of a search fairseq takes as many translations as fit, and CTranslate2 the best of all
+        # below the best, lists may differ; no rank is worse
         for mine, theirs in zip(found, expected, strict=True):
             for hypothesis, other in zip(mine, theirs, strict=True):
                 assert hypothesis.score > other.score - 1e-4
