@@ -17,7 +17,7 @@ from pathlib import Path
 from unittest import mock
 
 import torch
-from fairseq import options
+from fairseq import checkpoint_utils, options
 from fairseq_cli import preprocess
 
 from dual_fairseq.common.errors import UserError
@@ -83,6 +83,7 @@ def fairseq_here(command: str, *args: object, check: bool = True) -> Run:
     """``fairseq-<command>`` in this process, which saves its start; a refusal is its output."""
     output = io.StringIO()
     argv = [f"fairseq-{command}", *map(str, args)]
+    vars(checkpoint_utils.save_checkpoint).pop("best", None)  # fairseq keeps it for the life of a process
     with mock.patch.object(sys, "argv", argv), contextlib.redirect_stdout(output):
         try:
             importlib.import_module(f"fairseq_cli.{command}").cli_main()

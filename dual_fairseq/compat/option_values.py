@@ -57,7 +57,11 @@ def check_option_values(args: argparse.Namespace) -> None:
     for name, least in _AT_LEAST.items():
         value = get(name)
         for number in value if isinstance(value, list) else [] if value is None else [value]:
-            if math.isnan(number) or number < least or number >= _BELOW.get(name, math.inf):
+            try:
+                found = float(number)  # --batch-size-valid is text
+            except (TypeError, ValueError):
+                continue  # the name of another option, by which fairseq says "as that one"
+            if math.isnan(found) or found < least or found >= _BELOW.get(name, math.inf):
                 most = f" and below {_BELOW[name]:,}" if name in _BELOW else ""
                 raise UserError(f"{_flag(name)} {number}: give a number of at least {least}{most}")
     for name, value in vars(args).items():

@@ -111,12 +111,15 @@ def load_state_dict(self, state_dict: Any, optimizer_overrides: Any = None) -> N
 
 
 def build_optimizer(self) -> None:
-    """As fairseq's, which builds the scheduler, too: that one takes a state like its own."""
+    """As fairseq's, which builds the scheduler, too: that one takes a state like its own, or another scheduler's."""
     _build_optimizer(self)
     load, own = self._lr_scheduler.load_state_dict, self._lr_scheduler.state_dict()
 
     def load_checked(state: Any) -> None:
-        check_like(state, own, "lr_scheduler_state")
+        if not isinstance(state, dict):
+            raise UnfitState("lr_scheduler_state is no record")
+        if state.keys() >= own.keys():  # another scheduler's lacks some: it begins anew (lr_schedulers)
+            check_like(state, own, "lr_scheduler_state")
         load(state)
 
     self._lr_scheduler.load_state_dict = load_checked

@@ -11,12 +11,13 @@ import math
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from ..common.folders import LENGTHS
 from ..common.records import read_record
+
+if TYPE_CHECKING:
+    import numpy as np
 
 # Room to spare: over the mean ratio of the training text, and over what its longest translations need beyond that.
 _OVER_RATIO, _OVER_REST, _AT_LEAST = 1.5, 2, 20
@@ -44,6 +45,8 @@ class LengthLimit:
         Args:
             source, target: (N,) tokens of each sentence.
         """
+        import numpy as np  # a command's --help does without
+
         ratio = round(float(target.sum() / source.sum()), 4)
         a = round(_OVER_RATIO * ratio, 4)
         rest = float(np.quantile(target - a * source, 0.999)) * _OVER_REST
@@ -57,6 +60,7 @@ UNKNOWN = LengthLimit(1.0, 3.0, 50)
 def limits_of(folder: Path, source: str, target: str) -> dict[str, LengthLimit]:
     """The limits of both directions for the training text in a binarized folder; none where it has no training text."""
     # fairseq is slow to load, and who reads a record does without it
+    import numpy as np
     from fairseq.data.indexed_dataset import MMapIndexedDataset, index_file_path
 
     def sizes(file: str) -> np.ndarray:

@@ -85,7 +85,8 @@ def test_bleu_of_each_direction_and_their_mean(corpus):
     """From n-gram counts of several batches, against sacreBLEU's own figure of all sentences."""
     from sacrebleu import corpus_bleu
 
-    from dual_fairseq.plugin.validation_bleu import bleu_counts
+    from dual_fairseq.common.bleu import bleu_counts
+    from dual_fairseq.plugin.validation_bleu import _keys
 
     task, _, criterion = build(corpus, "--dual-lambda", 0, "--eval-bleu")
     references = ["a b c d e f", "g h i j k", "a c e g i k m", "b d f h j"]
@@ -97,7 +98,8 @@ def test_bleu_of_each_direction_and_their_mean(corpus):
     for half in (slice(0, 2), slice(2, 4)):
         log = {"ntokens": 1, "nsentences": 2, "sample_size": 1, "loss": 1.0, "nll_loss": 1.0}
         for direction, lines in hypotheses.items():
-            log.update(bleu_counts(corpus_bleu(lines[half], [references[half]]), direction))
+            counts = bleu_counts(corpus_bleu(lines[half], [references[half]]))
+            log.update({**dict(zip(_keys(direction), counts, strict=True)), f"cut_off_{direction}": 0})
         logs.append(log)
     with metrics.aggregate(new_root=True) as aggregator:
         task.reduce_metrics(logs, criterion)

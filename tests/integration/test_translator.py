@@ -296,10 +296,10 @@ def test_text_of_which_the_models_know_nothing_is_told_once(run, dest, caplog):
         caplog.clear()
         pair.translate(["Bak1 bet2 bik3."] * 20, SOURCE, TARGET, **options)
         pair.translate(["\u4f60\u597d"], SOURCE, TARGET, **options)  # too little to tell by
-        assert not caplog.records
+        assert all("limit of their length" in record.getMessage() for record in caplog.records)
         for _ in range(2):
             pair.translate(["\u4f60\u597d \u4e16\u754c"] * 10, SOURCE, TARGET, first=3, **options)
-    (record,) = caplog.records
+    (record,) = (record for record in caplog.records if "limit of their length" not in record.getMessage())
     assert record.getMessage() == f"lines 3 to 12: most tokens are unknown to the models; is the text {SOURCE}?"
 
 

@@ -114,8 +114,8 @@ def test_a_recipe_takes_some_rows_of_its_base(recipe, tmp_path):
         (('name = "dual"', 'nam = "dual"'), "nam"),
         (('synthetic = "captions"', 'synthetic = "none"'), "there is no synthetic text 'none'"),
         (("title", "titel"), "titel"),
-        (("[[row]]", "[[row"), "is not a recipe"),
-        (('title = "small"', 'base = "small.toml"'), "is not a recipe"),
+        (("[[row]]", "[[row"), "is not TOML"),
+        (('title = "small"', 'base = "small.toml"'), "base: name another recipe file"),
     ],
 )
 def test_a_recipe_that_is_none_is_refused_in_a_line(recipe, change, complaint):
@@ -159,7 +159,7 @@ def test_a_part_has_its_own_pairs_and_the_language_models_of_the_whole(recipe, t
         ('"few"', '"seed-1"', "part 'seed-1': give a folder's name"),
         ("{whole}", "{hole}", "hole"),
         ("{data}", "{}", "is not a recipe"),
-        ("[", "", "is not a recipe"),
+        ("[", "", "is not TOML"),
     ):
         part.write_text(own.replace(old, new, 1))
         with pytest.raises(SystemExit, match=complaint):
