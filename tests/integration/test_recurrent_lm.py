@@ -106,4 +106,6 @@ def test_the_script_trains_a_cell_of_choice_on_sentences_or_on_running_text(corp
         symbols = Dictionary.load(str(data / "dict.txt"))
         load_language_model(str(tmp_path / folder / "checkpoint_best.pt"), symbols, SOURCE, "--src-lm")
     assert cfg.task.tokens_per_sample == 16
-    assert succeed("train_lm.sh", data, tmp_path / "b", *options, *more).startswith("Language model: finished before")
+    assert succeed("train_lm.sh", data, tmp_path / "b", *options, *more).startswith(
+        "Language model (rnn, gru, tiny): finished before"
+    )
