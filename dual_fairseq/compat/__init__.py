@@ -12,7 +12,6 @@ from . import (  # noqa: E402, F401
     checkpoint_loading,
     checkpoint_saving,
     dictionaries,
-    lr_schedulers,
     memory,
     nan,
     no_eval,

@@ -111,16 +111,16 @@ def load_state_dict(self, state_dict: Any, optimizer_overrides: Any = None) -> N
 
 
 def build_optimizer(self) -> None:
-    """As fairseq's, which builds the scheduler, too: that one takes a state like its own, or another scheduler's."""
+    """As fairseq's, which builds the scheduler, too: after another one it begins anew at the number of updates."""
     _build_optimizer(self)
     load, own = self._lr_scheduler.load_state_dict, self._lr_scheduler.state_dict()
 
     def load_checked(state: Any) -> None:
         if not isinstance(state, dict):
             raise UnfitState("lr_scheduler_state is no record")
-        if state.keys() >= own.keys():  # another scheduler's lacks some: it begins anew (lr_schedulers)
+        if state.keys() >= own.keys():  # fairseq hands over whatever state another scheduler has left
             check_like(state, own, "lr_scheduler_state")
-        load(state)
+            load(state)
 
     self._lr_scheduler.load_state_dict = load_checked
 
