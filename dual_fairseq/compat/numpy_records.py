@@ -49,7 +49,8 @@ class _Array(np.ndarray):
             raise RefusedRecord("it has an array that is not of plain numbers")
         if len(content) != math.prod(shape) * kind.value.itemsize:
             raise RefusedRecord("it has an array of another size than its content")
-        super().__setstate__((1, shape, kind.value, bool(by_columns), content))
+        plain: Any = (1, shape, kind.value, bool(by_columns), content)  # numpy's type of this differs by its version
+        super().__setstate__(plain)
 
     def __reduce__(self) -> Any:
         return np.array(self, subok=False).__reduce__()
