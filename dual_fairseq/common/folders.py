@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import UserError
 from .files import whole_file
 from .records import read_record
-from .segmentation import POST_PROCESS, pieces_of_dictionary
+from .segmentation import POST_PROCESS, Side, by_language, pieces_of_dictionary
 from .settings import SHARED_WORDS
 
 # The stages of a pair in RUN, in the order of tables: folder → what people call it.
@@ -19,10 +19,12 @@ STAGES = {"warmup": "warm start", "mle": "MLE continued", "dual": "dual"}
 BEST, LAST, AVERAGE = "checkpoint_best.pt", "checkpoint_last.pt", "checkpoint_average.pt"
 RECORD = "preprocess.json"
 LENGTHS = "lengths.json"  # beside the dictionaries: how long a translation may become
-# The part of the record that says how text is treated; the rest names files of one machine.
+# The part of the record that says how text is treated; the rest names files of one machine. Where the two languages
+# are treated in two ways, tokenizer, subword and bpe hold a value for each language.
+_BPE = {"type?": (None, str), "pieces?": (None, str)}
 _SHAPE = {
-    "source": str, "target": str, "normalized?": bool, "tokenizer": str, "normalize_punctuation?": bool,
-    "lowercase?": bool, "subword?": str, "bpe?": (None, {"type?": (None, str), "pieces?": (None, str)}),
+    "source": str, "target": str, "normalized?": bool, "tokenizer": ({str: str}, str), "normalize_punctuation?": bool,
+    "lowercase?": bool, "subword?": ({str: str}, str), "bpe?": (None, {str: _BPE}, _BPE),
 }  # fmt: skip
 _KEPT = (
     "source", "target", "normalized", "tokenizer", "normalize_punctuation", "lowercase", "subword", "bpe", "dictionary",
@@ -39,12 +41,9 @@ class Data:
         source, target: language codes.
         normalized: whether text was normalised (composed, without invisible characters) and words that Moses would tear
             stay whole; earlier versions did neither.
-        tokenizer: ``moses`` or ``none``.
         normalize_punctuation: whether Moses' rules normalised the punctuation of what was tokenised.
         lowercase: whether all text is in lower case.
-        subword: ``bpe``, ``sentencepiece``, ``char`` or ``word``.
-        has_codes: whether there are BPE codes or SentencePiece models; not for text that was segmented already.
-        post_process: fairseq's name for what undoes the segmentation; None where tokens are words.
+        sides: how the text of each language becomes tokens.
         record: all of ``preprocess.json``.
     """
 
@@ -52,12 +51,9 @@ class Data:
     source: str
     target: str
     normalized: bool
-    tokenizer: str
     normalize_punctuation: bool
     lowercase: bool
-    subword: str
-    has_codes: bool
-    post_process: str | None
+    sides: dict[str, Side]
     record: dict[str, object]
 
     @classmethod
@@ -69,49 +65,50 @@ class Data:
         """
         path = Path(folder) / RECORD
         record = read_record(path, _SHAPE, "give the folder that dual-fairseq preprocess wrote, or make it again")
-        subword = record.get("subword", "bpe")  # earlier versions knew nothing else
-        bpe = record.get("bpe") or {}
-        segmentation, normalized = bpe.get("type"), record.get("normalized", False)
+        normalized = record.get("normalized", False)
         data = cls(
             Path(folder),
             record["source"],
             record["target"],
             normalized,
-            record["tokenizer"],
             record.get("normalize_punctuation", not normalized),
             record.get("lowercase", False),
-            subword,
-            segmentation in ("subword-nmt", "sentencepiece"),
-            bpe.get("pieces") if segmentation is None and subword == "bpe" else POST_PROCESS.get(subword),
+            {},
             record,
         )
         if not all(re.fullmatch("[A-Za-z0-9][A-Za-z0-9_]*", code) for code in data.languages):
             raise UserError(f"{path}: is damaged (no language codes); run dual-fairseq preprocess again")
-        expected = (None, "subword-nmt" if subword == "bpe" else subword)
-        known = data.tokenizer in ("moses", "none") and subword in list(POST_PROCESS)
-        if not known or segmentation not in expected:
-            raise UserError(
-                f"{path}: names a tokenizer or segmentation unknown here ({data.tokenizer}, {subword}, "
-                f"{segmentation}); update dual-fairseq"
-            )
-        if segmentation is None and subword == "bpe" and "pieces" not in bpe:  # by an earlier version
-            pieces = {pieces_of_dictionary(data.dictionary(language)) for language in data.languages}
-            data = replace(data, post_process=next(filter(None, pieces), None))
+        data.sides.update({language: data._side(language) for language in data.languages})
         return data
 
-    @property
-    def segmented(self) -> bool:
-        """Whether its words are what someone else made of the text; characters and SentencePiece make raw text."""
-        return self.tokenizer == "none" and self.post_process != "sentencepiece"
+    def _side(self, language: str) -> Side:
+        """Raises: UserError: its text was treated in a way that is unknown here."""
+        tokenizer, subword, bpe = (
+            by_language(value, self.languages)[language]
+            # earlier versions knew nothing but BPE
+            for value in (self.record["tokenizer"], self.record.get("subword", "bpe"), self.record.get("bpe") or {})
+        )
+        segmentation = bpe.get("type")
+        expected = (None, "subword-nmt" if subword == "bpe" else subword)
+        if tokenizer not in ("moses", "none") or subword not in list(POST_PROCESS) or segmentation not in expected:
+            raise UserError(
+                f"{self.folder / RECORD}: names a tokenizer or segmentation unknown here ({tokenizer}, {subword}, "
+                f"{segmentation}); update dual-fairseq"
+            )
+        pieces = POST_PROCESS[subword]
+        if subword == "bpe" and segmentation is None:
+            pieces = bpe["pieces"] if "pieces" in bpe else self._pieces_by_an_earlier_version()
+        return Side(tokenizer, subword, segmentation in ("subword-nmt", "sentencepiece"), pieces)
+
+    def _pieces_by_an_earlier_version(self) -> str | None:
+        """The kind of pieces that the text came in, which the record does not say."""
+        return next(
+            filter(None, (pieces_of_dictionary(self.dictionary(language)) for language in self.languages)), None
+        )
 
     @property
     def languages(self) -> tuple[str, str]:
         return self.source, self.target
-
-    @property
-    def in_pieces(self) -> bool:
-        """Whether the text was in pieces before preprocessing; translations are words all the same."""
-        return self.subword == "bpe" and not self.has_codes and self.post_process is not None
 
     @property
     def pair(self) -> str:
@@ -135,7 +132,7 @@ class Data:
     def codes(self, language: str) -> Path:
         """The BPE codes or the SentencePiece model of a language."""
         folder = self.folder / "bpe" if (self.folder / "bpe").is_dir() else self.folder
-        return folder / codes_name(self.subword, language)
+        return folder / codes_name(self.sides[language].subword, language)
 
     def raw(self, split: str, language: str) -> Path:
         """The text of a split, clean but not tokenised."""

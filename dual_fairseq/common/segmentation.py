@@ -1,15 +1,55 @@
-"""The models' tokens: what undoes each kind of segmentation, and whether text is in pieces already."""
+"""The models' tokens: how a language's text becomes them, what undoes that, and whether text is in pieces already."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 # ``--subword`` → what fairseq calls its reverse.
 POST_PROCESS = {"bpe": "subword_nmt", "sentencepiece": "sentencepiece", "char": "sentencepiece", "word": None}
 SEPARATOR = "@@"  # ends a piece of subword-nmt that its word goes on after
 VISIBLE_SPACE = "▁"  # begins a word of SentencePiece; the space between two words, where tokens are characters
 _SHARE = 0.01  # less than that of a text's words, and they only look like pieces
+
+
+@dataclass(frozen=True)
+class Side:
+    """How the text of one language becomes the models' tokens.
+
+    Attributes:
+        tokenizer: ``moses`` or ``none``.
+        subword: ``bpe``, ``sentencepiece``, ``char`` or ``word``.
+        has_codes: whether there are BPE codes or a SentencePiece model; not for text that was segmented already.
+        post_process: fairseq's name for what undoes the segmentation; None where tokens are words.
+    """
+
+    tokenizer: str
+    subword: str
+    has_codes: bool
+    post_process: str | None
+
+    @property
+    def segmented(self) -> bool:
+        """Whether its words are what someone else made of the text; characters and SentencePiece make raw text."""
+        return self.tokenizer == "none" and self.post_process != "sentencepiece"
+
+    @property
+    def in_pieces(self) -> bool:
+        """Whether the text was in pieces before preprocessing; translations are words all the same."""
+        return self.subword == "bpe" and not self.has_codes and self.post_process is not None
+
+
+def by_language(value: Any, languages: Sequence[str]) -> dict[str, Any]:
+    """A setting of each language, from a record that holds one value where both languages share it."""
+    return value if isinstance(value, dict) and value.keys() == set(languages) else dict.fromkeys(languages, value)
+
+
+def shared(values: Mapping[str, Any]) -> Any:
+    """What :func:`by_language` reads: the one value of all languages, else the values by language."""
+    first, *others = values.values()
+    return first if all(value == first for value in others) else dict(values)
 
 
 def count_pieces(words: Iterable[tuple[str, int]]) -> dict[str, int]:

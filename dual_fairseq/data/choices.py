@@ -17,8 +17,10 @@ from pathlib import Path
 from ..common.folders import RECORD
 from ..common.progress import say
 from ..common.records import read_record
+from ..common.segmentation import by_language, shared
 from ..common.settings import SHARED_WORDS, pair_settings
 from .lines import Survey, open_text
+from .options import same_way
 
 LINES = 100_000  # of each file, that are looked at
 _WORD = re.compile(r"[!-/:-@\[-`{-~]|[^\s!-/:-@\[-`{-~]+")  # an ASCII sign is a word, as tokenisation makes it
@@ -61,23 +63,30 @@ def choose(
     Returns:
         The overlap, where it was measured; that of ``--like``, where its dictionaries are taken.
     """
-    noted = _noted(dest, surveys)
+    noted = _noted(dest, surveys, options)
     pairs = sum(file.lines for file in next(iter(surveys.values())))
-    size = {"bpe": "bpe_size", "sentencepiece": "vocab_size"}.get(options.subword)
-    if size and getattr(options, size) is None:
-        option = size.replace("_", "-")
-        setattr(options, size, noted.get(option, pair_settings(pairs).bpe_size))
-        why = "as DEST was made" if option in noted else f"for {pairs:,} pairs (docs/settings.md)"
-        say(f"--{option} {getattr(options, size)}: {why}")
-    shared = _overlap_of(Path(options.like)) if options.like else None
-    if size and (options.joint_bpe or not options.bpe_size) and not options.like:
-        shared = overlap(list(zip(*parts, strict=True)), options.tokenizer == "none")
+    kinds, default = options.subword, pair_settings(pairs).bpe_size
+    if "bpe" in kinds.values() and options.bpe_size is None:
+        options.bpe_size = noted.get("bpe-size", default)
+        _say_size("bpe-size", options.bpe_size, "bpe-size" in noted, pairs)
+    if open_sizes := [language for language, size in options.vocab_size.items() if size is None]:  # of SentencePiece
+        before = by_language(noted.get("vocab-size"), tuple(kinds))
+        options.vocab_size |= {language: before[language] or default for language in open_sizes}
+        _say_size("vocab-size", options.vocab_size[open_sizes[0]], "vocab-size" in noted, pairs)
+    common = _overlap_of(Path(options.like)) if options.like else None
+    learned = same_way(options) and not {"bpe", "sentencepiece"}.isdisjoint(kinds.values())
+    if learned and (options.joint_bpe or not options.bpe_size) and not options.like:
+        common = overlap(list(zip(*parts, strict=True)), "none" in options.tokenizer.values())
     if options.joined_dictionary is None:
-        options.joined_dictionary = noted.get("joined-dictionary", shared is not None and shared >= SHARED_WORDS)
+        options.joined_dictionary = noted.get("joined-dictionary", common is not None and common >= SHARED_WORDS)
         if options.joined_dictionary:
-            why = f"the languages share {shared:.0%} of their words" if shared is not None else "as DEST was made"
+            why = f"the languages share {common:.0%} of their words" if common is not None else "as DEST was made"
             say(f"--joined-dictionary: {why}; dual-fairseq train shares their embeddings")
-    return shared
+    return common
+
+
+def _say_size(option: str, size: int, noted: bool, pairs: int) -> None:
+    say(f"--{option} {size}: " + ("as DEST was made" if noted else f"for {pairs:,} pairs (docs/settings.md)"))
 
 
 def _overlap_of(like: Path) -> float | None:
@@ -86,16 +95,15 @@ def _overlap_of(like: Path) -> float | None:
     return None if overlap is None else float(overlap)
 
 
-def _noted(dest: Path, surveys: Mapping[str, Sequence[Survey]]) -> dict:
-    """The settings that DEST was made with; empty where it was made of other training text, or was not made."""
+def _noted(dest: Path, surveys: Mapping[str, Sequence[Survey]], options: argparse.Namespace) -> dict:
+    """The settings that DEST was made with; empty where it was made of other training text or in another way."""
     settings: dict = {}
     for stage in ("text", "bpe", "dual"):
         try:
             settings |= json.loads((dest / ".stages" / f"{stage}.json").read_text(encoding="utf-8"))["settings"]
         except (OSError, ValueError, LookupError, TypeError):  # the stages themselves see to damaged notes
             continue
-    same = all(
-        settings.get(f"text of train.{language}") == [file.sha256 for file in files]
-        for language, files in surveys.items()
-    )
+    wanted: dict = {f"text of train.{language}": [file.sha256 for file in files] for language, files in surveys.items()}
+    wanted |= {name: shared(getattr(options, name)) for name in ("tokenizer", "subword")}
+    same = all(settings.get(name) == value for name, value in wanted.items())
     return settings if same else {}

@@ -5,7 +5,7 @@ dropped whole, so the sides of a corpus cannot get out of step.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +38,8 @@ class Rules:
     """How rows are cleaned and tokenised.
 
     Attributes:
-        tokenizer: "moses", or "none" for text that is already segmented (only white space is put in order).
+        tokenizer: "moses", or "none" for text that is already segmented (only white space is put in order); or one of
+            these by language.
         normalize_punctuation: see :class:`Tokenizer`.
         lowercase: lower-case all text.
         max_length: most words a line may have, counted before and after tokenisation; 0 for any number.
@@ -47,7 +48,7 @@ class Rules:
         keep_long: keep over-long rows (counted) and ill-proportioned ones: what valid and test text needs.
     """
 
-    tokenizer: str = "moses"
+    tokenizer: str | Mapping[str, str] = "moses"
     normalize_punctuation: bool = False
     lowercase: bool = False
     max_length: int = 250
@@ -72,7 +73,12 @@ class Cleaner:
         self._rules = rules
         self._languages = languages
         self._tokenizers = [
-            Tokenizer(rules.tokenizer, language, rules.normalize_punctuation, rules.normalized)
+            Tokenizer(
+                rules.tokenizer if isinstance(rules.tokenizer, str) else rules.tokenizer[language],
+                language,
+                rules.normalize_punctuation,
+                rules.normalized,
+            )
             for language in languages
         ]
 

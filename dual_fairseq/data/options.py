@@ -7,13 +7,14 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ..common.arguments import Parser
 from ..common.errors import UserError
 from ..common.folders import RECORD
 from ..common.options import add_languages, add_workers, whole_number
 from ..common.records import read_record
-from ..common.segmentation import POST_PROCESS
+from ..common.segmentation import POST_PROCESS, by_language, shared
 from ..common.settings import SHARED_WORDS
 from .subword import require_sentencepiece
 
@@ -53,10 +54,11 @@ WORDS, WORD_THRESHOLD = 30_000, 2  # of --subword word; words seen once become <
 
 # What --like settles: how text becomes tokens, and tokens numbers.
 LIKE = {
-    "normalized?": bool, "tokenizer": str, "normalize-punctuation?": bool, "lowercase": bool, "subword": str,
-    "bpe-size": (None, int), "joint-bpe": (None, bool), "joined-dictionary": bool, "vocab-threshold": int,
-    "vocab-size": int,
+    "normalized?": bool, "tokenizer": ({str: str}, str), "normalize-punctuation?": bool, "lowercase": bool,
+    "subword": ({str: str}, str), "bpe-size": (None, int), "joint-bpe": (None, bool), "joined-dictionary": bool,
+    "vocab-threshold": ({str: int}, int), "vocab-size": ({str: int}, int),
 }  # fmt: skip
+BY_LANGUAGE = ("tokenizer", "subword", "vocab_threshold", "vocab_size")  # what each side may have of its own
 EARLIER = {"normalized": False, "normalize-punctuation": True}  # what earlier versions did, and did not record
 
 
@@ -108,6 +110,7 @@ def _add_token_options(parser: Parser) -> None:
         help="moses: Moses tokenisation, by sacremoses; none: words are what white space separates (default moses, "
         "but none with --subword sentencepiece and char)",
     )  # fmt: skip
+    _add_by_side(words, "tokenizer", ("moses", "none"))
     words.add_argument(
         "--normalize-punctuation", action="store_true", default=None,
         help="with moses: first replace typographic quotation marks, dashes and the like by Moses' rules. What is "
@@ -123,6 +126,7 @@ def _add_token_options(parser: Parser) -> None:
         "likewise, for any language and script (pip install sentencepiece); char: each character is a token, a space "
         "is ▁; word: the words themselves, rare ones as <unk> (default bpe)",
     )  # fmt: skip
+    _add_by_side(tokens, "subword", tuple(POST_PROCESS))
     tokens.add_argument(
         "--bpe-size", type=whole_number(0), metavar="N",
         help="merges to learn (default: by the number of pairs); fewer, with a message, when no pair of symbols occurs "
@@ -131,7 +135,8 @@ def _add_token_options(parser: Parser) -> None:
     both = tokens.add_mutually_exclusive_group()
     both.add_argument(
         "--joint-bpe", action="store_true", default=None,
-        help="learn both languages' BPE or SentencePiece together (default)",
+        help="learn both languages' BPE or SentencePiece together (default, where both have the same tokenizer and "
+        "subwords)",
     )  # fmt: skip
     both.add_argument(
         "--separate-bpe", dest="joint_bpe", action="store_false", default=None, help="learn it for each language apart"
@@ -147,8 +152,9 @@ def _add_token_options(parser: Parser) -> None:
     )
     both.add_argument(
         "--joined-dictionary", action="store_true", default=None,
-        help=f"one for both, so that dual-fairseq train can share their embeddings; not with --separate-bpe (default "
-        f"where the languages share {100 * SHARED_WORDS:.0f} %% or more of their words)",
+        help=f"one for both, so that dual-fairseq train can share their embeddings; not with --separate-bpe, nor where "
+        f"the sides differ in tokenizer or subwords (default where the languages share {100 * SHARED_WORDS:.0f} %% or "
+        "more of their words)",
     )  # fmt: skip
     dictionaries.add_argument(
         "--vocab-threshold", type=whole_number(0), metavar="N",
@@ -161,6 +167,14 @@ def _add_token_options(parser: Parser) -> None:
         "with --subword sentencepiece the pieces to learn (default: by the number of pairs; fewer where the text has "
         "no more)",
     )  # fmt: skip
+
+
+def _add_by_side(group: argparse._ArgumentGroup, name: str, choices: Sequence[str]) -> None:
+    """Add the options that override ``--<name>`` for one side."""
+    for side in ("source", "target"):
+        group.add_argument(
+            f"--{side}-{name}", choices=choices, help=f"the same for the {side} language alone (default: --{name})"
+        )
 
 
 def _add_more_text(parser: Parser) -> None:
@@ -204,11 +218,12 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         raise UserError(f"source and target language are both '{options.source_lang}'; give two, as in -s de -t en")
     if options.upsample > 1 and not options.synthetic:
         raise UserError(f"--upsample {options.upsample}: is for real text beside synthetic; give --synthetic too")
+    _by_side(options)
     if options.like:
         _take_over(options)
     else:
         _complete(options)
-    if options.subword == "sentencepiece":
+    if "sentencepiece" in options.subword.values():
         require_sentencepiece()
     if options.joined_dictionary and options.bpe_size != 0 and options.joint_bpe is False:
         raise UserError("--joined-dictionary needs --joint-bpe; separate BPE makes no common symbols")
@@ -216,35 +231,59 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     return options
 
 
+def _by_side(options: argparse.Namespace) -> None:
+    """Make dictionaries, language → value, of :data:`BY_LANGUAGE`; None stands for a value that was not given."""
+    languages = {"source": options.source_lang, "target": options.target_lang}
+    for name in BY_LANGUAGE:
+        both = getattr(options, name)
+        sides = {side: vars(options).pop(f"{side}_{name}", None) for side in languages}
+        setattr(options, name, {languages[side]: both if own is None else own for side, own in sides.items()})
+
+
+def same_way(options: argparse.Namespace) -> bool:
+    """Whether both sides have the same tokenizer and subwords."""
+    return all(len(set(getattr(options, name).values())) == 1 for name in ("tokenizer", "subword"))
+
+
 def _complete(options: argparse.Namespace) -> None:
     """Give the options that were left out the values that ``--subword`` implies.
 
     Raises:
-        UserError: an option of BPE goes with another kind.
+        UserError: an option of BPE goes with another kind, or one for common symbols with sides that have none.
     """
-    kind = options.subword = options.subword or "bpe"
+    kinds = options.subword = {language: kind or "bpe" for language, kind in options.subword.items()}
     options.normalized = True
     for name in ("normalize_punctuation", "lowercase"):
         setattr(options, name, bool(getattr(options, name)))
-    for flag, is_given, kinds in (
+    for flag, is_given, needed in (
         ("--bpe-size", options.bpe_size is not None, ("bpe",)),
         ("--joint-bpe", options.joint_bpe is True, ("bpe", "sentencepiece")),
         ("--separate-bpe", options.joint_bpe is False, ("bpe", "sentencepiece")),
     ):
-        if is_given and kind not in kinds:
-            raise UserError(f"{flag} is for --subword {' and '.join(kinds)}, not {kind}; leave it out")
-    if kind == "sentencepiece" and options.vocab_size == 0:
-        raise UserError("--vocab-size 0: is for the other kinds of --subword; give the number of pieces to learn")
-    implied = {
-        "tokenizer": "none" if kind in ("char", "sentencepiece") else "moses",
-        "vocab_threshold": WORD_THRESHOLD if kind == "word" else 0,
-        "vocab_size": {"word": WORDS, "sentencepiece": None}.get(kind, 0),
-        "joint_bpe": True if kind in ("bpe", "sentencepiece") else None,
-    }
-    for name, value in implied.items():
-        if getattr(options, name) is None:
-            setattr(options, name, value)
-    if options.normalize_punctuation and options.tokenizer == "none":
+        if is_given and not set(kinds.values()).intersection(needed):
+            kind = " and ".join(dict.fromkeys(kinds.values()))
+            raise UserError(f"{flag} is for --subword {' and '.join(needed)}, not {kind}; leave it out")
+    for language, kind in kinds.items():
+        if kind == "sentencepiece" and options.vocab_size[language] == 0:
+            raise UserError("--vocab-size 0: is for the other kinds of --subword; give the number of pieces to learn")
+        implied = {
+            "tokenizer": "none" if kind in ("char", "sentencepiece") else "moses",
+            "vocab_threshold": WORD_THRESHOLD if kind == "word" else 0,
+            "vocab_size": {"word": WORDS, "sentencepiece": None}.get(kind, 0),
+        }
+        for name, value in implied.items():
+            if getattr(options, name)[language] is None:
+                getattr(options, name)[language] = value
+    for flag, is_given in (("--joint-bpe", options.joint_bpe), ("--joined-dictionary", options.joined_dictionary)):
+        if is_given and not same_way(options):
+            ways = (f"{lang} {options.tokenizer[lang]} and {kind}" for lang, kind in kinds.items())
+            raise UserError(
+                f"{flag}: the sides have no common symbols, for their tokenizers and subwords differ "
+                f"({', '.join(ways)}); leave it out, or give both sides the same"
+            )
+    if options.joint_bpe is None and set(kinds.values()).intersection(("bpe", "sentencepiece")):
+        options.joint_bpe = same_way(options)
+    if options.normalize_punctuation and "moses" not in options.tokenizer.values():
         raise UserError("--normalize-punctuation is for --tokenizer moses, not none; leave it out")
 
 
@@ -270,11 +309,23 @@ def _take_over(options: argparse.Namespace) -> None:
     if like.resolve() == Path(options.dest).resolve():
         raise UserError(f"--like {like}: is --dest itself; give two folders")
     for name, value in values.items():
-        asked = getattr(options, attribute := name.replace("-", "_"), None)
-        if asked is not None and asked != value:
-            there, here = (("off", "on")[v] if isinstance(v, bool) else v for v in (value, asked))
+        asked: Any = getattr(options, attribute := name.replace("-", "_"), None)
+        if attribute in BY_LANGUAGE:
+            value = by_language(value, tuple(asked))
+            wrong = any(own not in (None, value[language]) for language, own in asked.items())
+        else:
+            wrong = asked is not None and asked != value
+        if wrong:
+            there, here = (("off", "on")[v] if isinstance(v, bool) else v for v in (_in_words(value), _in_words(asked)))
             raise UserError(f"--like {like}: was made with another --{name} ({there}, not {here}); leave that out")
         setattr(options, attribute, value)
+
+
+def _in_words(value: Any) -> Any:
+    """A value by language for people: ``moses``, or ``en moses, ja none``."""
+    if not isinstance(value, dict) or not isinstance(value := shared(value), dict):
+        return value
+    return ", ".join(f"{language} {own}" for language, own in value.items())
 
 
 def _check_files(options: argparse.Namespace) -> None:

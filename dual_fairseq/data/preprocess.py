@@ -30,13 +30,14 @@ from ..common.files import sha256, write_json
 from ..common.folders import LENGTHS
 from ..common.progress import say
 from ..common.records import read_record
+from ..common.segmentation import by_language, shared
 from ..plugin.lengths import limits_of
 from ..plugin.lengths import record as lengths_record
 from . import choices, likeness
 from .binarize import check_size, concatenate, fairseq_preprocess, symbols, unknown_share
 from .clean import Rules, clean_corpus
 from .lines import Survey, survey, survey_pair
-from .options import OUTPUTS, find_side, parse
+from .options import BY_LANGUAGE, OUTPUTS, find_side, parse
 from .resumable import Stage, locked, run_stages
 from .segment import Segmentation, codes_files
 from .subword import text_lines
@@ -66,7 +67,7 @@ class Preprocessing:
         self.dest = Path(options.dest)
         self.languages: tuple[str, str] = (options.source_lang, options.target_lang)
         if made_by_an_earlier_version(self.dest) and not (options.overwrite or options.like):
-            options.normalized, options.normalize_punctuation = False, options.tokenizer == "moses"
+            options.normalized, options.normalize_punctuation = False, "moses" in options.tokenizer.values()
         self.rules = Rules(
             options.tokenizer,
             options.normalize_punctuation,
@@ -89,7 +90,7 @@ class Preprocessing:
         }
         self.splits = [split for split in self.parts if split != SYNTHETIC]
         self.like = Path(options.like) if options.like else None
-        for file in [*codes_files(self.like, options), *self._dictionaries(self.like)] if self.like else []:
+        for file in [*codes_files(self.like, options).values(), *self._dictionaries(self.like)] if self.like else []:
             if not file.is_file():
                 raise UserError(f"--like {self.like}: {file} is gone; run the command that made the folder once more")
         for file in self._dictionaries(self.like) if self.like else []:
@@ -115,7 +116,7 @@ class Preprocessing:
         text = {
             "source-lang": self.languages[0],
             "target-lang": self.languages[1],
-            "tokenizer": options.tokenizer,
+            "tokenizer": shared(options.tokenizer),
             "lowercase": options.lowercase,
             "max-length": options.max_length,
             "max-ratio": options.max_ratio,
@@ -126,20 +127,20 @@ class Preprocessing:
         for split, sides in surveys.items():
             for language, files in sides.items():
                 text[f"text of {split}.{language}"] = [file.sha256 for file in files]
-        bpe = {"subword": options.subword}
-        if options.subword == "bpe":
+        bpe = {"subword": shared(options.subword)}
+        if "bpe" in options.subword.values():
             bpe |= {"bpe-size": options.bpe_size, "joint-bpe": options.joint_bpe}
-        if options.subword == "sentencepiece":
-            bpe |= {"vocab-size": options.vocab_size, "joint-bpe": options.joint_bpe}
+        if "sentencepiece" in options.subword.values():
+            bpe |= {"vocab-size": shared(options.vocab_size), "joint-bpe": options.joint_bpe}
         dual = {
             "joined-dictionary": options.joined_dictionary,
-            "vocab-threshold": options.vocab_threshold,
-            "vocab-size": options.vocab_size,
+            "vocab-threshold": shared(options.vocab_threshold),
+            "vocab-size": shared(options.vocab_size),
         }
         if SYNTHETIC in self.parts:
             dual["upsample"] = options.upsample
         if self.like:
-            bpe["BPE codes of --like"] = [sha256(path) for path in codes_files(self.like, options)]
+            bpe["BPE codes of --like"] = [sha256(path) for path in codes_files(self.like, options).values()]
             dual["dictionaries of --like"] = [sha256(path) for path in self._dictionaries(self.like)]
         return [
             Stage("text", ("raw", "tokenized"), text, self._text),
@@ -180,8 +181,8 @@ class Preprocessing:
             if rules.keep_long and counts[name]["read"] > counts[name]["kept"]:
                 say(f"warning: {name}: lines were dropped, so scores do not compare with those on the whole set")
 
-        if options.tokenizer == "moses":
-            say(f"Moses rules: {rules_in_words(self.languages)}")
+        if by_moses := [language for language, name in options.tokenizer.items() if name == "moses"]:
+            say(f"Moses rules: {rules_in_words(by_moses)}")
         for split, parts in self.parts.items():
             clean(split, parts, self.languages, self.rules if split in TRAINING else self.held_out_rules)
         for language, parts in self.mono.items():
@@ -239,11 +240,11 @@ class Preprocessing:
     def _dictionary_options(self) -> list[str]:
         from fairseq.data import Dictionary
 
-        threshold = str(self.options.vocab_threshold)
-        arguments = ["--thresholdsrc", threshold, "--thresholdtgt", threshold]
-        if self.options.vocab_size:
-            size = str(self.options.vocab_size + Dictionary().nspecial)  # fairseq counts its own symbols too
-            arguments += ["--nwordssrc", size, "--nwordstgt", size]
+        arguments = []
+        for side, language in zip(("src", "tgt"), self.languages, strict=True):
+            arguments += [f"--threshold{side}", str(self.options.vocab_threshold[language])]
+            if size := self.options.vocab_size[language]:  # fairseq counts its own symbols too
+                arguments += [f"--nwords{side}", str(size + Dictionary().nspecial)]
         return [*arguments, "--joined-dictionary"] if self.options.joined_dictionary else arguments
 
     def _dictionaries(self, folder: Path) -> list[Path]:
@@ -286,18 +287,18 @@ class Preprocessing:
         import fairseq
 
         options = self.options
-        extra = ["sentencepiece"] if options.subword == "sentencepiece" else []
+        extra = ["sentencepiece"] if "sentencepiece" in options.subword.values() else []
         write_json(
             path,
             {
                 "source": self.languages[0],
                 "target": self.languages[1],
                 "normalized": options.normalized,
-                "tokenizer": options.tokenizer,
+                "tokenizer": shared(options.tokenizer),
                 "normalize_punctuation": options.normalize_punctuation,
                 "lowercase": options.lowercase,
-                "subword": options.subword,
-                "bpe": {key: value for key, value in results["bpe"].items() if key != "round_trip"},
+                "subword": shared(options.subword),
+                "bpe": _without_round_trip(results["bpe"]),
                 "round_trip": results["bpe"].get("round_trip", {}),
                 "dictionary": results["dual"],
                 "overlap": self.overlap,
@@ -309,7 +310,7 @@ class Preprocessing:
                     for language, files in sides.items()
                 },
                 "options": {
-                    key.replace("_", "-"): value
+                    key.replace("_", "-"): shared(value) if key in BY_LANGUAGE else value
                     for key, value in sorted(vars(options).items())
                     if key not in ("dest", "workers", "overwrite")
                 },
@@ -322,10 +323,10 @@ class Preprocessing:
         )
 
     def _report(self, results: dict[str, Any]) -> None:
-        if (bpe := results["bpe"])["type"] == "subword-nmt":
-            merges = f"{bpe['merges'][self.languages[0]]:,}"
-            merges += " for both languages" if bpe["joint"] else f" and {bpe['merges'][self.languages[1]]:,}"
-            say(f"BPE merges: {merges}")
+        bpe = by_language(_without_round_trip(results["bpe"]), self.languages)
+        if merges := {lang: bpe[lang]["merges"][lang] for lang in bpe if bpe[lang]["type"] == "subword-nmt"}:
+            joint = f"{merges[self.languages[0]]:,} for both languages" if self.options.joint_bpe else ""
+            say("BPE merges: " + (joint or ", ".join(f"{language} {number:,}" for language, number in merges.items())))
         dictionary = results["dual"]
         say("dictionaries: " + ", ".join(f"{language} {n:,} symbols" for language, n in dictionary["symbols"].items()))
         say(
@@ -338,6 +339,11 @@ class Preprocessing:
         )
         say(f"longest translation of n tokens: {', '.join(limits)}")
         say(f"ready: {self.dest / 'dual'} for the pair, {self.dest / 'lm'}/<language> for the language models")
+
+
+def _without_round_trip(result: dict[str, Any]) -> dict[str, Any]:
+    """What the stage of segmentation says about how text is segmented."""
+    return {key: value for key, value in result.items() if key != "round_trip"}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -40,12 +40,13 @@ class RoundTrip:
         common = [{"text": a, "back": b, "times": n} for (a, b), n in self.differences.most_common(_SHOWN)]
         return {"bleu": round(self.bleu, 2), "differences": common}
 
-    def report(self, name: str, options: argparse.Namespace) -> None:
+    def report(self, name: str, options: argparse.Namespace, subword: str = "--subword") -> None:
         """Say the score and the commonest differences, and what can be done.
 
         Args:
             name: of the text.
             options: of preprocessing.
+            subword: the option that chooses the subwords of this text.
         """
         say(f"round trip: {name}: {self.bleu:.1f}")
         for kind, times in self.differences.most_common(_SHOWN):
@@ -58,7 +59,7 @@ class RoundTrip:
         elif options.normalize_punctuation:
             fix = "--normalize-punctuation changes it; leave that out"
         else:
-            fix = "--subword sentencepiece keeps every text as it is"
+            fix = f"{subword} sentencepiece keeps every text as it is"
         say(f"warning: {name}: no translation can reach more than BLEU {self.bleu:.1f}: tokenisation changes it; {fix}")
 
 
@@ -118,14 +119,11 @@ class Words:
     letters: int
     unspaced: int
 
-    def report_unspaced(self, language: str) -> None:
-        """Say which option serves where white space does not separate words."""
+    @property
+    def unspaced_length(self) -> float | None:
+        """The letters from space to space, where white space does not separate words; else None."""
         length = self.letters / self.pieces[""]
-        if self.unspaced > self.letters / 2 and length > _LONG_WORDS:
-            say(
-                f"note: {language}: its script puts no space between words ({length:.0f} letters from space to space); "
-                "--subword sentencepiece finds pieces in such text"
-            )
+        return length if self.unspaced > self.letters / 2 and length > _LONG_WORDS else None
 
 
 def count_words(lines: Iterable[str]) -> Words:

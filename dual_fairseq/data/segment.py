@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import argparse
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..common.errors import UserError
-from ..common.folders import codes_name
+from ..common.folders import Data, codes_name
 from ..common.progress import say
-from ..common.segmentation import POST_PROCESS, SEPARATOR, VISIBLE_SPACE, pieces_of
+from ..common.segmentation import POST_PROCESS, SEPARATOR, VISIBLE_SPACE, pieces_of, shared
+from .options import same_way
 from .round_trip import Words, count_words, measure
 from .subword import (
     Subword,
@@ -28,11 +29,10 @@ from .subword import (
 from .tokenizer import detokenize
 
 
-def codes_files(folder: Path, options: argparse.Namespace) -> list[Path]:
-    """The files in DEST by which words are segmented, one a side; none where that takes none."""
-    languages, kind = (options.source_lang, options.target_lang), options.subword
-    learned = kind == "sentencepiece" or (kind == "bpe" and options.bpe_size)
-    return [folder / "bpe" / codes_name(kind, language) for language in languages] if learned else []
+def codes_files(folder: Path, options: argparse.Namespace) -> dict[str, Path]:
+    """The files in DEST by which words are segmented, by language; none for one that takes none."""
+    learned = {"sentencepiece"} | ({"bpe"} if options.bpe_size else set())
+    return {lang: folder / "bpe" / codes_name(kind, lang) for lang, kind in options.subword.items() if kind in learned}
 
 
 class Segmentation:
@@ -46,9 +46,15 @@ class Segmentation:
 
     def __init__(self, options: argparse.Namespace, dest: Path, out: Path) -> None:
         self.options, self.dest, self.out = options, dest, out
-        self.languages: tuple[str, str] = (options.source_lang, options.target_lang)
         self.codes = codes_files(out, options)
-        self.kind = options.subword if self.codes or options.subword in ("char", "word") else None
+        # None: tokens are what the text has between spaces, words or pieces
+        self.kinds = {
+            language: kind if language in self.codes or kind in ("char", "word") else None
+            for language, kind in options.subword.items()
+        }
+        # what is segmented in one way, together
+        languages = tuple(options.subword)
+        self.groups = [languages] if same_way(options) else [(language,) for language in languages]
 
     def do(self, held_out: Sequence[str]) -> dict[str, Any]:
         """Segment.
@@ -57,32 +63,57 @@ class Segmentation:
             held_out: the splits whose round trip is measured.
 
         Returns:
-            What is worth recording; ``round_trip`` has the measurements.
+            What is worth recording, where the sides differ by language; and ``round_trip``, the measurements.
 
         Raises:
             UserError: there is nothing to learn, or too much for the size.
         """
-        words = {lang: count_words(text_lines(self.dest / "raw" / f"train.{lang}")) for lang in self.languages}
-        pieces = self._find_pieces(words)
-        result = self._learn()
+        train = {lang: self.dest / "raw" / f"train.{lang}" for lang in self.kinds}
+        words = {lang: count_words(text_lines(file)) for lang, file in train.items() if file.is_file()}
+        ways: dict[str, dict[str, Any]] = {}
+        for group in self.groups:
+            pieces = self._find_pieces({language: words[language] for language in group if language in words}, group)
+            if pieces:
+                of = "" if len(group) > 1 else f" of {group[0]}"
+                say(f"the text{of} is in pieces already ({pieces}); translations and scores are of its words")
+            way = {**self._learn(group), "pieces": pieces}
+            ways |= dict.fromkeys(group, way)
         for text in sorted((self.dest / "tokenized").iterdir()):
             self._segment(text)
-        if pieces:
-            say(f"the text is in pieces already ({pieces}); translations and scores are of its words")
-            return {**result, "pieces": pieces, "round_trip": {}}
-        if self.kind in ("bpe", "word"):
-            for language, of_language in words.items():
-                of_language.report_unspaced(language)
-        return {**result, "pieces": None, "round_trip": self._round_trips(held_out)}
+        languages = [language for language, way in ways.items() if not way["pieces"]]
+        self._report_unspaced({lang: words[lang] for lang in languages if self.kinds[lang] in ("bpe", "word")})
+        return {**shared(ways), "round_trip": self._round_trips(held_out, languages)}
 
-    def _find_pieces(self, words: dict[str, Words]) -> str | None:
+    def _option(self, languages: Iterable[str]) -> str:
+        """``--subword``, or that of a side where only one of them is meant."""
+        sides = {self.options.source_lang: "--source-subword", self.options.target_lang: "--target-subword"}
+        options = [sides[language] for language in languages]
+        return options[0] if len(options) == 1 else "--subword"
+
+    def _report_unspaced(self, words: dict[str, Words]) -> None:
+        """Say which option serves where white space does not separate words."""
+        found = {language: length for language, of in words.items() if (length := of.unspaced_length)}
+        for language, length in found.items():
+            say(
+                f"note: {language}: its script puts no space between words ({length:.0f} letters from space to space); "
+                f"{self._option(found)} sentencepiece finds pieces in such text"
+            )
+
+    def _find_pieces(self, words: dict[str, Words], group: Sequence[str]) -> str | None:
         """The kind of pieces that the text is in and stays in; None for words. Warns of pieces that are cut again.
+
+        Args:
+            words: of the training text; none where there is no such text, by language.
+            group: the languages.
 
         Raises:
             UserError: each language has its own kind.
         """
+        if not words:  # --like has read it
+            side = Data.from_folder(self.options.like).sides[group[0]]
+            return side.post_process if side.in_pieces else None
         kinds = {language: kind for language in words if (kind := pieces_of(words[language].pieces))}
-        if self.kind is None and self.options.tokenizer == "none":
+        if self.kinds[group[0]] is None and self.options.tokenizer[group[0]] == "none":
             if len(set(kinds.values())) > 1:
                 both = " and ".join(f"{language} in those of {kind}" for language, kind in kinds.items())
                 raise UserError(f"the text is in pieces already, {both}; give both languages in pieces of one kind")
@@ -96,59 +127,66 @@ class Segmentation:
             )
         return None
 
-    def _learn(self) -> dict[str, Any]:
-        """Write what segments words, if anything, and describe it."""
-        options = self.options
-        if not self.codes:
-            return {"type": self.kind, **({"space": VISIBLE_SPACE} if self.kind == "char" else {})}
-        if self.kind == "bpe":
-            numbers = self._learn_or_copy(learn_bpe, options.bpe_size, lambda codes: count_lines(codes) - 1)
-            result = {"type": "subword-nmt", "size": options.bpe_size, "separator": f"{SEPARATOR} "}
+    def _learn(self, group: tuple[str, ...]) -> dict[str, Any]:
+        """Write what segments the words of some languages, if anything, and describe it."""
+        options, kind = self.options, self.kinds[group[0]]
+        if kind not in ("bpe", "sentencepiece"):
+            return {"type": kind, **({"space": VISIBLE_SPACE} if kind == "char" else {})}
+        if kind == "bpe":
+            size = options.bpe_size
+            merges = self._learn_or_copy(group, learn_bpe, size, lambda codes: count_lines(codes) - 1)
+            result = {"type": "subword-nmt", "size": size, "separator": f"{SEPARATOR} "}
         else:
-            numbers = self._learn_or_copy(learn_sentencepiece, options.vocab_size, count_pieces)
-            result = {"type": "sentencepiece", "size": options.vocab_size}
-        return {**result, "joint": options.joint_bpe, "merges": dict(zip(self.languages, numbers, strict=True))}
+            size = options.vocab_size[group[0]]
+            merges = self._learn_or_copy(group, learn_sentencepiece, size, count_pieces)
+            result = {"type": "sentencepiece", "size": size}
+        return {**result, "joint": options.joint_bpe, "merges": merges}
 
     def _learn_or_copy(
-        self, learn: Callable[[Sequence[Path], int, Path, str], int], size: int, count: Callable[[Path], int]
-    ) -> list[int]:
-        """Write the codes of both sides; returns their numbers."""
+        self,
+        group: tuple[str, ...],
+        learn: Callable[[Sequence[Path], int, Path, str], int],
+        size: int,
+        count: Callable[[Path], int],
+    ) -> dict[str, int]:
+        """Write the codes of some languages; returns their numbers."""
         if self.options.like:
-            for source, codes in zip(codes_files(Path(self.options.like), self.options), self.codes, strict=True):
-                shutil.copyfile(source, codes)
-            return [count(codes) for codes in self.codes]
-        train = [self.dest / "tokenized" / f"train.{language}" for language in self.languages]
-        if self.options.joint_bpe:
-            number = learn(train, size, self.codes[0], "joint")
-            shutil.copyfile(self.codes[0], self.codes[1])
-            return [number, number]
-        sides = zip(train, self.codes, self.languages, strict=True)
-        return [learn([text], size, codes, language) for text, codes, language in sides]
+            theirs = codes_files(Path(self.options.like), self.options)
+            return {lang: count(Path(shutil.copyfile(theirs[lang], self.codes[lang]))) for lang in group}
+        train = {language: self.dest / "tokenized" / f"train.{language}" for language in group}
+        if not self.options.joint_bpe:
+            return {lang: learn([text], size, self.codes[lang], lang) for lang, text in train.items()}
+        first, *others = (self.codes[language] for language in group)
+        number = learn([*train.values()], size, first, "joint")
+        for other in others:
+            shutil.copyfile(first, other)
+        return dict.fromkeys(group, number)
 
     def _segment(self, text: Path) -> None:
-        output = self.out / "segmented" / text.name
-        if self.kind in (None, "word"):
+        output, language = self.out / "segmented" / text.name, text.name.rpartition(".")[2]
+        kind = self.kinds[language]
+        if kind in (None, "word"):
             shutil.copyfile(text, output)
             return
 
         def make() -> Callable[[str], str]:
-            if self.kind == "char":
+            if kind == "char":
                 return characters
-            codes = self.codes[self.languages.index(text.name.rpartition(".")[2])]
-            return load_bpe(codes) if self.kind == "bpe" else load_sentencepiece(codes)
+            return load_bpe(self.codes[language]) if kind == "bpe" else load_sentencepiece(self.codes[language])
 
         segment_file(text, make, output, self.options.workers)
-        replaced = 0 if self.kind == "bpe" else sum(line.count(VISIBLE_SPACE) for line in text_lines(text))
-        say(f"{self.kind}: {text.name} segmented" + f"; {VISIBLE_SPACE} became _ {replaced:,} times" * bool(replaced))
+        replaced = 0 if kind == "bpe" else sum(line.count(VISIBLE_SPACE) for line in text_lines(text))
+        say(f"{kind}: {text.name} segmented" + f"; {VISIBLE_SPACE} became _ {replaced:,} times" * bool(replaced))
 
-    def _round_trips(self, splits: Sequence[str]) -> dict[str, Any]:
+    def _round_trips(self, splits: Sequence[str], languages: Sequence[str]) -> dict[str, Any]:
         """What comes out of the models' tokens of held-out text; warns where it is not what went in."""
-        subword = Subword(POST_PROCESS[self.kind] if self.kind else None, VISIBLE_SPACE if self.kind == "char" else "")
         records = {}
-        for name, language in ((f"{split}.{language}", language) for split in splits for language in self.languages):
+        for name, language in ((f"{split}.{language}", language) for split in splits for language in languages):
+            kind = self.kinds[language]
+            subword = Subword(POST_PROCESS[kind] if kind else None, VISIBLE_SPACE if kind == "char" else "")
             words = [subword.join(line) for line in text_lines(self.out / "segmented" / name)]
-            back = detokenize(words, language, self.options.tokenizer, self.options.normalized)
+            back = detokenize(words, language, self.options.tokenizer[language], self.options.normalized)
             trip = measure([*text_lines(self.dest / "raw" / name)], back, language)
-            trip.report(name, self.options)
+            trip.report(name, self.options, self._option(self.kinds if len(self.groups) == 1 else [language]))
             records[name] = trip.record()
         return records

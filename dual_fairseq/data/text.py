@@ -29,8 +29,7 @@ class TextPipeline:
     Attributes:
         languages: codes of the source and of the target language, in the order of ``dual-fairseq preprocess``.
         dictionaries: the folder with ``dict.<lang>.txt`` of both, which is what a fairseq task takes for its data.
-        kind: ``bpe``, ``sentencepiece``, ``char`` or ``word``.
-        subword: the models' tokens.
+        subword: the models' tokens of each language.
         repairs: counts what :meth:`encode` repaired.
 
     Args:
@@ -47,28 +46,30 @@ class TextPipeline:
         self.folder = Path(folder)
         data = Data.from_folder(folder)
         path = self.folder / RECORD
-        self.data, self.languages, self.kind = data, data.languages, data.subword
-        self.subword = Subword(data.post_process, VISIBLE_SPACE if self.kind == "char" else "")
+        self.data, self.languages = data, data.languages
+        self.subword = {
+            language: Subword(side.post_process, VISIBLE_SPACE if side.subword == "char" else "")
+            for language, side in data.sides.items()
+        }
         self.repairs: Counter[str] = Counter()
         self.dictionaries = data.dual
         needed = [data.dictionary(language) for language in self.languages]
-        if data.has_codes:
-            needed += [data.codes(language) for language in self.languages]
+        needed += [data.codes(language) for language, side in data.sides.items() if side.has_codes]
         for file in needed:
             if not file.is_file():
                 raise UserError(
                     f"{file}: there is no such file, though {path} names it; run dual-fairseq preprocess again"
                 )
         self._tokenize = {
-            language: Tokenizer(data.tokenizer, language, data.normalize_punctuation, data.normalized)
-            for language in self.languages
+            language: Tokenizer(side.tokenizer, language, data.normalize_punctuation, data.normalized)
+            for language, side in data.sides.items()
         }
         self._segment: dict[str, Callable[[str], str]] = {}  # nothing for words, nor for text that is in pieces already
-        for language in self.languages:
-            if data.has_codes:
-                load = load_sentencepiece if self.kind == "sentencepiece" else load_bpe
+        for language, side in data.sides.items():
+            if side.has_codes:
+                load = load_sentencepiece if side.subword == "sentencepiece" else load_bpe
                 self._segment[language] = load(data.codes(language))
-            elif self.kind == "char":
+            elif side.subword == "char":
                 self._segment[language] = characters
 
     @classmethod
@@ -115,21 +116,21 @@ class TextPipeline:
         text = repair(text, self.repairs, self.data.normalized)
         if self.data.lowercase:
             text = lower(text, language, self.data.normalized)
-        if len(text) > LONGEST_WORD and self.kind not in ("char", "sentencepiece"):
+        if len(text) > LONGEST_WORD and self.data.sides[language].subword not in ("char", "sentencepiece"):
             text = " ".join(
                 word[i : i + LONGEST_WORD] for word in text.split() for i in range(0, len(word), LONGEST_WORD)
             )
         tokens = self._tokenize[language](text)
-        return self._segment[language](tokens) if self._segment and tokens else tokens
+        return self._segment[language](tokens) if language in self._segment and tokens else tokens
 
     def decode(self, tokens: str, language: str) -> str:
         """Undo segmentation and tokenisation: tokens joined by spaces → raw text."""
-        return self.detokenize([self.subword.join(tokens)], language)[0]
+        return self.detokenize([self.subword[language].join(tokens)], language)[0]
 
     def detokenize(self, lines: Sequence[str], language: str) -> list[str]:
         """Undo tokenisation alone, of what fairseq has joined to words by ``--post-process``."""
         lines = [unmarked(line) for line in lines]
-        return detokenize(lines, language, self.data.tokenizer, self.data.normalized)
+        return detokenize(lines, language, self.data.sides[language].tokenizer, self.data.normalized)
 
     def text(self, split: str, language: str) -> list[str]:
         """The text of a split that translations are compared with, a sentence a line.
@@ -142,9 +143,9 @@ class TextPipeline:
             UserError: the file is missing.
         """
         lines = read_lines(file := self.data.raw(split, language))
-        if self.data.in_pieces:
+        if self.data.sides[language].in_pieces:
             return [self.decode(line, language) for line in lines]
-        if self.data.normalized or self.data.tokenizer == "none":
+        if self.data.normalized or self.data.sides[language].tokenizer == "none":
             return lines
         torn = {line for line in lines if repair(line, Counter()) != repair(line, Counter(), normalized=False)}
         if torn:
@@ -154,9 +155,10 @@ class TextPipeline:
             )
         return [self.decode(self.encode(line, language), language) if line in torn else line for line in lines]
 
-    def join(self, parts: Sequence[str]) -> str:
+    def join(self, parts: Sequence[str], language: str) -> str:
         """Several texts as one. Each is tokens joined by spaces; empty ones are left out."""
-        between = f" {self.subword.space} " if self.subword.space else " "
+        space = self.subword[language].space
+        between = f" {space} " if space else " "
         return between.join(part for part in parts if part)
 
 

@@ -185,7 +185,7 @@ def evaluate(
         hypotheses = pipeline.detokenize([by_number.get(number, "") for number in range(count)], target)
         for name, lines in (("src", texts[source]), ("hyp", hypotheses), ("ref", texts[target])):
             write_text(out / f"{direction}.{name}.txt", "".join(f"{line}\n" for line in lines))
-        scores = score(hypotheses, texts[target], target, pipeline.data.segmented, tokenize, missing)
+        scores = score(hypotheses, texts[target], target, pipeline.data.sides[target].segmented, tokenize, missing)
         scores.cut_off = sum(rank == 1 for _, rank in cut_off)
         if scores.cut_off:
             print(
@@ -201,7 +201,7 @@ def evaluate(
             chosen = best_of(nbest.components, choice.weights, lenpen)
             best = pipeline.detokenize(nbest.take(chosen), target)
             write_text(out / f"{direction}.dual-inference.hyp.txt", "".join(f"{line}\n" for line in best))
-            rescored = score(best, texts[target], target, pipeline.data.segmented, tokenize)
+            rescored = score(best, texts[target], target, pipeline.data.sides[target].segmented, tokenize)
             scores.dual_inference = {
                 "bleu": rescored.bleu, "chrf": rescored.chrf, "length_ratio": rescored.length_ratio,
                 "bleu_signature": rescored.bleu_signature,

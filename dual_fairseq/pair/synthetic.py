@@ -99,7 +99,7 @@ def main(arguments: Sequence[str]) -> None:
     pair.use_language_models({source: options.src_lm, target: options.tgt_lm})
     generation: dict[str, Any] = {"sampling": True, "sampling_topk": options.sampling} if options.sampling else {}
     generation |= length_limit_given(options)
-    in_pieces, decode = pair.text.data.in_pieces, pair.text.decode
+    sides, decode = pair.text.data.sides, pair.text.decode
     lines = read_lines(options.input)
     references = read_lines(options.references) if options.references else [None] * len(lines)
     pairs: list[tuple[str, str]] = []
@@ -115,9 +115,9 @@ def main(arguments: Sequence[str]) -> None:
             for line, hypotheses, reference in zip(block, translations, of_block, strict=True):
                 # of one translation a line, the best is the one
                 best = hypotheses if options.nbest > 1 else hypotheses[:1]
-                words, known = line, reference
-                if in_pieces:
-                    words, known = decode(line, source), reference and decode(reference, target)
+                words = decode(line, source) if sides[source].in_pieces else line
+                in_pieces = sides[target].in_pieces
+                known = decode(reference, target) if reference and in_pieces else reference
                 learnable = usable(words, best, known, options.nbest, out)
                 pairs += ((line, one.tokens if in_pieces else one.text) for one in learnable)
     write_json(options.output, {"pairs": pairs, "left_out": out})

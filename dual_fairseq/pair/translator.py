@@ -307,7 +307,7 @@ class DualTranslator:
         counts: list[int] = []
         for number, text in enumerate(texts):
             tokens = self.text.encode(text, source).split()
-            parts = _pieces(tokens, limit, self.text.subword) if tokens else []
+            parts = _pieces(tokens, limit, self.text.subword[source]) if tokens else []
             if len(parts) > 1:
                 logger.warning(
                     "line %d: %s tokens, over the %s that this model takes; translated in %d pieces",
@@ -340,7 +340,7 @@ class DualTranslator:
             return [Hypothesis("", 0.0, "")]
         hypotheses = []
         for ranked in zip(*parts, strict=False):
-            tokens = self.text.join([tokens for tokens, _, _ in ranked])
+            tokens = self.text.join([tokens for tokens, _, _ in ranked], target)
             lengths = [len(tokens.split()) + 1 for tokens, _, _ in ranked]  # with </s>
             score = sum(score * n for (_, score, _), n in zip(ranked, lengths, strict=True)) / sum(lengths)
             cut_off = any(cut_off for _, _, cut_off in ranked)

@@ -287,7 +287,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         pipeline = TextPipeline(options.dest)
         references = pipeline.text(options.split, options.target_lang)
         undo = partial(pipeline.detokenize, language=options.target_lang)
-        segmented = pipeline.data.segmented
+        segmented = pipeline.data.sides[options.target_lang].segmented
     else:
         references = read_lines(options.reference)
         undo = partial(detokenize, language=options.target_lang, tokenizer=options.tokenizer)

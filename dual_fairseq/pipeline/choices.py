@@ -134,7 +134,7 @@ def choose_pair(options: argparse.Namespace, data: Data, run: RunFolder) -> list
     pairs = count_pairs(data)
     row = pair_settings(pairs)
     choices = Choices(options, row.measured)
-    characters = CHARACTERS if data.subword == "char" else 1
+    characters = CHARACTERS if any(side.subword == "char" for side in data.sides.values()) else 1
     limits = {stage: (f"{stage}_max_update", f"{stage}_max_epoch") for stage in ("warmup", "dual")}
     choices.take(begun_pair(options, run), BEGUN)
     for names in limits.values():
@@ -225,8 +225,8 @@ def short_limit(
 def _of_characters(data: Path) -> bool:
     """Whether the text of a language model (DEST/lm/<language>) is one of characters."""
     try:
-        return Data.from_folder(data.parent.parent).subword == "char"
-    except UserError:  # binarized by other means
+        return Data.from_folder(data.parent.parent).sides[data.name].subword == "char"
+    except (UserError, KeyError):  # binarized by other means
         return False
 
 

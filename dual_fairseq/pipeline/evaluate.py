@@ -89,13 +89,13 @@ def check_search(options: argparse.Namespace, data: Data) -> None:
     """Raises: UserError: half a limit of length was given, or BLEU cannot be computed as asked."""
     check_length_limit(options)
     for language in data.languages:
-        bleu_tokenizer(language, data.segmented, options.sacrebleu_tokenize or None)
+        bleu_tokenizer(language, data.sides[language].segmented, options.sacrebleu_tokenize or None)
 
 
 def say_missing(options: argparse.Namespace, data: Data) -> None:
     """Say, before the work, where a language's tokenizer for BLEU is not installed."""
     for language in data.languages:
-        if missing := missing_tokenizer(language, data.segmented, options.sacrebleu_tokenize or None):
+        if missing := missing_tokenizer(language, data.sides[language].segmented, options.sacrebleu_tokenize or None):
             say(missing)
 
 
@@ -231,7 +231,9 @@ class Evaluation:
         """
         data = self.data
         texts = [data.raw(split, language) for split in splits or self.splits for language in data.languages]
-        tokenizer = self.options.sacrebleu_tokenize or ("none" if data.segmented else "")
+        segmented = [language for language, side in data.sides.items() if side.segmented]
+        own = "none" + f" for {segmented[0]}" * (len(segmented) == 1) if segmented else ""
+        tokenizer = self.options.sacrebleu_tokenize or own
         words = [*self.search, "--sacrebleu-tokenize", tokenizer, *self.engine]
         words += ["--dual-inference", " ".join(self.splits[1:])]
         lines = [
@@ -319,7 +321,7 @@ class Evaluation:
 
     def _translation(self, split: str, source: str, target: str, name: str) -> Part:
         """The translations of a split; for dual inference its n-best lists with all scores."""
-        options, words = self.options, self.data.post_process
+        options, words = self.options, self.data.sides[target].post_process
         if self.engine:
             command = step(
                 "pair.generate", self.data.dual, self.checkpoint, "-s", source, "-t", target, "--split", split,
@@ -352,7 +354,7 @@ class Evaluation:
             command = step(
                 "tune", folder / "generate.txt", "--out", folder, "-t", target, "--dest", self.data.folder, "--split",
                 self.options.tune_split, "--lenpen", self.options.lenpen, "--sacrebleu-tokenize",
-                bleu_tokenizer(target, self.data.segmented, self.options.sacrebleu_tokenize or None),
+                bleu_tokenizer(target, self.data.sides[target].segmented, self.options.sacrebleu_tokenize or None),
             )  # fmt: skip
             commands.append((command, folder / "table.txt"))
         return commands

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -87,17 +88,30 @@ class Training:
 
     def validation_options(self) -> list[str]:
         """BLEU of words, in the way that the text was tokenised."""
-        data, segmented = self.data, self.data.post_process or POST_PROCESS[self.data.subword]
+        sides = self.data.sides
+        pieces = {lang: side.post_process or POST_PROCESS[side.subword] for lang, side in sides.items()}
+        detok = {lang: "moses" if side.tokenizer == "moses" else "space" for lang, side in sides.items()}
+        source, target = sides
         words = ["--eval-bleu"]
-        if segmented:
-            words += ["--eval-bleu-remove-bpe", *([] if segmented == "subword_nmt" else [segmented])]
+        if kind := pieces[source]:
+            words += ["--eval-bleu-remove-bpe", *([] if kind == "subword_nmt" else [kind])]
         search = f'"beam": {self.options.valid_beam}'
         if self.options.max_len_a:
             search += f', "max_len_a": {self.options.max_len_a}, "max_len_b": {self.options.max_len_b}'
         words += ["--eval-bleu-args", f"{{{search}}}"]
         words += ["--best-checkpoint-metric", "bleu", "--maximize-best-checkpoint-metric"]
-        words += ["--eval-bleu-detok", "moses" if data.tokenizer == "moses" else "space"]
-        words += ["--eval-tokenized-bleu"] if data.segmented else []
+        words += ["--eval-bleu-detok", detok[source]]
+        words += ["--eval-tokenized-bleu"] if sides[source].segmented else []
+        own = {
+            lang: {
+                "eval_bleu_remove_bpe": pieces[lang],
+                "eval_bleu_detok": detok[lang],
+                "eval_tokenized_bleu": side.segmented,
+            }
+            for lang, side in sides.items()
+        }
+        if own[source] != own[target]:
+            words += ["--eval-bleu-by-language", json.dumps({target: own[target]})]
         name = self.options.sacrebleu_tokenize
         return words + (["--sacrebleu-tokenize", name] if name else [])
 

@@ -27,7 +27,7 @@ from .generator import CutOff, DirectionTask
 from .model import DualModel, arch_name, direction_name, pair_arch
 from .priors import Priors
 from .ranking import weights_of_options
-from .validation_bleu import bleu_counts, detokenize_as_target, log_bleu, validation_metric
+from .validation_bleu import bleu_counts, log_bleu, validate_as_target, validation_metric
 from .warm_start import warm_start
 from .word_vectors import check_options, reversed_model_options, start_from_vectors, vector_files
 
@@ -58,6 +58,13 @@ class DualTranslationConfig(TranslationConfig):
     sacrebleu_tokenize: Optional[str] = field(
         default=None,
         metadata={"help": "sacreBLEU's tokenizer of --eval-bleu (default: that of each direction's target language)"},
+    )
+    eval_bleu_by_language: Optional[str] = field(
+        default=None,
+        metadata={
+            "help": "options of --eval-bleu for translations into one language, in place of those for both, as JSON: "
+            '{"ja": {"eval_bleu_remove_bpe": "sentencepiece", "eval_bleu_detok": "space"}}'
+        },
     )
     lm_score_cache: Optional[str] = field(
         default=None,
@@ -129,7 +136,7 @@ class DualTranslationTask(DirectionTask):
         ):
             side_cfg = copy.deepcopy(cfg)
             side_cfg.source_lang, side_cfg.target_lang = source, target
-            detokenize_as_target(side_cfg)
+            validate_as_target(side_cfg)
             self.sides[direction_name(source, target)] = DirectionTask(side_cfg, *dictionaries)
         self._bleu = {d: validation_metric(side.cfg) for d, side in self.sides.items()} if cfg.eval_bleu else {}
         self.directions = tuple(self.sides)

@@ -13,7 +13,7 @@ from typing import Any
 
 from fairseq import utils
 from fairseq.logging import metrics
-from fairseq.tasks.translation import EVAL_BLEU_ORDER, TranslationConfig, TranslationTask
+from fairseq.tasks.translation import EVAL_BLEU_ORDER, TranslationTask
 from torch import Tensor
 
 from ..common import bleu
@@ -23,25 +23,37 @@ from ..common.records import check_shape, parse_json
 
 logger = logging.getLogger(__name__)
 
+# What --eval-bleu-by-language may say, by fairseq's names.
+_OWN = {"eval_bleu_remove_bpe?": (None, str), "eval_bleu_detok?": str, "eval_tokenized_bleu?": bool}
+_NAMES = [name.removesuffix("?") for name in _OWN]
 # sacreBLEU's 13a would tear <unk> apart; and an unknown word matches none
 _UNKNOWN = {"hypothesis": "UNKNOWNTOKENINHYP", "reference": "UNKNOWNTOKENINREF"}
 
 
-def detokenize_as_target(cfg: TranslationConfig) -> None:
-    """Make validation detokenize for its own target language (fairseq's default is English for both).
+def validate_as_target(cfg: Any) -> None:
+    """Make validation undo tokens as its own target language needs it; fairseq has one way, with English rules.
 
     Raises:
-        UserError: ``--eval-bleu-detok-args`` is no JSON.
+        UserError: ``--eval-bleu-detok-args`` or ``--eval-bleu-by-language`` is no JSON, or of another content.
     """
-    try:
-        args = parse_json(cfg.eval_bleu_detok_args or "{}")
-        check_shape(args, {})
-    except ValueError as error:
-        raise UserError(
-            f"--eval-bleu-detok-args {cfg.eval_bleu_detok_args[:60]}: {error}; give a JSON record, as '{{}}'"
-        ) from error
+    args = _record("--eval-bleu-detok-args", cfg.eval_bleu_detok_args, {}, "{}")
+    by_language = _record("--eval-bleu-by-language", cfg.eval_bleu_by_language, {str: _OWN}, '{"ja": {}}')
+    for name, value in by_language.get(cfg.target_lang, {}).items():
+        if name not in _NAMES:
+            raise UserError(f"--eval-bleu-by-language: {name} is none of {', '.join(_NAMES)}")
+        setattr(cfg, name, value)
     languages = {"source_lang": language_of(cfg.source_lang), "target_lang": language_of(cfg.target_lang)}
     cfg.eval_bleu_detok_args = json.dumps({**languages, **args})
+
+
+def _record(option: str, text: str | None, shape: Any, example: str) -> dict[str, Any]:
+    """The value of an option that is JSON."""
+    try:
+        record = parse_json(text or "{}")
+        check_shape(record, shape)
+    except ValueError as error:
+        raise UserError(f"{option} {str(text)[:60]}: {error}; give a JSON record, as '{example}'") from error
+    return record
 
 
 def validation_metric(cfg: Any) -> bleu.BLEU:

@@ -36,7 +36,7 @@ from dual_fairseq.plugin.checkpoint import load_state
 from dual_fairseq.plugin.ranking import read_choice
 from dual_fairseq.plugin.score_cache import read_scores as read_cache
 from dual_fairseq.plugin.task import DualTranslationTask
-from dual_fairseq.plugin.validation_bleu import detokenize_as_target
+from dual_fairseq.plugin.validation_bleu import validate_as_target
 from dual_fairseq.report.runs import Evaluation, Run, System
 from dual_fairseq.report.runs import Stage as RunStage
 from dual_fairseq.report.scores import score_rows, text_table
@@ -183,7 +183,9 @@ def test_a_file_of_options(tmp_path):
 
 def test_detokenizer_arguments():
     for content in (*map(json.dumps, VALUES), "{", DEEP):
-        one_line(detokenize_as_target, Namespace(eval_bleu_detok_args=content, source_lang="a", target_lang="b"))
+        of_task = {"eval_bleu_detok_args": None, "eval_bleu_by_language": None}
+        for option in of_task:
+            one_line(validate_as_target, Namespace(source_lang="a", target_lang="b", **{**of_task, option: content}))
 
 
 def test_a_file_of_language_model_scores(tmp_path):

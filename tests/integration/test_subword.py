@@ -95,7 +95,7 @@ def test_characters_come_back_exactly(text):
 def test_encoding_gives_what_preprocessing_gave_and_decoding_undoes_it(kind, dests):
     dest = dests[kind]
     text = TextPipeline(dest)
-    assert text.kind == kind.partition("-")[0]
+    assert {side.subword for side in text.data.sides.values()} == {kind.partition("-")[0]}
     for split in ("train", "valid", "test"):
         for language in ("de", "en"):
             segmented = lines(dest / "segmented" / f"{split}.{language}")
@@ -103,7 +103,7 @@ def test_encoding_gives_what_preprocessing_gave_and_decoding_undoes_it(kind, des
             tokenized = [line.replace(VISIBLE_SPACE, "_") for line in lines(dest / "tokenized" / f"{split}.{language}")]
             assert [text.encode(line, language) for line in raw] == segmented
             decoded = [text.decode(line, language).replace(VISIBLE_SPACE, "_") for line in segmented]
-            assert decoded == detokenize(tokenized, language, text.data.tokenizer)
+            assert decoded == detokenize(tokenized, language, text.data.sides[language].tokenizer)
             if kind in ("char", "sentencepiece", "sentencepiece-lowercase"):
                 assert decoded == [" ".join(line.split()).replace(VISIBLE_SPACE, "_") for line in raw]
 
@@ -168,7 +168,7 @@ def test_the_record_names_the_kind_and_without_it_is_of_bpe(corpus, dests, tmp_p
     assert "@@" in expected
     (dest / "preprocess.json").write_text(json.dumps(record))
     old = TextPipeline(dest)
-    assert (old.kind, old.encode(line, "de")) == ("bpe", expected)
+    assert (old.data.sides["de"].subword, old.encode(line, "de")) == ("bpe", expected)
 
 
 @pytest.mark.parametrize("change", [{"subword": "syllable"}, {"subword": "word"}])
@@ -225,8 +225,8 @@ def test_where_an_over_long_line_of_characters_is_cut(line, expected):
 
 def test_pieces_are_joined_by_what_stands_between_words(dests):
     char, word = TextPipeline(dests["char"]), TextPipeline(dests["word-untokenized"])
-    assert char.decode(char.join(["A b .", "", "C"]), "en") == "Ab. C"
-    assert word.decode(word.join(["A b .", "", "C"]), "en") == "A b . C"
+    assert char.decode(char.join(["A b .", "", "C"], "en"), "en") == "Ab. C"
+    assert word.decode(word.join(["A b .", "", "C"], "en"), "en") == "A b . C"
 
 
 # --- whole runs -----------------------------------------------------------------------------------------------------

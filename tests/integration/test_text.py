@@ -65,7 +65,7 @@ def evaluated(dest: Path, out: Path, hypotheses: dict[str, list[str]]) -> dict:
 
 def words(dest: Path) -> dict[str, list[str]]:
     """The test text as the models' tokens joined to words: a perfect translation."""
-    join = TextPipeline(dest).subword.join
+    join = TextPipeline(dest).subword["de"].join
     return {
         language: [join(line) for line in lines(dest / "segmented" / f"test.{language}")] for language in ("de", "en")
     }

@@ -312,7 +312,7 @@ def test_an_over_long_line_is_translated_in_pieces_and_named(pair, caplog):
     assert [record.getMessage() for record in caplog.records] == [
         f"line 12: {sum(tokens)} tokens, over the 59 that this model takes; translated in 11 pieces"
     ]
-    pieces = _pieces(pair.text.encode(first + second, SOURCE).split(), 59, pair.text.subword)
+    pieces = _pieces(pair.text.encode(first + second, SOURCE).split(), 59, pair.text.subword[SOURCE])
     parts = [pair.translate_nbest([pair.text.decode(" ".join(p), SOURCE)], SOURCE, TARGET, nbest=2)[0] for p in pieces]
     for rank, whole in enumerate(long):
         assert whole.tokens.split() == [token for part in parts for token in part[rank].tokens.split()]

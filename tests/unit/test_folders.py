@@ -6,6 +6,7 @@ import pytest
 
 from dual_fairseq.common.errors import UserError
 from dual_fairseq.common.folders import Data, RunFolder, StageFolder, find_checkpoint
+from dual_fairseq.common.segmentation import Side
 
 RECORD = {"source": "de", "target": "en", "tokenizer": "moses", "bpe": {"type": "subword-nmt"}, "inputs": {"a": "/b"}}
 
@@ -17,8 +18,20 @@ def write(folder, record):
 
 def test_a_record_is_read(tmp_path):
     data = Data.from_folder(write(tmp_path, RECORD))
-    assert (data.languages, data.pair, data.subword, data.has_codes) == (("de", "en"), "de-en", "bpe", True)
-    assert (data.tokenizer, data.lowercase) == ("moses", False)
+    assert (data.languages, data.pair, data.lowercase) == (("de", "en"), "de-en", False)
+    assert data.sides == dict.fromkeys(data.languages, Side("moses", "bpe", True, "subword_nmt"))
+
+
+def test_a_record_may_hold_a_way_for_each_language(tmp_path):
+    ways = {"tokenizer": {"de": "moses", "en": "none"}, "subword": {"de": "sentencepiece", "en": "word"}}
+    bpe = {"de": {"type": "sentencepiece", "pieces": None}, "en": {"type": "word", "pieces": None}}
+    data = Data.from_folder(write(tmp_path, {**RECORD, **ways, "bpe": bpe}))
+    assert data.sides == {
+        "de": Side("moses", "sentencepiece", True, "sentencepiece"),
+        "en": Side("none", "word", False, None),
+    }
+    assert not data.sides["de"].segmented and data.sides["en"].segmented
+    assert data.codes("de").name == "sentencepiece.de.model"
 
 
 @pytest.mark.parametrize(
@@ -35,6 +48,9 @@ def test_a_record_is_read(tmp_path):
         ({**RECORD, "subword": "unigram"}, "unknown here"),
         ({**RECORD, "subword": "char"}, "unknown here"),
         ({**RECORD, "subword": ["bpe"]}, "is damaged"),
+        ({**RECORD, "subword": {"de": "bpe"}}, "unknown here"),
+        ({**RECORD, "subword": {"de": "bpe", "en": "word"}}, r"unknown here \(moses, word, subword-nmt\)"),
+        ({**RECORD, "tokenizer": {"de": 1, "en": "none"}}, "is damaged"),
     ],
 )
 def test_a_record_that_is_none_is_refused_in_one_line(record, message, tmp_path):

@@ -208,18 +208,23 @@ def test_words_that_end_in_the_separator_survive_bpe(tmp_path):
         assert Subword("subword_nmt").join(segment(line)) == line
 
 
+def kind_of_pieces(folder):
+    (kind,) = {side.post_process for side in Data.from_folder(folder).sides.values()}
+    return kind
+
+
 def test_text_in_pieces_is_known_from_the_record_or_an_earlier_versions_dictionary(tmp_path):
     record = {"source": "de", "target": "en", "tokenizer": "none", "bpe": {"type": None}}
     (tmp_path / "preprocess.json").write_text(json.dumps(record))
-    assert Data.from_folder(tmp_path).post_process is None
+    assert kind_of_pieces(tmp_path) is None
     for pieces, kind in (("H@@ 9\nund 9", "subword_nmt"), ("▁Hu 9\nnd 9", "sentencepiece"), ("Hund 9\n. 9", None)):
         for language in ("de", "en"):
             (tmp_path / f"dict.{language}.txt").write_text(f"{pieces}\n", encoding="utf-8")
         data = Data.from_folder(tmp_path)
-        assert data.post_process == kind
+        assert kind_of_pieces(tmp_path) == kind
         assert (data.normalized, data.normalize_punctuation) == (False, True)
     (tmp_path / "preprocess.json").write_text(json.dumps({**record, "bpe": {"type": None, "pieces": "subword_nmt"}}))
-    assert Data.from_folder(tmp_path).post_process == "subword_nmt"
+    assert kind_of_pieces(tmp_path) == "subword_nmt"
 
 
 # --- SentencePiece --------------------------------------------------------------------------------------------------
@@ -310,7 +315,7 @@ def test_a_round_trip_shows_the_commonest_differences_and_warns(capsys):
 
 
 @pytest.mark.parametrize(
-    ("text", "note"),
+    ("text", "unspaced"),
     [
         ("今天天气很好我们去公园散步吧 他说明天我不来了然后就走了", True),
         ("วันนี้อากาศดีมากเราไปเดินเล่น", True),
@@ -318,6 +323,5 @@ def test_a_round_trip_shows_the_commonest_differences_and_warns(capsys):
         ("Donaudampfschifffahrtsgesellschaft", False),
     ],
 )
-def test_a_script_without_spaces_is_named_with_the_option_that_serves(text, note, capsys):
-    count_words([text]).report_unspaced("xx")
-    assert ("--subword sentencepiece" in capsys.readouterr().err) is note
+def test_a_script_without_spaces_is_known(text, unspaced):
+    assert (count_words([text]).unspaced_length is not None) is unspaced
