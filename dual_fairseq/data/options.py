@@ -322,10 +322,10 @@ def _take_over(options: argparse.Namespace) -> None:
 
 
 def _in_words(value: Any) -> Any:
-    """A value by language for people: ``moses``, or ``en moses, ja none``."""
+    """A value by language for people: ``moses``, or ``en moses, ja none``; without what was not given."""
     if not isinstance(value, dict) or not isinstance(value := shared(value), dict):
         return value
-    return ", ".join(f"{language} {own}" for language, own in value.items())
+    return ", ".join(f"{language} {own}" for language, own in value.items() if own is not None)
 
 
 def _check_files(options: argparse.Namespace) -> None:

@@ -214,13 +214,21 @@ def test_words_that_others_have_made_are_scored_as_they_are_everywhere(dest, tmp
     assert "--eval-tokenized-bleu" in training.validation_options()
     evaluation = training.evaluation("warmup", expected=True)
     assert "\n--sacrebleu-tokenize none\n" in evaluation.identity()
-    for command, _ in evaluation.tuning(tmp_path):
-        assert command[-2:] == ["--sacrebleu-tokenize", "none"]
-
-
-# --- dry runs
-
-TINY_LM = "--size tiny --max-tokens 300 --lr-warmup 5 --cpu --max-epoch 2"
+    # of one side alone
+    ways = {"tokenizer": {SOURCE: "moses", TARGET: "none"}, "subword": {SOURCE: "bpe", TARGET: "word"}}
+    bpe = {SOURCE: {"type": "subword-nmt"}, TARGET: {"type": "word"}}
+    (segmented / "preprocess.json").write_text(json.dumps({**record, **ways, "bpe": bpe}))
+    training = train.Training(train.parse([str(segmented), str(tmp_path / "run"), "--cpu"]))
+    words = training.validation_options()
+    assert "--eval-bleu-remove-bpe" in words and "--eval-tokenized-bleu" not in words
+    own = {"eval_bleu_remove_bpe": None, "eval_bleu_detok": "space", "eval_tokenized_bleu": True}
+    assert json.loads(words[words.index("--eval-bleu-by-language") + 1]) == {TARGET: own}
+    evaluation = training.evaluation("warmup", expected=True)
+    assert f"\n--sacrebleu-tokenize none for {TARGET}\n" in evaluation.identity()
+    undone = {part.name: part.command[part.command.index("--post-process") + 1] for part in evaluation.steps(tmp_path)
+              if "--post-process" in part.command}  # fmt: skip
+    into_source = f"{TARGET}-{SOURCE}"
+    assert undone == dict.fromkeys((f"{into_source}.generate.txt", f"tuning/{into_source}/generate.txt"), "subword_nmt")
 
 
 def by_hand(text: str, folder: Path) -> None:

@@ -22,7 +22,8 @@ from system.test_scripts import succeed
 
 from dual_fairseq.__main__ import main
 from dual_fairseq.common.errors import UserError
-from dual_fairseq.common.segmentation import VISIBLE_SPACE
+from dual_fairseq.common.folders import Data
+from dual_fairseq.common.segmentation import VISIBLE_SPACE, Side
 from dual_fairseq.data.clean import LONGEST_WORD
 from dual_fairseq.data.normalize import repair
 from dual_fairseq.data.subword import Subword, characters
@@ -196,6 +197,53 @@ def test_options_of_bpe_are_refused_with_another_kind(option, corpus, tmp_path):
     refusal = f"{option.partition('=')[0]} is for --subword bpe( and sentencepiece)?, not char; leave it out"
     with pytest.raises(UserError, match=refusal):
         main(["preprocess", *arguments, option])
+
+
+# --- each side in its own way ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def mixed(corpus, tmp_path_factory) -> Path:
+    """German in pieces of SentencePiece; English in words, as for text that is a label a line."""
+    more = ["--subword=sentencepiece", "--vocab-size=120", "--target-tokenizer=none", "--target-subword=word"]
+    return preprocessed(corpus, tmp_path_factory.mktemp("mixed") / "dest", *more)
+
+
+def test_each_side_may_have_its_own_tokenizer_and_subwords(mixed, tmp_path):
+    Data.from_folder(mixed).keep(tmp_path / "text")  # what a run keeps does the same
+    for text in (TextPipeline(mixed), TextPipeline(tmp_path / "text")):
+        assert text.data.sides == {
+            "de": Side("none", "sentencepiece", True, "sentencepiece"),
+            "en": Side("none", "word", False, None),
+        }
+        for language in ("de", "en"):
+            raw, segmented = (lines(mixed / name / f"test.{language}") for name in ("raw", "segmented"))
+            assert [text.encode(line, language) for line in raw] == segmented
+            decoded = [text.decode(line, language).replace(VISIBLE_SPACE, "_") for line in segmented]
+            assert decoded == [" ".join(line.split()).replace(VISIBLE_SPACE, "_") for line in raw]
+    assert [file.name for file in (mixed / "bpe").iterdir()] == ["sentencepiece.de.model"]
+    record = json.loads((mixed / "preprocess.json").read_text())
+    assert record["options"]["tokenizer"] == "none" and record["subword"] == {"de": "sentencepiece", "en": "word"}
+    assert record["options"]["vocab-size"] == 120 and not record["options"]["joined-dictionary"]
+    assert record["options"]["vocab-threshold"] == {"de": 0, "en": 2}
+
+
+def test_text_like_that_of_a_folder_with_two_ways_has_them_too(corpus, mixed, tmp_path):
+    words = options(corpus, tmp_path / "like", "-s=en", "-t=de", f"--like={mixed}")
+    swapped = [word for word in words if not word.startswith("--bpe-size")]
+    with pytest.raises(UserError, match=r"another --subword \(de sentencepiece, en word, not de bpe\)"):
+        main(["preprocess", *swapped, "--target-subword=bpe"])
+    main(["preprocess", *swapped, "--source-subword=word"])
+    of_first, of_like = (json.loads((dest / "preprocess.json").read_text()) for dest in (mixed, tmp_path / "like"))
+    assert of_like["subword"] == of_first["subword"] and of_like["bpe"] == of_first["bpe"]
+    assert (tmp_path / "like" / "segmented" / "test.de").read_text() == (mixed / "segmented" / "test.de").read_text()
+
+
+@pytest.mark.parametrize("option", ["--joint-bpe", "--joined-dictionary"])
+def test_sides_that_differ_have_no_symbols_in_common(option, corpus, tmp_path):
+    with pytest.raises(UserError, match=rf"{option}: .* differ \(de moses and bpe, en none and bpe\); leave it out"):
+        main(["preprocess", *options(corpus, tmp_path / "out", "--target-tokenizer=none", option)])
+    assert not (tmp_path / "out").exists()
 
 
 # --- translation of long lines --------------------------------------------------------------------------------------

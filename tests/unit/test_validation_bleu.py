@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from types import SimpleNamespace
 
 import pytest
@@ -10,8 +11,9 @@ import torch
 from fairseq.data import Dictionary
 
 from dual_fairseq.common.bleu import bleu_of_counts
+from dual_fairseq.common.errors import UserError
 from dual_fairseq.pair.evaluate import score
-from dual_fairseq.plugin.validation_bleu import bleu_counts, validation_metric
+from dual_fairseq.plugin.validation_bleu import bleu_counts, validate_as_target, validation_metric
 
 HYPOTHESES = ["今 天 天 气 很 好 。", "他 在 公 园 里 跑 步 ， 很 快 。", "我 们 明 天 去 北 京 。"]
 REFERENCES = ["今 天 天 气 真 好 。", "他 在 公 园 里 跑 步 。", "我 们 明 天 去 上 海 。"]
@@ -62,3 +64,20 @@ def test_other_languages_words_as_they_are_and_a_choice(target, options, tokeniz
     assert validated(task, sample) == (pytest.approx(expected), 1)
     segmented = options.get("tokenized", False)
     assert score(HYPOTHESES, REFERENCES, target, segmented, options.get("chosen")).bleu == pytest.approx(expected)
+
+
+def test_each_language_is_validated_in_its_own_way():
+    ways = '{"zh": {"eval_bleu_remove_bpe": "sentencepiece", "eval_bleu_detok": "space", "eval_tokenized_bleu": true}}'
+    of_both = {"eval_bleu_remove_bpe": "@@ ", "eval_bleu_detok": "moses", "eval_tokenized_bleu": False}
+    found = {}
+    for target in ("en", "zh"):
+        cfg = SimpleNamespace(
+            source_lang="xx", target_lang=target, eval_bleu_detok_args=None, eval_bleu_by_language=ways, **of_both
+        )
+        validate_as_target(cfg)
+        found[target] = {name: getattr(cfg, name) for name in of_both}
+        assert json.loads(cfg.eval_bleu_detok_args)["target_lang"] == target
+    assert found == {"en": of_both, "zh": json.loads(ways)["zh"]}
+    cfg.eval_bleu_by_language = '{"zh": {"beam": 1}}'
+    with pytest.raises(UserError, match="--eval-bleu-by-language: beam is none of eval_bleu_remove_bpe, "):
+        validate_as_target(cfg)
