@@ -214,6 +214,8 @@ def test_words_that_others_have_made_are_scored_as_they_are_everywhere(dest, tmp
     assert "--eval-tokenized-bleu" in training.validation_options()
     evaluation = training.evaluation("warmup", expected=True)
     assert "\n--sacrebleu-tokenize none\n" in evaluation.identity()
+    for command, _ in evaluation.tuning(tmp_path):
+        assert command[-2:] == ["--sacrebleu-tokenize", "none"]
     # of one side alone
     ways = {"tokenizer": {SOURCE: "moses", TARGET: "none"}, "subword": {SOURCE: "bpe", TARGET: "word"}}
     bpe = {SOURCE: {"type": "subword-nmt"}, TARGET: {"type": "word"}}
@@ -229,6 +231,11 @@ def test_words_that_others_have_made_are_scored_as_they_are_everywhere(dest, tmp
               if "--post-process" in part.command}  # fmt: skip
     into_source = f"{TARGET}-{SOURCE}"
     assert undone == dict.fromkeys((f"{into_source}.generate.txt", f"tuning/{into_source}/generate.txt"), "subword_nmt")
+
+
+# --- dry runs
+
+TINY_LM = "--size tiny --max-tokens 300 --lr-warmup 5 --cpu --max-epoch 2"
 
 
 def by_hand(text: str, folder: Path) -> None:

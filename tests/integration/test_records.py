@@ -24,7 +24,7 @@ from dual_fairseq.common.errors import UserError
 from dual_fairseq.common.folders import Data
 from dual_fairseq.common.records import WrongShape, check_shape, parse_json, read_toml
 from dual_fairseq.common.tables import read_scores, score_table
-from dual_fairseq.data.options import LIKE, _take_over
+from dual_fairseq.data.options import BY_LANGUAGE, LIKE, _take_over
 from dual_fairseq.data.resumable import Stage, run_stages
 from dual_fairseq.data.subword import load_bpe
 from dual_fairseq.experiment.recipe import read_with_bases
@@ -146,7 +146,8 @@ def test_the_record_of_preprocessing(tmp_path):
     def read() -> Data:
         given = Namespace(like=str(tmp_path), source_lang="de", target_lang="en", dest=str(tmp_path / "new"))
         for name in names:
-            setattr(given, name.replace("-", "_"), None)
+            attribute = name.replace("-", "_")
+            setattr(given, attribute, dict.fromkeys(("de", "en")) if attribute in BY_LANGUAGE else None)
         one_line(_take_over, given)
         return Data.from_folder(tmp_path)
 
