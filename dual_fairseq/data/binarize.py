@@ -14,7 +14,7 @@ from .subword import count_lines, text_lines
 _LINES_A_PROCESS = 100_000  # fairseq's binarizer gains nothing from more processes than that
 
 
-def fairseq_preprocess(dest: Path, output: Path, arguments: Sequence[str], largest: Path, workers: int) -> None:
+def fairseq_preprocess(dest: Path, output: Path, arguments: Sequence[str], largest: Path | None, workers: int) -> None:
     """Run fairseq-preprocess in this process, because its start alone takes seconds.
 
     Args:
@@ -22,13 +22,13 @@ def fairseq_preprocess(dest: Path, output: Path, arguments: Sequence[str], large
             of ``dest`` may contain.
         output: what --destdir is to be, below ``dest``; fairseq's log goes there too.
         arguments: the other options.
-        largest: the longest text, which decides on the number of processes.
+        largest: the longest text, which decides on the number of processes; None where only dictionaries are written.
         workers: most processes.
     """
     from fairseq import options
     from fairseq_cli import preprocess
 
-    workers = min(workers, 1 + count_lines(largest) // _LINES_A_PROCESS)
+    workers = min(workers, 1 + (count_lines(largest) if largest else 0) // _LINES_A_PROCESS)
     arguments = [*arguments, "--destdir", str(output.relative_to(dest)), "--workers", str(workers)]
     logger, handlers = preprocess.logger, list(preprocess.logger.handlers)
     level, logger.propagate = logger.level, False  # its log goes to the file beside the data, not to the terminal

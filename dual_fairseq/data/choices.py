@@ -57,14 +57,14 @@ def choose(
 
     Args:
         options: None stands for one that was not given.
-        parts: the training text: pieces, each with a file a side.
+        parts: the training text: pieces, each with a file a side; none where only ``--like`` has it.
         surveys: of it, by language.
 
     Returns:
         The overlap, where it was measured; that of ``--like``, where its dictionaries are taken.
     """
     noted = _noted(dest, surveys, options)
-    pairs = sum(file.lines for file in next(iter(surveys.values())))
+    pairs = sum(file.lines for file in next(iter(surveys.values()), ()))
     kinds, default = options.subword, pair_settings(pairs).bpe_size
     if "bpe" in kinds.values() and options.bpe_size is None:
         options.bpe_size = noted.get("bpe-size", default)

@@ -16,6 +16,7 @@ from ..common.options import add_languages, add_workers, whole_number
 from ..common.records import read_record
 from ..common.segmentation import POST_PROCESS, by_language, shared
 from ..common.settings import SHARED_WORDS
+from .repeated import SHORT
 from .subword import require_sentencepiece
 
 DESCRIPTION = """\
@@ -75,10 +76,10 @@ def get_parser() -> Parser:
     parser.epilog = EPILOG
     add_languages(parser, required=True)
     parser.add_argument(
-        "--train", required=True, action="append", metavar="PREFIX",
-        help="training text; may be given several times, all of it is used",
+        "--train", action="append", default=[], metavar="PREFIX",
+        help="training text; may be given several times, all of it is used; needed, unless --like is given",
     )  # fmt: skip
-    parser.add_argument("--valid", required=True, metavar="PREFIX", help="validation text")
+    parser.add_argument("--valid", metavar="PREFIX", help="validation text; needed, unless --like is given")
     parser.add_argument("--test", metavar="PREFIX", help="test text")
     parser.add_argument("--dest", required=True, metavar="DEST", help="folder to make (see below)")
     add_workers(parser)
@@ -89,6 +90,11 @@ def get_parser() -> Parser:
     lines.add_argument(
         "--on-bad-line", choices=("drop", "refuse"), default="drop",
         help="drop them and count them by reason, or stop at the first (default %(default)s)",
+    )  # fmt: skip
+    lines.add_argument(
+        "--drop-held-out", action="store_true",
+        help="leave training pairs out of which a side is in the valid or test text too; lines of fewer than "
+        f"{SHORT} characters do not count",
     )  # fmt: skip
     lines.add_argument(
         "--max-length", type=whole_number(0), default=250, metavar="WORDS",
@@ -183,7 +189,7 @@ def _add_more_text(parser: Parser) -> None:
         "--like", metavar="FOLDER",
         help="use the BPE and dictionaries of FOLDER, a DEST of these languages, and all that the options of the three "
         "sections above say (leave them out): pairs and language models that were trained on FOLDER fit DEST, to be "
-        "trained further or evaluated on it",
+        "trained further or evaluated on it. A test set alone will do, and so will monolingual text",
     )  # fmt: skip
     mono = parser.add_argument_group("text for the language models")
     for side in ("source", "target"):
@@ -218,6 +224,13 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         raise UserError(f"source and target language are both '{options.source_lang}'; give two, as in -s de -t en")
     if options.upsample > 1 and not options.synthetic:
         raise UserError(f"--upsample {options.upsample}: is for real text beside synthetic; give --synthetic too")
+    for name in ("train", "valid") if options.synthetic or not options.like else ():
+        if not getattr(options, name):
+            why = " with --synthetic" * bool(options.like)
+            raise UserError(f"--{name}: is needed{why}; give the PREFIX of text")
+    more = [*options.train, options.valid, options.test, *options.extra_mono_source, *options.extra_mono_target]
+    if not any(more):
+        raise UserError(f"--like {options.like}: give the text to preprocess, as --test PREFIX")
     _by_side(options)
     if options.like:
         _take_over(options)
@@ -330,7 +343,7 @@ def _in_words(value: Any) -> Any:
 
 def _check_files(options: argparse.Namespace) -> None:
     """Raises: UserError: a file of text is missing or unreadable, or DEST cannot be used."""
-    prefixes = [*options.train, *options.synthetic, options.valid, *([options.test] if options.test else [])]
+    prefixes = [*options.train, *options.synthetic, *filter(None, (options.valid, options.test))]
     files = []
     for prefix in prefixes:
         for language in (options.source_lang, options.target_lang):

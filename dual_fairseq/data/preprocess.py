@@ -16,10 +16,10 @@ A finished stage leaves a note under ``.stages/`` of the options and inputs that
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import platform
 import shutil
 from collections.abc import Sequence
-from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from typing import Any
 from ..common.dictionaries import check_dictionary_file
 from ..common.errors import UserError
 from ..common.files import sha256, write_json
-from ..common.folders import LENGTHS
+from ..common.folders import LENGTHS, RECORD
 from ..common.progress import say
 from ..common.records import read_record
 from ..common.segmentation import by_language, shared
@@ -38,9 +38,10 @@ from .binarize import check_size, concatenate, fairseq_preprocess, symbols, unkn
 from .clean import Rules, clean_corpus
 from .lines import Survey, survey, survey_pair
 from .options import BY_LANGUAGE, OUTPUTS, find_side, parse
-from .resumable import Stage, locked, run_stages
+from .repeated import count_repeated, long_lines
+from .resumable import Stage, locked, replace, run_stages, workplace
 from .segment import Segmentation, codes_files
-from .subword import text_lines
+from .subword import count_lines, text_lines
 from .tokenizer import rules_in_words
 
 SYNTHETIC = "synthetic"
@@ -76,7 +77,7 @@ class Preprocessing:
             options.max_ratio,
             options.normalized,
         )
-        self.held_out_rules = replace(self.rules, max_ratio=0.0, keep_long=True)
+        self.held_out_rules = dataclasses.replace(self.rules, max_ratio=0.0, keep_long=True)
         # Per split its pieces, each with a file a side.
         self.parts = {
             split: [[find_side(prefix, language) for language in self.languages] for prefix in prefixes]
@@ -104,11 +105,16 @@ class Preprocessing:
         Raises:
             UserError: an input is missing or bad, or DEST was made from something else, or is in use.
         """
-        surveys, record = self._survey(), self.dest / "preprocess.json"
-        self.overlap = choices.choose(self.options, self.dest, self.parts["train"], surveys["train"])
-        with locked(self.dest, OUTPUTS):
-            results = run_stages(self.dest, self._stages(surveys), self.options.overwrite, record)
-            self._record(record, surveys, results)
+        surveys, dest = self._survey(), self.dest
+        self.overlap = choices.choose(self.options, dest, self.parts.get("train", []), surveys.get("train", {}))
+        stages, overwrite = self._stages(surveys), self.options.overwrite
+        with locked(dest, OUTPUTS):
+            self.dest = workplace(dest, stages, overwrite, RECORD)
+            results = run_stages(self.dest, stages, overwrite)
+            self._record(self.dest / RECORD, surveys, results)
+            if self.dest != dest:
+                replace(self.dest, dest, stages, RECORD)
+                self.dest = dest
         self._report(results)
 
     def _stages(self, surveys: dict[str, dict[str, list[Survey]]]) -> list[Stage]:
@@ -124,6 +130,8 @@ class Preprocessing:
         }
         if options.normalized:  # earlier versions knew nothing of the two
             text |= {"text normalized": True, "normalize-punctuation": options.normalize_punctuation}
+        if options.drop_held_out:
+            text["drop-held-out"] = True
         for split, sides in surveys.items():
             for language, files in sides.items():
                 text[f"text of {split}.{language}"] = [file.sha256 for file in files]
@@ -183,18 +191,47 @@ class Preprocessing:
 
         if by_moses := [language for language, name in options.tokenizer.items() if name == "moses"]:
             say(f"Moses rules: {rules_in_words(by_moses)}")
-        for split, parts in self.parts.items():
-            clean(split, parts, self.languages, self.rules if split in TRAINING else self.held_out_rules)
+        held_out = [split for split in self.parts if split not in TRAINING]
+        for split in held_out:
+            clean(split, self.parts[split], self.languages, self.held_out_rules)
+        files = [out / "tokenized" / f"{split}.{language}" for split in held_out for language in self.languages]
+        dropped = long_lines(files) if options.drop_held_out else frozenset()
+        for split in TRAINING:
+            if split in self.parts:
+                clean(split, self.parts[split], self.languages, self.rules, held_out=dropped)
+        for split in held_out:
+            counts[split]["in_training"] = self._count_repeated(out, split)
         for language, parts in self.mono.items():
-            held_out = frozenset(
-                line
-                for split in self.parts
-                if split not in TRAINING
-                for line in text_lines(out / "tokenized" / f"{split}.{language}")
-            )
-            clean(f"mono.{language}", parts, [language], self.rules, held_out=held_out)
-            likeness.report(language, *(out / "raw" / f"{name}.{language}" for name in ("train", "valid", "mono")))
+            # With --like, what is not here is there.
+            texts = [self._made(out / "tokenized" / f"{split}.{language}") for split in ("valid", "test")]
+            known = frozenset(line for file in texts if file.is_file() for line in text_lines(file))
+            clean(f"mono.{language}", parts, [language], self.rules, held_out=known)
+            texts = [self._made(out / "raw" / f"{name}.{language}") for name in ("train", "valid", "mono")]
+            if all(file.is_file() for file in texts):
+                likeness.report(language, *texts)
         return counts
+
+    def _made(self, file: Path) -> Path:
+        """A file that this command makes, or where it does not that of --like."""
+        theirs = self.like / file.parent.name / file.name if self.like else file
+        return file if file.is_file() else theirs
+
+    def _count_repeated(self, out: Path, split: str) -> dict[str, int]:
+        """How much of a held-out text is in the training text, with a warning."""
+        train, text = (
+            [self._made(out / "tokenized" / f"{name}.{language}") for language in self.languages]
+            for name in ("train", split)
+        )
+        if not all(file.is_file() for file in train):
+            return {}
+        found, lines = count_repeated(train, text), count_lines(text[0])
+        if found.pairs or found.one_side > lines / 100:
+            fix = "--drop-held-out leaves them out of the training text" if "train" in self.parts else "take others"
+            say(
+                f"warning: {split}: of {lines:,} pairs {found.pairs:,} are in the training text too, and of "
+                f"{found.one_side:,} more a side is: scores on them are too good; {fix}"
+            )
+        return found._asdict()
 
     def _bpe(self, out: Path) -> dict[str, Any]:
         held_out = [split for split in self.parts if split not in TRAINING]
@@ -211,18 +248,21 @@ class Preprocessing:
             else:
                 # The dictionaries are those of the real text alone, so that models trained on it fit.
                 train = ["--trainpref", self._relative(texts["train"]), "--dict-only"]
-                self._binarize(out / "dual", [*languages, *arguments, *train], f"{texts['train']}.{source}")
+                self._binarize(out / "dual", [*languages, *arguments, *train], Path(f"{texts['train']}.{source}"))
                 made = [file.rename(out / file.name) for file in self._dictionaries(out)]
             arguments = ["--srcdict", self._relative(made[0]), "--tgtdict", self._relative(made[1])]
         if SYNTHETIC in self.parts:
             texts["train"] = self._with_synthetic(out)
         for split, prefix in texts.items():
             arguments += [f"--{split}pref", self._relative(prefix)]
-        self._binarize(out / "dual", [*languages, *arguments], f"{texts['train']}.{source}")
+        first = next((Path(f"{prefix}.{source}") for prefix in texts.values()), None)
+        self._binarize(out / "dual", [*languages, *arguments], first)
         for split, prefix in texts.items():
             for language in self.languages:
                 check_size(out / "dual" / f"{split}.{source}-{target}.{language}", Path(f"{prefix}.{language}"))
         lengths = lengths_record(limits_of(out / "dual", source, target))
+        if self.like and not lengths and (file := self.like / "dual" / LENGTHS).is_file():
+            lengths = read_record(file, {}, f"make {self.like} again")
         write_json(out / "dual" / LENGTHS, lengths)
         known = {lang: symbols(file) for lang, file in zip(self.languages, self._dictionaries(out), strict=True)}
         unknown = {
@@ -263,22 +303,24 @@ class Preprocessing:
         for language in self.languages:
             texts = {split: self.dest / "segmented" / f"{split}.{language}" for split in self.splits}
             if language in self.mono:
+                mono = self.dest / "segmented" / f"mono.{language}"
+                pairs = [texts["train"]] if "train" in texts else []
                 texts["train"] = out / f"train.{language}"
-                more = (self.dest / "segmented" / f"{part}.{language}" for part in ("train", "mono"))
-                concatenate([*more], texts["train"])
+                concatenate([*pairs, mono], texts["train"])
             arguments = ["--only-source", "--srcdict", f"dual/dict.{language}.txt"]
             for split, text in texts.items():
                 arguments += [f"--{split}pref", self._relative(text)]
             (out / "lm" / language).mkdir()
-            self._binarize(out / "lm" / language, arguments, texts["train"])
+            self._binarize(out / "lm" / language, arguments, next(iter(texts.values()), None))
             sentences[language] = {
                 split: check_size(out / "lm" / language / split, text) for split, text in texts.items()
             }
-            say(f"lm: {language}: {sentences[language]['train']:,} training sentences")
+            if "train" in texts:
+                say(f"lm: {language}: {sentences[language]['train']:,} training sentences")
         return sentences
 
-    def _binarize(self, output: Path, arguments: Sequence[str], largest: str | Path) -> None:
-        fairseq_preprocess(self.dest, output, arguments, Path(largest), self.options.workers)
+    def _binarize(self, output: Path, arguments: Sequence[str], largest: Path | None) -> None:
+        fairseq_preprocess(self.dest, output, arguments, largest, self.options.workers)
 
     def _relative(self, path: Path) -> str:
         return str(path.relative_to(self.dest))

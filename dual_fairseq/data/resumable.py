@@ -58,14 +58,54 @@ def locked(dest: Path, outputs: Sequence[str]) -> Iterator[None]:
         raise UserError(f"{dest}: another run is at work there; wait for it or choose another --dest") from None
 
 
-def run_stages(dest: Path, stages: Sequence[Stage], overwrite: bool, record: Path) -> dict[str, Any]:
+def workplace(dest: Path, stages: Sequence[Stage], overwrite: bool, record: str) -> Path:
+    """Where the stages are to be done: in DEST, or, where a complete DEST is made anew, in a folder below it.
+
+    So DEST stays as it is until all that takes its place is there; then :func:`replace` moves it.
+
+    Args:
+        dest, stages, overwrite: see :func:`run_stages`.
+        record: the name of a file that says that DEST is complete.
+
+    Raises:
+        UserError: settings have changed, and ``overwrite`` is not set.
+    """
+    new, kept = dest / ".new", _finished(dest, stages, overwrite)
+    if not (dest / record).is_file() or len(kept) == len(stages):
+        shutil.rmtree(new, ignore_errors=True)
+        return dest
+    (new / ".stages").mkdir(parents=True, exist_ok=True)
+    for stage in stages:
+        if stage.name in kept:
+            for name in stage.outputs:
+                _remove(new / name)
+                (new / name).symlink_to(Path("..") / name)
+            shutil.copyfile(_note(dest, stage), _note(new, stage))
+    return new
+
+
+def replace(new: Path, dest: Path, stages: Sequence[Stage], record: str) -> None:
+    """Move what was made anew in :func:`workplace` to DEST."""
+    (dest / record).unlink()  # what follows is not complete until all is in its place
+    for stage in stages:
+        if (new / stage.outputs[0]).is_symlink():
+            continue
+        _note(dest, stage).unlink(missing_ok=True)
+        for name in stage.outputs:
+            _remove(dest / name)
+            (new / name).rename(dest / name)
+        _note(new, stage).replace(_note(dest, stage))
+    (new / record).replace(dest / record)
+    shutil.rmtree(new)
+
+
+def run_stages(dest: Path, stages: Sequence[Stage], overwrite: bool) -> dict[str, Any]:
     """Do the stages that are not done, one after the other.
 
     Args:
         dest: the folder, :func:`locked`.
         stages: each depends on those before it.
         overwrite: do stages again whose settings have changed.
-        record: a file about the complete folder; removed before a stage is done.
 
     Returns:
         Stage → what its work returned.
@@ -76,8 +116,9 @@ def run_stages(dest: Path, stages: Sequence[Stage], overwrite: bool, record: Pat
     for leftover in dest.glob(".partial.*"):  # of a run that was killed
         shutil.rmtree(leftover)
     results = _finished(dest, stages, overwrite)
-    if len(results) < len(stages):
-        record.unlink(missing_ok=True)
+    for stage in stages:
+        if stage.name not in results:
+            _note(dest, stage).unlink(missing_ok=True)
     for stage in stages:
         if stage.name in results:
             say(f"{stage.name}: done before")
@@ -88,7 +129,7 @@ def run_stages(dest: Path, stages: Sequence[Stage], overwrite: bool, record: Pat
 
 
 def _finished(dest: Path, stages: Sequence[Stage], overwrite: bool) -> dict[str, Any]:
-    """The results of the stages that need not be done; the notes of the others are removed."""
+    """The results of the stages that need not be done."""
     results: dict[str, Any] = {}
     for number, stage in enumerate(stages):
         if not _note(dest, stage).exists():
@@ -104,9 +145,6 @@ def _finished(dest: Path, stages: Sequence[Stage], overwrite: bool) -> dict[str,
                 )
         elif len(results) == number and all((dest / name).is_dir() for name in stage.outputs):
             results[stage.name] = note["result"]
-    for stage in stages:
-        if stage.name not in results:
-            _note(dest, stage).unlink(missing_ok=True)
     return results
 
 
@@ -117,8 +155,7 @@ def _do(dest: Path, stage: Stage) -> dict[str, Any]:
             (partial / name).mkdir()
         result = stage.work(partial)
         for name in stage.outputs:
-            if (dest / name).exists():
-                shutil.rmtree(dest / name)
+            _remove(dest / name)
             (partial / name).rename(dest / name)
         write_json(_note(dest, stage), {"settings": stage.settings, "result": result})
     except OSError as error:
@@ -127,6 +164,14 @@ def _do(dest: Path, stage: Stage) -> dict[str, Any]:
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return result
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder, or a link to one, if it is there."""
+    if folder.is_symlink():
+        folder.unlink()
+    elif folder.exists():
+        shutil.rmtree(folder)
 
 
 def _note(dest: Path, stage: Stage) -> Path:

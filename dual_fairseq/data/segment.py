@@ -81,7 +81,8 @@ class Segmentation:
         for text in sorted((self.dest / "tokenized").iterdir()):
             self._segment(text)
         languages = [language for language, way in ways.items() if not way["pieces"]]
-        self._report_unspaced({lang: words[lang] for lang in languages if self.kinds[lang] in ("bpe", "word")})
+        by_words = [language for language in languages if self.kinds[language] in ("bpe", "word")]
+        self._report_unspaced({language: words[language] for language in by_words if language in words})
         return {**shared(ways), "round_trip": self._round_trips(held_out, languages)}
 
     def _option(self, languages: Iterable[str]) -> str:

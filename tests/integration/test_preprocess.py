@@ -16,9 +16,10 @@ from helpers import ROOT
 
 from dual_fairseq.__main__ import main
 from dual_fairseq.common.errors import UserError
-from dual_fairseq.common.folders import codes_name
+from dual_fairseq.common.folders import Data, codes_name
 from dual_fairseq.data import preprocess
 from dual_fairseq.data.options import get_parser
+from dual_fairseq.plugin.lengths import length_limit
 
 NOUNS = {"de": ["Hund", "Mann", "Ball", "Baum", "Vogel"], "en": ["dog", "man", "ball", "tree", "bird"]}
 VERBS = {"de": ["sieht", "findet", "trägt"], "en": ["sees", "finds", "carries"]}
@@ -426,9 +427,7 @@ def test_like_an_earlier_folder_goes_with_nothing_else(
     assert content(done) == before and not (tmp_path / "out").exists()
 
 
-def test_like_an_earlier_folder_that_is_not_whole(
-    corpus: Path, done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_like_an_earlier_folder_that_is_not_whole(corpus: Path, done: Path, tmp_path: Path) -> None:
     folder, arguments = tmp_path / "folder", options(corpus, tmp_path / "out", f"--like={tmp_path / 'folder'}")
     shutil.copytree(done, folder)
     main(["preprocess", *arguments])
@@ -438,12 +437,33 @@ def test_like_an_earlier_folder_that_is_not_whole(
         main(["preprocess", *arguments])
     assert not (tmp_path / "out").exists()
 
-    # stopped while it is made anew: codes may be of now and dictionaries of before
-    monkeypatch.setattr(preprocess.Preprocessing, "_dual", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-    with pytest.raises(SystemExit):
-        main(["preprocess", *options(corpus, folder), "--bpe-size=30", "--overwrite"])
-    with pytest.raises(UserError, match="not a folder that this command has finished"):
-        main(["preprocess", *arguments])
+
+def test_a_test_set_or_monolingual_text_alone_like_an_earlier_folder(
+    done: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    seen, new = (lines(done / "raw" / "train.de")[0], lines(done / "raw" / "train.en")[0]), ("Ein Baum.", "A tree.")
+    for language, *text in zip(("de", "en"), seen, new, strict=True):
+        (tmp_path / f"other.{language}").write_text("".join(f"{line}\n" for line in text), encoding="utf-8")
+    arguments = ["--source-lang=de", "--target-lang=en", f"--like={done}", "--workers=1"]
+    main(["preprocess", *arguments, f"--test={tmp_path / 'other'}", f"--dest={tmp_path / 'test'}"])
+    assert "test: of 2 pairs 1 are in the training text too, and of 0 more a side is" in capfd.readouterr().err
+    data = Data.from_folder(tmp_path / "test")
+    assert decoded(data.folder, "dual/test.de-en.de", "dual/dict.de.txt") == lines(
+        data.folder / "segmented" / "test.de"
+    )
+    assert length_limit(data.dual, "de", "en") == length_limit(done / "dual", "de", "en")
+
+    mono = tmp_path / "mono"
+    mono.write_text("Ein Baum.\n" + lines(done / "raw" / "test.de")[0] + "\n", encoding="utf-8")
+    main(["preprocess", *arguments, f"--extra-mono-source={mono}", f"--dest={tmp_path / 'mono-de'}"])
+    assert lines(tmp_path / "mono-de" / "raw" / "mono.de") == ["Ein Baum."]  # without the sentence of LIKE's test text
+    assert len(decoded(tmp_path / "mono-de", "lm/de/train", "lm/de/dict.txt")) == 1
+    for wrong, refusal in (
+        ([], "--like .*: give the text to preprocess, as --test PREFIX"),
+        ([f"--synthetic={tmp_path / 'other'}"], "--train: is needed with --synthetic; give the PREFIX of text"),
+    ):
+        with pytest.raises(UserError, match=refusal):
+            main(["preprocess", *arguments, f"--dest={tmp_path / 'out'}", *wrong])
 
 
 def test_training_text_drops_over_long_lines_and_test_text_keeps_them(
@@ -497,6 +517,53 @@ def test_a_directory_of_somebody_elses_is_left_alone(corpus: Path, tmp_path: Pat
 
 
 # --- again, changed, interrupted ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stopped_at", ["_bpe", "_dual"])
+def test_a_folder_that_is_made_anew_stays_as_it_was_until_all_of_it_is_there(
+    stopped_at: str, corpus: Path, done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd
+) -> None:
+    dest = tmp_path / "out"
+    shutil.copytree(done, dest)
+    before = content(dest)
+    anew = options(corpus, dest, "--bpe-size=30", "--overwrite")
+    with monkeypatch.context() as patch:
+        patch.setattr(preprocess.Preprocessing, stopped_at, lambda *_: (_ for _ in ()).throw(UserError("no")))
+        with pytest.raises(UserError, match="no"):
+            main(["preprocess", *anew])
+    assert {name: of for name, of in content(dest).items() if not name.startswith(".new")} == before
+    capfd.readouterr()
+    if stopped_at == "_bpe":  # as it was made
+        main(["preprocess", *options(corpus, dest)])
+        assert capfd.readouterr().err.count("done before") == 4 and content(dest) == before
+    main(["preprocess", *anew])
+    assert capfd.readouterr().err.count("done before") == (1 if stopped_at == "_bpe" else 2)
+    main(["preprocess", *options(corpus, tmp_path / "fresh", "--bpe-size=30")])
+    assert content(dest) == content(tmp_path / "fresh")
+    assert not any(path.is_symlink() for path in dest.rglob("*"))
+
+
+@pytest.mark.parametrize("drop", [False, True])
+def test_training_text_that_is_in_the_test_text_too_is_counted_and_can_be_left_out(
+    drop: bool, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    german, english = ("Ein Satz, der sich wiederholt.", "A sentence that comes again.")
+    text = {
+        "train": ([german, "Ja.", "Nur hier ist dieser Satz."], [english, "Yes.", "It is here alone."]),
+        "test": ([german, "Ja.", german, "Neu."], [english, "Yes.", "Something else, and long.", "New."]),
+    }
+    text["valid"] = (["Gar nicht im Training."], ["Not in training at all."])
+    for split, sides in text.items():
+        for language, side in zip(("de", "en"), sides, strict=True):
+            (tmp_path / f"{split}.{language}").write_text("".join(f"{line}\n" for line in side), encoding="utf-8")
+    arguments = options(tmp_path, tmp_path / "out", "--subword=char", *["--drop-held-out"] * drop)
+    main(["preprocess", *(word for word in arguments if not word.startswith("--bpe-size"))])
+    record, printed = json.loads((tmp_path / "out" / "preprocess.json").read_text()), capfd.readouterr().err
+    assert record["counts"]["test"]["in_training"] == {"pairs": 1 - drop, "one_side": 1 - drop}
+    assert ("warning: test: of 4 pairs 1 are in the training text too, and of 1 more a side is" in printed) is not drop
+    assert "warning: valid" not in printed
+    assert lines(tmp_path / "out" / "raw" / "train.de") == text["train"][0][drop:]
+    assert record["counts"]["train"]["dropped"] == ({"held_out": 1} if drop else {})
 
 
 def test_other_options_or_input_are_refused_and_overwrite_redoes_only_what_depends_on_them(

@@ -161,7 +161,7 @@ def test_the_note_of_a_stage(tmp_path):
     note = tmp_path / ".stages" / "one.json"
 
     def do() -> dict[str, Any]:
-        return run_stages(tmp_path, [stage], False, tmp_path / "record")
+        return run_stages(tmp_path, [stage], False)
 
     for content in changed({"settings": {"size": 3}, "result": {"lines": 3}}):
         note.write_text(json.dumps(content))
