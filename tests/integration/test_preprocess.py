@@ -441,16 +441,14 @@ def test_like_an_earlier_folder_that_is_not_whole(corpus: Path, done: Path, tmp_
 def test_a_test_set_or_monolingual_text_alone_like_an_earlier_folder(
     done: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    seen, new = (lines(done / "raw" / "train.de")[0], lines(done / "raw" / "train.en")[0]), ("Ein Baum.", "A tree.")
+    seen, new = (lines(done / "raw" / "train.de")[0], lines(done / "raw" / "train.en")[0]), ("Der Baum.", "The tree.")
     for language, *text in zip(("de", "en"), seen, new, strict=True):
         (tmp_path / f"other.{language}").write_text("".join(f"{line}\n" for line in text), encoding="utf-8")
     arguments = ["--source-lang=de", "--target-lang=en", f"--like={done}", "--workers=1"]
     main(["preprocess", *arguments, f"--test={tmp_path / 'other'}", f"--dest={tmp_path / 'test'}"])
     assert "test: of 2 pairs 1 are in the training text too, and of 0 more a side is" in capfd.readouterr().err
-    data = Data.from_folder(tmp_path / "test")
-    assert decoded(data.folder, "dual/test.de-en.de", "dual/dict.de.txt") == lines(
-        data.folder / "segmented" / "test.de"
-    )
+    data, segmented = Data.from_folder(tmp_path / "test"), lines(tmp_path / "test" / "segmented" / "test.de")
+    assert decoded(data.folder, "dual/test.de-en.de", "dual/dict.de.txt") == segmented
     assert length_limit(data.dual, "de", "en") == length_limit(done / "dual", "de", "en")
 
     mono = tmp_path / "mono"
