@@ -7,6 +7,7 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from .errors import UserError
 from .files import whole_file
@@ -25,10 +26,11 @@ _BPE = {"type?": (None, str), "pieces?": (None, str)}
 _SHAPE = {
     "source": str, "target": str, "normalized?": bool, "tokenizer": ({str: str}, str), "normalize_punctuation?": bool,
     "lowercase?": bool, "subword?": ({str: str}, str), "bpe?": (None, {str: _BPE}, _BPE),
+    "writing?": {str: {str: float}},
 }  # fmt: skip
 _KEPT = (
     "source", "target", "normalized", "tokenizer", "normalize_punctuation", "lowercase", "subword", "bpe", "dictionary",
-    "versions",
+    "writing", "versions",
 )  # fmt: skip
 
 
@@ -54,7 +56,7 @@ class Data:
     normalize_punctuation: bool
     lowercase: bool
     sides: dict[str, Side]
-    record: dict[str, object]
+    record: dict[str, Any]
 
     @classmethod
     def from_folder(cls, folder: str | os.PathLike[str]) -> Data:

@@ -33,16 +33,16 @@ from ..common.records import read_record
 from ..common.segmentation import by_language, shared
 from ..plugin.lengths import limits_of
 from ..plugin.lengths import record as lengths_record
-from . import choices, likeness
+from . import choices, likeness, repeated
 from .binarize import check_size, concatenate, fairseq_preprocess, symbols, unknown_share
 from .clean import Rules, clean_corpus
 from .lines import Survey, survey, survey_pair
 from .options import BY_LANGUAGE, OUTPUTS, find_side, parse
-from .repeated import count_repeated, long_lines
 from .resumable import Stage, locked, replace, run_stages, workplace
 from .segment import Segmentation, codes_files
-from .subword import count_lines, text_lines
+from .subword import text_lines
 from .tokenizer import rules_in_words
+from .writing import writing_of
 
 SYNTHETIC = "synthetic"
 TRAINING = ("train", SYNTHETIC)  # text that may lose lines; the rest is what scores are computed on
@@ -195,12 +195,11 @@ class Preprocessing:
         for split in held_out:
             clean(split, self.parts[split], self.languages, self.held_out_rules)
         files = [out / "tokenized" / f"{split}.{language}" for split in held_out for language in self.languages]
-        dropped = long_lines(files) if options.drop_held_out else frozenset()
+        dropped = repeated.long_lines(files) if options.drop_held_out else frozenset()
         for split in TRAINING:
             if split in self.parts:
                 clean(split, self.parts[split], self.languages, self.rules, held_out=dropped)
-        for split in held_out:
-            counts[split]["in_training"] = self._count_repeated(out, split)
+        self._compare(out, held_out, counts)
         for language, parts in self.mono.items():
             # With --like, what is not here is there.
             texts = [self._made(out / "tokenized" / f"{split}.{language}") for split in ("valid", "test")]
@@ -211,27 +210,23 @@ class Preprocessing:
                 likeness.report(language, *texts)
         return counts
 
+    def _compare(self, out: Path, held_out: Sequence[str], counts: dict[str, Any]) -> None:
+        """Count how the training text is written, and how much of held-out text is in it."""
+        if "train" in self.parts:
+            counts["train"]["writing"] = {
+                language: writing_of(out / "raw" / f"train.{language}", counts["train"]["kept"])
+                for language in self.languages
+            }
+        fix = "--drop-held-out leaves them out of the training text" if "train" in self.parts else "take others"
+        train = [self._made(out / "tokenized" / f"train.{language}") for language in self.languages]
+        for split in held_out if train[0].is_file() else ():
+            text = [out / "tokenized" / f"{split}.{language}" for language in self.languages]
+            counts[split]["in_training"] = repeated.report(split, train, text, fix)
+
     def _made(self, file: Path) -> Path:
         """A file that this command makes, or where it does not that of --like."""
         theirs = self.like / file.parent.name / file.name if self.like else file
         return file if file.is_file() else theirs
-
-    def _count_repeated(self, out: Path, split: str) -> dict[str, int]:
-        """How much of a held-out text is in the training text, with a warning."""
-        train, text = (
-            [self._made(out / "tokenized" / f"{name}.{language}") for language in self.languages]
-            for name in ("train", split)
-        )
-        if not all(file.is_file() for file in train):
-            return {}
-        found, lines = count_repeated(train, text), count_lines(text[0])
-        if found.pairs or found.one_side > lines / 100:
-            fix = "--drop-held-out leaves them out of the training text" if "train" in self.parts else "take others"
-            say(
-                f"warning: {split}: of {lines:,} pairs {found.pairs:,} are in the training text too, and of "
-                f"{found.one_side:,} more a side is: scores on them are too good; {fix}"
-            )
-        return found._asdict()
 
     def _bpe(self, out: Path) -> dict[str, Any]:
         held_out = [split for split in self.parts if split not in TRAINING]
@@ -344,6 +339,7 @@ class Preprocessing:
                 "round_trip": results["bpe"].get("round_trip", {}),
                 "dictionary": results["dual"],
                 "overlap": self.overlap,
+                "writing": self._writing(results["text"]),
                 "counts": results["text"],
                 "lm_sentences": results["lm"],
                 "inputs": {
@@ -363,6 +359,13 @@ class Preprocessing:
                 },
             },
         )
+
+    def _writing(self, counts: dict[str, Any]) -> dict[str, dict[str, float]]:
+        """How the training text of each language is written; with --like that of the models."""
+        if self.like is None:
+            return counts["train"].get("writing", {})  # earlier versions did not count it
+        shape = {"writing?": {str: {str: float}}}
+        return read_record(self.like / RECORD, shape, "give another --like").get("writing", {})
 
     def _report(self, results: dict[str, Any]) -> None:
         bpe = by_language(_without_round_trip(results["bpe"]), self.languages)

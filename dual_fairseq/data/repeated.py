@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from .subword import text_lines
+from ..common.progress import say
+from .subword import count_lines, text_lines
 
 SHORT = 20  # characters; shorter lines ("Thank you.") are in every text again, and a label is in most lines
 
@@ -45,3 +46,19 @@ def count_repeated(train: Sequence[Path], text: Sequence[Path]) -> Repeated:
         both += any(hits) and row in pairs
         one += any(hits) and row not in pairs
     return Repeated(both, one)
+
+
+def report(split: str, train: Sequence[Path], text: Sequence[Path], fix: str) -> dict[str, int]:
+    """Count as :func:`count_repeated`, and warn.
+
+    Args:
+        split: the name of the text.
+        fix: what can be done.
+    """
+    found, lines = count_repeated(train, text), count_lines(text[0])
+    if found.pairs or found.one_side > lines / 100:
+        say(
+            f"warning: {split}: of {lines:,} pairs {found.pairs:,} are in the training text too, and of "
+            f"{found.one_side:,} more a side is: scores on them are too good; {fix}"
+        )
+    return found._asdict()

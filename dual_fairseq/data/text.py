@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -17,10 +18,14 @@ from ..common.folders import RECORD, Data
 from ..common.progress import say
 from ..common.segmentation import VISIBLE_SPACE
 from ..plugin.checkpoint import data_directories, load_state
+from .binarize import symbols
 from .clean import LONGEST_WORD
 from .normalize import lower, repair
 from .subword import Subword, characters, load_bpe, load_sentencepiece, unmarked
 from .tokenizer import Tokenizer, detokenize
+from .writing import Watch
+
+logger = logging.getLogger(__name__)
 
 
 class TextPipeline:
@@ -71,6 +76,11 @@ class TextPipeline:
                 self._segment[language] = load(data.codes(language))
             elif side.subword == "char":
                 self._segment[language] = characters
+        unknown = (data.record.get("dictionary") or {}).get("unknown_share") or {}
+        self._watched: dict[str, Watch] = {}  # of languages whose text has not been compared with the training text yet
+        for language, writing in data.record.get("writing", {}).items():
+            training = {**writing, "unknown": unknown.get(f"valid.{language}", 1.0)}
+            self._watched[language] = Watch(training, symbols(data.dictionary(language)))
 
     @classmethod
     def of_checkpoint(
@@ -121,7 +131,23 @@ class TextPipeline:
                 word[i : i + LONGEST_WORD] for word in text.split() for i in range(0, len(word), LONGEST_WORD)
             )
         tokens = self._tokenize[language](text)
-        return self._segment[language](tokens) if language in self._segment and tokens else tokens
+        if language in self._segment and tokens:
+            tokens = self._segment[language](tokens)
+        if language in self._watched:
+            self._watch(text, tokens, language)
+        return tokens
+
+    def _watch(self, text: str, tokens: str, language: str) -> None:
+        """Warn once of text that is clearly not written as the training text."""
+        found = self._watched[language].add(text, tokens)
+        if found is None:
+            return
+        del self._watched[language]
+        if found:
+            logger.warning(
+                "the text of %s is not written as the training text: %s; models read text best that has the same case "
+                "and spaces", language, "; ".join(found),
+            )  # fmt: skip
 
     def decode(self, tokens: str, language: str) -> str:
         """Undo segmentation and tokenisation: tokens joined by spaces → raw text."""

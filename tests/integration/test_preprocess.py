@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from dual_fairseq.common.errors import UserError
 from dual_fairseq.common.folders import Data, codes_name
 from dual_fairseq.data import preprocess
 from dual_fairseq.data.options import get_parser
+from dual_fairseq.data.text import TextPipeline
 from dual_fairseq.plugin.lengths import length_limit
 
 NOUNS = {"de": ["Hund", "Mann", "Ball", "Baum", "Vogel"], "en": ["dog", "man", "ball", "tree", "bird"]}
@@ -512,6 +514,32 @@ def test_a_directory_of_somebody_elses_is_left_alone(corpus: Path, tmp_path: Pat
     with pytest.raises(UserError, match="holds raw, not made by this command"):
         main(["preprocess", *options(corpus, tmp_path, "--overwrite")])
     assert content(tmp_path) == {"raw/precious": b"x"}
+
+
+# --- text to translate that is written otherwise ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        (str, ""),
+        (str.lower, "0.0% of its letters are in upper case, not "),
+        (str.upper, "100.0% of its letters are in upper case, not "),
+        (lambda line: line.replace(",", " ,").replace(".", " ."), "of its words are punctuation by itself, not 0.0%"),
+        (lambda line: line.replace(" ", ""), "its words have 29.6 letters, not 4.2"),
+    ],
+    ids=["ordinary", "lower", "upper", "tokenised", "unspaced"],
+)
+def test_text_that_is_written_unlike_the_training_text_is_warned_of_once(
+    change: Callable[[str], str], found: str, done: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    Data.from_folder(done).keep(tmp_path / "text")
+    text = TextPipeline(tmp_path / "text")  # as a run has it
+    for line in sentences("de", 200, seed=9):
+        text.encode(change(line), "de")
+    warnings = [record.getMessage() for record in caplog.records]
+    assert len(warnings) == bool(found) and all(found in warning for warning in warnings), warnings
+    assert all("the text of de is not written as the training text" in warning for warning in warnings)
 
 
 # --- again, changed, interrupted ----------------------------------------------------------------------------------

@@ -28,6 +28,7 @@ from dual_fairseq.data.subword import (
     load_sentencepiece,
 )
 from dual_fairseq.data.tokenizer import Tokenizer, detokenize
+from dual_fairseq.data.writing import differences
 
 SENTENCES = sorted((Path(__file__).parents[1] / "sentences").glob("*.txt"))
 NFD = "Ma\u0308dchen mo\u0308gen Ka\u0308se."
@@ -325,3 +326,24 @@ def test_a_round_trip_shows_the_commonest_differences_and_warns(capsys):
 )
 def test_a_script_without_spaces_is_known(text, unspaced):
     assert (count_words([text]).unspaced_length is not None) is unspaced
+
+
+# --- how text is written --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("here", "there", "found"),
+    [
+        ({"length": 20.0}, {"length": 60.0}, []),  # short and long sentences of a script without spaces
+        ({"length": 2.0}, {"length": 30.0}, ["its words have 2.0 letters, not 30.0"]),  # segmented
+        ({"length": 25.0}, {"length": 2.0}, ["its words have 25.0 letters, not 2.0"]),  # not segmented
+        ({"upper": 0.0}, {"upper": 0.009}, []),  # a script that has hardly any case
+        ({"upper": 0.03}, {"upper": 0.0}, ["3.0% of its letters are in upper case, not 0.0%"]),
+        ({"unknown": 0.0}, {"unknown": 0.3}, []),  # better than expected
+        ({"unknown": 0.4}, {"unknown": 0.01}, ["40.0% of its tokens are unknown, not 1.0%"]),
+    ],
+)
+def test_how_texts_differ_in_writing(here, there, found):
+    usual = {"upper": 0.02, "apart": 0.0, "unknown": 0.0, "length": 5.0}
+    assert differences({**usual, **here}, {**usual, **there}) == found
+    assert differences({**usual, **here}, {}) == []  # of an earlier version
