@@ -89,7 +89,7 @@ def fairseq_here(command: str, *args: object, check: bool = True) -> Run:
             importlib.import_module(f"fairseq_cli.{command}").cli_main()
         except UserError as error:
             assert not check, error
-            return Run(1, str(error))
+            return Run(1, str(error.code))
     return Run(0, output.getvalue())
 
 

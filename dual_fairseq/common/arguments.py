@@ -41,12 +41,16 @@ class Parser(argparse.ArgumentParser):
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         options, rest = self.parse_known_args(args, namespace)
+        self.refuse(rest)
+        return options
+
+    def refuse(self, rest: Sequence[str]) -> None:
+        """Raises: UserError: there are words that are no options or arguments of the command."""
         for word in rest:
             if word.startswith("-") and word != "-":
                 self._refuse_option(word.partition("=")[0])
         if rest:
             self.error(f"{rest[0]}: one argument too many")
-        return options
 
     @staticmethod
     def split(arguments: Sequence[str] | None) -> tuple[list[str], list[str]]:

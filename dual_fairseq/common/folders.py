@@ -212,7 +212,8 @@ class StageFolder:
         """The lines of ``options.txt``: digests of the input, then the options of fairseq-train."""
         if not self.options_file.is_file():
             return []
-        return self.options_file.read_text(encoding="utf-8", errors="surrogateescape").rstrip("\n").split("\n")
+        lines = self.options_file.read_text(encoding="utf-8", errors="surrogateescape").rstrip("\n").split("\n")
+        return [option_line(line) for line in lines]
 
     def options(self) -> dict[str, str]:
         """The options that it was trained with, without their dashes."""
@@ -241,6 +242,11 @@ class RunFolder:
     def text(self) -> Path:
         """What translating raw text needs of DEST: see :meth:`Data.keep`."""
         return self.folder / "text"
+
+
+def option_line(text: str) -> str:
+    """An option with its value behind a space, also where it was given as ``--option=value``."""
+    return re.sub(r"\A(--[\w-]+)=", r"\1 ", text)
 
 
 def refuse_colons(*paths: Path | None) -> None:

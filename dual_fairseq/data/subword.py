@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import sys
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 from unittest.mock import patch
 
 from ..common.errors import UserError
@@ -24,6 +26,7 @@ _LEARNED_LINES = 4_000_000  # SentencePiece holds its text in memory; of more li
 # Unicode reserves for such use.
 _FINAL_SEPARATOR = re.compile(rf"{SEPARATOR}(?!\S)")
 _MARKED = "@\ufdd0"
+_SENTENCE_ENDS = set(".!?…。！？؟।")
 _WIDE_ENDS = set("。！？")  # no space follows them
 
 
@@ -52,6 +55,34 @@ class Subword:
             return self.post_process is None or not token.endswith(SEPARATOR)
         begins = following == self.space if self.space else following.startswith(VISIBLE_SPACE)
         return begins or not following or token in _WIDE_ENDS
+
+    def cut(self, tokens: list[str], limit: int) -> list[list[str]]:
+        """Tokens in pieces of at most ``limit``.
+
+        What has to be cut at all is cut into its sentences, since models trained on sentences lose most of a long
+        text; a sentence over the limit ends with a word, or where it must. A piece neither begins nor ends with
+        :attr:`space`.
+
+        Args:
+            tokens: of a line.
+            limit: most tokens of a piece.
+        """
+        space = self.space
+        if len(tokens) <= limit:
+            return [tokens]
+        pieces: list[list[str]] = [[]]
+        for token, following in zip(tokens, [*tokens[1:], ""], strict=True):
+            if space and token == space and not pieces[-1]:
+                continue
+            pieces[-1].append(token)
+            if token in _SENTENCE_ENDS and following not in _SENTENCE_ENDS and self.ends_word(token, following):
+                pieces.append([])
+            elif len(pieces[-1]) == limit:
+                last = [*zip(pieces[-1], [*pieces[-1][1:], following], strict=True)]
+                end = next((i for i in range(limit, 0, -1) if self.ends_word(*last[i - 1])), limit)
+                rest = pieces[-1][end:]
+                pieces[-1:] = [pieces[-1][:end], rest[1:] if space and rest[:1] == [space] else rest]
+        return [piece for piece in pieces if piece]
 
 
 def unmarked(words: str) -> str:
@@ -126,7 +157,11 @@ def learn_bpe(texts: Sequence[Path], size: int, codes: Path, label: str) -> int:
                 yield number
                 bar.update(1)
 
-    with open(codes, "w", encoding="utf-8", newline="\n") as file, patch.object(subword_nmt, "tqdm", counted):
+    quiet = SimpleNamespace(version_info=sys.version_info, stderr=io.StringIO())  # what it prints is said below
+    with (
+        open(codes, "w", encoding="utf-8", newline="\n") as file,
+        patch.multiple(subword_nmt, tqdm=counted, sys=quiet),
+    ):
         subword_nmt.learn_bpe([f"{word} {count}" for word, count in words.items()], file, size, is_dict=True)
     merges = count_lines(codes) - 1  # below the version
     if merges < size:

@@ -79,6 +79,8 @@ class TextPipeline:
         unknown = (data.record.get("dictionary") or {}).get("unknown_share") or {}
         self._watched: dict[str, Watch] = {}  # of languages whose text has not been compared with the training text yet
         for language, writing in data.record.get("writing", {}).items():
+            if language not in data.sides:
+                continue
             training = {**writing, "unknown": unknown.get(f"valid.{language}", 1.0)}
             self._watched[language] = Watch(training, symbols(data.dictionary(language)))
 

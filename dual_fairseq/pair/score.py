@@ -238,7 +238,7 @@ def main(arguments: Sequence[str]) -> None:
         limit = min(*pair.max_positions(), *(lm.max_positions for lm in lms or ()))
         unknown = (task.source_dictionary.unk(), task.target_dictionary.unk())
         name = direction_name(task.cfg.source_lang, task.cfg.target_lang)
-        say(f"scoring {total:,} pairs of {name} on the {'GPU' if device.type == 'cuda' else 'CPU'}")
+        say(f"scoring {total:,} pairs of {name} with {checkpoint} on the {'GPU' if device.type == 'cuda' else 'CPU'}")
         first, noted, warned = 1, 0, False
         write_head(file)
         with Progress("score", total, "pairs") as bar:

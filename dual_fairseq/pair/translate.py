@@ -140,8 +140,7 @@ def translate_stream(options: argparse.Namespace, overrides: dict[str, Any], std
         if options.dual_inference is not None and not pair.chooses(target):
             raise UserError(f"--dual-inference {options.dual_inference}: was not tuned for translations into {target}")
         pair.use_language_models({source: options.src_lm, target: options.tgt_lm})
-        if sys.stderr.isatty():
-            say(f"{source} -> {target} with {', '.join(map(str, checkpoints))}")
+        say(f"{source} -> {target} with {', '.join(map(str, checkpoints))}")
         typed = options.input is None and sys.stdin.isatty()
         on_screen = options.output is None and os.isatty(1)  # a bar would stand among the translations
         shown = not typed and not (on_screen and sys.stderr.isatty())
@@ -178,9 +177,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     parser = get_parser()
     options, rest = parser.parse_known_args(arguments)
-    if rest:
-        hint = "; text to translate is given with --input FILE or '< FILE'" if os.path.isfile(rest[0]) else ""
-        parser.error(f"unrecognized arguments: {' '.join(rest)}{hint}")
+    if rest and os.path.isfile(rest[0]):
+        parser.error(f"{rest[0]}: text to translate is given with --input FILE or '< FILE'")
+    parser.refuse(rest)
     check_length_limit(options)
     try:
         overrides = ast.literal_eval(options.model_overrides)

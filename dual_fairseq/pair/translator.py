@@ -3,7 +3,8 @@
 from dual_fairseq import DualTranslator
 
 pair = DualTranslator.from_pretrained("run")
-pair.translate(["Ein Hund rennt."], source="de", target="en")
+pair.translate("Ein Hund rennt.", target="en")
+pair.translate(["Ein Hund rennt.", "Ein Mann singt."], source="de", target="en")
 pair.translate_nbest(["A dog runs."], source="en", target="de", nbest=5)
 """
 
@@ -16,7 +17,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, overload
 
 import torch
 from fairseq import tasks
@@ -26,7 +27,6 @@ from torch import Tensor
 
 from ..common.errors import UserError
 from ..common.folders import find_checkpoint
-from ..data.subword import Subword
 from ..data.text import TextPipeline, indices, looks_foreign
 from ..plugin.model import DualModel, parameter_like
 from ..plugin.ranking import read_choice
@@ -39,7 +39,6 @@ logger = logging.getLogger(__name__)
 
 Weighting = float | str | os.PathLike[str]
 _Found = tuple[str, float, bool]  # a piece's tokens, its score, whether it was cut off
-_SENTENCE_ENDS = set(".!?…。！？؟।")
 
 
 @dataclass(frozen=True)
@@ -131,6 +130,9 @@ class DualTranslator:
         Raises:
             UserError: there is no pair, a file that belongs to it is missing, or the engine cannot run it.
         """
+        for name in ("fairseq", "dual_fairseq"):  # fairseq has INFO shown of everything when it is imported
+            if (library := logging.getLogger(name)).level == logging.NOTSET:
+                library.setLevel(logging.WARNING)
         runs = [run_dir] if isinstance(run_dir, (str, os.PathLike)) else list(run_dir)
         checkpoints = [find_checkpoint(run) for run in runs]
         text = TextPipeline.of_checkpoint(checkpoints[0], dest)
@@ -196,19 +198,35 @@ class DualTranslator:
         asked = f"{source} to {target}" if source is not None else "no language was named"
         raise UserError(f"{asked}: this pair translates {first} to {second} and {second} to {first}")
 
+    def __repr__(self) -> str:
+        first, second = self.languages
+        several = f"{len(self.pairs)} pairs, " * (len(self.pairs) > 1)
+        where = f"{several}{parameter_like(self.pairs[0]).device}, {self.engine or 'fairseq'}"
+        return f"<DualTranslator {first}-{second}, {where}, text as in {self.text.folder}>"
+
+    @overload
+    def translate(self, texts: str, source: str | None = None, target: str | None = None, **options: Any) -> str: ...
+
+    @overload
     def translate(
         self, texts: Iterable[str], source: str | None = None, target: str | None = None, **options: Any
-    ) -> list[str]:
+    ) -> list[str]: ...
+
+    def translate(
+        self, texts: str | Iterable[str], source: str | None = None, target: str | None = None, **options: Any
+    ) -> str | list[str]:
         """The best translation of each text.
 
         Args:
-            texts: raw text, a sentence each.
+            texts: raw text, a sentence each; or one string.
             source, target: the languages; one of them may be left out.
             options: of :meth:`translate_nbest`.
 
         Returns:
-            Raw text, in the order of ``texts``.
+            Raw text, in the order of ``texts``; of one string a string.
         """
+        if isinstance(texts, str):
+            return self.translate([texts], source, target, **options)[0]
         return [best[0].text for best in self.translate_nbest(texts, source, target, nbest=1, **options)]
 
     def translate_nbest(
@@ -253,7 +271,7 @@ class DualTranslator:
             TypeError: there is no such option, or ``texts`` is one string.
         """
         if isinstance(texts, str):
-            raise TypeError("texts: give a list of strings, not one string")
+            raise TypeError("texts: give a list of strings, not one string; translate() takes one, too")
         if unknown := generation.keys() - {field.name for field in fields(GenerationConfig)}:
             raise TypeError(f"no option of translation or of fairseq's GenerationConfig: {', '.join(sorted(unknown))}")
         for name, value in (("beam", beam), ("nbest", nbest), ("max_tokens", max_tokens)):
@@ -307,7 +325,7 @@ class DualTranslator:
         counts: list[int] = []
         for number, text in enumerate(texts):
             tokens = self.text.encode(text, source).split()
-            parts = _pieces(tokens, limit, self.text.subword[source]) if tokens else []
+            parts = self.text.subword[source].cut(tokens, limit) if tokens else []
             if len(parts) > 1:
                 logger.warning(
                     "line %d: %s tokens, over the %s that this model takes; translated in %d pieces",
@@ -364,32 +382,3 @@ def _reversed(task: DualTranslationTask) -> DualTranslationTask:
     cfg.source_lang, cfg.target_lang = task.cfg.target_lang, task.cfg.source_lang
     cfg.src_lm, cfg.tgt_lm = task.cfg.tgt_lm, task.cfg.src_lm
     return tasks.setup_task(cfg, from_checkpoint=True)
-
-
-def _pieces(tokens: list[str], limit: int, subword: Subword) -> list[list[str]]:
-    """Tokens in pieces of at most ``limit``.
-
-    What has to be cut at all is cut into its sentences, since models trained on sentences lose most of a long text; a
-    sentence over the limit ends with a word, or where it must.
-
-    Args:
-        tokens: of a line.
-        limit: most tokens of a piece.
-        subword: what they are; a piece neither begins nor ends with the token between two words.
-    """
-    space = subword.space
-    if len(tokens) <= limit:
-        return [tokens]
-    pieces: list[list[str]] = [[]]
-    for token, following in zip(tokens, [*tokens[1:], ""], strict=True):
-        if space and token == space and not pieces[-1]:
-            continue
-        pieces[-1].append(token)
-        if token in _SENTENCE_ENDS and following not in _SENTENCE_ENDS and subword.ends_word(token, following):
-            pieces.append([])
-        elif len(pieces[-1]) == limit:
-            last = [*zip(pieces[-1], [*pieces[-1][1:], following], strict=True)]
-            end = next((i for i in range(limit, 0, -1) if subword.ends_word(*last[i - 1])), limit)
-            rest = pieces[-1][end:]
-            pieces[-1:] = [pieces[-1][:end], rest[1:] if space and rest[:1] == [space] else rest]
-    return [piece for piece in pieces if piece]

@@ -31,7 +31,7 @@ def parse(parser: Parser, arguments: Sequence[str] | None) -> tuple[argparse.Nam
     try:
         parser.parse_args([*words, "--", *positional])
     except UserError as error:
-        raise UserError(f"{options.config}: {str(error).partition('error: ')[2]}") from None
+        raise UserError(f"{options.config}: {error}") from None
     own, _ = parser.split(arguments)
     return parser.parse_args([*words, *own]), [*further, *extra]
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..common.folders import option_line
+
 # A record of an evaluation: lines that name its input, then its settings, which end with that of dual inference.
 _LANGUAGE_MODELS = 2  # the line that names these, behind those of checkpoint and data
 
@@ -14,7 +16,7 @@ def recorded(folder: Path) -> list[str]:
     record = folder / "options.txt"
     if not record.is_file():
         return []
-    lines = record.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    lines = [option_line(line) for line in record.read_text("utf-8", "surrogateescape").splitlines()]
     return lines if len(lines) > _LANGUAGE_MODELS + 1 else []
 
 

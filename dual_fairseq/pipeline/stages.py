@@ -17,7 +17,7 @@ from pathlib import Path
 
 from ..common.errors import UserError
 from ..common.files import sha256, whole_file
-from ..common.folders import StageFolder
+from ..common.folders import StageFolder, option_line
 from .devices import Device
 from .jobs import PACKAGE, Shell, ask, run, say, step
 from .progress import PATIENCE, TrainingDisplay
@@ -39,7 +39,7 @@ def option_lines(words: Iterable[str]) -> list[str]:
     lines: list[str] = []
     for word in words:
         if word.startswith("--") or not lines:
-            lines.append(word)
+            lines.append(option_line(word))
         else:
             lines[-1] += f" {word}"
     return lines

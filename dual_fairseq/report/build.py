@@ -134,8 +134,7 @@ def _scored(runs: Sequence[Run], shown: Sequence[System], split: str, options: O
         try:
             stages = score_run(run, split, options.pairs, options.data, options.cpu)
         except UserError as error:
-            reason = str(error).removeprefix("dual_fairseq: error: ")
-            notes.append(f"{run.name}: no scatter of sentence pairs, because {reason}.")
+            notes.append(f"{run.name}: no scatter of sentence pairs, because {error}.")
             continue
         for system in shown:
             if system.run is run and system.stage.key in stages:

@@ -142,8 +142,11 @@ def test_help_explains_every_option() -> None:
 
 
 REFUSALS = {
-    "no arguments": ([], "the following arguments are required: -s/--source-lang, -t/--target-lang, --train"),
-    "no train": (["-s", "de", "-t", "en", "--valid", "valid", "--dest", "out"], "are required: --train"),
+    "no arguments": ([], "the following arguments are required: -s/--source-lang, -t/--target-lang, --dest"),
+    "no train": (
+        ["-s", "de", "-t", "en", "--valid", "valid", "--dest", "out"],
+        "--train: is needed; give the PREFIX of text",
+    ),
     "slash in language": (["-s", "d/e"], "'d/e': use letters"),
     "space in language": (["-t", "e n"], "'e n': use letters"),
     "dot in language": (["-t", "en.x"], "'en.x': use letters"),

@@ -78,7 +78,7 @@ def one_line(call, *args) -> Any:
         return call(*args)
     except UserError as error:
         message = str(error)
-        assert message.startswith("dual_fairseq: error: ") and "\n" not in message and len(message) < 1000
+        assert error.code == f"dual_fairseq: error: {message}" and "\n" not in message and len(message) < 1000
         return None
 
 

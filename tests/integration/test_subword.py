@@ -29,7 +29,7 @@ from dual_fairseq.data.normalize import repair
 from dual_fairseq.data.subword import Subword, characters
 from dual_fairseq.data.text import TextPipeline
 from dual_fairseq.data.tokenizer import Tokenizer, detokenize
-from dual_fairseq.pair.translator import DualTranslator, _pieces
+from dual_fairseq.pair.translator import DualTranslator
 from integration.test_preprocess import content, options, write_corpus
 from integration.test_preprocess import script as run_script
 
@@ -266,7 +266,7 @@ def test_sides_that_differ_have_no_symbols_in_common(option, corpus, tmp_path):
     ],
 )
 def test_where_an_over_long_line_of_characters_is_cut(line, expected):
-    pieces = _pieces(characters(line).split(), 8, Subword("sentencepiece", VISIBLE_SPACE))
+    pieces = Subword("sentencepiece", VISIBLE_SPACE).cut(characters(line).split(), 8)
     assert [data_utils.post_process(" ".join(piece), "sentencepiece") for piece in pieces] == expected
     assert all(VISIBLE_SPACE not in (piece[0], piece[-1]) for piece in pieces)
 

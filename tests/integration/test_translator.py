@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -30,7 +31,7 @@ from dual_fairseq.data.normalize import repair
 from dual_fairseq.data.text import TextPipeline, indices
 from dual_fairseq.data.tokenizer import detokenize
 from dual_fairseq.pair.evaluate import read_hypotheses
-from dual_fairseq.pair.translator import DualTranslator, Hypothesis, _pieces
+from dual_fairseq.pair.translator import DualTranslator, Hypothesis
 from dual_fairseq.plugin.lengths import length_limit
 from dual_fairseq.plugin.log_probs import translation_log_probs
 
@@ -134,7 +135,7 @@ def test_encoding_gives_what_preprocessing_gave(more, tmp_path):
             assert [text.encode(line, language) for line in given] == segmented
             tokenized = lines_of(dest / "tokenized" / f"{split}.{language}")
             decoded = [text.decode(line, language) for line in segmented]
-            assert decoded == detokenize(tokenized, language, text.data.tokenizer)
+            assert decoded == detokenize(tokenized, language, text.data.sides[language].tokenizer)
     assert text.decode("", TARGET) == ""
 
 
@@ -312,7 +313,7 @@ def test_an_over_long_line_is_translated_in_pieces_and_named(pair, caplog):
     assert [record.getMessage() for record in caplog.records] == [
         f"line 12: {sum(tokens)} tokens, over the 59 that this model takes; translated in 11 pieces"
     ]
-    pieces = _pieces(pair.text.encode(first + second, SOURCE).split(), 59, pair.text.subword[SOURCE])
+    pieces = pair.text.subword[SOURCE].cut(pair.text.encode(first + second, SOURCE).split(), 59)
     parts = [pair.translate_nbest([pair.text.decode(" ".join(p), SOURCE)], SOURCE, TARGET, nbest=2)[0] for p in pieces]
     for rank, whole in enumerate(long):
         assert whole.tokens.split() == [token for part in parts for token in part[rank].tokens.split()]
@@ -379,9 +380,19 @@ def test_options_without_sense_are_refused(options, error, message, pair):
         pair.translate_nbest(["a"], **options)
 
 
-def test_one_string_in_place_of_a_list_is_refused(pair):
+def test_of_one_string_the_translation_is_one_string(pair):
+    text = "Bak1 bet2."
+    assert pair.translate(text, target=TARGET) == pair.translate([text], target=TARGET)[0]
     with pytest.raises(TypeError, match="give a list of strings"):
-        pair.translate("abc", target=TARGET)
+        pair.translate_nbest(text, target=TARGET)
+
+
+def test_at_a_prompt_a_translator_says_what_it_is_and_refuses_in_plain_words(pair):
+    assert re.fullmatch(rf"<DualTranslator {SOURCE}-{TARGET}, cpu, fairseq, text as in /.*>", repr(pair))
+    with pytest.raises(UserError) as refusal:
+        pair.translate("a", target="zz")
+    assert str(refusal.value).startswith(f"{TARGET} to zz: this pair translates")
+    assert refusal.value.code == f"dual_fairseq: error: {refusal.value}"
 
 
 def test_text_of_other_languages_is_refused(run, tmp_path):
@@ -410,7 +421,9 @@ def command(run, capfd, tmp_path):
         capfd.readouterr()
         main(["translate", str(run), "--cpu", "--input", str(tmp_path / "text"), *map(str, arguments)])
         out, err = capfd.readouterr()
-        assert "".join(line for line in err.splitlines(keepends=True) if "limit of their length" not in line) == warning
+        checkpoint, *said = [line for line in err.splitlines(keepends=True) if "limit of their length" not in line]
+        assert checkpoint.split(" with ")[1] == f"{run / 'dual' / 'checkpoint_best.pt'}\n"
+        assert "".join(said) == warning
         return out
 
     yield execute
@@ -512,7 +525,10 @@ def test_a_line_that_is_not_utf8_is_named_after_the_lines_before_it(command, tmp
         command(TEXT.replace(b"But1 but1", b"B\xe4t1\nBak1"), "-t", TARGET, "--output", tmp_path / "out")
     assert not (tmp_path / "out").exists()
     assert (tmp_path / "out.partial").read_text().splitlines() == expected
-    assert capfd.readouterr().err == f"what was written until then is in {tmp_path / 'out.partial'}\n"
+    assert (
+        capfd.readouterr().err.splitlines(keepends=True)[-1]
+        == f"what was written until then is in {tmp_path / 'out.partial'}\n"
+    )
 
 
 def test_an_over_long_line_is_named_on_stderr(command, pair):
@@ -546,6 +562,8 @@ def test_what_cannot_be_done_is_refused_in_one_line(arguments, message, command)
 def test_a_file_in_the_place_of_an_option_gets_a_hint_where_it_belongs(command, tmp_path):
     with pytest.raises(UserError, match="text to translate is given with --input FILE"):
         command(TEXT, "-t", TARGET, tmp_path / "text")
+    with pytest.raises(UserError, match="unknown option --lenpan; did you mean --lenpen"):
+        command(TEXT, "-t", TARGET, "--lenpan=1.2")
 
 
 def test_without_fairseq_a_command_ends_in_one_line(tmp_path):
@@ -568,7 +586,8 @@ def test_as_a_filter_it_answers_at_once_and_ends_quietly(run, pair):
             assert process.stdout.readline() == f"{pair.translate([text], target=TARGET)[0]}\n"
         process.send_signal(signal.SIGINT)  # Ctrl-C
         assert process.wait(timeout=60) == 128 + signal.SIGINT
-        assert process.stderr.read() == process.stdout.read() == ""
+        assert process.stdout.read() == ""
+        assert re.fullmatch(rf"{SOURCE} -> {TARGET} with /.*/dual/checkpoint_best\.pt\n", process.stderr.read())
 
 
 def test_it_ends_when_nobody_reads_any_more(run):
@@ -582,4 +601,4 @@ def test_it_ends_when_nobody_reads_any_more(run):
         process.stdin.write(b"Bak1 bet2.\n" * 40)
         process.stdin.close()
         assert process.wait(timeout=60) == 128 + signal.SIGPIPE
-        assert process.stderr.read() == b""
+        assert process.stderr.read().count(b"\n") == 1  # which checkpoint it took

@@ -134,7 +134,7 @@ def test_a_full_disk_is_one_line_that_names_the_file(tmp_path, write):
             message.write_text(str(error))
 
     assert in_a_child(work) == 0
-    assert message.read_text().startswith(f"dual_fairseq: error: {path}: cannot be written (")
+    assert message.read_text().startswith(f"{path}: cannot be written (")
     assert "\n" not in message.read_text()
     assert path.read_text() == "old" and set(tmp_path.iterdir()) == {path, message}
 

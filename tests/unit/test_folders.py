@@ -76,7 +76,8 @@ def test_a_run_keeps_what_translating_needs_and_no_name_of_this_machine(tmp_path
 def test_options_are_those_of_fairseq_without_the_digests(tmp_path):
     stage = StageFolder(tmp_path)
     assert (stage.recorded(), stage.options()) == ([], {})
-    stage.options_file.write_text("data 12\n--lr 0.1\n--adam-betas (0.9, 0.98)\n--eval-bleu\n")
+    stage.options_file.write_text("data 12\n--lr=0.1\n--adam-betas (0.9, 0.98)\n--eval-bleu\n")
+    assert stage.recorded()[1] == "--lr 0.1"  # however it was given
     assert stage.options() == {"lr": "0.1", "adam-betas": "(0.9, 0.98)", "eval-bleu": ""}
 
 

@@ -80,7 +80,7 @@ def test_without_room_on_the_disk_the_old_checkpoint_stays_and_one_line_says_so(
 
     assert in_a_child(work) == 0
     message = (tmp_path / "message").read_text()
-    assert message.startswith(f"dual_fairseq: error: {path}: this checkpoint cannot be written (File too large)")
+    assert message.startswith(f"{path}: this checkpoint cannot be written (File too large)")
     assert "the old one is whole" in message and "\n" not in message
     assert torch.equal(torch.load(path)["weights"], OLD["weights"])
     assert {file.name for file in tmp_path.iterdir()} == {path.name, other.name, "message"}

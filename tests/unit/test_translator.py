@@ -11,7 +11,7 @@ import pytest
 from dual_fairseq.common.errors import UserError
 from dual_fairseq.common.folders import find_checkpoint
 from dual_fairseq.data.subword import Subword
-from dual_fairseq.pair.translator import DualTranslator, _pieces
+from dual_fairseq.pair.translator import DualTranslator
 from dual_fairseq.plugin.ranking import Weights
 
 
@@ -30,7 +30,7 @@ from dual_fairseq.plugin.ranking import Weights
     ids="fits sentences signs words late-sign within-no-word long-word signs-over-the-limit".split(),
 )
 def test_where_an_over_long_line_is_cut(tokens, expected):
-    assert [" ".join(piece) for piece in _pieces(tokens.split(), 4, Subword("subword_nmt"))] == expected
+    assert [" ".join(piece) for piece in Subword("subword_nmt").cut(tokens.split(), 4)] == expected
 
 
 def test_the_checkpoint_of_a_run_is_that_of_its_last_stage(tmp_path):
