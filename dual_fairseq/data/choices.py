@@ -103,7 +103,8 @@ def _noted(dest: Path, surveys: Mapping[str, Sequence[Survey]], options: argpars
             settings |= json.loads((dest / ".stages" / f"{stage}.json").read_text(encoding="utf-8"))["settings"]
         except (OSError, ValueError, LookupError, TypeError):  # the stages themselves see to damaged notes
             continue
-    wanted: dict = {f"text of train.{language}": [file.sha256 for file in files] for language, files in surveys.items()}
-    wanted |= {name: shared(getattr(options, name)) for name in ("tokenizer", "subword")}
-    same = all(settings.get(name) == value for name, value in wanted.items())
+    text = {f"text of train.{language}": [file.sha256 for file in files] for language, files in surveys.items()}
+    ways = {name: shared(getattr(options, name)) for name in ("tokenizer", "subword")}
+    same = all(settings.get(name) == digests for name, digests in text.items())
+    same = same and all(settings.get(name, way) == way for name, way in ways.items())  # not in notes of old
     return settings if same else {}

@@ -13,6 +13,7 @@ import pytest
 
 from dual_fairseq.common import settings
 from dual_fairseq.common.folders import Data, RunFolder
+from dual_fairseq.common.segmentation import by_language
 from dual_fairseq.data import choices as of_text
 from dual_fairseq.data.lines import survey_pair
 from dual_fairseq.pipeline import choices, train_lm, train_options
@@ -153,7 +154,10 @@ def text(tmp_path):
 
 def of(**options: object) -> SimpleNamespace:
     given = {"subword": "bpe", "bpe_size": None, "joint_bpe": True, "joined_dictionary": None, "like": None}
-    return SimpleNamespace(**{**given, "tokenizer": "none", **options})
+    given |= {"tokenizer": "none", "vocab_size": 0, **options}
+    for name in ("tokenizer", "subword", "vocab_size"):
+        given[name] = by_language(given[name], ("xx", "yy"))
+    return SimpleNamespace(**given)
 
 
 def complete(options: SimpleNamespace, dest: Path, files: list[Path]) -> float | None:
@@ -174,7 +178,8 @@ def test_languages_that_share_many_words_get_one_dictionary(text, tmp_path, caps
     assert (options.bpe_size, options.joined_dictionary) == (3000, True)
     said = capsys.readouterr().err
     assert "--bpe-size 3000: for 5 pairs" in said and "share 50% of their words" in said
-    for given in ({"joined_dictionary": False}, {"joint_bpe": False}, {"subword": "char"}):
+    two_ways = {"tokenizer": {"xx": "moses", "yy": "none"}, "joint_bpe": False}
+    for given in ({"joined_dictionary": False}, {"joint_bpe": False}, {"subword": "char"}, two_ways):
         options = of(**given)
         complete(options, tmp_path, text)
         assert not options.joined_dictionary, given
