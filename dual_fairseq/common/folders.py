@@ -144,6 +144,10 @@ class Data:
         """The index of one side of a binarized split."""
         return self.dual / f"{split}.{self.pair}.{language}.idx"
 
+    def kept(self) -> dict[str, Any]:
+        """What :meth:`keep` keeps of the record."""
+        return {key: self.record[key] for key in _KEPT if key in self.record}
+
     def keep(self, folder: Path) -> None:
         """Copy to ``folder`` (RUN/text) what translating raw text needs beside a checkpoint."""
         folder.mkdir(parents=True, exist_ok=True)
@@ -153,9 +157,8 @@ class Data:
         for file in files:
             with whole_file(folder / file.name) as copy:
                 copy.write(file.read_bytes())
-        record = {key: self.record[key] for key in _KEPT if key in self.record}
         with whole_file(folder / RECORD) as copy:
-            copy.write(f"{json.dumps(record, indent=2)}\n".encode())
+            copy.write(f"{json.dumps(self.kept(), indent=2)}\n".encode())
 
 
 def codes_name(subword: str, language: str) -> str:
@@ -267,7 +270,8 @@ def find_checkpoint(run: str | os.PathLike[str]) -> Path:
     Args:
         run: a checkpoint file; or a folder of ``dual-fairseq train``, of which the best checkpoint of the stage
             ``dual`` is taken, else of ``mle``, else of ``warmup``; or the folder of one stage (any folder of
-            checkpoints), of which the best is taken, else the last. An average takes the place of the best.
+            checkpoints), of which the best is taken, else the last. An average takes the place of the best. In a folder
+            that holds none of these it is the one file of ``dual-fairseq export``, as ``de-en.pt``.
 
     Raises:
         UserError: there is none, or that of a finished stage is gone.
@@ -285,5 +289,10 @@ def find_checkpoint(run: str | os.PathLike[str]) -> Path:
     for checkpoint in (StageFolder(path).result, path / LAST):
         if checkpoint.is_file():
             return checkpoint
+    exported = [file for file in sorted(path.glob("*-*.pt")) if re.fullmatch(r"\w+-\w+\.pt", file.name)]
+    if len(exported) == 1:
+        return exported[0]
+    if exported:
+        raise UserError(f"{path}: holds several models ({', '.join(file.name for file in exported)}); name one of them")
     names = [f"{stage}/{BEST}" for stage in reversed(STAGES)] + [BEST, LAST]
     raise UserError(f"{path}: holds no checkpoint of a pair ({', '.join(names)}); has dual-fairseq train run?")

@@ -19,9 +19,8 @@ from ..common.errors import UserError
 from ..common.folders import find_checkpoint
 from ..data.lines import open_input, read_blocks
 from ..data.text import TextPipeline, indices
-from ..plugin.checkpoint import load_state
 from ..plugin.model import parameter_like
-from .load import load_pair, model_of_state
+from .load import load_model
 
 logger = logging.getLogger(__name__)
 
@@ -74,25 +73,6 @@ def attention_of(model: BaseFairseqModel, task: Any, generator: Any, tokens: Seq
     )
 
 
-def load_model(
-    checkpoint: Path, text: TextPipeline, source: str | None, target: str | None, device: str
-) -> tuple[BaseFairseqModel, Any]:
-    """A pair, or a single model of ``--task translation``, with the task of the direction.
-
-    Raises:
-        UserError: the checkpoint, its dictionaries or a language do not fit.
-    """
-    path = str(checkpoint)
-    state = load_state(path, "checkpoint")
-    cfg, options = state["cfg"].task, {"eval_bleu": False}
-    if cfg._name != "translation":
-        return load_pair(path, text.dictionaries, source, target, device, options, state)
-    for option, wanted, trained in (("-s", source, cfg.source_lang), ("-t", target, cfg.target_lang)):
-        if wanted not in (None, trained):
-            raise UserError(f"{option} {wanted}: {path} translates {cfg.source_lang} to {cfg.target_lang}")
-    return model_of_state(path, state, text.dictionaries, options, device)
-
-
 @dataclass(frozen=True)
 class Line:
     """A translated line of text.
@@ -138,7 +118,7 @@ def translate_with_attention(
         checkpoint = find_checkpoint(run)
         text = TextPipeline.of_checkpoint(checkpoint, dest)
         device = "cuda" if torch.cuda.is_available() and not cpu else "cpu"
-        model, task = load_model(checkpoint, text, source, target, device)
+        model, task = load_model(checkpoint, text.dictionaries, source, target, device, {"eval_bleu": False})
         source, target = task.cfg.source_lang, task.cfg.target_lang
         # Not prepared for inference as fairseq-generate does it, which leaves attention out.
         generator = task.build_generator([model], GenerationConfig(beam=beam))

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from ..common.errors import UserError
 from ..common.options import INT8, NOT_INSTALLED
 from ..plugin.dual_inference import DualInferenceGenerator
+from ..plugin.generator import DirectionTask
 from ..plugin.language_model import FrozenLanguageModel
 from ..plugin.log_probs import BATCH_TOKENS, language_model_log_probs, length_sorted_batches
 from ..plugin.model import DualModel, parameter_like
@@ -37,8 +38,8 @@ Advance = Callable[[int], object]
 
 def choose_engine(
     name: str,
-    pairs: Sequence[DualModel],
-    task: DualTranslationTask,
+    pairs: Sequence[Any],
+    task: DirectionTask,
     checkpoints: Sequence[Path],
     int8: bool = False,
     overrides: Iterable[str] = (),
@@ -63,6 +64,8 @@ def choose_engine(
             raise UserError(INT8)
         return None
     try:
+        if not isinstance(task, DualTranslationTask):
+            raise CannotConvert("takes a run or the checkpoint of a pair, not a model of one direction")
         if len(pairs) > 1:
             raise CannotConvert("does not translate with several pairs together")
         if changed := [name for name in overrides if not name.startswith(("src_lm", "tgt_lm", "dual_inference"))]:

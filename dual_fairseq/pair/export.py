@@ -27,9 +27,10 @@ from torch import Tensor
 from ..common.arguments import Parser
 from ..common.errors import UserError
 from ..common.files import check_output, whole_file
-from ..common.folders import find_checkpoint
+from ..common.folders import RECORD, Data, find_checkpoint
 from ..common.options import add_output
 from ..compat.checkpoint_options import declared_options
+from ..data.text import TextPipeline
 from ..plugin.checkpoint import check_dictionary, data_directories, load_state, pair_languages
 from ..plugin.model import arch_name, direction_name, of_direction
 
@@ -245,6 +246,14 @@ def _copy(file: Path, folder: Path) -> bool:
     return True
 
 
+def _find_text(checkpoint: str) -> Data | None:
+    """How the text of a pair becomes tokens; None where there is no record."""
+    try:
+        return TextPipeline.of_checkpoint(checkpoint).data
+    except UserError:
+        return None
+
+
 # --- the command
 
 
@@ -255,7 +264,9 @@ def export(
     data: str | os.PathLike[str] | None = None,
     half: bool = False,
 ) -> tuple[list[Path], list[str]]:
-    """Write one direction of a pair as a plain fairseq checkpoint, and its dictionaries beside it.
+    """Write one direction of a pair as a plain fairseq checkpoint, and beside it its dictionaries.
+
+    The folder ``text`` gets what ``dual-fairseq translate`` needs to translate raw text by it.
 
     Args:
         checkpoint: a pair's.
@@ -285,11 +296,18 @@ def export(
     files = _find_dictionaries(
         None if data is None else os.fspath(data), state["task_state"], recorded, languages, path
     )
+    text = _find_text(path)
+    other = output.parent / "text" / RECORD
+    if text is not None and other.is_file() and Data.from_folder(other.parent).kept() != text.kept():
+        raise UserError(f"{other}: is of a model whose text is treated otherwise; write to a folder of its own")
     if files:
         _check_fit(state, files, path)
         _refuse_other_dictionaries(files, output.parent)
     write_checkpoint(state, output)
     written = [output, *(output.parent / file.name for file in files if _copy(file, output.parent))]
+    if text is not None:
+        written += [] if other.is_file() else [other.parent]
+        text.keep(other.parent)
     names = [f"dict.{language}.txt" for language in dict.fromkeys(languages)]
     return written, [name for name in names if not (output.parent / name).is_file()]
 

@@ -15,6 +15,7 @@ from ..common.errors import UserError
 from ..common.folders import find_checkpoint
 from ..compat.checkpoint_options import RefusedOption, model_options
 from ..plugin.checkpoint import check_dictionary, data_directories, load_state, pair_languages
+from ..plugin.generator import DirectionTask
 from ..plugin.language_model import find_language_model
 from ..plugin.model import DualModel, arch_name
 from ..plugin.task import DualTranslationConfig, DualTranslationTask
@@ -85,6 +86,31 @@ def load_pair(
     pair, task = model_of_state(path, state, folder, changes, device)
     task.gone_language_models = [lm for lm in lms.values() if lm and lm not in (task.cfg.src_lm, task.cfg.tgt_lm)]
     return pair, task
+
+
+def load_model(
+    checkpoint: str | os.PathLike[str],
+    data: str | os.PathLike[str],
+    source: str | None = None,
+    target: str | None = None,
+    device: str | torch.device | None = None,
+    overrides: dict[str, Any] | None = None,
+) -> tuple[Any, DirectionTask]:
+    """A pair, as :func:`load_pair` gives it, or a single model of ``--task translation``, as export writes it.
+
+    Raises:
+        UserError: the checkpoint, its dictionaries or a language do not fit.
+    """
+    path = os.fspath(checkpoint)
+    state = load_state(path, "checkpoint")
+    cfg = state["cfg"].task
+    if cfg._name != "translation":
+        return load_pair(path, data, source, target, device, overrides, state)
+    for option, wanted, trained in (("-s", source, cfg.source_lang), ("-t", target, cfg.target_lang)):
+        if wanted not in (None, trained):
+            raise UserError(f"{option} {wanted}: {path} translates {cfg.source_lang} to {cfg.target_lang}")
+    model, task = model_of_state(path, state, Path(data), overrides or {}, device)
+    return model, DirectionTask(task.cfg, task.source_dictionary, task.target_dictionary)
 
 
 def model_of_state(

@@ -12,19 +12,19 @@ from fairseq.data import LanguagePairDataset
 from torch import Tensor
 
 from ..common.errors import UserError
+from ..plugin.generator import DirectionTask
 from ..plugin.log_probs import length_sorted_batches
-from ..plugin.model import DualModel, parameter_like
-from ..plugin.task import DualTranslationTask
+from ..plugin.model import parameter_like
 
 
 def search(
-    task: DualTranslationTask, generator: Any, pairs: Sequence[DualModel], sentences: Sequence[Tensor], max_tokens: int
+    task: DirectionTask, generator: Any, pairs: Sequence[Any], sentences: Sequence[Tensor], max_tokens: int
 ) -> Iterator[tuple[int, list[dict[str, Any]]]]:
     """Yields (index of a sentence, its hypotheses as fairseq makes them, best first), the longest sentences first.
 
     Args:
         task, generator: of the direction.
-        pairs: one, or several as an ensemble.
+        pairs: a pair or a model of the direction, or several as an ensemble.
         sentences: token indices, each ending in ``</s>``.
         max_tokens: padded source tokens in a batch.
 

@@ -45,7 +45,7 @@ undone. Standard output holds the translations and nothing else, in the order of
 
 EPILOG = """\
 RUN is a folder of dual-fairseq train (the best checkpoint of its stage dual is taken, else of mle, else of warmup), a
-folder of one stage, or a checkpoint. Several translate together, as an ensemble.
+folder of one stage, a checkpoint, or what dual-fairseq export wrote. Several translate together, as an ensemble.
 
 Output: a line for each line of the input; an empty line for an empty one. With --scores the score and a tab come before
 the translation: its log-probability in nats, or what --dual-inference chose it by, divided by length ** lenpen (0 for

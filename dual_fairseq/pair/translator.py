@@ -28,11 +28,12 @@ from torch import Tensor
 from ..common.errors import UserError
 from ..common.folders import find_checkpoint
 from ..data.text import TextPipeline, indices, looks_foreign
-from ..plugin.model import DualModel, parameter_like
+from ..plugin.generator import DirectionTask
+from ..plugin.model import parameter_like
 from ..plugin.ranking import read_choice
 from ..plugin.task import DualTranslationTask
 from .engine import BLOCK_TOKENS, CTranslate2, choose_engine
-from .load import load_pair
+from .load import load_model
 from .search import search
 
 logger = logging.getLogger(__name__)
@@ -61,10 +62,10 @@ class Hypothesis:
 
 
 class DualTranslator:
-    """A pair that translates raw text in both directions; made by :meth:`from_pretrained`.
+    """A pair that translates raw text in both directions, or a model of one; made by :meth:`from_pretrained`.
 
     Args:
-        pairs: one pair, or several of the same languages and dictionaries as an ensemble.
+        pairs: one pair or exported model, or several of the same languages and dictionaries as an ensemble.
         task: the task of one direction.
         text: tokenisation and segmentation.
         engine: what translates in place of fairseq.
@@ -75,8 +76,8 @@ class DualTranslator:
 
     def __init__(
         self,
-        pairs: Sequence[DualModel],
-        task: DualTranslationTask,
+        pairs: Sequence[Any],
+        task: DirectionTask,
         text: TextPipeline,
         engine: CTranslate2 | None = None,
     ) -> None:
@@ -89,8 +90,10 @@ class DualTranslator:
                 f"{text.folder}: is text of {' and '.join(text.languages)}, but the pair's languages are "
                 f"{' and '.join(self.languages)}; give the folder that the pair was trained on"
             )
-        self._tasks = {self.languages: task, self.languages[::-1]: _reversed(task)}
-        self._tasks[self.languages[::-1]].priors.for_inference = task.priors.for_inference  # loaded once
+        self._tasks: dict[tuple[str, str], Any] = {self.languages: task}
+        if isinstance(task, DualTranslationTask):
+            self._tasks[self.languages[::-1]] = back = _reversed(task)
+            back.priors.for_inference = task.priors.for_inference  # loaded once
         self._generators: dict[str, tuple[Any, Any]] = {}  # target language → what its last one was made for, and it
         self._lenpen: dict[tuple[str, str], float] = {}  # of tuned weights
         self._tuned: tuple[Weighting, str] | None = None  # weights of one target language, and that language
@@ -114,8 +117,8 @@ class DualTranslator:
         """Load a trained pair.
 
         Args:
-            run_dir: a folder of ``dual-fairseq train`` or of one of its stages, or a checkpoint of a pair, see
-                :func:`find_checkpoint`; several translate together, as an ensemble.
+            run_dir: a folder of ``dual-fairseq train`` or of one of its stages, a checkpoint of a pair, or what
+                ``dual-fairseq export`` wrote, see :func:`find_checkpoint`; several translate together, as an ensemble.
             dest: the folder that ``dual-fairseq preprocess`` wrote, where neither the run nor the checkpoint names it,
                 see :meth:`TextPipeline.of_checkpoint`.
             device: where to put the models; default: a GPU if there is one.
@@ -140,16 +143,16 @@ class DualTranslator:
             raise UserError(
                 f"{text.dictionaries}: fairseq takes '{os.pathsep}' for a separator of paths; rename the folder"
             )
-        pairs = []
+        pairs, directions = [], []
         for checkpoint in checkpoints:
-            pair, task = load_pair(
+            pair, task = load_model(
                 checkpoint, text.dictionaries, device=device, overrides={"eval_bleu": False, **overrides}
             )
             if fp16 and not parameter_like(pair).is_cuda:
                 raise UserError("fp16: half precision needs a GPU; leave it out")
             pairs.append(pair.half() if fp16 else pair)
-            logger.info("%s: %s", checkpoint, " and ".join(task.directions))
-            if pairs[0].models.keys() != pair.models.keys():
+            directions.append(getattr(task, "directions", (task.cfg.source_lang, task.cfg.target_lang)))
+            if directions[0] != directions[-1]:
                 raise UserError(f"{checkpoint}: is not a pair of the same languages as {checkpoints[0]}")
         translator = cls(pairs, task, text, choose_engine(engine, pairs, task, checkpoints, int8, overrides))
         if dual_inference is not None:
@@ -157,6 +160,8 @@ class DualTranslator:
         return translator
 
     def _use_dual_inference(self, weighting: Weighting | Mapping[str, Weighting]) -> None:
+        if len(self._tasks) == 1:
+            raise UserError("dual inference: needs a pair, not a model of one direction; give a run, or leave it out")
         if not isinstance(weighting, Mapping) and (language := read_choice(weighting).language):
             self._tuned = weighting, language
         for direction, task in self._tasks.items():
@@ -172,11 +177,15 @@ class DualTranslator:
 
     def chooses(self, target: str) -> bool:
         """Whether translations into a language are chosen by dual inference."""
-        return any(task.dual_inference is not None for (_, into), task in self._tasks.items() if into == target)
+        return any(
+            getattr(task, "dual_inference", None) is not None
+            for (_, into), task in self._tasks.items()
+            if into == target
+        )
 
     def use_language_models(self, files: Mapping[str, str | None]) -> None:
         """Language → the file of its language model, for dual inference; None leaves that of the pair's training."""
-        for (source, target), task in self._tasks.items():
+        for (source, target), task in self._tasks.items() if len(self._tasks) > 1 else ():
             task.cfg.src_lm = files.get(source) or task.cfg.src_lm
             task.cfg.tgt_lm = files.get(target) or task.cfg.tgt_lm
         self._generators.clear()
@@ -196,7 +205,8 @@ class DualTranslator:
             if direction == (source, target):
                 return direction
         asked = f"{source} to {target}" if source is not None else "no language was named"
-        raise UserError(f"{asked}: this pair translates {first} to {second} and {second} to {first}")
+        known = " and ".join(f"{source} to {target}" for source, target in self._tasks)
+        raise UserError(f"{asked}: this {'pair' if len(self._tasks) > 1 else 'model'} translates {known}")
 
     def __repr__(self) -> str:
         first, second = self.languages
@@ -342,7 +352,7 @@ class DualTranslator:
             )  # fmt: skip
         return pieces, text_of, counts
 
-    def _build_generator(self, task: DualTranslationTask, options: dict[str, Any]) -> Any:
+    def _build_generator(self, task: DirectionTask, options: dict[str, Any]) -> Any:
         made_for, generator = self._generators.get(task.cfg.target_lang, (None, None))
         if made_for != options:
             wanted = GenerationConfig(**options)

@@ -30,6 +30,7 @@ from dual_fairseq.data.clean import LONGEST_WORD
 from dual_fairseq.data.normalize import repair
 from dual_fairseq.data.text import TextPipeline, indices
 from dual_fairseq.data.tokenizer import detokenize
+from dual_fairseq.pair import export
 from dual_fairseq.pair.evaluate import read_hypotheses
 from dual_fairseq.pair.translator import DualTranslator, Hypothesis
 from dual_fairseq.plugin.lengths import length_limit
@@ -557,6 +558,34 @@ def test_what_cannot_be_done_is_refused_in_one_line(arguments, message, command)
     with pytest.raises(UserError, match=message) as caught:
         command(TEXT, *arguments)
     assert "\n" not in str(caught.value)
+
+
+def test_what_export_wrote_translates_raw_text_by_the_same_command(command, run, pair, tmp_path, capfd):
+    out, texts = tmp_path / "out", TEXT.decode().splitlines()
+    export.export(run, f"{SOURCE}-{TARGET}", out / f"{SOURCE}-{TARGET}.pt")
+    best = pair.translate_nbest(texts, target=TARGET, beam=3)
+    (tmp_path / "text").write_bytes(TEXT)
+    main(["translate", str(out), "--cpu", "-t", TARGET, "--beam", "3", "--scores", "--input", str(tmp_path / "text")])
+    assert capfd.readouterr().out == "".join(f"{h[0].score:.4f}\t{h[0].text}\n" for h in best)
+    forward = DualTranslator.from_pretrained(out, device="cpu")
+    assert forward.translate(texts, beam=3, source=SOURCE) == [h[0].text for h in best]
+    for refusal, options in (
+        (rf"{TARGET} to {SOURCE}: this model translates {SOURCE} to {TARGET}$", {"target": SOURCE}),
+        ("needs a pair, not a model of one direction", {"dual_inference": 0.5}),
+    ):
+        with pytest.raises(UserError, match=refusal):
+            wanted = {name: value for name, value in options.items() if name == "dual_inference"}
+            DualTranslator.from_pretrained(out, device="cpu", **wanted).translate(texts, target=options.get("target"))
+    export.export(run, f"{TARGET}-{SOURCE}", out / f"{TARGET}-{SOURCE}.pt")
+    with pytest.raises(UserError, match=rf"holds several models \({SOURCE}-{TARGET}\.pt, {TARGET}-{SOURCE}\.pt\)"):
+        DualTranslator.from_pretrained(out, device="cpu")
+    back = DualTranslator.from_pretrained(out / f"{TARGET}-{SOURCE}.pt", device="cpu")
+    assert back.translate("Mak1 met2.", TARGET) == pair.translate("Mak1 met2.", TARGET)
+    record = out / "text" / "preprocess.json"
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"lowercase": True}))
+    with pytest.raises(UserError, match="is of a model whose text is treated otherwise"):
+        export.export(run, f"{SOURCE}-{TARGET}", out / "again.pt")
+    assert not (out / "again.pt").exists()
 
 
 def test_a_file_in_the_place_of_an_option_gets_a_hint_where_it_belongs(command, tmp_path):
