@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import logging
 import os
@@ -42,6 +43,18 @@ def fairseq_preprocess(dest: Path, output: Path, arguments: Sequence[str], large
             for handler in set(logger.handlers) - set(handlers):  # the log file of this run
                 logger.removeHandler(handler)
                 handler.close()
+
+
+def dictionary_options(options: argparse.Namespace) -> list[str]:
+    """What fairseq-preprocess has to know of the options of preprocessing to make the dictionaries."""
+    from fairseq.data import Dictionary
+
+    arguments = []
+    for side, language in (("src", options.source_lang), ("tgt", options.target_lang)):
+        arguments += [f"--threshold{side}", str(options.vocab_threshold[language])]
+        if size := options.vocab_size[language]:  # fairseq counts its own symbols too
+            arguments += [f"--nwords{side}", str(size + Dictionary().nspecial)]
+    return [*arguments, "--joined-dictionary"] if options.joined_dictionary else arguments
 
 
 def check_size(prefix: Path, text: Path) -> int:

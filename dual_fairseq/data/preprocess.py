@@ -34,7 +34,7 @@ from ..common.segmentation import by_language, shared
 from ..plugin.lengths import limits_of
 from ..plugin.lengths import record as lengths_record
 from . import choices, likeness, repeated
-from .binarize import check_size, concatenate, fairseq_preprocess, symbols, unknown_share
+from .binarize import check_size, concatenate, dictionary_options, fairseq_preprocess, symbols, unknown_share
 from .clean import Rules, clean_corpus
 from .lines import Survey, survey, survey_pair
 from .options import BY_LANGUAGE, OUTPUTS, find_side, parse
@@ -236,7 +236,7 @@ class Preprocessing:
         source, target = self.languages
         languages = ["--source-lang", source, "--target-lang", target]
         texts = {split: self.dest / "segmented" / split for split in self.splits}
-        arguments = self._dictionary_options()
+        arguments = dictionary_options(self.options)
         if self.like or SYNTHETIC in self.parts:
             if self.like:
                 made = [shutil.copyfile(file, out / file.name) for file in self._dictionaries(self.like)]
@@ -271,16 +271,6 @@ class Preprocessing:
             "unknown_share": dict(sorted(unknown.items())),
             "lengths": lengths,
         }
-
-    def _dictionary_options(self) -> list[str]:
-        from fairseq.data import Dictionary
-
-        arguments = []
-        for side, language in zip(("src", "tgt"), self.languages, strict=True):
-            arguments += [f"--threshold{side}", str(self.options.vocab_threshold[language])]
-            if size := self.options.vocab_size[language]:  # fairseq counts its own symbols too
-                arguments += [f"--nwords{side}", str(size + Dictionary().nspecial)]
-        return [*arguments, "--joined-dictionary"] if self.options.joined_dictionary else arguments
 
     def _dictionaries(self, folder: Path) -> list[Path]:
         """The dictionary files, one a side."""
