@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -35,8 +35,7 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         if wrong := re.search(r"invalid choice: '(.*)' \(choose from (.*)\)", message):
             choices = re.findall(r"[^\s,']+", wrong[2])
-            if close := difflib.get_close_matches(wrong[1], choices, n=1):
-                message += f"; did you mean {close[0]}?"
+            message += did_you_mean(wrong[1], choices)
         raise UserError(f"{message.removeprefix('argument ')} (see {self.prog} --help)")
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
@@ -65,10 +64,14 @@ class Parser(argparse.ArgumentParser):
         return self.parse_args(own), extra
 
     def _refuse_option(self, option: str) -> NoReturn:
-        close = difflib.get_close_matches(option, self._option_string_actions, n=1)
-        if close:
-            self.error(f"unknown option {option}; did you mean {close[0]}?")
-        self.error(f"unknown option {option}" + (f"; options of {self.passes_on} go after --" * bool(self.passes_on)))
+        passed_on = f"; options of {self.passes_on} go after --" * bool(self.passes_on)
+        self.error(f"unknown option {option}" + (did_you_mean(option, self._option_string_actions) or passed_on))
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """What to append to a message about an unknown word: the known one that is like it, if there is one."""
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean {close[0]}?" if close else ""
 
 
 def _number(pattern: str, what: str) -> Callable[[str], str]:

@@ -7,8 +7,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from ..common.arguments import did_you_mean
 from ..common.errors import UserError
 from ..common.folders import Data
 from ..common.options import add_device, whole_number
@@ -17,6 +18,9 @@ from ..common.records import read_toml
 TAKEN = ("baseline", "data", "lm", "logs", "parallel", "shared", "text")  # what else is in WORK
 WHOLE_PLACES = ("data", "text")  # what may stand in braces in a command
 PART_PLACES = (*WHOLE_PLACES, "whole")
+
+
+Made = TypeVar("Made")
 
 
 @dataclass
@@ -118,14 +122,14 @@ class Recipe:
         """
         try:
             content = read_with_bases(path)
-            rows = [Row(**row) for row in content.pop("row")]
+            rows = [_made(Row, row) for row in content.pop("row")]
             if (only := content.pop("only", None)) is not None:
                 if unknown := set(only) - {row.id for row in rows}:
                     raise ValueError(f"only: there is no row {', '.join(sorted(unknown))}")
                 rows = [row for row in rows if row.id in only]
             rows.insert(0, Row("warmup", "warm start", stage="warmup"))
-            variants = [Variant(**variant) for variant in content.pop("variant", [])]
-            recipe = cls(rows=rows, variants=variants, **content)
+            variants = [_made(Variant, variant) for variant in content.pop("variant", [])]
+            recipe = _made(cls, {"rows": rows, "variants": variants, **content})
             recipe.check_commands()
         except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
             raise UserError(f"{path}: is not a recipe: {error}") from error
@@ -206,6 +210,15 @@ class Recipe:
     def of_pairs(self, work: Path) -> Path:
         """That of the pairs."""
         return work / self.part / "data" if self.part else self.whole(work)
+
+
+def _made(kind: type[Made], values: dict[str, Any]) -> Made:
+    """Raises ValueError or TypeError if a value is unknown or missing."""
+    known = list(kind.__dataclass_fields__)  # type: ignore[attr-defined]
+    for name in values:
+        if name not in known:
+            raise ValueError(f"unknown key {name}{did_you_mean(name, known)}")
+    return kind(**values)
 
 
 def read_with_bases(path: Path, over: tuple[Path, ...] = ()) -> dict[str, Any]:

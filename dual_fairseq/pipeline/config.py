@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..common.arguments import Parser
+from ..common.arguments import Parser, did_you_mean
 from ..common.errors import UserError
 from ..common.records import read_toml
 
@@ -47,8 +46,7 @@ def _words(parser: Parser, file: Path) -> tuple[list[str], list[str]]:
     words = []
     for key, value in content.items():
         if key not in known:
-            close = difflib.get_close_matches(key, known, n=1)
-            raise UserError(f"{file}: unknown option {key}" + (f"; did you mean {close[0]}?" if close else ""))
+            raise UserError(f"{file}: unknown option {key}{did_you_mean(key, known)}")
         switch = parser._option_string_actions[f"--{key}"].nargs == 0
         if switch != isinstance(value, bool) or isinstance(value, list | dict):
             kind = "true or false" if switch else "a number or a string"

@@ -159,6 +159,7 @@ def test_a_part_has_its_own_pairs_and_the_language_models_of_the_whole(recipe, t
         ('"few"', '"seed-1"', "part 'seed-1': give a folder's name"),
         ("{whole}", "{hole}", "hole"),
         ("{data}", "{}", "is not a recipe"),
+        ("part =", "pert =", "unknown key pert; did you mean part"),
         ("[", "", "is not TOML"),
     ):
         part.write_text(own.replace(old, new, 1))
