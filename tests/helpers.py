@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
 
+import forked
 import torch
 from fairseq import checkpoint_utils, options
 from fairseq_cli import preprocess
@@ -71,10 +72,14 @@ def _number(value):
 
 def fairseq(command: str, *args: object, check: bool = True, launcher: tuple[str, ...] = (), timeout: int = 300) -> Run:
     """Run ``fairseq-<command>`` in a process of its own, as a user would."""
-    argv = [*(launcher or (sys.executable,)), "-m", f"fairseq_cli.{command}", *map(str, args)]
+    arguments = [*map(str, args)]
     env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL)
-    run = Run(done.returncode, done.stdout + done.stderr)
+    if launcher:
+        argv = [*launcher, "-m", f"fairseq_cli.{command}", *arguments]
+        done = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL)
+        run = Run(done.returncode, done.stdout + done.stderr)
+    else:
+        run = Run(*forked.run(command, arguments, env))
     assert not check or run.returncode == 0, run.output[-4000:]
     return run
 
