@@ -7,6 +7,8 @@ It is not for machines with a GPU: where importing torch or fairseq touches the 
 
 from __future__ import annotations
 
+import atexit
+import gc
 import importlib.metadata
 import io
 import json
@@ -18,6 +20,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -107,6 +110,7 @@ def _serve() -> Callable[[], Any] | None:
     import torch._dynamo  # noqa: F401  (as the first optimizer does)
 
     logging.getLogger().handlers.clear()  # a command sets up its own
+    gc.freeze()
     requests = socket.socket(fileno=0)
     requests.send(b"\0")
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
@@ -170,6 +174,27 @@ def _module(name: str) -> None:
     runpy.run_module(name, run_name="__main__", alter_sys=True)
 
 
+def _end(run: Callable[[], Any]) -> None:
+    """Run a command, and end without taking down what was imported, which takes a second of page copies."""
+    status: Any = 1
+    try:
+        status = run()
+    except SystemExit as error:
+        status = error.code
+        if isinstance(status, str):
+            print(status, file=sys.stderr)
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    for thread in threading.enumerate():
+        if thread is not threading.main_thread() and not thread.daemon:
+            thread.join()
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):
+            stream.flush()
+    os._exit(status if isinstance(status, int) else status is not None)
+
+
 if __name__ == "__main__":
     if _run := _serve():
-        sys.exit(_run())
+        _end(_run)
