@@ -13,6 +13,11 @@ from .arguments import count, decimal
 from .errors import UserError
 
 
+def flag(name: str) -> str:
+    """An option as it is typed: ``--dual-lambda`` for ``dual_lambda``."""
+    return "--" + name.replace("_", "-")
+
+
 def whole_number(smallest: int = 1) -> Callable[[str], int]:
     """A type for argparse: a whole number of at least ``smallest``."""
 

@@ -10,6 +10,7 @@ from typing import Any
 from fairseq import options as fairseq_options
 
 from ..common.errors import UserError
+from ..common.options import flag
 
 # fairseq takes any number here. What follows is a traceback, or a run that does nothing without end.
 _AT_LEAST = {
@@ -63,17 +64,17 @@ def check_option_values(args: argparse.Namespace) -> None:
                 continue  # the name of another option, by which fairseq says "as that one"
             if math.isnan(found) or found < least or found >= _BELOW.get(name, math.inf):
                 most = f" and below {_BELOW[name]:,}" if name in _BELOW else ""
-                raise UserError(f"{_flag(name)} {number}: give a number of at least {least}{most}")
+                raise UserError(f"{flag(name)} {number}: give a number of at least {least}{most}")
     for name, value in vars(args).items():
         if name.endswith("dropout") and isinstance(value, float) and not 0 <= value <= 1:
-            raise UserError(f"{_flag(name)} {value}: give a number from 0 to 1")
+            raise UserError(f"{flag(name)} {value}: give a number from 0 to 1")
     for name in ("lr", "update_freq"):
         if get(name) == []:
-            raise UserError(f"{_flag(name)}: holds no number; give one, or one for each epoch")
+            raise UserError(f"{flag(name)}: holds no number; give one, or one for each epoch")
     for name in ("optimizer_overrides", "model_overrides"):
         _check_dictionary(name, get(name))
     if get("finetune_from_model"):
-        if given := [_flag(other) for other in _NOT_TOO if get(other)]:
+        if given := [flag(other) for other in _NOT_TOO if get(other)]:
             raise UserError(f"--finetune-from-model: takes the weights alone; leave out {' and '.join(given)}")
         if get("restore_file", "checkpoint_last.pt") != "checkpoint_last.pt":
             raise UserError("--finetune-from-model, --restore-file: give one of them")
@@ -90,11 +91,7 @@ def _check_dictionary(name: str, text: Any) -> None:
         if not isinstance(ast.literal_eval(text) if isinstance(text, str) else {}, dict):
             raise ValueError
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        raise UserError(f"{_flag(name)} {text[:60]}: give a dictionary, as \"{{'dropout': 0.1}}\"") from None
-
-
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
+        raise UserError(f"{flag(name)} {text[:60]}: give a dictionary, as \"{{'dropout': 0.1}}\"") from None
 
 
 def parse_args_and_arch(*args: Any, **kwargs: Any) -> Any:

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from ..common.errors import UserError
 from ..common.languages import language_of
+from ..common.options import flag
 from .lengths import length_limit
 
 logger = logging.getLogger(__name__)
@@ -118,7 +119,7 @@ class DirectionTask(TranslationTask):
         """As fairseq's; translations are as long as the training text lets expect, unless an option says otherwise."""
         for name in ("lenpen", "unkpen", "temperature", "max_len_a"):
             if not math.isfinite(getattr(args, name, 1.0)):
-                raise UserError(f"--{name.replace('_', '-')} {getattr(args, name)}: give a finite number")
+                raise UserError(f"{flag(name)} {getattr(args, name)}: give a finite number")
         if abs(getattr(args, "lenpen", 1.0)) > 50:  # a length to this power has to be a number
             raise UserError(f"--lenpen {args.lenpen}: give a number from -50 to 50")
         if (getattr(args, "max_len_a", 0), getattr(args, "max_len_b", 200)) == _DEFAULTS:
