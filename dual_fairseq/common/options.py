@@ -132,6 +132,13 @@ def check_length_limit(options: argparse.Namespace) -> None:
         raise UserError("give both --max-len-a and --max-len-b, or neither")
 
 
+def length_limit_words(options: argparse.Namespace) -> list[str]:
+    """--max-len-a and --max-len-b as words of a command line; none if not given."""
+    if options.max_len_a is None:
+        return []
+    return ["--max-len-a", options.max_len_a, "--max-len-b", options.max_len_b]
+
+
 def length_limit_given(options: argparse.Namespace) -> dict[str, float]:
     """--max-len-a and --max-len-b as numbers, by the names of fairseq's ``GenerationConfig``; nothing if not given."""
     if options.max_len_a is None:
