@@ -90,15 +90,23 @@ def fork(
 
 @cache
 def _server() -> socket.socket | None:
+    from ..common.interruption import held_back  # not above: as a program this file is in no package
+
     with suppress(ValueError, OSError):
         descriptor, inode = map(int, os.environ.pop(_VARIABLE, "").split(":"))
         if os.fstat(descriptor).st_ino == inode:
             return socket.socket(fileno=descriptor)
     ours, theirs = socket.socketpair()
     command, null = [sys.executable, "-P", "-u", __file__], subprocess.DEVNULL
-    with theirs:
-        subprocess.Popen(command, stdin=theirs.fileno(), stdout=null, stderr=null, process_group=0)
+    with theirs, held_back():
+        process = subprocess.Popen(command, stdin=theirs.fileno(), stdout=null, stderr=null, process_group=0)
+        atexit.register(_stop, process)
     return ours if ours.recv(1) else None  # where it fails, so would the command, and that says why
+
+
+def _stop(server: subprocess.Popen) -> None:
+    server.kill()  # by itself it would end after its imports
+    server.wait()
 
 
 # --- the process that is forked
