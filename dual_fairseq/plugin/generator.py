@@ -77,7 +77,7 @@ class _BySentence(SequenceGenerator):
         return limits.clamp(min=max(self.min_len, 1)).clamp(max=int(min(self.max_len, 2**31)) - 1)
 
 
-class _AligningBySentence(_BySentence, SequenceGeneratorWithAlignment):
+class _AligningBySentence(SequenceGeneratorWithAlignment, _BySentence):
     """As :class:`_BySentence`, for ``--print-alignment``."""
 
 
@@ -131,4 +131,7 @@ class DirectionTask(TranslationTask):
             seq_gen_cls = _AligningBySentence if alignment else _BySentence
             if alignment:
                 extra_gen_cls_kwargs = {**(extra_gen_cls_kwargs or {}), "print_alignment": alignment}
-        return super().build_generator(models, args, seq_gen_cls, extra_gen_cls_kwargs, **kwargs)
+        try:
+            return super().build_generator(models, args, seq_gen_cls, extra_gen_cls_kwargs, **kwargs)
+        except (AssertionError, ValueError) as error:
+            raise UserError(f"the options of the search do not go together: {error}") from error
