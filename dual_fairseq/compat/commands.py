@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from argparse import Namespace
 from collections.abc import Callable, Iterator
@@ -12,14 +13,16 @@ import fairseq.distributed.utils as distributed_utils
 from fairseq.dataclass import utils as dataclass_utils
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from ..common.errors import UserError
 from ..common.memory import enough_memory
 from .no_eval import fairseq_modules
 
 # Where fairseq looks at its options. What it raises elsewhere may be a fault of its code, or of ours.
-_LOOKS_AT_OPTIONS = re.compile(r"fairseq_cli\.\w+$|fairseq\.(options|distributed\.utils|tasks\.fairseq_task)$")
+_LOOKS_AT_OPTIONS = re.compile(
+    r"fairseq_cli\.\w+$|fairseq\.(options|distributed\.utils|sequence_generator|tasks\.fairseq_task)$"
+)
 _call_main = distributed_utils.call_main
 _convert = dataclass_utils.convert_namespace_to_omegaconf
 _eval_str_list = dataclass_utils.eval_str_list
@@ -39,18 +42,28 @@ def one_line(options: Any) -> Iterator[None]:
         with enough_memory():
             yield
     except OSError as error:
+        if error.errno is None and _raised_by(error).startswith("fairseq"):  # in fairseq's own words
+            raise UserError(first_line(error)) from error
         if error.filename is None:
             raise
-        option = next((f"--{name.replace('_', '-')} " for name, value in _flat(options) if value == error.filename), "")
-        raise UserError(f"{option}{error.filename}: {error.strerror or error}") from error
+        named = [f"--{name.replace('_', '-')}" for name, value in _flat(options) if value == error.filename]
+        raise UserError(f"{' or '.join(named)} {error.filename}: {error.strerror or error}".lstrip()) from error
+    except MissingMandatoryValue as error:
+        raise UserError(f"--{str(error.key).replace('_', '-')}: is missing") from error
     except (AssertionError, ImportError, ValueError) as error:
-        frame = error.__traceback__
-        while frame is not None and frame.tb_next is not None:
-            frame = frame.tb_next
-        raised_by = "" if frame is None else str(frame.tb_frame.f_globals.get("__name__"))
-        if not (_LOOKS_AT_OPTIONS.match(raised_by) and str(error)):
+        where = _raised_by(error)
+        package = isinstance(error, ImportError) and where.startswith("fairseq.")
+        if not (str(error) and (package or _LOOKS_AT_OPTIONS.match(where))):
             raise
         raise UserError(first_line(error)) from error
+
+
+def _raised_by(error: BaseException) -> str:
+    """The name of the module in which an error was raised."""
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    return "" if frame is None else str(frame.tb_frame.f_globals.get("__name__"))
 
 
 def _flat(options: Any) -> list[tuple[str, Any]]:
@@ -87,11 +100,26 @@ def call_main(cfg: Any, main: Any, **kwargs: Any) -> Any:
 
 
 def guarded(main: Callable[[Namespace], Any]) -> Callable[[Namespace], Any]:
-    """A command that fairseq runs without the function above."""
+    """fairseq-generate, which runs without the function above.
+
+    It translates the part of the sentences that ``--num-shards`` and ``--shard-id`` name, as their help says.
+    """
 
     def run(args: Namespace) -> Any:
+        if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+            raise UserError(
+                "fairseq-generate: under torchrun each process would translate all sentences; start the processes "
+                "without it, each with --num-shards N and a --shard-id from 0 to N - 1"
+            )
+        if args.num_shards > 1:
+            args.distributed_world_size, args.distributed_rank = args.num_shards, args.shard_id
         with one_line(args):
-            return main(args)
+            try:
+                return main(args)
+            except ZeroDivisionError as error:
+                if _raised_by(error) != "fairseq_cli.generate":
+                    raise
+                raise UserError("fairseq-generate: no sentence is left to translate") from error
 
     return run
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from fairseq import options as fairseq_options
 from fairseq.criterions import CRITERION_DATACLASS_REGISTRY
+from fairseq.data.data_utils import post_process
 from fairseq.models import ARCH_MODEL_REGISTRY
 from fairseq.tasks import TASK_DATACLASS_REGISTRY
 
@@ -51,6 +52,7 @@ _AT_LEAST = {
     "max_source_positions": 1,
     "max_target_positions": 1,
     "quant_noise_pq_block_size": 1,
+    "tokens_per_sample": 1,
 }
 _BELOW = {"seed": 2**31}  # fairseq adds the number of the epoch, and numpy takes 32 bits
 # with --finetune-from-model
@@ -98,6 +100,11 @@ def check_option_values(args: argparse.Namespace) -> None:
     for name in ("lr", "update_freq"):
         if get(name) == []:
             raise UserError(f"{_flag(name)}: holds no number; give one, or one for each epoch")
+    for name in ("post_process", "eval_bleu_remove_bpe"):
+        try:
+            post_process("", get(name) or "none")
+        except NotImplementedError:
+            raise UserError(f"{_flag(name)} {get(name)}: there is no such segmentation to undo") from None
     _dictionary("optimizer_overrides", get("optimizer_overrides"))
     read_overrides(get("model_overrides"))
     if get("finetune_from_model"):
