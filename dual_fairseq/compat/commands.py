@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import fairseq.distributed.utils as distributed_utils
+import fairseq.utils as fairseq_utils
+import torch
 from fairseq.dataclass import utils as dataclass_utils
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
@@ -23,8 +25,10 @@ from .no_eval import fairseq_modules
 _LOOKS_AT_OPTIONS = re.compile(
     r"fairseq_cli\.\w+$|fairseq\.(options|distributed\.utils|sequence_generator|tasks\.fairseq_task)$"
 )
+_NEEDS_GPU = re.compile("Torch not compiled with CUDA|No CUDA GPUs are available|no NVIDIA driver")
 _call_main = distributed_utils.call_main
 _convert = dataclass_utils.convert_namespace_to_omegaconf
+_import_user_module = fairseq_utils.import_user_module
 _eval_str_list = dataclass_utils.eval_str_list
 
 
@@ -50,7 +54,9 @@ def one_line(options: Any) -> Iterator[None]:
         raise UserError(f"{' or '.join(named)} {error.filename}: {error.strerror or error}".lstrip()) from error
     except MissingMandatoryValue as error:
         raise UserError(f"--{str(error.key).replace('_', '-')}: is missing") from error
-    except (AssertionError, ImportError, ValueError) as error:
+    except (AssertionError, ImportError, RuntimeError, ValueError) as error:
+        if _NEEDS_GPU.search(str(error)):
+            raise UserError(f"one of these options needs a GPU ({first_line(error)})") from error
         where = _raised_by(error)
         package = isinstance(error, ImportError) and where.startswith("fairseq.")
         if not (str(error) and (package or _LOOKS_AT_OPTIONS.match(where))):
@@ -94,7 +100,14 @@ def convert_namespace_to_omegaconf(args: Namespace) -> Any:
 
 
 def call_main(cfg: Any, main: Any, **kwargs: Any) -> Any:
-    """As fairseq's, which runs a command."""
+    """As fairseq's, which runs a command.
+
+    Raises:
+        UserError: something that the user can fix; fairseq would start no process on a machine without a GPU.
+    """
+    how = cfg.distributed_training
+    if how.distributed_init_method is not None and not how.distributed_no_spawn and not torch.cuda.is_available():
+        raise UserError("--distributed-init-method: starts a process a GPU, and there is none; use torchrun")
     with one_line(cfg):
         return _call_main(cfg, main, **kwargs)
 
@@ -132,8 +145,17 @@ def eval_str_list(x: Any, x_type: Any = float) -> list[Any] | None:
         raise ValueError from error
 
 
+def import_user_module(args: Any) -> None:
+    """As fairseq's, for ``--user-dir``, when this package is loaded already."""
+    try:
+        _import_user_module(args)
+    except FileNotFoundError as error:
+        raise UserError(f"--user-dir {error}: there is no such folder") from error
+
+
 dataclass_utils.eval_str_list = eval_str_list
 distributed_utils.call_main = call_main
+fairseq_utils.import_user_module = import_user_module
 for _module in fairseq_modules():
     if getattr(_module, "convert_namespace_to_omegaconf", None) is _convert:
         _module.convert_namespace_to_omegaconf = convert_namespace_to_omegaconf  # type: ignore[attr-defined]

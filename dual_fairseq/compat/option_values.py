@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import math
+from importlib.util import find_spec
 from typing import Any
 
 from fairseq import options as fairseq_options
@@ -66,7 +67,8 @@ _TWO_NUMBERS = {
 }
 # What --model-overrides cannot change: the command line says it, or the weights belong to it.
 _FIXED = ("_name", "arch", "criterion", "data", "source_lang", "target_lang", "task")
-_SHARES = ("dropout", "layerdrop", "quant_noise_pq", "quant_noise_scalar")
+_SHARES = ("dropout", "ema_decay", "layerdrop", "quant_noise_pq", "quant_noise_scalar")
+_PACKAGES = {"use_plasma_view": "pyarrow", "write_checkpoints_asynchronously": "iopath", "tpu": "torch_xla"}
 _parse_args_and_arch = fairseq_options.parse_args_and_arch
 
 
@@ -100,6 +102,11 @@ def check_option_values(args: argparse.Namespace) -> None:
     for name in ("lr", "update_freq"):
         if get(name) == []:
             raise UserError(f"{_flag(name)}: holds no number; give one, or one for each epoch")
+    for name, package in _PACKAGES.items():
+        if get(name) and not get("bf16") and find_spec(package) is None:  # --bf16 sets --tpu, but needs no TPU
+            raise UserError(f"{_flag(name)}: {package} is not installed; install it or leave the option out")
+    if get("keep_interval_updates_pattern") == 0:
+        raise UserError("--keep-interval-updates-pattern 0: give a number of at least 1")
     for name in ("post_process", "eval_bleu_remove_bpe"):
         try:
             post_process("", get(name) or "none")

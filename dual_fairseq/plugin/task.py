@@ -19,6 +19,7 @@ from fairseq.tasks.translation import TranslationConfig, TranslationTask
 from omegaconf import II, OmegaConf, open_dict
 
 from ..common.errors import UserError
+from ..common.memory import enough_memory
 from .binarized import explain_split, languages_of
 from .checkpoint import check_dictionary, check_model_options, data_directories, dictionary_digests
 from .dataset import DualLanguagePairDataset
@@ -95,7 +96,8 @@ def _built(arch: str, build: Callable[[], Any]) -> Any:
         UserError: the arch cannot be built with these options or dictionaries.
     """
     try:
-        return build()
+        with enough_memory():
+            return build()
     except Exception as error:
         if not ARCH_MODEL_REGISTRY[arch].__module__.startswith("fairseq."):
             raise  # of whoever wrote the arch

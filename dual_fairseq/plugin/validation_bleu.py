@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fairseq import utils
+from fairseq.data.encoders import TOKENIZER_REGISTRY
 from fairseq.dataclass.configs import GenerationConfig
 from fairseq.logging import metrics
 from fairseq.tasks.translation import EVAL_BLEU_ORDER, TranslationConfig, TranslationTask
@@ -44,11 +45,14 @@ def detokenize_as_target(cfg: TranslationConfig) -> None:
 
 
 def check_search(cfg: TranslationConfig) -> None:
-    """Look at the options of the search by which validation translates, ``--eval-bleu-args``.
+    """Look at the options by which validation translates and detokenizes.
 
     Raises:
-        UserError: they are no record, or one of them is none of fairseq-generate's or has a value that it cannot have.
+        UserError: there is no such tokenizer; or an option of ``--eval-bleu-args`` is none of fairseq-generate's, or
+            has a value that it cannot have.
     """
+    if cfg.eval_bleu_detok not in TOKENIZER_REGISTRY:
+        raise UserError(f"--eval-bleu-detok {cfg.eval_bleu_detok}: choose one of {', '.join(TOKENIZER_REGISTRY)}")
     args = _record("eval_bleu_args", cfg.eval_bleu_args)
     try:
         merged = OmegaConf.merge(OmegaConf.structured(GenerationConfig), args)
