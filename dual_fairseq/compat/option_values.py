@@ -8,6 +8,7 @@ import math
 from importlib.util import find_spec
 from typing import Any
 
+import torch
 from fairseq import options as fairseq_options
 from fairseq.criterions import CRITERION_DATACLASS_REGISTRY
 from fairseq.data.data_utils import post_process
@@ -103,8 +104,10 @@ def check_option_values(args: argparse.Namespace) -> None:
         if get(name) == []:
             raise UserError(f"{_flag(name)}: holds no number; give one, or one for each epoch")
     for name, package in _PACKAGES.items():
-        if get(name) and not get("bf16") and find_spec(package) is None:  # --bf16 sets --tpu, but needs no TPU
+        if get(name) and not get("bf16") and find_spec(package) is None:  # fairseq sets --tpu for --bf16
             raise UserError(f"{_flag(name)}: {package} is not installed; install it or leave the option out")
+    if get("profile") and not torch.cuda.is_available():
+        raise UserError("--profile: needs a GPU; leave it out")
     if get("keep_interval_updates_pattern") == 0:
         raise UserError("--keep-interval-updates-pattern 0: give a number of at least 1")
     for name in ("post_process", "eval_bleu_remove_bpe"):
