@@ -38,7 +38,7 @@ _MODEL_TEXTS = frozenset({
     "self_attention", "weight_softmax",
 })  # fmt: skip
 # What archs read without declaring it.
-_MODEL_UNDECLARED = frozenset({
+MODEL_UNDECLARED = frozenset({
     "add_bos_token", "decoder_final_norm", "max_source_positions", "max_target_positions", "no_tie_adaptive_proj",
     "tokens_per_sample",
 })  # fmt: skip
@@ -177,7 +177,7 @@ def model_options(arch: Any, given: Mapping[str, Any]) -> dict[str, Any]:
     """
     if not isinstance(arch, str) or arch not in ARCH_MODEL_REGISTRY:
         raise RefusedOption(f"--arch {_shown(arch)}: is none of this fairseq's (is its --user-dir missing?)")
-    options: dict[str, Any] = {name: _number(name, given[name]) for name in _MODEL_UNDECLARED & given.keys()}
+    options: dict[str, Any] = {name: _number(name, given[name]) for name in MODEL_UNDECLARED & given.keys()}
     for name, action in declared_options(arch).items():
         if name not in given:
             continue

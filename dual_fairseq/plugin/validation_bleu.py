@@ -8,18 +8,24 @@ from __future__ import annotations
 
 import json
 import logging
+from argparse import Namespace
 from collections.abc import Sequence
 from typing import Any
 
 from fairseq import utils
+from fairseq.data.encoders import TOKENIZER_REGISTRY
+from fairseq.dataclass.configs import GenerationConfig
 from fairseq.logging import metrics
 from fairseq.tasks.translation import EVAL_BLEU_ORDER, TranslationConfig, TranslationTask
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 
 from ..common import bleu
 from ..common.errors import UserError
 from ..common.languages import language_of
 from ..common.records import check_shape, parse_json
+from ..compat.option_values import check_option_values
 
 logger = logging.getLogger(__name__)
 
@@ -31,17 +37,43 @@ def detokenize_as_target(cfg: TranslationConfig) -> None:
     """Make validation detokenize for its own target language (fairseq's default is English for both).
 
     Raises:
-        UserError: ``--eval-bleu-detok-args`` is no JSON.
+        UserError: ``--eval-bleu-detok-args`` is no record.
     """
-    try:
-        args = parse_json(cfg.eval_bleu_detok_args or "{}")
-        check_shape(args, {})
-    except ValueError as error:
-        raise UserError(
-            f"--eval-bleu-detok-args {cfg.eval_bleu_detok_args[:60]}: {error}; give a JSON record, as '{{}}'"
-        ) from error
+    args = _record("eval_bleu_detok_args", cfg.eval_bleu_detok_args)
     languages = {"source_lang": language_of(cfg.source_lang), "target_lang": language_of(cfg.target_lang)}
     cfg.eval_bleu_detok_args = json.dumps({**languages, **args})
+
+
+def check_search(cfg: TranslationConfig) -> None:
+    """Look at the options by which validation translates and detokenizes.
+
+    Raises:
+        UserError: there is no such tokenizer; or an option of ``--eval-bleu-args`` is none of fairseq-generate's, or
+            has a value that it cannot have.
+    """
+    if cfg.eval_bleu_detok not in TOKENIZER_REGISTRY:
+        raise UserError(f"--eval-bleu-detok {cfg.eval_bleu_detok}: choose one of {', '.join(TOKENIZER_REGISTRY)}")
+    args = _record("eval_bleu_args", cfg.eval_bleu_args)
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(GenerationConfig), args)
+    except OmegaConfBaseException as error:
+        raise UserError(f"--eval-bleu-args {cfg.eval_bleu_args[:60]}: {str(error).splitlines()[0]}") from error
+    options: Any = OmegaConf.to_container(merged, enum_to_str=True)
+    try:
+        check_option_values(Namespace(**options))
+    except UserError as error:
+        raise UserError(f"--eval-bleu-args: {str(error).removeprefix('dual_fairseq: error: ')}") from error
+    cfg.eval_bleu_args = json.dumps({name: options[name] for name in args})
+
+
+def _record(name: str, text: str | None) -> dict[str, Any]:
+    try:
+        args = parse_json(text or "{}")
+        check_shape(args, {})
+    except ValueError as error:
+        option = f"--{name.replace('_', '-')}"
+        raise UserError(f"{option} {(text or '')[:60]}: {error}; give a JSON record, as '{{}}'") from error
+    return args
 
 
 def validation_metric(cfg: Any) -> bleu.BLEU:
