@@ -13,14 +13,15 @@ import os
 import signal
 import sys
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import dual_fairseq
 
 from .common.errors import UserError
-from .common.interruption import Stopped, stoppable
+from .common.interruption import Stopped, at_once, stoppable
 from .common.memory import enough_memory
 from .common.quiet import quieten_libraries
 
@@ -105,9 +106,7 @@ def policy(name: str, goes_on: bool = False) -> Iterator[None]:
         sys.exit(128 + signal.SIGPIPE)
     except KeyboardInterrupt as interruption:
         number = interruption.number if isinstance(interruption, Stopped) else signal.SIGINT
-        further = "; the same command goes on from here" if goes_on else ""
-        if goes_on or number != signal.SIGINT:  # Ctrl-C is the usual end of a filter
-            print(f"dual-fairseq {name}: stopped by {signal.Signals(number).name}{further}", file=sys.stderr)
+        say_stopped(name, goes_on, number)
         sys.exit(128 + number)
     except (EOFError, zlib.error) as error:
         raise UserError(f"damaged or incomplete gzip file ({error}); fetch it or make it again") from error
@@ -115,6 +114,13 @@ def policy(name: str, goes_on: bool = False) -> Iterator[None]:
         if error.filename is None:
             _forget_output()
         raise UserError(f"{error.filename or 'input or output'}: {error.strerror or error}") from error
+
+
+def say_stopped(name: str, goes_on: bool, number: int) -> None:
+    """Say by which signal a command was stopped."""
+    further = "; the same command goes on from here" if goes_on else ""
+    if goes_on or number != signal.SIGINT:  # Ctrl-C is the usual end of a filter
+        print(f"dual-fairseq {name}: stopped by {signal.Signals(number).name}{further}", file=sys.stderr, flush=True)
 
 
 def _forget_output() -> None:
@@ -145,7 +151,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         command = Command(name, "", not name.startswith("pipeline."))
     with policy(name, command is not None and command.goes_on):
         if command is not None:
-            run(command, rest)
+            with at_once(partial(say_stopped, name, command.goes_on)):
+                run = loaded(command)
+            run(rest)
         elif name in ("-h", "--help"):
             print(usage())
         elif name == "--version":
@@ -157,11 +165,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             sys.exit(2)
 
 
-def run(command: Command, arguments: Sequence[str]) -> None:
-    """Run a command of the table.
+def loaded(command: Command) -> Callable[[Sequence[str]], None]:
+    """A command of the table, ready to run.
 
     Raises:
-        UserError: fairseq is not installed, or the user has something else to fix.
+        UserError: fairseq is not installed.
     """
     if command.loads_fairseq:
         try:
@@ -170,7 +178,7 @@ def run(command: Command, arguments: Sequence[str]) -> None:
             if error.name != "fairseq":
                 raise
             raise UserError(str(error)) from error
-    importlib.import_module(f"dual_fairseq.{command.module}").main(arguments)
+    return importlib.import_module(f"dual_fairseq.{command.module}").main
 
 
 if __name__ == "__main__":

@@ -9,9 +9,12 @@ import json
 import os
 import random
 import shutil
+import signal
 import socket
 import subprocess
 import sys
+import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
@@ -21,6 +24,7 @@ from fairseq import checkpoint_utils, options
 from fairseq_cli import preprocess
 
 from dual_fairseq.common.errors import UserError
+from dual_fairseq.pipeline import forks
 from dual_fairseq.plugin.checkpoint import load_state
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -71,12 +75,35 @@ def _number(value):
 
 def fairseq(command: str, *args: object, check: bool = True, launcher: tuple[str, ...] = (), timeout: int = 300) -> Run:
     """Run ``fairseq-<command>`` in a process of its own, as a user would."""
-    argv = [*(launcher or (sys.executable,)), "-m", f"fairseq_cli.{command}", *map(str, args)]
+    words = [f"fairseq-{command}", *map(str, args)]
     env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL)
+    if launcher:
+        words = [*launcher, "-m", f"fairseq_cli.{command}", *words[1:]]
+    done = run_command(words, env=env, timeout=timeout)
     run = Run(done.returncode, done.stdout + done.stderr)
     assert not check or run.returncode == 0, run.output[-4000:]
     return run
+
+
+def run_command(
+    words: Sequence[object], *, env: Mapping[str, str] | None = None, cwd: Path | None = None, timeout: int = 600
+) -> subprocess.CompletedProcess[str]:
+    """As :func:`subprocess.run` without input; commands of ours and of fairseq are forked, which saves seconds."""
+    command, null, pipe = [*map(str, words)], subprocess.DEVNULL, subprocess.PIPE
+    if not forks.forkable(command):
+        return subprocess.run(
+            command, env=env, cwd=cwd, stdin=null, stdout=pipe, stderr=pipe, text=True, timeout=timeout
+        )
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        process = forks.fork(command, [out.fileno(), err.fileno()], env or os.environ, cwd)
+        try:
+            status = process.wait(timeout)
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+        out.seek(0)
+        err.seek(0)
+        return subprocess.CompletedProcess(command, status, out.read(), err.read())
 
 
 def fairseq_here(command: str, *args: object, check: bool = True) -> Run:

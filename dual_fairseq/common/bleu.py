@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 
 from sacrebleu.metrics import BLEU
 from sacrebleu.metrics.bleu import BLEUScore
@@ -47,6 +48,7 @@ def missing_tokenizer(language: str, segmented: bool = False, chosen: str | None
     )
 
 
+@cache
 def _problem(tokenizer: str) -> str | None:
     """Why a tokenizer cannot be used."""
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -50,20 +50,45 @@ def stoppable() -> Iterator[None]:
 
 
 @contextmanager
+def at_once(say: Callable[[int], None]) -> Iterator[None]:
+    """Inside :func:`stoppable`, a signal ends the process: libraries swallow exceptions while they are imported.
+
+    Args:
+        say: what to do before, with the signal's number.
+    """
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        say(number)
+        os._exit(128 + number)
+
+    with _handled(stop):
+        yield
+
+
+@contextmanager
 def held_back() -> Iterator[None]:
     """A signal that comes inside is answered at the end: for steps that must be whole."""
+    came: list[int] = []
+    try:
+        with _handled(lambda number, frame: came.append(number)):
+            yield
+    finally:
+        if came:
+            signal.raise_signal(came[0])
+
+
+@contextmanager
+def _handled(handle: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Inside, this handles the signals that a function handles outside."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    came: list[int] = []
     before = {number: signal.getsignal(number) for number in SIGNALS}
     for number, handler in before.items():
         if callable(handler):
-            signal.signal(number, lambda number, frame: came.append(number))
+            signal.signal(number, handle)
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        if came:
-            signal.raise_signal(came[0])

@@ -13,6 +13,11 @@ from .arguments import count, decimal
 from .errors import UserError
 
 
+def flag(name: str) -> str:
+    """An option as it is typed: ``--dual-lambda`` for ``dual_lambda``."""
+    return "--" + name.replace("_", "-")
+
+
 def whole_number(smallest: int = 1) -> Callable[[str], int]:
     """A type for argparse: a whole number of at least ``smallest``."""
 
@@ -125,6 +130,13 @@ def check_length_limit(options: argparse.Namespace) -> None:
     """Raises: UserError: only one of --max-len-a and --max-len-b was given."""
     if (options.max_len_a is None) != (options.max_len_b is None):
         raise UserError("give both --max-len-a and --max-len-b, or neither")
+
+
+def length_limit_words(options: argparse.Namespace) -> list[str]:
+    """--max-len-a and --max-len-b as words of a command line; none if not given."""
+    if options.max_len_a is None:
+        return []
+    return ["--max-len-a", options.max_len_a, "--max-len-b", options.max_len_b]
 
 
 def length_limit_given(options: argparse.Namespace) -> dict[str, float]:

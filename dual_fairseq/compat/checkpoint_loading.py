@@ -18,7 +18,7 @@ from fairseq.file_io import PathManager
 from ..common.errors import UserError
 from ..common.records import check_shape
 from . import numpy_records  # noqa: F401
-from .checkpoint_options import RefusedOption, take_options
+from .checkpoint_options import RefusedOption, model_options, take_options
 from .processes import end_those_who_wait
 from .training_state import UnfitState
 
@@ -74,6 +74,7 @@ def load_checkpoint_to_cpu(
         _check_tensors(state, set())
         state = take_options(state)
         if arg_overrides is not None and state.get("cfg") is not None:
+            _check_overrides(path, state["cfg"].model._name, arg_overrides)
             overwrite_args_by_name(state["cfg"], arg_overrides)
         state = checkpoint_utils._upgrade_state_dict(state)
         check_shape(state, _SHAPE)
@@ -98,6 +99,13 @@ def load_checkpoint_to_cpu(
                 "take an earlier checkpoint"
             )
     return state
+
+
+def _check_overrides(path: str, arch: str, overrides: dict[str, Any]) -> None:
+    try:
+        model_options(arch, overrides)
+    except RefusedOption as error:
+        raise UserError(f"{path}: cannot take the option {error}") from error
 
 
 def _check_size(file: BinaryIO) -> None:
@@ -168,10 +176,15 @@ def load_model_ensemble_and_task(
     except UnreadableCheckpoint as error:
         raise _refuse_unreadable(f"--path {names}", error) from error
     except RuntimeError as error:
-        refusal = _refuse_misfit(f"--path {names}", error, "the data's dictionaries")
+        of = "the data's dictionaries" + (" with these --model-overrides" if arg_overrides else "")
+        refusal = _refuse_misfit(f"--path {names}", error, of)
         if refusal is None:
             raise
         raise refusal from error
+    except AttributeError as error:
+        if error.name != "supported_targets":  # for which fairseq's language modeling asks
+            raise
+        raise UserError(f"--path {names}: is no language model") from error
 
 
 def load_checkpoint(cfg, trainer, **passthrough_args):

@@ -23,6 +23,7 @@ from fairseq.tasks import TASK_DATACLASS_REGISTRY
 from omegaconf import OmegaConf
 
 from ..common.literals import NoLiteral, literal
+from ..common.options import flag
 
 # --- the list
 
@@ -37,7 +38,7 @@ _MODEL_TEXTS = frozenset({
     "self_attention", "weight_softmax",
 })  # fmt: skip
 # What archs read without declaring it.
-_MODEL_UNDECLARED = frozenset({
+MODEL_UNDECLARED = frozenset({
     "add_bos_token", "decoder_final_norm", "max_source_positions", "max_target_positions", "no_tie_adaptive_proj",
     "tokens_per_sample",
 })  # fmt: skip
@@ -176,7 +177,7 @@ def model_options(arch: Any, given: Mapping[str, Any]) -> dict[str, Any]:
     """
     if not isinstance(arch, str) or arch not in ARCH_MODEL_REGISTRY:
         raise RefusedOption(f"--arch {_shown(arch)}: is none of this fairseq's (is its --user-dir missing?)")
-    options: dict[str, Any] = {name: _number(name, given[name]) for name in _MODEL_UNDECLARED & given.keys()}
+    options: dict[str, Any] = {name: _number(name, given[name]) for name in MODEL_UNDECLARED & given.keys()}
     for name, action in declared_options(arch).items():
         if name not in given:
             continue
@@ -212,13 +213,13 @@ def _number(name: str, value: Any) -> Any:
         items = [item for item in value if type(item) in (bool, int, float)]
         if len(items) == len(value):
             return items
-    raise RefusedOption(f"--{_flag(name)} {_shown(value)}: is no number")
+    raise RefusedOption(f"{flag(name)} {_shown(value)}: is no number")
 
 
 def _word(name: str, value: Any) -> str | None:
     if value is None or (isinstance(value, str) and _WORD.fullmatch(value)):
         return value
-    raise RefusedOption(f"--{_flag(name)} {_shown(value)}: is no word")
+    raise RefusedOption(f"{flag(name)} {_shown(value)}: is no word")
 
 
 def _text(name: str, value: Any, choices: Iterable[Any] | None) -> Any:
@@ -226,12 +227,12 @@ def _text(name: str, value: Any, choices: Iterable[Any] | None) -> Any:
     if not isinstance(value, str):
         return _number(name, value)
     if choices is not None and value not in map(str, choices):
-        raise RefusedOption(f"--{_flag(name)} {_shown(value)}: is none of {', '.join(map(str, choices))}")
+        raise RefusedOption(f"{flag(name)} {_shown(value)}: is none of {', '.join(map(str, choices))}")
     if not _WORD.fullmatch(value):
         try:
             literal(value)
         except NoLiteral as error:
-            raise RefusedOption(f"--{_flag(name)} {_shown(value)}: {error}") from error
+            raise RefusedOption(f"{flag(name)} {_shown(value)}: {error}") from error
     return value
 
 
@@ -243,7 +244,7 @@ def _place(name: str, value: Any) -> str | None:
         odd = [character for character in value if unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp")]
         if not odd:
             return value
-    raise RefusedOption(f"--{_flag(name)} {_shown(value)}: is no name of a file")
+    raise RefusedOption(f"{flag(name)} {_shown(value)}: is no name of a file")
 
 
 _CHECKS: dict[str, Callable[[str, Any], Any]] = {"number": _number, "word": _word, "place": _place}
@@ -257,10 +258,6 @@ def _mapping(options: Any, name: str) -> dict[str, Any]:
     if not all(isinstance(key, str) for key in found):
         raise RefusedOption(f"{name}: has options without a name")
     return found
-
-
-def _flag(name: str) -> str:
-    return name.replace("_", "-")
 
 
 def _shown(value: Any) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from types import ModuleType
 from typing import Any
 
 from ..common.errors import UserError
@@ -25,9 +26,17 @@ def evaluate(text: str) -> Any:
         raise UserError(f"{text[:60]}: {error}") from error
 
 
-for _command in ("fairseq_cli.validate", "fairseq_cli.eval_lm"):  # fairseq itself does not import them
+def fairseq_modules() -> list[ModuleType]:
+    """Those that are loaded; the command that runs may be among them twice."""
+    found = []
+    for name, module in list(sys.modules.items()):
+        name = module.__spec__.name if name == "__main__" and module.__spec__ else name
+        if name.partition(".")[0] in ("fairseq", "fairseq_cli"):
+            found.append(module)
+    return found
+
+
+for _command in ("fairseq_cli.generate", "fairseq_cli.validate", "fairseq_cli.eval_lm"):  # fairseq does not import them
     importlib.import_module(_command)
-for _name, _module in list(sys.modules.items()):
-    _name = _module.__spec__.name if _name == "__main__" and _module.__spec__ else _name
-    if _name.partition(".")[0] in ("fairseq", "fairseq_cli"):
-        _module.eval = evaluate  # type: ignore[attr-defined]
+for _module in fairseq_modules():
+    _module.eval = evaluate  # type: ignore[attr-defined]

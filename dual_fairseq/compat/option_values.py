@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import argparse
-import ast
+import difflib
 import math
+from importlib.util import find_spec
 from typing import Any
 
+import torch
 from fairseq import options as fairseq_options
+from fairseq.criterions import CRITERION_DATACLASS_REGISTRY
+from fairseq.data.data_utils import post_process
+from fairseq.models import ARCH_MODEL_REGISTRY
+from fairseq.tasks import TASK_DATACLASS_REGISTRY
 
 from ..common.errors import UserError
+from ..common.literals import NoLiteral, literal
+from ..common.options import flag
+from .checkpoint_options import MODEL_UNDECLARED, declared_options
+from .commands import one_line
 
 # fairseq takes any number here. What follows is a traceback, or a run that does nothing without end.
 _AT_LEAST = {
@@ -37,10 +47,30 @@ _AT_LEAST = {
     "max_epoch": 0,
     "max_update": 0,
     "update_freq": 1,
+    "distributed_world_size": 1,
+    "lr": 0,
+    "warmup_updates": 0,
+    "weight_decay": 0,
+    "adam_eps": 0,
+    "max_source_positions": 1,
+    "max_target_positions": 1,
+    "quant_noise_pq_block_size": 1,
+    "tokens_per_sample": 1,
 }
 _BELOW = {"seed": 2**31}  # fairseq adds the number of the epoch, and numpy takes 32 bits
 # with --finetune-from-model
 _NOT_TOO = ("reset_optimizer", "reset_lr_scheduler", "reset_meters", "reset_dataloader")
+# Text that fairseq evaluates when it builds the optimizer.
+_TWO_NUMBERS = {
+    "adam_betas": "(0.9, 0.98)",
+    "adamax_betas": "(0.9, 0.999)",
+    "lamb_betas": "(0.9, 0.999)",
+    "adafactor_eps": "(1e-30, 1e-3)",
+}
+# What --model-overrides cannot change: the command line says it, or the weights belong to it.
+_FIXED = ("_name", "arch", "criterion", "data", "source_lang", "target_lang", "task")
+_SHARES = ("dropout", "ema_decay", "layerdrop", "quant_noise_pq", "quant_noise_scalar")
+_PACKAGES = {"use_plasma_view": "pyarrow", "write_checkpoints_asynchronously": "iopath", "tpu": "torch_xla"}
 _parse_args_and_arch = fairseq_options.parse_args_and_arch
 
 
@@ -63,17 +93,33 @@ def check_option_values(args: argparse.Namespace) -> None:
                 continue  # the name of another option, by which fairseq says "as that one"
             if math.isnan(found) or found < least or found >= _BELOW.get(name, math.inf):
                 most = f" and below {_BELOW[name]:,}" if name in _BELOW else ""
-                raise UserError(f"{_flag(name)} {number}: give a number of at least {least}{most}")
+                raise UserError(f"{flag(name)} {number}: give a number of at least {least}{most}")
     for name, value in vars(args).items():
-        if name.endswith("dropout") and isinstance(value, float) and not 0 <= value <= 1:
-            raise UserError(f"{_flag(name)} {value}: give a number from 0 to 1")
+        if isinstance(value, float) and math.isnan(value):
+            raise UserError(f"{flag(name)} nan: give a number")
+        if name.endswith(_SHARES) and isinstance(value, float) and not 0 <= value <= 1:
+            raise UserError(f"{flag(name)} {value}: give a number from 0 to 1")
+    for name, example in _TWO_NUMBERS.items():
+        _check_two_numbers(name, get(name), example)
     for name in ("lr", "update_freq"):
         if get(name) == []:
-            raise UserError(f"{_flag(name)}: holds no number; give one, or one for each epoch")
-    for name in ("optimizer_overrides", "model_overrides"):
-        _check_dictionary(name, get(name))
+            raise UserError(f"{flag(name)}: holds no number; give one, or one for each epoch")
+    for name, package in _PACKAGES.items():
+        if get(name) and not get("bf16") and find_spec(package) is None:  # fairseq sets --tpu for --bf16
+            raise UserError(f"{flag(name)}: {package} is not installed; install it or leave the option out")
+    if get("profile") and not torch.cuda.is_available():
+        raise UserError("--profile: needs a GPU; leave it out")
+    if get("keep_interval_updates_pattern") == 0:
+        raise UserError("--keep-interval-updates-pattern 0: give a number of at least 1")
+    for name in ("post_process", "eval_bleu_remove_bpe"):
+        try:
+            post_process("", get(name) or "none")
+        except NotImplementedError:
+            raise UserError(f"{flag(name)} {get(name)}: there is no such segmentation to undo") from None
+    _dictionary("optimizer_overrides", get("optimizer_overrides"))
+    read_overrides(get("model_overrides"))
     if get("finetune_from_model"):
-        if given := [_flag(other) for other in _NOT_TOO if get(other)]:
+        if given := [flag(other) for other in _NOT_TOO if get(other)]:
             raise UserError(f"--finetune-from-model: takes the weights alone; leave out {' and '.join(given)}")
         if get("restore_file", "checkpoint_last.pt") != "checkpoint_last.pt":
             raise UserError("--finetune-from-model, --restore-file: give one of them")
@@ -81,20 +127,68 @@ def check_option_values(args: argparse.Namespace) -> None:
         raise UserError(f"--shard-id {args.shard_id}: is none of --num-shards {args.num_shards}, from 0 on")
     if get("nbest", 1) > get("beam", math.inf):
         raise UserError(f"--nbest {args.nbest}: needs --beam {args.nbest} or more, not {args.beam}")
+    if get("sampling") and get("nbest", 1) != get("beam", 1):
+        raise UserError(f"--sampling: needs --nbest {args.beam}, the same as --beam, not {args.nbest}")
+    if (groups := get("diverse_beam_groups", 0)) > 0 and get("beam", 0) % groups:
+        raise UserError(f"--diverse-beam-groups {groups}: does not divide --beam {args.beam}")
+    if get("constraints") and not hasattr(args, "buffer_size"):
+        raise UserError("--constraints: is for fairseq-interactive alone, which reads them behind each line")
     if not get("temperature", 1.0) > 0:
         raise UserError(f"--temperature {args.temperature}: give a number above 0")
 
 
-def _check_dictionary(name: str, text: Any) -> None:
+def _check_two_numbers(name: str, given: Any, example: str) -> None:
+    if given is None:
+        return
     try:
-        if not isinstance(ast.literal_eval(text) if isinstance(text, str) else {}, dict):
-            raise ValueError
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        raise UserError(f"{_flag(name)} {text[:60]}: give a dictionary, as \"{{'dropout': 0.1}}\"") from None
+        value = literal(given) if isinstance(given, str) else given
+        if not (len(value) == 2 and all(0 <= number < 1 for number in value)):
+            raise NoLiteral
+    except (NoLiteral, TypeError):
+        raise UserError(f'{flag(name)} {given}: give two numbers from 0 to below 1, as "{example}"') from None
 
 
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
+def read_overrides(text: Any) -> dict[str, Any]:
+    """The value of ``--model-overrides``.
+
+    Args:
+        text: as it was given; None where it was not.
+
+    Raises:
+        UserError: it is no dictionary, or would change what does not follow from it.
+    """
+    found = _dictionary("model_overrides", text)
+    for name, value in found.items():
+        if name in _FIXED:
+            raise UserError(f"--model-overrides: cannot change {name}; leave it out")
+        if name not in _overridable() and not isinstance(value, dict):
+            close = difflib.get_close_matches(name, _overridable(), n=1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            raise UserError(f"--model-overrides: no model, task or criterion has an option {name}{hint}")
+    return found
+
+
+def _dictionary(name: str, text: Any) -> dict[str, Any]:
+    """The dictionary that a text writes down.
+
+    Raises:
+        UserError: it is none.
+    """
+    try:
+        value = {} if text is None else literal(text)
+        if not (isinstance(value, dict) and all(isinstance(key, str) for key in value)):
+            raise NoLiteral
+    except (NoLiteral, TypeError):
+        raise UserError(f"{flag(name)} {str(text)[:60]}: give a dictionary, as \"{{'dropout': 0.1}}\"") from None
+    return value
+
+
+def _overridable() -> set[str]:
+    """The options of all archs, and of all tasks and criterions, which fairseq-validate takes from the checkpoint."""
+    models = [declared_options(arch) for arch in {kind: name for name, kind in ARCH_MODEL_REGISTRY.items()}.values()]
+    records = [*TASK_DATACLASS_REGISTRY.values(), *CRITERION_DATACLASS_REGISTRY.values()]
+    declared = (kind.__dataclass_fields__ for kind in records)
+    return {*MODEL_UNDECLARED, *(name for options in (*models, *declared) for name in options)}
 
 
 def parse_args_and_arch(*args: Any, **kwargs: Any) -> Any:
@@ -104,7 +198,8 @@ def parse_args_and_arch(*args: Any, **kwargs: Any) -> Any:
         UserError: an option has a value that it cannot have.
     """
     try:
-        found = _parse_args_and_arch(*args, **kwargs)
+        with one_line(argparse.Namespace()):
+            found = _parse_args_and_arch(*args, **kwargs)
     except RuntimeError as error:
         if str(error):
             raise

@@ -16,7 +16,6 @@ import fairseq.distributed.utils as distributed_utils
 from fairseq import checkpoint_utils
 
 from ..common.errors import UserError
-from ..common.memory import enough_memory
 
 # fairseq-train answers Ctrl-C with a traceback and SIGTERM with nothing. This function it calls once, before anything
 # else, in the process that writes checkpoints.
@@ -114,16 +113,11 @@ _call_main = distributed_utils.call_main
 
 
 def call_main(cfg, main, **kwargs):
-    """As fairseq's, which runs a command; handlers of signals and locks are afterwards what they were before.
-
-    Raises:
-        UserError: memory does not suffice.
-    """
+    """As fairseq's, which runs a command; handlers of signals and locks are afterwards what they were before."""
     in_main_thread = threading.current_thread() is threading.main_thread()
     before = {number: signal.getsignal(number) for number in (_USUAL if in_main_thread else ())}
     try:
-        with enough_memory():
-            return _call_main(cfg, main, **kwargs)
+        return _call_main(cfg, main, **kwargs)
     finally:
         _unlock()
         for number, handler in before.items():

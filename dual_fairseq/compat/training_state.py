@@ -11,6 +11,9 @@ from fairseq import trainer as fairseq_trainer
 from fairseq.logging import meters, metrics
 from fairseq.optim.fairseq_optimizer import FairseqOptimizer
 
+from ..common.errors import UserError
+from .commands import first_line
+
 # PyTorch looks at the number of parameters alone. It takes over all else of a damaged state, and stumbles over it in
 # the middle of the first update. fairseq makes a meter of whatever name stands in a checkpoint.
 _load_state_dict = FairseqOptimizer.load_state_dict
@@ -111,8 +114,20 @@ def load_state_dict(self, state_dict: Any, optimizer_overrides: Any = None) -> N
 
 
 def build_optimizer(self) -> None:
-    """As fairseq's, which builds the scheduler, too: after another one it begins anew at the number of updates."""
-    _build_optimizer(self)
+    """As fairseq's, which builds the scheduler, too: after another one it begins anew at the number of updates.
+
+    Raises:
+        UserError: one of them is missing or cannot be built.
+    """
+    if self.cfg.optimizer is None:
+        raise UserError("--optimizer: is missing; name one, as --optimizer adam")
+    try:
+        _build_optimizer(self)
+    except (OSError, RuntimeError):
+        raise
+    except Exception as error:
+        names = f"--optimizer {self.cfg.optimizer._name}, --lr-scheduler {self.cfg.lr_scheduler._name}"
+        raise UserError(f"{names}: do not work with these options: {first_line(error)}") from error
     load, own = self._lr_scheduler.load_state_dict, self._lr_scheduler.state_dict()
 
     def load_checked(state: Any) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from difflib import SequenceMatcher
 from functools import cache, lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import regex
-from sacremoses import MosesDetokenizer, MosesPunctNormalizer, MosesTokenizer
 
 from ..common.languages import language_of
+
+if TYPE_CHECKING:
+    import sacremoses  # imported where it is used: it brings numpy, which --help has no time for
 
 # What a word consists of; Moses' own lists lack marks, the joiners of Persian, Bengali and emoji, and the underscore.
 _ALNUM = r"\p{L}\p{M}\p{N}_\u200c\u200d"
@@ -42,8 +44,10 @@ class Tokenizer:
         self._moses: Any = None
         self._normalizer: Any = None
         if name == "moses":
-            self._moses = _tokenizer(language) if whole_words else MosesTokenizer(language)
-            self._normalizer = MosesPunctNormalizer(language) if normalize_punctuation else None
+            import sacremoses
+
+            self._moses = _tokenizer(language) if whole_words else sacremoses.MosesTokenizer(language)
+            self._normalizer = sacremoses.MosesPunctNormalizer(language) if normalize_punctuation else None
         self._torn = lru_cache(_CACHED_WORDS)(self._find_torn)
 
     def __call__(self, text: str) -> str:
@@ -93,16 +97,20 @@ class Tokenizer:
 
 
 @cache
-def _tokenizer(language: str) -> MosesTokenizer:
-    moses = MosesTokenizer(language)
+def _tokenizer(language: str) -> sacremoses.MosesTokenizer:
+    import sacremoses
+
+    moses = sacremoses.MosesTokenizer(language)
     moses.PAD_NOT_ISALNUM = regex.compile(rf"([^{_ALNUM}\s.'`,\-])"), r" \1 "
     moses.AGGRESSIVE_HYPHEN_SPLIT = regex.compile(rf"([{_ALNUM}])-(?=[{_ALNUM}])"), r"\1 @-@ "
     return moses
 
 
 @cache
-def _detokenizer(language: str) -> MosesDetokenizer:
-    moses = MosesDetokenizer(lang=language)
+def _detokenizer(language: str) -> sacremoses.MosesDetokenizer:
+    import sacremoses
+
+    moses = sacremoses.MosesDetokenizer(lang=language)
     # "50%" and "$5" are words and stay whole, so "50 %" and "5 $ (" keep their spaces.
     moses.IS_PUNCT = regex.compile(r"^[,.?!:;}\])]+$")
     moses.IS_CURRENCY_SYMBOL = regex.compile(r"^[(\[{¿¡]+$")
@@ -123,7 +131,9 @@ def detokenize(lines: Sequence[str], language: str, tokenizer: str, whole_words:
         return list(lines)
     language = language_of(language)
     if not whole_words:
-        moses = MosesDetokenizer(lang=language)
+        import sacremoses
+
+        moses = sacremoses.MosesDetokenizer(lang=language)
         return [moses.detokenize(line.split()) for line in lines]
     moses = _detokenizer(language)
     texts = (_WIDE_PUNCTUATION.sub(r"\1", moses.detokenize(line.split())) for line in lines)

@@ -28,7 +28,7 @@ from ..common.arguments import Parser
 from ..common.errors import UserError
 from ..common.files import check_output, whole_file
 from ..common.folders import RECORD, Data, find_checkpoint
-from ..common.options import add_output
+from ..common.options import add_output, flag
 from ..compat.checkpoint_options import declared_options
 from ..data.text import TextPipeline
 from ..plugin.checkpoint import check_dictionary, data_directories, load_state, pair_languages
@@ -79,7 +79,7 @@ def plain(value: Any, name: str) -> Any:
         return [plain(item, name) for item in value]
     if isinstance(value, dict):
         return {plain(key, name): plain(item, name) for key, item in value.items()}
-    raise UserError(f"--{name.replace('_', '-')}: a {type(value).__name__} cannot be written as plain values")
+    raise UserError(f"{flag(name)}: a {type(value).__name__} cannot be written as plain values")
 
 
 def write_checkpoint(state: dict[str, Any], path: str | os.PathLike[str]) -> None:

@@ -23,7 +23,7 @@ from omegaconf import OmegaConf
 from ..common.arguments import Parser
 from ..common.errors import UserError
 from ..common.files import check_output
-from ..common.options import add_output
+from ..common.options import add_output, flag
 from ..plugin.checkpoint import MAY_DIFFER, check_dictionary, data_directories, load_state, load_weights
 from ..plugin.model import arch_name, direction_name, pair_arch
 from ..plugin.task import DualTranslationTask
@@ -124,10 +124,10 @@ def _compare(cfg: Any, reverse_cfg: Any, path: str) -> list[str]:
     for name in mine:
         if name in ("source_lang", "target_lang") or mine[name] == theirs.get(name, mine[name]):
             continue
-        flag, values = "--" + name.replace("_", "-"), f"{theirs[name]}, and --src2tgt with {mine[name]}"
+        values = f"{flag(name)} {theirs[name]}, and --src2tgt with {mine[name]}"
         if not MAY_DIFFER.search(name):
-            raise UserError(f"--tgt2src {path}: was trained with {flag} {values}; a pair needs the same options")
-        remarks.append(f"--tgt2src {path}: was trained with {flag} {values}, which the pair records")
+            raise UserError(f"--tgt2src {path}: was trained with {values}; a pair needs the same options")
+        remarks.append(f"--tgt2src {path}: was trained with {values}, which the pair records")
     return remarks
 
 

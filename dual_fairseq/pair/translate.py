@@ -6,7 +6,6 @@ dual-fairseq translate RUN -s en -t de --nbest 5 --scores --input text.en.gz --o
 
 from __future__ import annotations
 
-import ast
 import logging
 import os
 import sys
@@ -181,11 +180,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(f"{rest[0]}: text to translate is given with --input FILE or '< FILE'")
     parser.refuse(rest)
     check_length_limit(options)
-    try:
-        overrides = ast.literal_eval(options.model_overrides)
-        overrides = {str(name): value for name, value in overrides.items()}
-    except (ValueError, SyntaxError, AttributeError):
-        parser.error(f"--model-overrides {options.model_overrides}: give a dictionary, as \"{{'dropout': 0.1}}\"")
+    from ..compat.option_values import read_overrides
+
+    overrides = read_overrides(options.model_overrides)
 
     with text_output() as stdout:
         translate_stream(options, overrides, stdout.buffer)  # type: ignore[attr-defined]

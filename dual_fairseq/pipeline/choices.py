@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ..common.errors import UserError
 from ..common.folders import Data, RunFolder, StageFolder
+from ..common.options import flag
 from ..common.settings import REASONS, UNMEASURED, language_model_settings, pair_settings
 from .presets import LANGUAGE_MODELS, PAIRS
 
@@ -99,7 +100,7 @@ class Choices:
     def lines(self) -> list[str]:
         """What was chosen, a line for each option."""
         chosen = [
-            (f"--{self.prefix}{name.replace('_', '-')} {value}", reason)
+            (f"{flag(self.prefix + name)} {value}", reason)
             for name, reason in self.reasons.items()
             if (value := getattr(self.options, name)) is not None
         ]
@@ -215,7 +216,7 @@ def short_limit(
     last, name = min(limits)
     if last >= int(options.lr_warmup):
         return []
-    limit = f"--{prefix}{name.replace('_', '-')} {getattr(options, name)}"
+    limit = f"{flag(prefix + name)} {getattr(options, name)}"
     return [
         f"warning: {what} ends at {limit}, about update {last:,}, before the learning rate reaches its peak "
         f"(--{prefix}lr-warmup {options.lr_warmup}): raise the one or lower the other"

@@ -17,7 +17,14 @@ from ..common.bleu import bleu_tokenizer, missing_tokenizer
 from ..common.errors import UserError
 from ..common.files import whole_file
 from ..common.folders import Data, RunFolder, find_checkpoint, refuse_colons
-from ..common.options import add_device, add_engine, add_length_limit, check_length_limit, engine_words
+from ..common.options import (
+    add_device,
+    add_engine,
+    add_length_limit,
+    check_length_limit,
+    engine_words,
+    length_limit_words,
+)
 from .devices import Device, find_device
 from .jobs import PACKAGE, check, locked, run, say, show, step
 from .progress import SentenceDisplay
@@ -171,10 +178,7 @@ class Evaluation:
             raise UserError(
                 f"{self.checkpoint} is not a checkpoint, or was cut short: give a checkpoint_best.pt of a pair"
             )
-        self.search = ["--beam", options.beam, "--lenpen", options.lenpen]
-        if options.max_len_a:
-            self.search += ["--max-len-a", options.max_len_a, "--max-len-b", options.max_len_b]
-        self.search += self.extra
+        self.search = ["--beam", options.beam, "--lenpen", options.lenpen, *length_limit_words(options), *self.extra]
         folder = self.checkpoint.parent / "eval" / options.split
         self.out = options.output or (folder if expected else self._folder(folder))
 

@@ -19,6 +19,7 @@ from typing import IO
 
 from ..common.errors import UserError
 from ..common.interruption import held_back
+from .forks import Fork, fork, forkable
 
 PACKAGE = Path(__file__).resolve().parent.parent
 _PATIENCE = 30.0  # seconds that a job has to end by itself when it is asked to
@@ -118,7 +119,8 @@ def run(
         The exit status, negative for a signal.
     """
     first = command[0] if os.path.isabs(command[0]) else program(command[0])
-    process = None
+    forked = forkable(command)
+    process: Fork | subprocess.Popen | None = None
     with ExitStack() as stack:
         file = stack.enter_context(open(output, "ab")) if output else None
         log = stack.enter_context(open(output, "rb")) if output else None
@@ -126,7 +128,11 @@ def run(
             log.seek(0, os.SEEK_END)
         try:
             with held_back():
-                process = _start([first, *command[1:]], file, errors if file else None)
+                if forked:
+                    out = file.fileno() if file else 1
+                    process = fork(command, [out, out if file and errors else 2, *_locks], environment())
+                else:
+                    process = _start([first, *command[1:]], file, errors if file else None)
             if log is not None and see is not None:
                 _follow(process, log, see)
             return process.wait()
@@ -183,7 +189,7 @@ def _start(command: Sequence[str], output: IO[bytes] | None, errors: int | None)
     )
 
 
-def _follow(process: subprocess.Popen, log: IO[bytes], see: Callable[[str], None]) -> None:
+def _follow(process: Fork | subprocess.Popen, log: IO[bytes], see: Callable[[str], None]) -> None:
     """See the lines of the output while they come."""
     rest = b""
     ended = False
@@ -196,7 +202,7 @@ def _follow(process: subprocess.Popen, log: IO[bytes], see: Callable[[str], None
             see(line.decode("utf-8", "replace"))
 
 
-def _end(process: subprocess.Popen) -> None:
+def _end(process: Fork | subprocess.Popen) -> None:
     """End all processes of a job: gently at first. A second signal does not wait any longer."""
     with suppress(ProcessLookupError):
         try:

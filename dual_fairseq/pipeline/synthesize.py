@@ -12,7 +12,15 @@ from ..common.arguments import Parser, file_path, positive
 from ..common.errors import UserError
 from ..common.files import read_lines, whole_file, write_text
 from ..common.folders import Data, find_checkpoint, refuse_colons
-from ..common.options import add_device, add_engine, add_length_limit, check_length_limit, engine_words
+from ..common.options import (
+    add_device,
+    add_engine,
+    add_length_limit,
+    check_length_limit,
+    engine_words,
+    flag,
+    length_limit_words,
+)
 from ..common.records import read_record
 from .jobs import check, locked, say, step
 from .stages import digest, option_lines
@@ -138,7 +146,7 @@ class Synthesis:
                         "--plain"
                     )
                 self.inputs.append(file)
-        self.limit = ["--max-len-a", options.max_len_a, "--max-len-b", options.max_len_b] if options.max_len_a else []
+        self.limit = length_limit_words(options)
         self.parts = Path(f"{options.out}.parts")
         self.results = {language: Path(f"{options.out}.{language}") for language in data.languages}
 
@@ -148,7 +156,7 @@ class Synthesis:
         words = ["--lines", options.lines or "all", "--beam", options.beam, "--seed", options.seed]
         words += ["--nbest", options.nbest, "--sampling", options.sampling or "none", "--only", options.only or "none"]
         for name in ("plain", "ensemble", "from_pairs", "select", "match_lengths"):
-            words += [f"--{name.replace('_', '-')}", str(int(getattr(options, name)))]
+            words += [flag(name), str(int(getattr(options, name)))]
         words += [*self.limit, *self.engine]
         inputs = digest(*self.inputs, *filter(None, self.lms.values()))
         return "\n".join([f"input {inputs}", *option_lines(words)]) + "\n"

@@ -11,6 +11,7 @@ from pathlib import Path
 from ..common.errors import UserError
 from ..common.files import whole_file
 from ..common.folders import STAGES, Data, RunFolder, refuse_colons
+from ..common.options import flag
 from ..common.segmentation import POST_PROCESS
 from ..common.tables import read_scores, score_table
 from . import averaging, config, evaluate, train_lm
@@ -161,7 +162,7 @@ class Training:
         words = ["--dual-lambda", options.dual_lambda]
         for name in ("dual_lambda_reverse", "dual_start_update", "dual_ramp_updates", "dual_gap_clip"):
             if getattr(options, name) is not None:
-                words += [f"--{name.replace('_', '-')}", getattr(options, name)]
+                words += [flag(name), getattr(options, name)]
         words += ["--lr", options.dual_lr]
         words += ["--max-epoch", options.dual_max_epoch] if options.dual_max_epoch else []
         words += ["--patience", options.patience]
@@ -197,7 +198,7 @@ class Training:
         words = [f"{self.data.folder / 'lm' / language}", f"{self.run.language_model(language).folder}"]
         for name in LM_OPTIONS:
             value = getattr(options, f"lm_{name}")
-            words += [f"--{name.replace('_', '-')}={value}"] if value else []
+            words += [f"{flag(name)}={value}"] if value else []
         words.append(f"--seed={options.seed}")
         words += ["--continue"] if options.go_on else []
         return train_lm.parse(words, prefix="lm-")
@@ -209,7 +210,7 @@ class Training:
         words += [f"--beam={options.beam}", f"--lenpen={options.lenpen}"]
         for name in ("max_len_a", "max_len_b", "sacrebleu_tokenize"):
             value = getattr(options, name)
-            words += [f"--{name.replace('_', '-')}={value}"] if value else []
+            words += [f"{flag(name)}={value}"] if value else []
         lms = self.lms or {"src": options.src_lm, "tgt": options.tgt_lm}
         if all(lms.values()):
             words += [f"--{side}-lm={lm}" for side, lm in zip(("src", "tgt"), lms.values(), strict=True)]

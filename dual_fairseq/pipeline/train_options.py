@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from ..common.arguments import Parser, count, decimal, file_path, positive
 from ..common.errors import UserError
 from ..common.folders import find_checkpoint
+from ..common.options import flag
 from . import config, evaluate, train_lm
 from .averaging import add_average
 from .inheritance import take_over
@@ -176,7 +177,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     if options.rounds is None:
         for name in ("round_text", "round_lines", "upsample"):
             if getattr(options, name):
-                raise UserError(f"--{name.replace('_', '-')} {getattr(options, name)}: goes with --rounds; give it too")
+                raise UserError(f"{flag(name)} {getattr(options, name)}: goes with --rounds; give it too")
     if options.size and options.arch != "transformer":
         raise UserError(f"--size goes with --arch transformer; set the dimensions of {options.arch} after --")
     return options

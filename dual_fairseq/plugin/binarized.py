@@ -59,10 +59,7 @@ def explain_split(directory: str, split: str, dictionaries: Mapping[str, Diction
             continue
         sizes = {}
         for language, dictionary in dictionaries.items():
-            try:
-                side = data_utils.load_indexed_dataset(files[language], dictionary, impl)
-            except ValueError:  # an empty file cannot be mapped into memory
-                side = []
+            side = data_utils.load_indexed_dataset(files[language], dictionary, impl)
             if side is not None:
                 sizes[language] = len(side)
         if 0 in sizes.values():

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ..common.errors import UserError
 from ..common.literals import NoLiteral, literal
+from ..common.options import flag
 from ..compat.checkpoint_options import declared_options, model_options
 from .model import arch_name
 
@@ -91,9 +92,8 @@ def check_model_options(mine: Any, theirs: Any, path: str, option: str) -> None:
     here, there = _compared_options(mine), _compared_options(theirs)
     for name in sorted(here.keys() & there.keys()):
         if here[name] != there[name]:
-            flag = "--" + name.replace("_", "-")
             raise UserError(
-                f"{option} {path}: was trained with {flag} {there[name]}, not {here[name]}; give the same options"
+                f"{option} {path}: was trained with {flag(name)} {there[name]}, not {here[name]}; give the same options"
             )
 
 

@@ -15,12 +15,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from fairseq import utils
+from fairseq.models import FairseqLanguageModel
 from fairseq.sequence_generator import SequenceGenerator, SequenceGeneratorWithAlignment
 from fairseq.tasks.translation import TranslationTask
 from torch import Tensor
 
 from ..common.errors import UserError
 from ..common.languages import language_of
+from ..common.options import flag
 from .lengths import length_limit
 
 logger = logging.getLogger(__name__)
@@ -77,7 +79,7 @@ class _BySentence(SequenceGenerator):
         return limits.clamp(min=max(self.min_len, 1)).clamp(max=int(min(self.max_len, 2**31)) - 1)
 
 
-class _AligningBySentence(_BySentence, SequenceGeneratorWithAlignment):
+class _AligningBySentence(SequenceGeneratorWithAlignment, _BySentence):
     """As :class:`_BySentence`, for ``--print-alignment``."""
 
 
@@ -118,9 +120,10 @@ class DirectionTask(TranslationTask):
         """As fairseq's; translations are as long as the training text lets expect, unless an option says otherwise."""
         for name in ("lenpen", "unkpen", "temperature", "max_len_a"):
             if not math.isfinite(getattr(args, name, 1.0)):
-                raise UserError(f"--{name.replace('_', '-')} {getattr(args, name)}: give a finite number")
+                raise UserError(f"{flag(name)} {getattr(args, name)}: give a finite number")
         if abs(getattr(args, "lenpen", 1.0)) > 50:  # a length to this power has to be a number
             raise UserError(f"--lenpen {args.lenpen}: give a number from -50 to 50")
+        self._check_search(args, (extra_gen_cls_kwargs or {}).get("lm_model"))
         if (getattr(args, "max_len_a", 0), getattr(args, "max_len_b", 200)) == _DEFAULTS:
             folder = utils.split_paths(self.cfg.data)[0]
             limit = length_limit(folder, self.cfg.source_lang, self.cfg.target_lang)
@@ -131,4 +134,20 @@ class DirectionTask(TranslationTask):
             seq_gen_cls = _AligningBySentence if alignment else _BySentence
             if alignment:
                 extra_gen_cls_kwargs = {**(extra_gen_cls_kwargs or {}), "print_alignment": alignment}
-        return super().build_generator(models, args, seq_gen_cls, extra_gen_cls_kwargs, **kwargs)
+        try:
+            return super().build_generator(models, args, seq_gen_cls, extra_gen_cls_kwargs, **kwargs)
+        except (AssertionError, ValueError) as error:
+            raise UserError(f"the options of the search do not go together: {error}") from error
+
+    def _check_search(self, args: Any, language_model: Any) -> None:
+        if getattr(args, "print_step", False):
+            raise UserError("--print-step: these models translate word by word, without steps; leave it out")
+        words = len(self.target_dictionary)
+        if getattr(args, "sampling_topk", -1) > words:
+            raise UserError(f"--sampling-topk {args.sampling_topk}: the dictionary has only {words:,} words")
+        if language_model is None:
+            return
+        if not isinstance(language_model, FairseqLanguageModel):
+            raise UserError(f"--lm-path {args.lm_path}: is no language model")
+        if language_model.decoder.dictionary != self.target_dictionary:
+            raise UserError(f"--lm-path {args.lm_path}: has another dictionary than the data's target language")

@@ -19,6 +19,7 @@ from fairseq.tasks.translation import TranslationConfig, TranslationTask
 from omegaconf import II, OmegaConf, open_dict
 
 from ..common.errors import UserError
+from ..common.memory import enough_memory
 from .binarized import explain_split, languages_of
 from .checkpoint import check_dictionary, check_model_options, data_directories, dictionary_digests
 from .dataset import DualLanguagePairDataset
@@ -27,7 +28,7 @@ from .generator import CutOff, DirectionTask
 from .model import DualModel, arch_name, direction_name, pair_arch
 from .priors import Priors
 from .ranking import weights_of_options
-from .validation_bleu import bleu_counts, log_bleu, validate_as_target, validation_metric
+from .validation_bleu import bleu_counts, check_search, log_bleu, validate_as_target, validation_metric
 from .warm_start import warm_start
 from .word_vectors import check_options, reversed_model_options, start_from_vectors, vector_files
 
@@ -102,7 +103,8 @@ def _built(arch: str, build: Callable[[], Any]) -> Any:
         UserError: the arch cannot be built with these options or dictionaries.
     """
     try:
-        return build()
+        with enough_memory():
+            return build()
     except Exception as error:
         if not ARCH_MODEL_REGISTRY[arch].__module__.startswith("fairseq."):
             raise  # of whoever wrote the arch
@@ -137,6 +139,7 @@ class DualTranslationTask(DirectionTask):
             side_cfg = copy.deepcopy(cfg)
             side_cfg.source_lang, side_cfg.target_lang = source, target
             validate_as_target(side_cfg)
+            check_search(side_cfg)
             self.sides[direction_name(source, target)] = DirectionTask(side_cfg, *dictionaries)
         self._bleu = {d: validation_metric(side.cfg) for d, side in self.sides.items()} if cfg.eval_bleu else {}
         self.directions = tuple(self.sides)

@@ -8,18 +8,24 @@ from __future__ import annotations
 
 import json
 import logging
+from argparse import Namespace
 from collections.abc import Sequence
 from typing import Any
 
 from fairseq import utils
+from fairseq.data.encoders import TOKENIZER_REGISTRY
+from fairseq.dataclass.configs import GenerationConfig
 from fairseq.logging import metrics
-from fairseq.tasks.translation import EVAL_BLEU_ORDER, TranslationTask
+from fairseq.tasks.translation import EVAL_BLEU_ORDER, TranslationConfig, TranslationTask
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 
 from ..common import bleu
 from ..common.errors import UserError
 from ..common.languages import language_of
 from ..common.records import check_shape, parse_json
+from ..compat.option_values import check_option_values
 
 logger = logging.getLogger(__name__)
 
@@ -34,11 +40,11 @@ def validate_as_target(cfg: Any) -> None:
     """Make validation undo tokens as its own target language needs it; fairseq has one way, with English rules.
 
     Raises:
-        UserError: ``--eval-bleu-detok-args`` or ``--eval-bleu-by-language`` is no JSON, or of another content.
+        UserError: ``--eval-bleu-detok-args`` or ``--eval-bleu-by-language`` is no record, or of another content.
     """
-    args = _record("--eval-bleu-detok-args", cfg.eval_bleu_detok_args, {}, "{}")
-    by_language = _record("--eval-bleu-by-language", cfg.eval_bleu_by_language, {str: _OWN}, '{"ja": {}}')
-    for name, value in by_language.get(cfg.target_lang, {}).items():
+    args = _record("eval_bleu_detok_args", cfg.eval_bleu_detok_args)
+    own = _record("eval_bleu_by_language", cfg.eval_bleu_by_language, {str: _OWN}).get(cfg.target_lang, {})
+    for name, value in own.items():
         if name not in _NAMES:
             raise UserError(f"--eval-bleu-by-language: {name} is none of {', '.join(_NAMES)}")
         setattr(cfg, name, value)
@@ -46,14 +52,36 @@ def validate_as_target(cfg: Any) -> None:
     cfg.eval_bleu_detok_args = json.dumps({**languages, **args})
 
 
-def _record(option: str, text: str | None, shape: Any, example: str) -> dict[str, Any]:
-    """The value of an option that is JSON."""
+def check_search(cfg: TranslationConfig) -> None:
+    """Look at the options by which validation translates and detokenizes.
+
+    Raises:
+        UserError: there is no such tokenizer; or an option of ``--eval-bleu-args`` is none of fairseq-generate's, or
+            has a value that it cannot have.
+    """
+    if cfg.eval_bleu_detok not in TOKENIZER_REGISTRY:
+        raise UserError(f"--eval-bleu-detok {cfg.eval_bleu_detok}: choose one of {', '.join(TOKENIZER_REGISTRY)}")
+    args = _record("eval_bleu_args", cfg.eval_bleu_args)
     try:
-        record = parse_json(text or "{}")
-        check_shape(record, shape)
+        merged = OmegaConf.merge(OmegaConf.structured(GenerationConfig), args)
+    except OmegaConfBaseException as error:
+        raise UserError(f"--eval-bleu-args {cfg.eval_bleu_args[:60]}: {str(error).splitlines()[0]}") from error
+    options: Any = OmegaConf.to_container(merged, enum_to_str=True)
+    try:
+        check_option_values(Namespace(**options))
+    except UserError as error:
+        raise UserError(f"--eval-bleu-args: {error}") from error
+    cfg.eval_bleu_args = json.dumps({name: options[name] for name in args})
+
+
+def _record(name: str, text: str | None, shape: Any = None) -> dict[str, Any]:
+    try:
+        args = parse_json(text or "{}")
+        check_shape(args, shape or {})
     except ValueError as error:
-        raise UserError(f"{option} {str(text)[:60]}: {error}; give a JSON record, as '{example}'") from error
-    return record
+        option = f"--{name.replace('_', '-')}"
+        raise UserError(f"{option} {(text or '')[:60]}: {error}; give a JSON record, as '{{}}'") from error
+    return args
 
 
 def validation_metric(cfg: Any) -> bleu.BLEU:

@@ -28,6 +28,7 @@ from fairseq.models.lstm import LSTMModel
 from torch import Tensor, nn
 
 from ..common.errors import UserError
+from ..common.options import flag
 from .checkpoint import set_options
 
 logger = logging.getLogger(__name__)
@@ -249,26 +250,22 @@ def check_options(files: Sequence[VectorFile], model_cfg: Any, arch: type | None
     if not files:
         if roles and sizes[0] != sizes[1]:
             raise UserError(
-                f"{_flag(roles[0])} {getattr(model_cfg, roles[0])}: a pair has each language in both roles, so "
+                f"{flag(roles[0])} {getattr(model_cfg, roles[0])}: a pair has each language in both roles, so "
                 f"--encoder-embed-dim {sizes[0]} and --decoder-embed-dim {sizes[1]} must be equal"
             )
         return
     given = " and ".join(file.option for file in files)
     if roles:
         raise UserError(
-            f"{_flag(roles[0])} {getattr(model_cfg, roles[0])}: not together with {given}, which give each language "
+            f"{flag(roles[0])} {getattr(model_cfg, roles[0])}: not together with {given}, which give each language "
             "its vectors in both directions; leave one kind out"
         )
     for name in ("encoder_freeze_embed", "decoder_freeze_embed"):
         if arch is LSTMModel and getattr(model_cfg, name, False):
             raise UserError(
-                f"{_flag(name)}: fairseq's lstm freezes only vectors that --encoder-embed-path and "
+                f"{flag(name)}: fairseq's lstm freezes only vectors that --encoder-embed-path and "
                 f"--decoder-embed-path give; use these in place of {given}, or another arch"
             )
-
-
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from fairseq.models import register_model_architecture
 from torch import Tensor, nn
 
 from ..common.errors import UserError
+from ..common.options import flag
 
 CELLS: dict[str, type[nn.RNNBase]] = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}  # nn.RNN: tanh
 
@@ -38,7 +39,7 @@ def check_options(
     """
 
     def wrong(name: str, why: str) -> UserError:
-        return UserError(f"--{name.replace('_', '-')} {getattr(cfg, name)}: {why}")
+        return UserError(f"{flag(name)} {getattr(cfg, name)}: {why}")
 
     for name, allowed in choices.items():
         if getattr(cfg, name) not in allowed:

@@ -15,6 +15,7 @@ from omegaconf import II
 from torch import nn
 
 from ..common.errors import UserError
+from ..common.options import flag
 from ..plugin.word_vectors import VectorFile, start_tables
 from .attention import ATTENTIONS, build_attention
 from .cells import CELLS, SCHEMES, check_options, initialise, recurrent_stack, register_presets
@@ -94,7 +95,7 @@ class RecurrentModel(FairseqEncoderDecoderModel):
         """The options of :class:`RecurrentConfig`; what a named arch switches on can be switched off."""
         super().add_args(parser)
         for name in _SWITCHES:
-            option = "--no-" + name.replace("_", "-")
+            option = flag(f"no_{name}")
             parser.add_argument(option, dest=name, action="store_false", help=f"not --{option[5:]}")
 
     @classmethod

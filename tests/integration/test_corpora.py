@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from helpers import ROOT
+from helpers import ROOT, run_command
 
 from dual_fairseq.common.errors import UserError
 from dual_fairseq.data import corpora
@@ -23,7 +23,7 @@ from integration.test_preprocess import lines, sentences, write_corpus
 def corpus(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "dual_fairseq", "corpus", *map(str, arguments)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    return run_command(command, cwd=cwd, env=environment)
 
 
 class _Quiet(http.server.SimpleHTTPRequestHandler):

@@ -17,7 +17,7 @@ from pathlib import Path
 import ctranslate2
 import pytest
 import torch
-from helpers import PLUGIN, ROOT, SOURCE, TARGET, TINY, Run, parameters
+from helpers import PLUGIN, ROOT, SOURCE, TARGET, TINY, Run, parameters, run_command
 
 from dual_fairseq.__main__ import main
 from dual_fairseq.common.errors import UserError
@@ -321,7 +321,7 @@ def test_the_command_and_the_dictionaries(pairs, data, tmp_path):
     shutil.copy(pairs / "transformer" / "checkpoint_last.pt", tmp_path / "dual.pt")
     argv = [sys.executable, "-m", "dual_fairseq", "export", "dual.pt", "--direction", REVERSE, "-o", f"{REVERSE}.pt"]
     env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(argv, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120)
+    done = run_command(argv, cwd=tmp_path, env=env)
     names = [f"{REVERSE}.pt", f"dict.{TARGET}.txt", f"dict.{SOURCE}.txt"]
     assert (done.returncode, done.stdout.splitlines()) == (0, [f"wrote {name}" for name in names]), done.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["dual.pt", *names])

@@ -14,7 +14,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from helpers import ROOT, SOURCE, TARGET, parameter_difference, preprocessed
+from helpers import ROOT, SOURCE, TARGET, parameter_difference, preprocessed, run_command
 
 from dual_fairseq.__main__ import main
 from dual_fairseq.common.errors import UserError
@@ -35,7 +35,7 @@ def command(*words: object) -> list[str]:
 
 
 def succeed(*words: object) -> str:
-    done = subprocess.run(command(*words), capture_output=True, text=True, env=ENVIRONMENT, timeout=600)
+    done = run_command(command(*words), env=ENVIRONMENT)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

@@ -225,7 +225,9 @@ def test_sides_of_unequal_length(command, corpus, tmp_path):
 
 def test_empty_split(command, corpus, tmp_path):
     data = data_with(corpus, tmp_path / "data", (0, 0))
-    assert "split 'train' is empty" in command("--dual-lambda", 0, data=data)
+    assert f"{data}/train.{SOURCE}-{TARGET}.{SOURCE}.bin, .idx: have no sentences: the split is empty" in command(
+        "--dual-lambda", 0, data=data
+    )
 
 
 def test_missing_split(command, corpus):

@@ -9,7 +9,6 @@ import pickle
 import re
 import shutil
 import struct
-import subprocess
 import sys
 import zipfile
 from argparse import Namespace
@@ -23,7 +22,7 @@ import pytest
 import torch
 from fairseq.data import Dictionary
 from fairseq_cli import generate, interactive, train, validate
-from helpers import PLUGIN, ROOT, SOURCE, TARGET, TINY, preprocessed
+from helpers import PLUGIN, ROOT, SOURCE, TARGET, TINY, preprocessed, run_command
 from omegaconf import OmegaConf
 
 from dual_fairseq.__main__ import main
@@ -610,7 +609,7 @@ def test_evaluate_refuses_a_hostile_checkpoint_in_one_line(corpus, trained_pair,
     bad = tmp_path / "bad.pt"
     checkpoint_of("in_a_good_one", bad, tmp_path / "ran", trained_pair[0] / "checkpoint_best.pt")
     command = [*EVALUATE, str(tmp_path / "data"), str(bad), "--cpu", "--out", str(tmp_path / "out")]
-    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=600)
+    done = run_command(command, env=ENVIRONMENT)
     assert done.returncode == 1 and not (tmp_path / "ran").exists()
     (line,) = done.stderr.strip().splitlines()
     assert (
@@ -633,7 +632,7 @@ def test_any_name_of_a_file_is_a_name(corpus, trained_pair, tmp_path, name):
     arguments = ["--cpu", "--beam", "1", "--out", f"{name} results", "--", "--max-len-b", "5"]
     # operands that begin with a dash are told from options as everywhere
     command = [*EVALUATE, *(f"./{o}" if o.startswith("-") else o for o in operands), *arguments]
-    done = subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=600)
+    done = run_command(command, cwd=tmp_path, env=ENVIRONMENT)
     assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / f"{name} results" / "scores.json").is_file()
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([name, f"{name} models", f"{name} results"])
@@ -663,7 +662,7 @@ def test_a_language_that_is_no_code_is_refused_by_the_scripts(corpus, tmp_path, 
     ]
     for words in commands:
         command = list(map(str, words))
-        done = subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=60)
+        done = run_command(command, cwd=tmp_path, env=ENVIRONMENT)
         assert done.returncode != 0 and len(done.stderr.strip().splitlines()) == 1, done.stderr
         assert ": error: " in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["preprocess.json"]

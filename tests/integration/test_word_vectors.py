@@ -19,7 +19,7 @@ from fairseq import options as fairseq_options
 from fairseq import tasks
 from fairseq.data import Dictionary
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
-from helpers import PLUGIN, ROOT, SOURCE, TARGET, TINY, Run, fairseq, parameters, preprocessed, train
+from helpers import PLUGIN, ROOT, SOURCE, TARGET, TINY, Run, fairseq, parameters, preprocessed, run_command, train
 
 from dual_fairseq.__main__ import main
 from dual_fairseq.common.errors import UserError
@@ -353,7 +353,7 @@ def dest(corpus, tmp_path) -> Path:
 def script(*arguments: object) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "dual_fairseq", "vectors", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    return run_command(command, env=environment)
 
 
 class Trained:

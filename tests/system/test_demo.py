@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import math
 import re
-import subprocess
 import sys
 
 import pytest
-from helpers import PLUGIN, ROOT, TINY, fairseq
+from helpers import PLUGIN, ROOT, TINY, fairseq, run_command
 
 from dual_fairseq.__main__ import main
 from dual_fairseq.common.errors import UserError
@@ -124,13 +123,7 @@ def test_no_model_s_validation_nll_is_below_the_limit(run_folder):
 @pytest.mark.slow
 def test_the_whole_demo_and_that_no_model_beats_the_truth(tmp_path):
     def run_demo() -> str:
-        done = subprocess.run(
-            [sys.executable, "-m", "dual_fairseq", "demo", tmp_path / "run"],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=3600,
-        )
+        done = run_command([sys.executable, "-m", "dual_fairseq", "demo", tmp_path / "run"], cwd=ROOT, timeout=3600)
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
         return done.stdout
 

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from helpers import ROOT
+from helpers import ROOT, run_command
 
 sys.path.insert(0, str(ROOT / "experiments"))
 try:
@@ -511,7 +511,7 @@ def test_a_small_experiment_gives_a_table_and_goes_on_where_it_was_stopped(recip
     work = tmp_path / "work"
     command = [*EXPERIMENT, recipe, work, "--seeds", "2", "--cpu", "--jobs", "2"]
     env = ENVIRONMENT
-    done = subprocess.run(list(map(str, command)), env=env, capture_output=True, text=True)
+    done = run_command(command, env=env, timeout=3600)
     assert done.returncode == 0, done.stderr[-2000:]
     record = json.loads((work / "small.json").read_text())
     assert record["seeds"] == [2] and set(record["rows"]) == {"warmup", "mle", "dual"}
@@ -539,14 +539,12 @@ def test_a_small_experiment_gives_a_table_and_goes_on_where_it_was_stopped(recip
     assert (work / "small.md").read_text().count("| MLE continued |") == 5
     assert (work / "small.png").read_bytes().startswith(b"\x89PNG")
     (work / "seed-2/dual/dual/eval/test/scores.json").rename(work / "kept.json")
-    again = subprocess.run(
-        [*map(str, command), "--table", "--results", str(tmp_path)], env=env, capture_output=True, text=True
-    )
+    again = run_command([*command, "--table", "--results", tmp_path], env=env)
     assert "Not evaluated yet for all of these seeds: dual." in again.stdout, again.stderr[-2000:]
     assert (tmp_path / "small.md").read_text() == (work / "small.md").read_text() == again.stdout[:-1]
     (work / "kept.json").rename(work / "seed-2/dual/dual/eval/test/scores.json")
     made = (work / "seed-2/dual/dual/checkpoint_best.pt").stat().st_mtime_ns
-    assert subprocess.run(list(map(str, command)), env=env, capture_output=True).returncode == 0
+    assert run_command(command, env=env).returncode == 0
     assert (work / "seed-2/dual/dual/checkpoint_best.pt").stat().st_mtime_ns == made
 
     # A part of the corpus has pairs of its own, and what was trained on the whole fits them.
@@ -558,7 +556,7 @@ def test_a_small_experiment_gives_a_table_and_goes_on_where_it_was_stopped(recip
     )
     made = (work / "lm/all/de/checkpoint_best.pt").stat().st_mtime_ns
     command = [*EXPERIMENT, part, work, "--seeds", "2", "--cpu", "--jobs", "2"]
-    done = subprocess.run(list(map(str, command)), env=env, capture_output=True, text=True)
+    done = run_command(command, env=env, timeout=3600)
     assert done.returncode == 0, done.stderr[-2000:]
     assert json.loads((work / "part.json").read_text())["pairs"] == 40 and record["pairs"] == 300
     assert (work / "few/seed-2/mle/dual/eval/test/scores.json").is_file()

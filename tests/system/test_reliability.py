@@ -23,6 +23,7 @@ from fairseq.distributed import utils as distributed_utils
 from fairseq.logging import metrics
 from helpers import PLUGIN, ROOT, SOURCE, TARGET, TINY, free_port, parameter_difference, train
 
+from dual_fairseq.common.errors import UserError
 from dual_fairseq.compat.nan import _NanDetector
 
 FORWARD, REVERSE = f"{SOURCE}-{TARGET}", f"{TARGET}-{SOURCE}"
@@ -104,8 +105,9 @@ def test_bf16_is_for_the_gpu_where_there_is_one(corpus, monkeypatch, gpu):
     )
     assert cfg.common.tpu  # what fairseq makes of --bf16
     seen = []
-    distributed_utils.call_main(cfg, lambda cfg: seen.extend([cfg.common.tpu, cfg.distributed_training.tpu]))
-    assert seen == [not gpu, not gpu]
+    with contextlib.nullcontext() if gpu else pytest.raises(UserError, match="--bf16: needs a GPU"):
+        distributed_utils.call_main(cfg, lambda cfg: seen.extend([cfg.common.tpu, cfg.distributed_training.tpu]))
+    assert seen == ([False, False] if gpu else [])
 
 
 # --- a NaN is named

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from helpers import ROOT, SOURCE, TARGET, sentence_pairs, write_pairs
+from helpers import ROOT, SOURCE, TARGET, run_command, sentence_pairs, write_pairs
 
 OPTIONS = (
     "--rounds 1 --control --cpu --size tiny --max-tokens 600 --warmup-max-epoch 4 --dual-max-epoch 1 --lr 0.005 "
@@ -27,7 +27,7 @@ def finish(words: list[str]) -> str:
     """Run a command to its end, after the jobs of one that was killed."""
     deadline = time.monotonic() + 900
     while time.monotonic() < deadline:
-        done = subprocess.run(words, capture_output=True, text=True, env=ENVIRONMENT, timeout=1800)
+        done = run_command(words, env=ENVIRONMENT, timeout=1800)
         if "another run is at work" not in done.stderr:
             assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
             return done.stdout

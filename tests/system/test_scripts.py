@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import ROOT, SOURCE, TARGET, TINY, preprocessed
+from helpers import ROOT, SOURCE, TARGET, TINY, preprocessed, run_command
 
 from dual_fairseq.__main__ import COMMANDS
 from dual_fairseq.data import options as preprocess_options
@@ -39,7 +39,7 @@ def command_line(name: str, *args: object) -> list[str]:
 
 def script(name: str, *args: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     command = command_line(name, *args)
-    return subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, cwd=cwd, timeout=600)
+    return run_command(command, env=ENVIRONMENT, cwd=cwd)
 
 
 def succeed(name: str, *args: object) -> str:
@@ -96,50 +96,50 @@ def test_options_that_mean_the_same_are_explained_the_same():
     ("command", "message"),
     [
         ("train_lm.sh", "the following arguments are required: DATA, SAVE_DIR"),
-        ("train_lm.sh {dest} {out}", "dict.txt not found: give a language's folder"),
+        ("train-lm {dest} {out}", "dict.txt not found: give a language's folder"),
         (
-            "train_lm.sh {dest}/lm/xx {out} --size huge",
+            "train-lm {dest}/lm/xx {out} --size huge",
             "--size: invalid choice: 'huge' (choose from 'tiny', 'small', 'base')",
         ),
         (
-            "train_lm.sh {dest}/lm/xx {out} --arch cnn",
+            "train-lm {dest}/lm/xx {out} --arch cnn",
             "--arch: invalid choice: 'cnn' (choose from 'lstm', 'rnn', 'transformer')",
         ),
         (
-            "train_lm.sh {dest}/lm/xx {out} --arch rnn --cell qrnn",
+            "train-lm {dest}/lm/xx {out} --arch rnn --cell qrnn",
             "--cell: invalid choice: 'qrnn' (choose from 'rnn', 'gru', 'lstm')",
         ),
-        ("train_lm.sh {dest}/lm/xx {out} --cell gru", "--cell gru is for --arch rnn, not lstm"),
-        ("train_lm.sh {dest}/lm/xx {out} --running-text 64", "--running-text 64 is for --arch rnn, not lstm"),
-        ("train_lm.sh {dest}/lm/xx {out} --arch rnn --running-text 0", "--running-text: takes a whole number above 0"),
+        ("train-lm {dest}/lm/xx {out} --cell gru", "--cell gru is for --arch rnn, not lstm"),
+        ("train-lm {dest}/lm/xx {out} --running-text 64", "--running-text 64 is for --arch rnn, not lstm"),
+        ("train-lm {dest}/lm/xx {out} --arch rnn --running-text 0", "--running-text: takes a whole number above 0"),
         (
-            "train_lm.sh {dest}/lm/xx {out} --arch rnn --max-tokens 32 --running-text 64",
+            "train-lm {dest}/lm/xx {out} --arch rnn --max-tokens 32 --running-text 64",
             "--running-text 64: needs --max-tokens of at least as many, not 32",
         ),
-        ("train_lm.sh {dest}/lm/xx {out} --max-epoch 0", "--max-epoch: takes a whole number above 0, not '0'"),
-        ("train_lm.sh {dest}/lm/xx {out} --lr", "--lr: expected one argument"),
-        ("train_lm.sh {dest}/lm/xx {out} --fp16", "unknown option --fp16; options of fairseq-train go after --"),
-        ("train_lm.sh {dest}/lm/xx {out} --cpu -- --fp16", "--fp16 needs a GPU"),
-        ("train_lm.sh {dest}/lm/xx /proc/none --cpu", "cannot write to /proc/none"),
-        ("train_dual.sh {dest} {out} --dual-lamda 1", "unknown option --dual-lamda; did you mean --dual-lambda?"),
-        ("train_dual.sh {dest} {out} more", "more: one argument too many"),
+        ("train-lm {dest}/lm/xx {out} --max-epoch 0", "--max-epoch: takes a whole number above 0, not '0'"),
+        ("train-lm {dest}/lm/xx {out} --lr", "--lr: expected one argument"),
+        ("train-lm {dest}/lm/xx {out} --fp16", "unknown option --fp16; options of fairseq-train go after --"),
+        ("train-lm {dest}/lm/xx {out} --cpu -- --fp16", "--fp16 needs a GPU"),
+        ("train-lm {dest}/lm/xx /proc/none --cpu", "cannot write to /proc/none"),
+        ("train {dest} {out} --dual-lamda 1", "unknown option --dual-lamda; did you mean --dual-lambda?"),
+        ("train {dest} {out} more", "more: one argument too many"),
         ("train_dual.sh {dest}", "the following arguments are required: RUN"),
         (
-            "train_dual.sh /nowhere {out}",
+            "train /nowhere {out}",
             "/nowhere/preprocess.json: No such file or directory; give the folder that dual-fairseq preprocess",
         ),
-        ("train_dual.sh {dest} {out} --src-lm /no/lm.pt", "/no/lm.pt: there is no such language model"),
-        ("train_dual.sh {dest} {out} --init-src2tgt {dest}/preprocess.json", "give both --init-src2tgt and"),
+        ("train {dest} {out} --src-lm /no/lm.pt", "/no/lm.pt: there is no such language model"),
+        ("train {dest} {out} --init-src2tgt {dest}/preprocess.json", "give both --init-src2tgt and"),
         (
-            "train_dual.sh {dest} {out} --warmup-only --control",
+            "train {dest} {out} --warmup-only --control",
             "--warmup-only: leave out --init-src2tgt, --init-tgt2src and",
         ),
-        ("train_dual.sh {dest} {out} --lm-cell gru", "--lm-cell gru is for --lm-arch rnn: give that too"),
-        ("train_dual.sh {dest} {out} --dual-lambda nan", "--dual-lambda: takes a number that is 0 or more, not 'nan'"),
-        ("train_dual.sh {dest} {out} --dual-lambda -1", "--dual-lambda: takes a number that is 0 or more, not '-1'"),
-        ("train_dual.sh {dest} {out} --dual-gap-clip x", "--dual-gap-clip: takes a number"),
-        ("train_dual.sh {dest} {out} --dual-start-update 0.5", "--dual-start-update: takes a whole number"),
-        ("train_dual.sh {dest} {out} --arch lstm --size tiny", "--size goes with --arch transformer"),
+        ("train {dest} {out} --lm-cell gru", "--lm-cell gru is for --lm-arch rnn: give that too"),
+        ("train {dest} {out} --dual-lambda nan", "--dual-lambda: takes a number that is 0 or more, not 'nan'"),
+        ("train {dest} {out} --dual-lambda -1", "--dual-lambda: takes a number that is 0 or more, not '-1'"),
+        ("train {dest} {out} --dual-gap-clip x", "--dual-gap-clip: takes a number"),
+        ("train {dest} {out} --dual-start-update 0.5", "--dual-start-update: takes a whole number"),
+        ("train {dest} {out} --arch lstm --size tiny", "--size goes with --arch transformer"),
         ("evaluate {dest} /no/pair.pt", "/no/pair.pt: there is no such folder or checkpoint"),
         ("evaluate {dest} {dest}/preprocess.json --split ../x", "--split: takes a name such as test, not '../x'"),
         ("evaluate {dest} {dest}/preprocess.json --split dev", "has no split 'dev' of xx-yy"),
@@ -170,25 +170,25 @@ def test_bad_options_are_refused_in_one_line(command, message, dest, tmp_path):
 @pytest.mark.parametrize("record", ["{", "{}", '{"source": "a/b", "target": "c", "tokenizer": "moses"}'])
 def test_a_damaged_record_is_refused(record, tmp_path):
     (tmp_path / "preprocess.json").write_text(record)
-    assert "preprocess.json: is damaged" in refused(script("train_dual.sh", tmp_path, tmp_path / "run"))
+    assert "preprocess.json: is damaged" in refused(script("train", tmp_path, tmp_path / "run"))
 
 
 def test_an_arch_that_fits_no_pair_is_refused_in_one_line(dest, language_models, tmp_path):
     lms = ("--src-lm", language_models[SOURCE], "--tgt-lm", language_models[TARGET])
-    done = script("train_dual.sh", dest, tmp_path / "run", "--cpu", *lms, "--arch", "lstm_lm")
+    done = script("train", dest, tmp_path / "run", "--cpu", *lms, "--arch", "lstm_lm")
     assert "lstm_lm: is not an encoder–decoder" in refused(done)
 
 
 def test_a_language_model_of_the_other_language_is_refused_before_the_warm_start(dest, language_models, tmp_path):
     lms = ("--src-lm", language_models[TARGET], "--tgt-lm", language_models[SOURCE])
-    line = refused(script("train_dual.sh", dest, tmp_path / "run", "--cpu", *lms))
+    line = refused(script("train", dest, tmp_path / "run", "--cpu", *lms))
     assert f"--src-lm {language_models[TARGET]}: " in line
     assert not (tmp_path / "run" / "warmup").exists()
 
 
 def test_a_language_model_is_trained_once_and_repaired_when_torn(dest, tmp_path):
     data, save = dest / "lm" / SOURCE, tmp_path / "a model"
-    out = succeed("train_lm.sh", data, save, *TINY_LM, 2)
+    out = succeed("train-lm", data, save, *TINY_LM, 2)
     assert "epoch   2  valid: perplexity" in out
     best = torch.load(save / "checkpoint_best.pt", weights_only=False)
     record = json.loads((save / "perplexity.json").read_text())
@@ -199,13 +199,13 @@ def test_a_language_model_is_trained_once_and_repaired_when_torn(dest, tmp_path)
     assert sorted(path.name for path in save.glob("*.pt")) == ["checkpoint_best.pt", "checkpoint_last.pt"]
 
     log = (save / "train.log").read_bytes()
-    assert "finished before" in succeed("train_lm.sh", data, save, *TINY_LM, 2)
+    assert "finished before" in succeed("train-lm", data, save, *TINY_LM, 2)
     assert (save / "train.log").read_bytes() == log
 
-    assert "was: --max-epoch 2, now: --max-epoch 1" in refused(script("train_lm.sh", data, save, *TINY_LM, 1))
+    assert "was: --max-epoch 2, now: --max-epoch 1" in refused(script("train-lm", data, save, *TINY_LM, 1))
     last = save / "checkpoint_last.pt"
     last.write_bytes(last.read_bytes()[:2000])  # as a kill leaves it while fairseq copies the best over it
-    out = succeed("train_lm.sh", data, save, *TINY_LM, 3)  # a higher limit is no other training
+    out = succeed("train-lm", data, save, *TINY_LM, 3)  # a higher limit is no other training
     assert f"going on after update {record['num_updates']}" in out and "epoch   3  valid" in out
     assert "  stopped by --max-epoch 3" in out
     assert not list(Path.cwd().glob("pwned"))
@@ -321,7 +321,7 @@ def test_a_whole_run_stopped_in_every_stage_reaches_its_end(dest, tmp_path):
     ],
 )
 def test_what_is_wrong_with_the_pair_is_said_before_language_models_are_trained(options, message, dest, tmp_path):
-    done = script("train_dual.sh", dest, tmp_path / "run", "--cpu", *options.split())
+    done = script("train", dest, tmp_path / "run", "--cpu", *options.split())
     assert done.returncode != 0
     assert message in done.stderr and done.stderr.count("\n") == 1
     assert not (tmp_path / "run" / "lm").exists()

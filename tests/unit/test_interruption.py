@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from dual_fairseq.common.errors import UserError
+from dual_fairseq.common.interruption import SIGNALS, at_once, stoppable
 from dual_fairseq.compat import checkpoint_saving as compat
 
 
@@ -91,6 +92,18 @@ def test_a_copy_does_not_overwrite_unless_asked(tmp_path):
     (tmp_path / "b").write_text("b")
     assert not compat.PathManager.copy(str(tmp_path / "a"), str(tmp_path / "b"))
     assert (tmp_path / "b").read_text() == "b"
+
+
+@pytest.mark.parametrize("sent", SIGNALS)
+def test_a_signal_is_not_lost_in_an_import_that_swallows_exceptions(capfd, sent):
+    def work() -> None:
+        with stoppable(), at_once(lambda number: print(f"stopped by {number}", flush=True)):
+            with contextlib.suppress(BaseException):  # as some of fairseq's modules do
+                signal.raise_signal(sent)
+            os._exit(0)
+
+    assert in_a_child(work) == 128 + sent
+    assert capfd.readouterr().out == f"stopped by {sent:d}\n"
 
 
 def test_whoever_embeds_fairseq_keeps_handlers_of_their_own(tmp_path):

@@ -1,0 +1,86 @@
+"""Damaged binarized text ends in one line, where fairseq reads beside it or takes zeros for words."""
+
+from __future__ import annotations
+
+import os
+import struct
+from typing import Any
+
+import numpy as np
+from fairseq.data import Dictionary, indexed_dataset
+from fairseq.data.indexed_dataset import MMapIndexedDataset
+
+from ..common.errors import UserError
+
+_HEADER = struct.Struct("<9sQBQ")  # magic, version, type of numbers, sentences
+_SENTENCE = 4 + 8  # bytes of its size and of its place
+_make_dataset = indexed_dataset.make_dataset
+
+
+def make_dataset(path: str, impl: str | None, *args: Any, dictionary: Dictionary | None = None, **kwargs: Any) -> Any:
+    """As fairseq's, by which every task and command opens a side of its data.
+
+    Raises:
+        UserError: it is damaged, belongs to another dictionary, or has no sentences.
+    """
+    try:
+        mapped = impl == "mmap" and MMapIndexedDataset.exists(path)
+        if mapped:
+            check_header(path)
+        dataset = _make_dataset(path, impl, *args, dictionary=dictionary, **kwargs)
+        if mapped and dictionary is not None:
+            check_sentences(dataset, dictionary)
+    except (AssertionError, LookupError, ValueError, struct.error) as error:
+        if not os.path.isfile(f"{path}.idx"):
+            raise
+        raise UserError(
+            f"{path}.bin, .idx: {error or 'are damaged'}; make them again with dual-fairseq preprocess or "
+            "fairseq-preprocess"
+        ) from error
+    return dataset
+
+
+def check_header(path: str) -> None:
+    """Look at the beginning of the index, and at the sizes of both files.
+
+    Raises:
+        ValueError: they are no binarized text, or are not complete.
+    """
+    with open(f"{path}.idx", "rb") as file:
+        header = file.read(_HEADER.size)
+    index_size, data_size = os.path.getsize(f"{path}.idx"), os.path.getsize(f"{path}.bin")
+    magic, version, code, length = _HEADER.unpack(header) if len(header) == _HEADER.size else (b"", 0, 0, 0)
+    known = magic == MMapIndexedDataset.Index._HDR_MAGIC and version == 1 and code in indexed_dataset._code_to_dtype
+    if not known or index_size != _HEADER.size + length * _SENTENCE:
+        raise ValueError("the index is damaged")
+    if length == 0:
+        raise ValueError("have no sentences: the split is empty")
+    if not data_size or data_size % np.dtype(indexed_dataset._code_to_dtype[code]).itemsize:
+        raise ValueError("the text is damaged")
+
+
+def check_sentences(dataset: MMapIndexedDataset, dictionary: Dictionary) -> None:
+    """Look at all sentences.
+
+    Raises:
+        ValueError: one is not inside the file, has a word that the dictionary has not, or does not end in ``</s>``.
+    """
+    numbers = np.frombuffer(dataset._bin_buffer, dtype=dataset._index.dtype)
+    sizes = dataset.sizes.astype(np.int64)
+    starts, rest = np.divmod(dataset._index._pointers, numbers.itemsize)
+    wrong = (starts < 0) | (rest != 0) | (sizes < 1) | (sizes > len(numbers)) | (starts > len(numbers) - sizes)
+    if wrong.any():
+        raise ValueError(f"the index is damaged (sentence number {int(wrong.argmax())} from 0)")
+    smallest, largest = int(numbers.min()), int(numbers.max())
+    if smallest < 0 or largest >= len(dictionary):
+        number = smallest if smallest < 0 else largest
+        raise ValueError(
+            f"have the word number {number}, but their dictionary has {len(dictionary):,}; they are damaged, or belong "
+            "to another dictionary"
+        )
+    unfinished = numbers[starts + sizes - 1] != dictionary.eos()
+    if unfinished.any():
+        raise ValueError(f"the text is damaged: sentence number {int(unfinished.argmax())} (from 0) has no </s>")
+
+
+indexed_dataset.make_dataset = make_dataset
