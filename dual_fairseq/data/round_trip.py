@@ -14,7 +14,7 @@ import regex
 
 from ..common.bleu import bleu_metric
 from ..common.progress import say
-from ..common.segmentation import count_pieces
+from ..common.segmentation import VISIBLE_SPACE, count_pieces
 
 ENOUGH = 99.5  # BLEU
 _UNSPACED = regex.compile(r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}]")
@@ -46,7 +46,7 @@ class RoundTrip:
         Args:
             name: of the text.
             options: of preprocessing.
-            subword: the option that chooses the subwords of this text.
+            subword: the option that chooses the subwords of this text; "" where they change nothing but ▁.
         """
         say(f"round trip: {name}: {self.bleu:.1f}")
         for kind, times in self.differences.most_common(_SHOWN):
@@ -56,6 +56,8 @@ class RoundTrip:
             return
         if not options.normalized:
             fix = "an earlier version made it; --overwrite makes it anew"
+        elif not subword:
+            fix = f"{VISIBLE_SPACE} stands for a space among tokens and became _; take it out of the text"
         elif options.normalize_punctuation:
             fix = "--normalize-punctuation changes it; leave that out"
         else:

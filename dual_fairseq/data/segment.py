@@ -188,6 +188,8 @@ class Segmentation:
             words = [subword.join(line) for line in text_lines(self.out / "segmented" / name)]
             back = detokenize(words, language, self.options.tokenizer[language], self.options.normalized)
             trip = measure([*text_lines(self.dest / "raw" / name)], back, language)
-            trip.report(name, self.options, self._option(self.kinds if len(self.groups) == 1 else [language]))
+            option = self._option(self.kinds if len(self.groups) == 1 else [language])
+            lossless = subword.post_process == "sentencepiece" and self.options.tokenizer[language] == "none"
+            trip.report(name, self.options, "" if lossless else option)
             records[name] = trip.record()
         return records

@@ -313,6 +313,8 @@ def test_a_round_trip_shows_the_commonest_differences_and_warns(capsys):
     assert "warning: test.de: no translation can reach more than BLEU" in said and "--subword sentencepiece" in said
     trip.report("test.de", options(normalize_punctuation=True))
     assert "--normalize-punctuation changes it; leave that out" in capsys.readouterr().err
+    trip.report("test.de", options(), "")
+    assert "▁ stands for a space among tokens" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
