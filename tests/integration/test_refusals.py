@@ -40,7 +40,7 @@ def refusal(monkeypatch, module, argv) -> str:
     monkeypatch.setattr(sys, "argv", [str(a) for a in argv])
     with pytest.raises(UserError) as caught:
         module.cli_main()
-    message = str(caught.value)
+    message = str(caught.value.code)
     assert "\n" not in message
     return message
 

@@ -77,5 +77,5 @@ def test_what_is_damaged_is_one_line(prefix, dictionary, damage, capfd):
     file.write_bytes(change(file.read_bytes()))
     with pytest.raises(UserError, match=message) as caught:
         data_utils.load_indexed_dataset(str(prefix), dictionary)
-    assert str(caught.value).startswith(f"dual_fairseq: error: {prefix}.bin, .idx: ") and "\n" not in str(caught.value)
+    assert str(caught.value).startswith(f"{prefix}.bin, .idx: ") and "\n" not in str(caught.value)
     assert capfd.readouterr().err == ""

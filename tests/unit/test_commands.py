@@ -37,7 +37,7 @@ def raised_in(module: str, error: Exception) -> None:
 def test_what_the_user_can_fix_is_one_line(module, error, message):
     given = Namespace(log_file="/x/log", path="/y", results_path="/y", other=None)
     for form in (given, OmegaConf.create({"common": vars(given), "task": None})):
-        with pytest.raises(UserError, match=f"error: {message}$"), one_line(form):
+        with pytest.raises(UserError, match=f"^{message}$"), one_line(form):
             raised_in(module, error)
 
 
