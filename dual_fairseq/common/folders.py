@@ -231,7 +231,7 @@ class StageFolder:
         for line in self.recorded():
             if line.startswith("--"):
                 name, _, value = line[2:].partition(" ")
-                if re.match(r"-(?![\d.])", value):
+                if value.startswith("--"):
                     raise UserError(f"{self.options_file}: is damaged ({line!r}); delete {self.folder} to train anew")
                 yield name, value
 
