@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -220,8 +221,22 @@ class StageFolder:
 
     def options(self) -> dict[str, str]:
         """The options that it was trained with, without their dashes."""
-        pairs = (line[2:].partition(" ") for line in self.recorded() if line.startswith("--"))
-        return {name: value for name, _, value in pairs}
+        return dict(self.option_values())
+
+    def option_values(self) -> Iterator[tuple[str, str]]:
+        """Name and value of each option, in their order; the user's own come last.
+
+        They become a part of other commands, and the file may be a stranger's.
+
+        Raises:
+            UserError: a value would be taken for an option.
+        """
+        for line in self.recorded():
+            if line.startswith("--"):
+                name, _, value = line[2:].partition(" ")
+                if value.startswith("--"):
+                    raise UserError(f"{self.options_file}: is damaged ({line!r}); delete {self.folder} to train anew")
+                yield name, value
 
     def evaluation(self, split: str) -> Path:
         """The folder of translations and scores of a split."""

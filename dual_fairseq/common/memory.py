@@ -9,6 +9,9 @@ from contextlib import contextmanager
 
 from .errors import UserError
 
+# What PyTorch, the operating system and its loader of libraries say.
+_LACK = "DefaultCPUAllocator|std::bad_alloc|Cannot allocate memory|failed to map segment|can't start new thread"
+
 
 @contextmanager
 def enough_memory() -> Iterator[None]:
@@ -19,8 +22,8 @@ def enough_memory() -> Iterator[None]:
     """
     try:
         yield
-    except (MemoryError, RuntimeError, OSError) as error:
-        allocator = re.search(r"DefaultCPUAllocator|std::bad_alloc|Cannot allocate memory", str(error))
+    except (MemoryError, RuntimeError, OSError, ImportError) as error:
+        allocator = re.search(_LACK, str(error))
         if not (allocator or isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM):
             raise
         wanted = re.search(r"tried to allocate (\d+) bytes", str(error))

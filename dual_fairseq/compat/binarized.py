@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -83,4 +84,11 @@ def check_sentences(dataset: MMapIndexedDataset, dictionary: Dictionary) -> None
         raise ValueError(f"the text is damaged: sentence number {int(unfinished.argmax())} (from 0) has no </s>")
 
 
+def _closed_by(close: Callable[[Any], None]) -> Callable[[Any], None]:
+    """fairseq's destructor, for files that may never have been mapped: memory, too, can be short."""
+    return lambda self: close(self) if hasattr(self, "_bin_buffer_mmap") else None
+
+
 indexed_dataset.make_dataset = make_dataset
+for _kind in (MMapIndexedDataset, MMapIndexedDataset.Index):
+    _kind.__del__ = _closed_by(_kind.__del__)

@@ -70,7 +70,7 @@ _TAKEN: dict[str, dict[str, tuple[str, ...]]] = {
     "checkpoint": {"place": ("save_dir",)},
 }  # fmt: skip
 
-_WORD = re.compile(r"[\w-]{1,64}")
+_WORD = re.compile(r"\w[\w-]{0,63}")
 _LONGEST_LIST = 1_000
 _LONGEST_PLACE = 4_096
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import fcntl
 import os
 import signal
@@ -104,9 +105,21 @@ def _stopper(save_dir: str, usual: Any) -> Callable[[int, Any], None]:
             )
         sys.stdout.flush()
         print(f"dual_fairseq: stopped by {signal.Signals(number).name}: {where}", file=sys.stderr, flush=True)
-        raise SystemExit(128 + number)
+        raise _Stop(128 + number)
 
     return stop
+
+
+class _Stop(SystemExit):
+    """A signal has stopped the run.
+
+    Args:
+        status: to end with.
+    """
+
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status
 
 
 _call_main = distributed_utils.call_main
@@ -118,6 +131,10 @@ def call_main(cfg, main, **kwargs):
     before = {number: signal.getsignal(number) for number in (_USUAL if in_main_thread else ())}
     try:
         return _call_main(cfg, main, **kwargs)
+    except _Stop as stop:
+        # Python's own end, in the middle of a run, meets threads that load data, and now and then aborts
+        atexit._run_exitfuncs()
+        os._exit(stop.status)
     finally:
         _unlock()
         for number, handler in before.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,13 +12,29 @@ from typing import Any, TypeVar
 
 from ..common.arguments import did_you_mean
 from ..common.errors import UserError
-from ..common.folders import Data
+from ..common.folders import STAGES, Data
 from ..common.options import add_device, whole_number
-from ..common.records import read_toml
+from ..common.records import check_shape, read_toml
 
 TAKEN = ("baseline", "data", "lm", "logs", "parallel", "shared", "text")  # what else is in WORK
 WHOLE_PLACES = ("data", "text")  # what may stand in braces in a command
 PART_PLACES = (*WHOLE_PLACES, "whole")
+
+_ROW = {
+    "id": str, "name": str, "options?": str, "language_models?": str, "synthetic?": str, "baseline?": bool,
+    "stage?": str,
+}  # fmt: skip
+_SHAPE = {
+    "title": str, "row": [_ROW], "only?": [str],
+    "variant?": [{"id": str, "name": str, "options?": str, "preprocess?": str}],
+    "data?": str, "run?": str, "source?": str, "target?": str, "part?": str, "corpus?": [str], "part_corpus?": [str],
+    "language_models?": {str: {"options?": str, "text?": str}},
+    "synthetic?": {str: {"options?": str, "upsample?": range(1, 1000)}},
+    "pair_options?": str, "warmup_options?": str, "continued_options?": str,
+    "comparisons?": [[str]], "one_warm_start?": bool, "beam?": range(1, 10_000),
+}  # fmt: skip
+_MADE = ("data-", "synthetic-")  # folders beside those of the rows
+_FOLDER = re.compile(r"\w[\w.-]*")  # what a name in a recipe becomes
 
 
 Made = TypeVar("Made")
@@ -122,6 +139,7 @@ class Recipe:
         """
         try:
             content = read_with_bases(path)
+            check_shape(content, _SHAPE)
             rows = [_made(Row, row) for row in content.pop("row")]
             if (only := content.pop("only", None)) is not None:
                 if unknown := set(only) - {row.id for row in rows}:
@@ -172,6 +190,25 @@ class Recipe:
 
     def check_commands(self) -> None:
         """Raises ValueError or LookupError if there is something that no command can be made of."""
+        for kind, names in (
+            ("row", [row.id for row in self.rows]),
+            ("variant", [variant.id for variant in self.variants]),
+            ("language_models", list(self.language_models)),
+            ("synthetic", list(self.synthetic)),
+        ):
+            for name in names:
+                if not _FOLDER.fullmatch(name) or names.count(name) > 1 or (kind == "row" and name.startswith(_MADE)):
+                    raise ValueError(f"{kind} {name!r}: give a name of its own, of letters, digits, dots and dashes")
+        if unknown := [row.stage for row in self.rows if row.stage not in STAGES]:
+            raise ValueError(f"stage {unknown[0]!r}: is none of {', '.join(STAGES)}")
+        named = [*self.language_models.values(), *self.synthetic.values()]
+        for options in (
+            *(self.pair_options, self.warmup_options, self.continued_options),
+            *(row.options for row in self.rows),
+            *(settings.get("options", "") for settings in named),
+            *(options for variant in self.variants for options in (variant.options, variant.preprocess)),
+        ):
+            shlex.split(options)
         if bool(self.data) == bool(self.corpus):
             raise ValueError("give data, or the commands of corpus that make it")
         if self.run and (self.corpus or len(self.language_models) > 1 or self.warmup_options):

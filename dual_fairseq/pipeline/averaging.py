@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 from pathlib import Path
 
@@ -37,10 +38,13 @@ def average(files: StageFolder, count: str | None) -> None:
     epochs = sorted(_epochs(files.folder), key=lambda file: int(re.sub(r"\D", "", file.name)), reverse=True)
     if count is None or not epochs:
         return
-    if not files.average.is_file() or files.average.stat().st_mtime < epochs[0].stat().st_mtime:
+    # the average has its last epoch's time, which says what it is of even if the clock was set back
+    last = epochs[0].stat().st_mtime_ns
+    if not files.average.is_file() or files.average.stat().st_mtime_ns != last:
         say(f"Averaging the last {min(int(count), len(epochs))} epochs: {files.average}")
         check(step("average", "--inputs", *epochs[: int(count)], "--output", files.average))
-    for file in epochs:
+        os.utime(files.average, ns=(last, last))
+    for file in reversed(epochs):
         file.unlink()
 
 

@@ -65,10 +65,8 @@ def recorded(stage: StageFolder) -> dict[str, str | None]:
     None is no limit. Empty where it was not begun.
     """
     found: dict[str, str | None] = {}
-    for line in stage.recorded():
-        if line.startswith("--"):
-            name, _, value = line[2:].partition(" ")
-            found.setdefault(name, None if name == "max-update" and value == "none" else value)
+    for name, value in stage.option_values():
+        found.setdefault(name, None if name == "max-update" and value == "none" else value)
     return found
 
 

@@ -61,7 +61,7 @@ def language_model_of(checkpoint: Path, data: Data, language: str) -> Path | Non
         kept = {}
     side = "src-lm" if language == data.source else "tgt-lm"
     if isinstance(named := kept.get(side), str):
-        files.append(Path(named))
+        files.append(Path(named).absolute())  # which no command takes for an option
     for file in files:
         own = file.parent / "dict.txt"
         if file.is_file() and own.is_file() and own.read_bytes() == data.dictionary(language).read_bytes():

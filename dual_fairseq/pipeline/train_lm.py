@@ -163,7 +163,9 @@ def train(options: argparse.Namespace, device: Device) -> None:
     training = stage(options)
     files = training.files
     with locked(files.folder):
+        result = files.folder / "perplexity.json"
         if training.begin(options.go_on):
+            result.unlink(missing_ok=True)
             say(f"{training.title.removesuffix(')')}; {device}): {options.data} -> {files.folder}")
             for line in options.chosen:
                 say(line)
@@ -172,8 +174,7 @@ def train(options: argparse.Namespace, device: Device) -> None:
             training.train(device)
         else:
             say(training.finished_before())
-        result = files.folder / "perplexity.json"
-        if not result.is_file() or result.stat().st_mtime <= files.best.stat().st_mtime:
+        if not result.is_file():
             updates, bits = ask(step("pipeline.probe", "score", files.best)).split()
             scores = {"perplexity": 2 ** float(bits), "bits_per_token": float(bits), "num_updates": int(updates)}
             with whole_file(result) as file:

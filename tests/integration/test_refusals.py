@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import shutil
+import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +17,7 @@ from fairseq.data import Dictionary
 from fairseq.data.data_utils import load_indexed_dataset
 from fairseq_cli import generate as fairseq_generate
 from fairseq_cli import train as fairseq_train
-from helpers import PLUGIN, SOURCE, TARGET, TINY, fairseq, train
+from helpers import PLUGIN, ROOT, SOURCE, TARGET, TINY, fairseq, free_port, run_command, train
 
 from dual_fairseq.common.errors import UserError
 from dual_fairseq.plugin.score_cache import cache_key
@@ -381,6 +384,30 @@ def test_a_checkpoint_to_translate_with(monkeypatch, corpus, bad_checkpoint, kin
     refused = generate_refusal(monkeypatch, corpus / "dual", path, (SOURCE, TARGET))
     assert message in refused
     assert f"--path {path}: " in refused or kind in ("language-model", "single")
+
+
+def test_when_the_first_of_two_processes_refuses_a_checkpoint_the_other_ends_too(corpus, tmp_path):
+    last = tmp_path / "checkpoint_last.pt"
+    last.write_text("this is no checkpoint\n")
+    words = [
+        "fairseq-train", corpus / "dual", "--user-dir", PLUGIN, "--task", "dual_translation", "--dual-lambda", 0,
+        *TINY["transformer"], "--criterion", "dual_cross_entropy", "-s", SOURCE, "-t", TARGET, "--cpu",
+        "--save-dir", tmp_path, "--max-tokens", 300, "--optimizer", "sgd", "--lr", 0.1, "--ddp-backend", "legacy_ddp",
+        "--distributed-backend", "gloo",
+    ]  # fmt: skip
+    together = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "WORLD_SIZE": "2", "PYTHONPATH": str(ROOT)}
+
+    def process(rank: str) -> subprocess.CompletedProcess[str]:
+        env = {**os.environ, **together, "OMP_NUM_THREADS": "1", "RANK": rank, "LOCAL_RANK": rank}
+        return run_command(words, env=env, timeout=120)
+
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(process, "01")
+    assert (first.returncode, second.returncode) == (1, 1)
+    (line,) = first.stderr.strip().splitlines()[-1:]
+    assert line.startswith(f"dual_fairseq: error: {last}: cannot be read as a fairseq checkpoint")
+    assert "Traceback" not in first.stderr + second.stderr and "dual_fairseq: error" not in second.stderr
+    assert last.read_text() == "this is no checkpoint\n"
 
 
 def test_a_pair_given_to_the_task_of_single_models(monkeypatch, corpus, bad_checkpoint, tmp_path):

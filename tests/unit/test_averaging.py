@@ -45,15 +45,27 @@ def test_the_last_epochs_are_averaged_and_removed(stage, averaged):
     assert len(averaged) == 1
 
 
-def test_stopped_before_the_epochs_were_removed_it_is_not_made_again(stage, averaged):
-    stage.average.write_text("mean")
+def test_stopped_while_the_epochs_were_removed_it_is_not_made_again(stage, averaged, monkeypatch):
+    removed = []
+
+    def unlink(file):
+        if removed:
+            raise KeyboardInterrupt
+        removed.append(file.name)
+        os.unlink(file)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Path, "unlink", unlink)
+        averaging.average(stage, "2")
+    assert removed == ["checkpoint8.pt"]  # the last epoch, whose time the average has, goes last
     averaging.average(stage, "2")
-    assert averaged == [] and len([*stage.folder.glob("checkpoint*")]) == 3
+    assert len(averaged) == 1 and len([*stage.folder.glob("checkpoint*")]) == 3
 
 
-def test_a_training_that_went_on_is_averaged_anew(stage, averaged):
+@pytest.mark.parametrize("seconds", [1, 10**10], ids=["older", "of-a-clock-that-was-set-back"])
+def test_a_training_that_went_on_is_averaged_anew(stage, averaged, seconds):
     stage.average.write_text("mean")
-    os.utime(stage.average, (1, 1))
+    os.utime(stage.average, (seconds, seconds))
     averaging.average(stage, "9")
     assert averaged == [["checkpoint10.pt", "checkpoint9.pt", "checkpoint8.pt"]]
 

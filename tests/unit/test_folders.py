@@ -81,6 +81,16 @@ def test_options_are_those_of_fairseq_without_the_digests(tmp_path):
     assert stage.options() == {"lr": "0.1", "adam-betas": "(0.9, 0.98)", "eval-bleu": ""}
 
 
+@pytest.mark.parametrize("line", ["--arch --user-dir=evil", "--lr --user-dir evil", "--encoder-layers --"])
+def test_a_value_that_is_an_option_is_refused_since_it_becomes_a_part_of_commands(tmp_path, line):
+    stage = StageFolder(tmp_path)
+    stage.options_file.write_text(f"data 1\n--warmup-init-lr -.5\n{line}\n")
+    with pytest.raises(UserError, match=f"options.txt: is damaged .*{line}"):
+        stage.options()
+    stage.options_file.write_text("--warmup-init-lr -.5\n--fp16 -a lstm\n")  # short options are the user's own
+    assert stage.options() == {"warmup-init-lr": "-.5", "fp16": "-a lstm"}
+
+
 def test_the_best_checkpoint_of_a_run_or_of_the_demo(tmp_path):
     run = RunFolder(tmp_path / "train")
     with pytest.raises(UserError, match="there is no such folder or checkpoint"):

@@ -39,10 +39,18 @@ def test_every_validation_begins_with_empty_caches_of_sacrebleu():
     assert not any(cache.cache_info().currsize for cache in caches)
 
 
+def library() -> None:
+    raise ImportError("libtorch_cpu.so: failed to map segment from shared object")
+
+
+def thread() -> None:
+    raise RuntimeError("can't start new thread")
+
+
 @pytest.mark.parametrize(
     "lacking",
-    [lambda: torch.empty(2**50), lambda: bytearray(2**60), lambda: np.empty(2**55)],
-    ids=["torch", "python", "numpy"],
+    [lambda: torch.empty(2**50), lambda: bytearray(2**60), lambda: np.empty(2**55), library, thread],
+    ids=["torch", "python", "numpy", "library", "thread"],
 )
 def test_a_lack_of_memory_is_one_line(lacking):
     with pytest.raises(UserError, match=r"the memory does not suffice.*--max-tokens") as caught, enough_memory():
