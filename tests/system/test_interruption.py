@@ -205,7 +205,7 @@ def test_a_disk_that_runs_full_ends_in_one_line_and_the_run_goes_on_later(corpus
     run = train(corpus / "dual", tmp_path, *options, check=False, launcher=limited)
     assert run.returncode == 1 and "Traceback" not in run.output
     assert f"{tmp_path}/checkpoint_best.pt: this checkpoint cannot be written" in run.error
-    assert run.error.startswith("dual_fairseq: error: ") and "none is there yet" in run.error
+    assert run.error.startswith("dual_fairseq: error: ") and "there is no old one" in run.error
     assert list(tmp_path.iterdir()) == []
 
 

@@ -24,7 +24,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 NOT_HERE = re.compile(r"make|python|dual-fairseq (experiment|train .*--rounds)")  # they have tests of their own
 SIZES = {"layers": 2, "embed-dim": 128, "attention-heads": 4, "ffn-embed-dim": 512}  # those of --size tiny
 MODEL = " ".join(f"--{side}-{name} {n}" for side in ("encoder", "decoder") for name, n in SIZES.items())
-TRAINING = "--cpu --lr-warmup 2 --max-tokens 2000 --warmup-max-update 4 --dual-max-update 1 --beam 2"
+TRAINING = "--cpu --lr-warmup 2 --max-tokens 2000 --warmup-max-update 60 --dual-max-update 1 --beam 2"
 # What is added to a command, before its own options, which win.
 ADDED = {
     "dual-fairseq preprocess": "--bpe-size 200 --workers 1 --extra-mono-source text/mono.de "
@@ -81,7 +81,7 @@ def folder(tmp_path_factory) -> Path:
         "for l in de en; do cp text/valid.$l .; "
         "for n in my my-text text test translations; do head -12 text/mono.$l > $n.$l; done; done",
         *first,
-        "ln -s run/lm lm; ln -s run seed1; ln -s run seed2; ln -s run seed3; mkdir other out",
+        "ln -s run/lm lm; cp -r run seed1; cp -r run seed2; cp -r run seed3; mkdir other out",
         "head -30 text/mono.de | gzip > more.de.gz; for n in a b c; do cp run/dual/checkpoint_best.pt $n.pt; done",
         "for n in 1 2 3 4 5; do cp run/dual/checkpoint_last.pt run/dual/checkpoint$n.pt; "
         "cp run/dual/checkpoint_last.pt run/dual/checkpoint_1_$n.pt; done",

@@ -16,10 +16,12 @@ from dual_fairseq.common.errors import UserError
 from dual_fairseq.common.options import add_engine, engine_words
 from dual_fairseq.pair import convert
 from dual_fairseq.pair.engine import CTranslate2, choose_engine
+from dual_fairseq.plugin.task import DualTranslationTask
 
 PAIR, FILE = nn.ModuleDict({"models": nn.ModuleDict({"a-b": nn.Linear(1, 1)})}), Path("pair.pt")
 PAIR.models = PAIR["models"]
-TASK = SimpleNamespace(sides={}, directions=("a-b", "b-a"))
+TASK = DualTranslationTask.__new__(DualTranslationTask)
+TASK.sides, TASK.directions = {}, ("a-b", "b-a")
 
 
 def choose(name: str, pairs: int = 1, **options: object) -> CTranslate2 | None:
