@@ -29,7 +29,7 @@ def make_dataset(path: str, impl: str | None, *args: Any, dictionary: Dictionary
         if mapped:
             check_header(path)
         dataset = _make_dataset(path, impl, *args, dictionary=dictionary, **kwargs)
-        if mapped and dictionary is not None:
+        if mapped:
             check_sentences(dataset, dictionary)
     except (AssertionError, LookupError, ValueError, struct.error) as error:
         if not os.path.isfile(f"{path}.idx"):
@@ -60,18 +60,27 @@ def check_header(path: str) -> None:
         raise ValueError("the text is damaged")
 
 
-def check_sentences(dataset: MMapIndexedDataset, dictionary: Dictionary) -> None:
+def check_sentences(dataset: MMapIndexedDataset, dictionary: Dictionary | None) -> None:
     """Look at all sentences.
 
     Raises:
-        ValueError: one is not inside the file, has a word that the dictionary has not, or does not end in ``</s>``.
+        ValueError: one is not inside the file; or with a dictionary, has a word that it has not, or does not end in
+            ``</s>``.
     """
     numbers = np.frombuffer(dataset._bin_buffer, dtype=dataset._index.dtype)
     sizes = dataset.sizes.astype(np.int64)
     starts, rest = np.divmod(dataset._index._pointers, numbers.itemsize)
-    wrong = (starts < 0) | (rest != 0) | (sizes < 1) | (sizes > len(numbers)) | (starts > len(numbers) - sizes)
+    wrong = (
+        (starts < 0)
+        | (rest != 0)
+        | (sizes < int(dictionary is not None))
+        | (sizes > len(numbers))
+        | (starts > len(numbers) - sizes)
+    )
     if wrong.any():
-        raise ValueError(f"the index is damaged (sentence number {int(wrong.argmax())} from 0)")
+        raise ValueError(f"are damaged (sentence number {int(wrong.argmax())} from 0 is not in the text)")
+    if dictionary is None:
+        return
     smallest, largest = int(numbers.min()), int(numbers.max())
     if smallest < 0 or largest >= len(dictionary):
         number = smallest if smallest < 0 else largest

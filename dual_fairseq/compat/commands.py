@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from argparse import Namespace
 from collections.abc import Callable, Iterator
@@ -20,6 +19,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from ..common.errors import UserError
 from ..common.memory import enough_memory
 from .no_eval import fairseq_modules
+from .processes import torchrun_processes
 
 # Where fairseq looks at its options. What it raises elsewhere may be a fault of its code, or of ours.
 _LOOKS_AT_OPTIONS = re.compile(
@@ -119,12 +119,12 @@ def guarded(main: Callable[[Namespace], Any]) -> Callable[[Namespace], Any]:
     """
 
     def run(args: Namespace) -> Any:
-        if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        if torchrun_processes() > 1:
             raise UserError(
                 "fairseq-generate: under torchrun each process would translate all sentences; start the processes "
                 "without it, each with --num-shards N and a --shard-id from 0 to N - 1"
             )
-        if args.num_shards > 1:
+        if getattr(args, "num_shards", 1) > 1:
             args.distributed_world_size, args.distributed_rank = args.num_shards, args.shard_id
         with one_line(args):
             try:

@@ -15,11 +15,16 @@ import torch
 _infer_init_method = distributed_utils.infer_init_method
 
 
+def torchrun_processes() -> int:
+    """How many processes torchrun has started, of which this is one; 1 where it has not."""
+    by_torchrun = {"MASTER_ADDR", "MASTER_PORT", "RANK", "LOCAL_RANK"} <= os.environ.keys()
+    return int(os.environ.get("WORLD_SIZE", 1)) if by_torchrun else 1
+
+
 def infer_init_method(cfg, force_distributed: bool = False) -> None:
     """Join the processes that torchrun started; fairseq's own inference for every other launcher."""
-    world_size = int(os.environ.get("WORLD_SIZE", 1))
-    by_torchrun = {"MASTER_ADDR", "MASTER_PORT", "RANK", "LOCAL_RANK"} <= os.environ.keys()
-    if cfg.distributed_init_method is None and by_torchrun and world_size > 1:
+    world_size = torchrun_processes()
+    if cfg.distributed_init_method is None and world_size > 1:
         cfg.distributed_init_method = "env://"
         cfg.distributed_world_size = world_size
         cfg.distributed_rank = int(os.environ["RANK"])

@@ -61,15 +61,15 @@ def limits_of(folder: Path, source: str, target: str) -> dict[str, LengthLimit]:
     """The limits of both directions for the training text in a binarized folder; none where it has no training text."""
     # fairseq is slow to load, and who reads a record does without it
     import numpy as np
-    from fairseq.data.indexed_dataset import MMapIndexedDataset, index_file_path
+    from fairseq.data import indexed_dataset
 
     def sizes(file: str) -> np.ndarray:
-        index = MMapIndexedDataset.Index(index_file_path(file))  # its memory is unmapped with it
-        return index.sizes.astype(np.float64)
+        text = indexed_dataset.make_dataset(file, "mmap")  # its memory is unmapped with it
+        return text.sizes.astype(np.float64)
 
     for pair in (f"{source}-{target}", f"{target}-{source}"):
         files = [str(folder / f"train.{pair}.{language}") for language in (source, target)]
-        if all(map(MMapIndexedDataset.exists, files)):
+        if all(map(indexed_dataset.MMapIndexedDataset.exists, files)):
             of_source, of_target = map(sizes, files)
             if len(of_source) == len(of_target) and len(of_source):
                 return {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from fairseq.data.indexed_dataset import MMapIndexedDatasetBuilder
 
 import dual_fairseq
 from dual_fairseq.common.errors import UserError
+from dual_fairseq.plugin.lengths import limits_of
 
 dual_fairseq.register()
 
@@ -56,7 +58,7 @@ DAMAGES = {
     "index-other-type": ("idx", at(17, b"\4"), "the text is damaged|the index is damaged"),
     "index-length": ("idx", at(18, b"\xff" * 8), "the index is damaged"),
     "no-sentences": ("idx", lambda old: at(18, b"\0")(old[:26]), "the split is empty"),
-    "size-beyond": ("idx", at(26, b"\xff\xff\xff\x7f"), r"the index is damaged \(sentence number 0 from 0\)"),
+    "size-beyond": ("idx", at(26, b"\xff\xff\xff\x7f"), r"are damaged \(sentence number 0 from 0 is not in the text\)"),
     "size-negative": ("idx", at(30, b"\xff" * 4), r"sentence number 1 from 0"),
     "size-zero": ("idx", at(30, b"\0" * 4), r"sentence number 1 from 0"),
     "place-beyond": ("idx", at(PLACES, b"\xff" * 7 + b"\x7f"), r"sentence number 0 from 0"),
@@ -79,3 +81,14 @@ def test_what_is_damaged_is_one_line(prefix, dictionary, damage, capfd):
         data_utils.load_indexed_dataset(str(prefix), dictionary)
     assert str(caught.value).startswith(f"{prefix}.bin, .idx: ") and "\n" not in str(caught.value)
     assert capfd.readouterr().err == ""
+
+
+def test_the_limit_of_length_looks_at_an_index_too(prefix):
+    pair = [prefix.with_name(f"train.xx-yy.{language}") for language in ("xx", "yy")]
+    for side in pair:
+        for kind in ("bin", "idx"):
+            shutil.copy(prefix.with_suffix(f".{kind}"), f"{side}.{kind}")
+    assert limits_of(prefix.parent, "xx", "yy")["xx-yy"].ratio == 1
+    Path(f"{pair[1]}.idx").write_bytes(bytes(62))
+    with pytest.raises(UserError, match=r"train.xx-yy.yy.bin, .idx: the index is damaged"):
+        limits_of(prefix.parent, "xx", "yy")

@@ -82,7 +82,8 @@ def test_fairseq_generate_takes_its_part_of_the_sentences_as_its_help_says(monke
     args = Namespace(num_shards=3, shard_id=2, distributed_world_size=1, distributed_rank=0)
     guarded(lambda args: None)(args)
     assert (args.distributed_world_size, args.distributed_rank) == (3, 2)
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    for name in ("MASTER_ADDR", "MASTER_PORT", "RANK", "LOCAL_RANK", "WORLD_SIZE"):
+        monkeypatch.setenv(name, "2")
     with pytest.raises(UserError, match=r"under torchrun .* --num-shards N"):
         guarded(lambda args: None)(args)
 
