@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import shlex
+import string
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -224,7 +225,11 @@ class Recipe:
             if not isinstance(commands, list):
                 raise TypeError("corpus and part_corpus are lists of commands")
             for command in commands:
-                command.format(**dict.fromkeys(places, ""))
+                for _, place, form, conversion in string.Formatter().parse(command):
+                    if place is not None and (place not in places or form or conversion):
+                        raise LookupError(f"{{{place}}} in a command: is none of {', '.join(places)}")
+                if not shlex.split(command):
+                    raise ValueError("a command of corpus is empty")
 
     @property
     def first_language_models(self) -> str:

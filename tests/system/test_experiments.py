@@ -174,6 +174,9 @@ def test_a_part_has_its_own_pairs_and_the_language_models_of_the_whole(recipe, t
         ("{whole}", "{hole}", "hole"),
         ("{data}", "{}", "is not a recipe"),
         ("part =", "pert =", "unknown key pert; did you mean part"),
+        ("{data}", "{data.__class__}", "{data.__class__} in a command: is none of"),
+        ("{data}", "{data:>999999999999}", "in a command: is none of"),
+        ("{data}", "{data}'", "No closing quotation"),
         ("[", "", "is not TOML"),
     ):
         part.write_text(own.replace(old, new, 1))
