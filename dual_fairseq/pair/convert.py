@@ -1,7 +1,7 @@
 """Models of a pair and language models for CTranslate2.
 
-They are converted once, from what ``dual-fairseq export`` writes, and kept beside their checkpoint in a folder
-``ctranslate2``, under a digest of what the checkpoint and its dictionaries hold.
+They are converted once, from what ``dual-fairseq export`` writes, and kept under a digest of the checkpoint and its
+dictionaries: in the user's cache, because CTranslate2 is not to read what a stranger's run brings.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ import hashlib
 import os
 import shutil
 import tempfile
+import time
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ from ..plugin.task import DualTranslationTask
 from .export import arch_options, export_state, plain, write_checkpoint
 
 _PROBES = (1, 2, 3, 5, 8, 13)  # tokens of the sentences by which a converted model is compared with its original
+_KEPT_UNUSED = 90 * 24 * 3600.0  # seconds
 _temporary: list[tempfile.TemporaryDirectory] = []  # until the process ends
 
 
@@ -109,6 +112,11 @@ def converted_language_model(lm: FrozenLanguageModel) -> Path:
     return _kept(Path(path), {"": lm.dictionary}, convert) / "model"
 
 
+def _cache() -> Path:
+    """The folder of all converted models, which may have to be made."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "dual-fairseq" / "ctranslate2"
+
+
 def _save(dictionaries: Mapping[str, Dictionary], folder: Path) -> None:
     for language, dictionary in dictionaries.items():
         dictionary.save(str(folder / f"dict{language and '.'}{language}.txt"))
@@ -117,14 +125,15 @@ def _save(dictionaries: Mapping[str, Dictionary], folder: Path) -> None:
 def _kept(checkpoint: Path, dictionaries: dict[str, Dictionary], convert: Callable[[Path], None]) -> Path:
     """The folder of what was converted from a checkpoint; made now, whole or not at all, if there is none."""
     content = [sha256(checkpoint), *map(str, sorted(dictionary_digests(dictionaries).items()))]
-    digest = hashlib.sha256("\n".join(content).encode()).hexdigest()[:16]
-    folder = checkpoint.absolute().parent / "ctranslate2" / f"{checkpoint.stem}.{digest}"
+    folder = _cache() / hashlib.sha256("\n".join(content).encode()).hexdigest()[:32]
     if folder.is_dir():
+        with suppress(OSError):
+            os.utime(folder)
         return folder
     try:
-        folder.parent.mkdir(exist_ok=True)
+        folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         new = tempfile.TemporaryDirectory(prefix=".new.", dir=folder.parent)
-    except OSError:  # a folder to read only
+    except OSError:  # nothing can be kept
         new = tempfile.TemporaryDirectory(prefix="dual-fairseq.")
         _temporary.append(new)
         convert(Path(new.name))
@@ -134,9 +143,9 @@ def _kept(checkpoint: Path, dictionaries: dict[str, Dictionary], convert: Callab
         convert(Path(new.name) / folder.name)
         if not folder.is_dir():
             os.replace(Path(new.name) / folder.name, folder)
-    for old in folder.parent.glob(f"{checkpoint.stem}.*"):  # of what the checkpoint held before
-        if old != folder:
-            shutil.rmtree(old, ignore_errors=True)
+    for other in folder.parent.iterdir():
+        if time.time() - other.stat().st_mtime > _KEPT_UNUSED:
+            shutil.rmtree(other, ignore_errors=True)
     return folder
 
 

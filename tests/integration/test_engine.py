@@ -5,8 +5,11 @@ from __future__ import annotations
 import gc
 import json
 import math
+import os
 import shutil
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import ctranslate2
@@ -48,20 +51,22 @@ def dest(corpus, tmp_path_factory) -> Path:
     return preprocessed(corpus, tmp_path_factory.mktemp("preprocessed"), "none")
 
 
-@pytest.fixture(scope="module")
-def checkpoint(trained_pair, tmp_path_factory) -> Path:
-    """A pair in a folder of its own, as what is converted is kept beside it."""
-    return Path(shutil.copy(trained_pair[0] / "checkpoint_last.pt", tmp_path_factory.mktemp("pair")))
+@pytest.fixture(scope="module", autouse=True)
+def _cache_of_the_module(tmp_path_factory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="module")
-def lms(language_models, tmp_path_factory) -> dict[str, str]:
+def checkpoint(trained_pair) -> Path:
+    return trained_pair[0] / "checkpoint_last.pt"
+
+
+@pytest.fixture(scope="module")
+def lms(language_models) -> dict[str, str]:
     """Options that name the language models: of the source an LSTM, of the target a Transformer."""
-    folder, files = tmp_path_factory.mktemp("lm"), {}
-    for option, language in (("src_lm", SOURCE), ("tgt_lm", TARGET)):
-        (folder / language).mkdir()
-        files[option] = shutil.copy(language_models[language], folder / language)
-    return files
+    return {"src_lm": str(language_models[SOURCE]), "tgt_lm": str(language_models[TARGET])}
 
 
 def load(checkpoint: Path, dest: Path, **options: object) -> DualTranslator:
@@ -171,34 +176,46 @@ def test_a_language_model_that_begins_with_bos(corpus, tmp_path, checkpoint):
 # --- conversion
 
 
-def test_models_are_converted_once_and_anew_when_the_checkpoint_changes(checkpoint, dest, tmp_path, monkeypatch):
+@pytest.fixture
+def cache(tmp_path, monkeypatch) -> Path:
+    """An empty folder for converted models."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "dual-fairseq" / "ctranslate2"
+
+
+def test_models_are_converted_once_and_anew_when_the_checkpoint_changes(checkpoint, dest, cache, tmp_path, monkeypatch):
     own = Path(shutil.copy(checkpoint, tmp_path / "checkpoint_best.pt"))
-    (tmp_path / "ctranslate2" / "other.0").mkdir(parents=True)
+    for name, age in (("old", 100), ("used", 80)):
+        (cache / name).mkdir(parents=True)
+        os.utime(cache / name, (0, time.time() - age * 24 * 3600))
     load(own, dest, engine="ctranslate2")
-    (first,) = (tmp_path / "ctranslate2").glob("checkpoint_best.*")
+    (first,) = (path for path in cache.iterdir() if path.name != "used")
     assert {path.name for path in first.iterdir()} >= {f"{SOURCE}-{TARGET}", f"{TARGET}-{SOURCE}"}
     assert not list(first.rglob("*.pt"))
     with monkeypatch.context() as patch:
         patch.delattr(convert, "_convert")
         load(own, dest, engine="ctranslate2")
+        shutil.copytree(cache, tmp_path / "ctranslate2")  # what a run brings is not read
+        shutil.rmtree(cache)
+        with pytest.raises(NameError):
+            load(own, dest, engine="ctranslate2")
     state = torch.load(own, weights_only=False)
     state["model"] = {key: value * 1.5 for key, value in state["model"].items()}
     torch.save(state, own)
     plain, fast = (load(own, dest, engine=engine) for engine in ("fairseq", "ctranslate2"))
     assert fast.translate(TEXTS[SOURCE], SOURCE, TARGET) == plain.translate(TEXTS[SOURCE], SOURCE, TARGET)
-    names = sorted(path.name for path in (tmp_path / "ctranslate2").iterdir())
-    assert len(names) == 2 and names[1] == "other.0" and names[0] != first.name
+    (second,) = cache.iterdir()
+    assert second.name != first.name
 
 
-def test_where_nothing_can_be_kept_models_are_converted_for_the_process(checkpoint, dest, tmp_path):
-    own = Path(shutil.copy(checkpoint, tmp_path))
-    (tmp_path / "ctranslate2").touch()
-    assert load(own, dest, engine="ctranslate2").translate(["s1 s2"], SOURCE, TARGET)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint_last.pt", "ctranslate2"]
+def test_where_nothing_can_be_kept_models_are_converted_for_the_process(checkpoint, dest, cache):
+    cache.parent.mkdir(parents=True)
+    cache.touch()
+    assert load(checkpoint, dest, engine="ctranslate2").translate(["s1 s2"], SOURCE, TARGET)
+    assert [*cache.parent.iterdir()] == [cache] and not cache.read_bytes()
 
 
-def test_a_model_that_computes_something_else_is_refused(checkpoint, dest, tmp_path, monkeypatch):
-    own = Path(shutil.copy(checkpoint, tmp_path))
+def test_a_model_that_computes_something_else_is_refused(checkpoint, dest, cache, monkeypatch):
 
     def other(state, direction, path):
         exported = export_state(state, direction, path)
@@ -208,8 +225,8 @@ def test_a_model_that_computes_something_else_is_refused(checkpoint, dest, tmp_p
     export_state = convert.export_state
     monkeypatch.setattr(convert, "export_state", other)
     with pytest.raises(UserError, match="--engine ctranslate2: computes other log-probabilities than fairseq"):
-        load(own, dest, engine="ctranslate2")
-    assert not list((tmp_path / "ctranslate2").iterdir())
+        load(checkpoint, dest, engine="ctranslate2")
+    assert not list(cache.iterdir())
 
 
 # --- what it cannot do
