@@ -466,7 +466,7 @@ REFUSED = {
     "rnn --encoder-layers 0": "--encoder-layers 0: must be at least 1",
     "rnn --decoder-embed-dim 0": "--decoder-embed-dim 0: must be at least 1",
     "rnn --decoder-hidden-size -5": "--decoder-hidden-size -5: must be at least 1",
-    "rnn --init-scheme uniform --init-bound nan": "--init-bound nan: must be a finite number",
+    "rnn --init-scheme uniform --init-bound inf": "--init-bound inf: must be a finite number",
     "rnn --init-scheme uniform --init-bound -0.1": "--init-bound -0.1: must be a finite number, 0 or more",
     "rnn --dropout 1.0": "--dropout 1.0: must be at least 0 and less than 1",
     "rnn --encoder-embed-path missing.vec": "--encoder-embed-path missing.vec: there is no such file",
