@@ -9,11 +9,10 @@ from sacrebleu.metrics import BLEU
 from sacrebleu.metrics.bleu import BLEUScore
 
 from .errors import UserError
-from .languages import language_of
+from .languages import CHINESE, language_of
 
 # language → the tokenizer that sacreBLEU has for it, and another where that needs a package that is not installed
-_CHINESE = "zh yue wuu lzh nan hak gan hsn cdo"  # Mandarin, and what else is written in Chinese characters
-_TOKENIZERS = dict.fromkeys(_CHINESE.split(), ("zh", "zh")) | {"ja": ("ja-mecab", "char"), "ko": ("ko-mecab", "13a")}
+_TOKENIZERS = dict.fromkeys(CHINESE, ("zh", "zh")) | {"ja": ("ja-mecab", "char"), "ko": ("ko-mecab", "13a")}
 _OTHERS = ("13a", "13a")
 
 

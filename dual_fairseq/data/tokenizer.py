@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import regex
 
-from ..common.languages import language_of
+from ..common.languages import CHINESE, language_of
 
 if TYPE_CHECKING:
     import sacremoses  # imported where it is used: it brings numpy, which --help has no time for
@@ -22,7 +22,7 @@ _EDGES = _SENTENCE_MARKS + "()[]{}\"'„“”‚‘’«»‹›،؛؟।॥։"
 _BEGINNING = {'"': '"', "'": "'", "“": "„", "”": "“", "‘": "‚", "’": "‘", "»": "«", "«": "»", "›": "‹", "‹": "›"}
 _KIND = {mark: kind for kind in ("„“”", "‚‘’", "«»", "‹›") for mark in kind}
 _QUOTATION_MARK = regex.compile(r"(?<!\S)[„“”‚‘’«»‹›](?=$|[\s.,;:!?)\]}])")
-_WIDE_PUNCTUATION = regex.compile(" ?([、。，．：；？！「」『』（）【】《》〈〉]) ?")  # no space stands beside it
+_WIDE_PUNCTUATION = regex.compile(" ?([、。，．：；？！「」『』（）【】《》〈〉]) ?")
 _VOWELS = "aeiouàáâäèéêëìíîïòóôöùúûü"  # an elided word ends in a consonant, since its vowel is what was left out
 _CACHED_WORDS = 200_000
 _ROUNDS = 4  # a word that stays whole may change what Moses makes of its neighbours
@@ -143,7 +143,9 @@ def detokenize(lines: Sequence[str], language: str, tokenizer: str, whole_words:
         moses = sacremoses.MosesDetokenizer(lang=language)
         return [moses.detokenize(line.split()) for line in lines]
     moses = _detokenizer(language)
-    texts = (_WIDE_PUNCTUATION.sub(r"\1", moses.detokenize(line.split())) for line in lines)
+    texts = (moses.detokenize(line.split()) for line in lines)
+    if language in CHINESE or language == "ja":  # elsewhere, as in Korean, spaces stand beside it
+        texts = (_WIDE_PUNCTUATION.sub(r"\1", text) for text in texts)
     return [_close_up(text, spaced="«»" if language == "fr" else "") for text in texts]
 
 

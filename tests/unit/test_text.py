@@ -155,6 +155,19 @@ def test_an_apostrophe_keeps_the_space_beside_it(language, text):
     assert there_and_back(text, language) == text
 
 
+@pytest.mark.parametrize(
+    ("language", "text"),
+    [
+        ("ko", "나는 《토지》를 읽었다 ， 『말』 을！"),
+        ("en", "I read 《红楼梦》 and 「this」 there。 ok？ yes"),
+        ("zh", "你好，世界！再见。《书》、“引”。"),
+        ("wuu", "侬好，世界！"),
+    ],
+)
+def test_wide_punctuation_keeps_the_spaces_beside_it(language, text):
+    assert there_and_back(text, language) == text
+
+
 def test_an_elided_word_is_split():
     assert Tokenizer("moses", "it")("L'amico c'è.") == "L&apos; amico c&apos; è ."
     assert Tokenizer("moses", "fr")("Qu'il s'en aille.") == "Qu&apos; il s&apos; en aille ."
