@@ -9,10 +9,12 @@ from sacrebleu.metrics import BLEU
 from sacrebleu.metrics.bleu import BLEUScore
 
 from .errors import UserError
-from .languages import language_of
+from .languages import CHINESE, language_of
 
 # language → the tokenizer that sacreBLEU has for it, and another where that needs a package that is not installed
-_TOKENIZERS = {"zh": ("zh", "zh"), "yue": ("zh", "zh"), "ja": ("ja-mecab", "char"), "ko": ("ko-mecab", "13a")}
+_TOKENIZERS = dict.fromkeys(CHINESE, ("zh", "zh")) | {"ja": ("ja-mecab", "char"), "ko": ("ko-mecab", "13a")}
+# Thai, Lao, Khmer, Shan, Tibetan and Dzongkha, where white space does not separate words; Burmese corpora are segmented
+_TOKENIZERS |= dict.fromkeys("th tha lo lao km khm shn bo bod tib dz dzo".split(), ("char", "char"))
 _OTHERS = ("13a", "13a")
 
 

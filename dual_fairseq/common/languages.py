@@ -18,6 +18,9 @@ _TWO_LETTERS = {
     for three in threes.split()
 }  # fmt: skip
 
+# Mandarin, and what else is written in Chinese characters
+CHINESE = frozenset("zh yue wuu lzh nan hak gan hsn cdo".split())
+
 
 def language_of(code: str) -> str:
     """The language of a code, by which rules and scores go: ``en`` of ``eng_Latn``, ``en_US``, ``en-US`` and ``eng``.

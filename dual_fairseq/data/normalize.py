@@ -19,7 +19,9 @@ _SPACES = re.compile("[ \t]+")
 _VISIBLE = re.compile("[^\\s\u00ad\u200b-\u200f\u2060\ufeff]")
 _ENTITY = re.compile("&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
 # What steers the layout alone, and what Unicode keeps from being text (the joiners U+200C and U+200D are spelling).
-_INVISIBLE = re.compile("[\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufdd0-\ufdef\ufeff\ufffe\uffff]")
+_INVISIBLE = re.compile("[\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufdd0-\ufdef\ufeff\ufffe\uffff]")
+# Turkish, Azerbaijani, Crimean Tatar and Gagauz, whose lower-case I is ı
+_DOTLESS = {"tr", "tur", "az", "aze", "azj", "crh", "gag"}
 
 
 class BadLine(Exception):
@@ -95,15 +97,17 @@ def normalize(text: str, repairs: Counter[str]) -> str:
 
 
 def lower(text: str, language: str, normalized: bool = True) -> str:
-    """Lower case; ``İ`` becomes ``i``, not ``i`` and a combining dot, and ``I`` becomes ``ı`` in Turkish.
+    """Lower case, composed; ``İ`` becomes ``i``, not ``i`` and a combining dot, and ``I`` becomes ``ı`` in Turkish.
 
     Args:
         normalized: False: as earlier versions did, by Unicode's general rules.
     """
     if normalized:
         text = text.replace("İ", "i")
-        if language_of(language) in ("tr", "tur", "az", "aze", "azj"):
+        if language_of(language) in _DOTLESS:
             text = text.replace("I", "ı")
+        # Some letters are composed in lower case alone: Ϊ́ is two characters, ΐ is one.
+        return unicodedata.normalize("NFC", text.lower())
     return text.lower()
 
 

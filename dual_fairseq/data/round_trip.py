@@ -15,11 +15,13 @@ import regex
 from ..common.bleu import bleu_metric
 from ..common.progress import say
 from ..common.segmentation import VISIBLE_SPACE, count_pieces
+from .writing import Writing
 
 ENOUGH = 99.5  # BLEU
 _UNSPACED = regex.compile(r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}]")
 _LONG_WORDS = 10  # letters; where words of these scripts are longer on average, white space does not separate words
 _SHOWN = 3
+_TOKENISED = 0.05  # share of words that are punctuation alone, from which on another program has tokenised the text
 
 
 @dataclass
@@ -28,10 +30,12 @@ class RoundTrip:
 
     Attributes:
         bleu: of the text that came back, against the text; 100 where they are the same but for white space.
+        tokenised: whether the text's punctuation stands apart from its words.
         differences: (what went in, what came back) → how often, and an example of each.
     """
 
     bleu: float
+    tokenised: bool = False
     differences: Counter[tuple[str, str]] = field(default_factory=Counter)
     examples: dict[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
 
@@ -60,6 +64,9 @@ class RoundTrip:
             fix = f"{VISIBLE_SPACE} stands for a space among tokens and became _; take it out of the text"
         elif options.normalize_punctuation:
             fix = "--normalize-punctuation changes it; leave that out"
+        elif self.tokenised:
+            option = subword.replace("subword", "tokenizer")
+            fix = f"another program has tokenised it; {option} none keeps its words as they are"
         else:
             fix = f"{subword} sentencepiece keeps every text as it is"
         say(f"warning: {name}: no translation can reach more than BLEU {self.bleu:.1f}: tokenisation changes it; {fix}")
@@ -71,8 +78,9 @@ def measure(lines: Sequence[str], back: Sequence[str], language: str) -> RoundTr
     Args:
         language: decides how BLEU tokenises.
     """
-    trip = RoundTrip(100.0)
+    trip, writing = RoundTrip(100.0), Writing()
     for line, other in zip(lines, back, strict=True):
+        writing.add(line)
         if (words := line.split()) != (others := other.split()):
             for example in _differences(words, others):
                 kind = _kind(*example)
@@ -80,6 +88,7 @@ def measure(lines: Sequence[str], back: Sequence[str], language: str) -> RoundTr
                 trip.examples.setdefault(kind, example)
     if trip.differences:
         trip.bleu = bleu_metric(language).corpus_score(back, [lines]).score
+        trip.tokenised = writing.record()["apart"] >= _TOKENISED
     return trip
 
 

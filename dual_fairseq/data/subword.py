@@ -26,7 +26,8 @@ _LEARNED_LINES = 4_000_000  # SentencePiece holds its text in memory; of more li
 # Unicode reserves for such use.
 _FINAL_SEPARATOR = re.compile(rf"{SEPARATOR}(?!\S)")
 _MARKED = "@\ufdd0"
-_SENTENCE_ENDS = set(".!?…。！？؟।")
+_CLEAR_ENDS = "!?。！？؟۔।॥።፧။།។։᱾"  # end a sentence also where tokenisation leaves them at a word
+_SENTENCE_ENDS = {".", "…", *_CLEAR_ENDS}
 _WIDE_ENDS = set("。！？")  # no space follows them
 
 
@@ -75,7 +76,8 @@ class Subword:
             if space and token == space and not pieces[-1]:
                 continue
             pieces[-1].append(token)
-            if token in _SENTENCE_ENDS and following not in _SENTENCE_ENDS and self.ends_word(token, following):
+            ends = token in _SENTENCE_ENDS or token.endswith((*_CLEAR_ENDS,))
+            if ends and following not in _SENTENCE_ENDS and self.ends_word(token, following):
                 pieces.append([])
             elif len(pieces[-1]) == limit:
                 last = [*zip(pieces[-1], [*pieces[-1][1:], following], strict=True)]

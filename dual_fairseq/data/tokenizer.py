@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import regex
 
-from ..common.languages import language_of
+from ..common.languages import CHINESE, language_of
 
 if TYPE_CHECKING:
     import sacremoses  # imported where it is used: it brings numpy, which --help has no time for
@@ -22,8 +22,10 @@ _EDGES = _SENTENCE_MARKS + "()[]{}\"'„“”‚‘’«»‹›،؛؟।॥։"
 _BEGINNING = {'"': '"', "'": "'", "“": "„", "”": "“", "‘": "‚", "’": "‘", "»": "«", "«": "»", "›": "‹", "‹": "›"}
 _KIND = {mark: kind for kind in ("„“”", "‚‘’", "«»", "‹›") for mark in kind}
 _QUOTATION_MARK = regex.compile(r"(?<!\S)[„“”‚‘’«»‹›](?=$|[\s.,;:!?)\]}])")
-_WIDE_PUNCTUATION = regex.compile(" ?([、。，．：；？！「」『』（）【】《》〈〉]) ?")  # no space stands beside it
+_WIDE_PUNCTUATION = regex.compile(" ?([、。，．：；？！「」『』（）【】《》〈〉]) ?")
+_VOWELS = "aeiouàáâäèéêëìíîïòóôöùúûü"  # an elided word ends in a consonant, since its vowel is what was left out
 _CACHED_WORDS = 200_000
+_ROUNDS = 4  # a word that stays whole may change what Moses makes of its neighbours
 
 
 class Tokenizer:
@@ -60,13 +62,15 @@ class Tokenizer:
         if not self._whole_words:
             return " ".join(self._split(text).split())
         whole = dict.fromkeys(torn for word in words if not word.isalnum() and (torn := self._torn(word)))
-        tokens = self._split(text, [*whole])
-        back = self._join(tokens).split()
-        if back != words:  # a quotation that does not end, or the like
+        for _ in range(_ROUNDS):
+            tokens = self._split(text, [*whole])
+            back = self._join(tokens).split()
+            known = len(whole)  # a quotation that does not end, or the like
             for change, start, end, *_ in SequenceMatcher(None, words, back, autojunk=False).get_opcodes():
                 if change != "equal":
                     whole |= dict.fromkeys(word for word in words[start:end] if not word.isalnum())
-            tokens = self._split(text, [*whole])
+            if len(whole) == known:
+                break
         return tokens
 
     def _split(self, text: str, whole: Sequence[str] = ()) -> str:
@@ -115,6 +119,9 @@ def _detokenizer(language: str) -> sacremoses.MosesDetokenizer:
     moses.IS_PUNCT = regex.compile(r"^[,.?!:;}\])]+$")
     moses.IS_CURRENCY_SYMBOL = regex.compile(r"^[(\[{¿¡]+$")
     moses.IS_OPEN_QUOTE = regex.compile(r"""^['"`]+$""")  # the others: _close_up
+    # Only these stand beside their neighbour: "get 'em", "said 'yes'" and "un po' di" keep their spaces.
+    moses.IS_ENGLISH_CONTRACTION = regex.compile(r"^'(?:s|m|d|t|ll|re|ve)$", regex.IGNORECASE)
+    moses.IS_FRENCH_CONRTACTION = regex.compile(rf"^[\p{{L}}-]*(?:[^\P{{L}}{_VOWELS}]|qu)'$", regex.IGNORECASE)
     return moses
 
 
@@ -136,7 +143,9 @@ def detokenize(lines: Sequence[str], language: str, tokenizer: str, whole_words:
         moses = sacremoses.MosesDetokenizer(lang=language)
         return [moses.detokenize(line.split()) for line in lines]
     moses = _detokenizer(language)
-    texts = (_WIDE_PUNCTUATION.sub(r"\1", moses.detokenize(line.split())) for line in lines)
+    texts = (moses.detokenize(line.split()) for line in lines)
+    if language in CHINESE or language == "ja":  # elsewhere, as in Korean, spaces stand beside it
+        texts = (_WIDE_PUNCTUATION.sub(r"\1", text) for text in texts)
     return [_close_up(text, spaced="«»" if language == "fr" else "") for text in texts]
 
 

@@ -21,7 +21,7 @@ _LARGE = {"upper": 0.01, "apart": 0.05, "unknown": 0.1}  # the larger of two sha
 _UNSPACED, _SEGMENTED = 10, 5  # letters of a word, from which and up to which there are no spaces between words, or are
 _LONGER = 2.5
 # What ends a word, a clause or a quotation; tokenisation puts a space before it.
-_ENDS = frozenset(".,;:!?…)]}”’»،؛؟।॥。、，．；：！？）」』》〉၊။")
+_ENDS = frozenset(".,;:!?…)]}”’»،؛؟۔।॥։።፣፤፧།᱾。、，．；：！？）」』》〉၊။")
 
 
 @dataclass

@@ -84,7 +84,8 @@ def test_an_unknown_tokenizer_is_refused_with_the_choice():
 @pytest.mark.parametrize(
     ("code", "tokenizer"),
     [("zh", "zh"), ("zh_CN", "zh"), ("zho_Hans", "zh"), ("zho_Hant", "zh"), ("cmn", "zh"), ("yue_Hant", "zh"),
-     ("en", "13a"), ("eng_Latn", "13a"), ("th", "13a"), ("sw", "13a")],
+     ("lzh_Hani", "zh"), ("wuu", "zh"), ("nan", "zh"),
+     ("en", "13a"), ("eng_Latn", "13a"), ("th", "char"), ("lao_Laoo", "char"), ("my", "13a"), ("sw", "13a")],
 )  # fmt: skip
 def test_the_language_of_a_code_chooses_the_tokenizer_and_segmented_text_is_scored_as_it_is(code, tokenizer):
     assert bleu_tokenizer(code) == tokenizer

@@ -48,6 +48,7 @@ def there_and_back(text: str, language: str) -> str:
         ("가나".replace("가", "\u1100\u1161"), "가나", {"lines_not_in_NFC": 1}),
         ("Donau\u00addampf\u00adschiff", "Donaudampfschiff", {"soft_hyphens": 2}),
         ("a\u200bb \ufeffc\u2060 \u200fd", "ab c d", {"invisible_characters": 4}),
+        ("\u061cنعم\u206a", "نعم", {"invisible_characters": 2}),
         ("می\u200cخواهم", "می\u200cخواهم", {}),
         ("র\u200d্যাব", "র\u200d্যাব", {}),
         ("AT&amp;T &quot;x&quot; &#228; &#xE4;", 'AT&T "x" ä ä', {"entities": 5}),
@@ -77,8 +78,16 @@ def test_normalised_text_is_composed_and_stays_as_it_is(text):
 def test_lower_case():
     assert lower("İZMİR", "en") == "izmir"
     assert lower("İSTANBUL IĞDIR", "tr") == lower("İSTANBUL IĞDIR", "tur_Latn") == "istanbul ığdır"
+    assert lower("QIRIM İLİ", "crh_Latn") == lower("QIRIM İLİ", "gag") == "qırım ili"
     assert lower("İ", "tr", normalized=False) == "i\u0307"
+    assert lower("ΟΔΟΣ", "el") == "οδος"
     assert lower("STRASSE I", "de") == "strasse i"
+
+
+@pytest.mark.parametrize("text", ["ΠΡΟΫ\u0301ΠΟΘΕΣΗ", "H\u0331ALAL", "J\u030c"])
+def test_lower_case_is_composed(text):
+    lowered = lower(repair(text, Counter()), "en")
+    assert len(lowered) == len(text) - 1 and lowered == repair(lowered, Counter())
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
@@ -127,6 +136,42 @@ def test_text_of_many_scripts_survives_tokenisation(path):
 def test_words_stay_whole_where_moses_would_tear_them(text, tokens):
     assert Tokenizer("moses", "en")(text) == tokens
     assert there_and_back(text, "en") == text
+
+
+@pytest.mark.parametrize(
+    ("language", "text"),
+    [
+        ("en", "Go get 'em 'cause it's 'til dawn."),
+        ("en", "He said \"she's 'good' now\"."),
+        ("en", "They play rock 'n' roll at O'Neill's, y'all."),
+        ("it", "Un po' di pane, un po' alla volta, l'amico dell'uomo."),
+        ("it", "Perche' no? E' vero, la citta' di Roma."),
+        ("it", "Che cos'e'? E' un po' tardi."),
+        ("fr", "Aujourd'hui, quelqu'un dit qu'il l'a vu 'a' midi."),
+        ("ga", "a' chù mhòr, m'athair d'ól"),
+    ],
+)
+def test_an_apostrophe_keeps_the_space_beside_it(language, text):
+    assert there_and_back(text, language) == text
+
+
+@pytest.mark.parametrize(
+    ("language", "text"),
+    [
+        ("ko", "나는 《토지》를 읽었다 ， 『말』 을！"),
+        ("en", "I read 《红楼梦》 and 「this」 there。 ok？ yes"),
+        ("zh", "你好，世界！再见。《书》、“引”。"),
+        ("wuu", "侬好，世界！"),
+    ],
+)
+def test_wide_punctuation_keeps_the_spaces_beside_it(language, text):
+    assert there_and_back(text, language) == text
+
+
+def test_an_elided_word_is_split():
+    assert Tokenizer("moses", "it")("L'amico c'è.") == "L&apos; amico c&apos; è ."
+    assert Tokenizer("moses", "fr")("Qu'il s'en aille.") == "Qu&apos; il s&apos; en aille ."
+    assert Tokenizer("moses", "en")("I'd don't O'Hara's") == "I &apos;d don &apos;t O&apos;Hara&apos;s"
 
 
 def test_joiners_and_marks_stay_inside_words():
@@ -301,6 +346,13 @@ def test_a_round_trip_that_gives_the_text_back_is_100_whatever_the_white_space(c
     assert capsys.readouterr().err == "round trip: test.de: 100.0\n"
 
 
+def tokenised_report(capsys, option):
+    lines = ["It 's Anna 's well @-@ known dog , is n't it ?", "I 'm here ."]
+    back = [there_and_back(line, "en") for line in lines]
+    measure(lines, back, "en").report("test.en", options(), option)
+    return capsys.readouterr().err
+
+
 def test_a_round_trip_shows_the_commonest_differences_and_warns(capsys):
     lines = ["Das Ma\u0308dchen und ein Ka\u0308fer sind im Haus.", "Er sagt ja/nein zu allem, was kommt."] * 5
     torn = Tokenizer("moses", "de", normalize_punctuation=True, whole_words=False)
@@ -313,6 +365,8 @@ def test_a_round_trip_shows_the_commonest_differences_and_warns(capsys):
     assert "warning: test.de: no translation can reach more than BLEU" in said and "--subword sentencepiece" in said
     trip.report("test.de", options(normalize_punctuation=True))
     assert "--normalize-punctuation changes it; leave that out" in capsys.readouterr().err
+    assert "sentencepiece" not in tokenised_report(capsys, "--subword")
+    assert "--source-tokenizer none keeps its words" in tokenised_report(capsys, "--source-subword")
     trip.report("test.de", options(), "")
     assert "▁ stands for a space among tokens" in capsys.readouterr().err
 

@@ -26,8 +26,9 @@ from dual_fairseq.plugin.ranking import Weights
         ("a b c@@ d@@ e f", ["a b", "c@@ d@@ e f"]),
         ("a@@ b@@ c@@ d@@ e@@ f", ["a@@ b@@ c@@ d@@", "e@@ f"]),
         (". . . . . . a", [". . . .", ". .", "a"]),
+        ("यह है। वह है@@ ।@@ ” Mr. A", ["यह है।", "वह है@@ ।@@ ”", "Mr. A"]),
     ],
-    ids="fits sentences signs words late-sign within-no-word long-word signs-over-the-limit".split(),
+    ids="fits sentences signs words late-sign within-no-word long-word signs-over-the-limit sign-at-a-word".split(),
 )
 def test_where_an_over_long_line_is_cut(tokens, expected):
     assert [" ".join(piece) for piece in Subword("subword_nmt").cut(tokens.split(), 4)] == expected
