@@ -121,7 +121,7 @@ def pairs(data, tmp_path_factory) -> Path:
                 "train", data, FORWARD, *model, "--criterion", "dual_cross_entropy", "--dual-lambda", 0, "--src-lm",
                 root / "lm.pt", "--label-smoothing", 0.1, "--optimizer", "adam", "--lr", 0.005, "--max-tokens", 1000,
                 "--max-update", length[arch], "--save-dir", root / arch, "--cpu", "--log-format", "json",
-                "--save-interval", interval[arch], "--disable-validation",
+                "--save-interval", interval[arch], "--disable-validation", "--num-workers", 0,
             )
         )  # fmt: skip
         for direction in DIRECTIONS:
