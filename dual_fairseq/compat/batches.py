@@ -1,4 +1,4 @@
-"""A sentence that is too long for a batch or for a model ends in one line."""
+"""Batches: a sentence too long for one ends in one line, and a run that resumed has those of an unbroken run."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from ..common.errors import UserError
 
 _batch_by_size = data_utils.batch_by_size
 _filter_indices_by_size = FairseqTask.filter_indices_by_size
+_get_batch_iterator = FairseqTask.get_batch_iterator
 _first_batch = EpochBatchIterator.first_batch.fget
 
 
@@ -68,6 +69,20 @@ def first_batch(self) -> Any:
     return _first_batch(self)
 
 
+def get_batch_iterator(self, dataset, *args: Any, epoch: int = 1, **kwargs: Any) -> Any:
+    """As fairseq's, which draws the order of sentences for the first epoch, and batches them once for all epochs.
+
+    A run that resumed in another epoch would draw for that one, and go on with other batches than it had. Shards are
+    drawn for their epochs.
+    """
+    if self.has_sharded_data("train") or dataset in self.dataset_to_epoch_iter:
+        return _get_batch_iterator(self, dataset, *args, epoch=epoch, **kwargs)
+    iterator = _get_batch_iterator(self, dataset, *args, epoch=1, **kwargs)
+    iterator.epoch = max(epoch, 1)
+    dataset.set_epoch(epoch)
+    return iterator
+
+
 def _size(dataset: Any, index: int) -> int:
     """The tokens of a sentence, of a pair those of its longer side."""
     return int(np.max(dataset.size(index)))
@@ -75,4 +90,5 @@ def _size(dataset: Any, index: int) -> int:
 
 data_utils.batch_by_size = batch_by_size
 FairseqTask.filter_indices_by_size = filter_indices_by_size
+FairseqTask.get_batch_iterator = get_batch_iterator
 EpochBatchIterator.first_batch = property(first_batch)

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 from fairseq.data import Dictionary
-from fairseq.tasks.language_modeling import LanguageModelingTask
+from fairseq.tasks.language_modeling import LanguageModelingConfig, LanguageModelingTask
 from helpers import PLUGIN, SOURCE, TARGET, TINY, TRANSFORMER_LM, train, train_language_model
 
 from dual_fairseq.plugin.checkpoint import load_state
@@ -161,3 +161,25 @@ def test_language_models_are_no_part_of_the_criterion(monkeypatch, corpus, lm_op
     assert len(criterion.task.priors.models()) == 2
     assert not list(criterion.parameters()) and not criterion.state_dict()
     assert [type(m).__name__ for m in criterion.modules()] == ["DualCrossEntropyCriterion"]
+
+
+def test_a_run_that_goes_on_in_another_epoch_has_the_batches_of_one_that_was_not_stopped(corpus):
+    def iterator(epoch: int):
+        options = {
+            "sample_break_mode": "eos",
+            "tokens_per_sample": 1024,
+            "dataset_impl": None,
+            "use_plasma_view": False,
+        }
+        cfg = LanguageModelingConfig(data=str(corpus / "lm" / SOURCE), **options)
+        task = LanguageModelingTask.setup_task(cfg)
+        task.load_dataset("train", epoch=epoch)
+        return task.get_batch_iterator(task.dataset("train"), max_tokens=300, seed=3, epoch=epoch)
+
+    def batches(iterator) -> list[list[int]]:
+        return [batch["id"].tolist() for batch in iterator.next_epoch_itr(shuffle=True)]
+
+    unbroken, resumed = iterator(1), iterator(2)
+    first, second = batches(unbroken), batches(unbroken)
+    assert first != second == batches(resumed)
+    assert (unbroken.epoch, unbroken.next_epoch_idx) == (resumed.epoch, resumed.next_epoch_idx) == (2, 3)
