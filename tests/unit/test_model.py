@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from types import SimpleNamespace
 
 import pytest
@@ -12,6 +13,7 @@ from fairseq.dataclass.configs import GenerationConfig
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.models import FairseqDecoder, FairseqEncoder, FairseqEncoderDecoderModel
 from fairseq.modules import AdaptiveSoftmax, BeamableMM
+from fairseq.modules.dynamic_convolution import DynamicConv_scripatable
 from fairseq.tasks.translation import TranslationTask
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -319,3 +321,11 @@ def test_a_checkpoint_of_other_directions_is_refused_by_name(keys, message):
     pair = DualModel({"de-en": plain_model(), "en-de": plain_model()})
     with pytest.raises(UserError, match=message):
         pair.load_state_dict({key: torch.zeros(1) for key in keys}, model_cfg=SimpleNamespace())
+
+
+def test_no_parameter_of_lightconv_is_left_to_chance():
+    convolution = DynamicConv_scripatable(4, kernel_size=3)
+    assert not convolution.has_conv_bias
+    torch.nn.init.constant_(convolution.conv_bias, math.nan)
+    convolution.reset_parameters()
+    assert all(parameter.isfinite().all() for parameter in convolution.parameters())
