@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
+from .options import flag
+
 # Two languages whose sides share as many words gain from one dictionary and from embeddings that both sides share.
 SHARED_WORDS = 0.4
 
@@ -117,7 +119,7 @@ def language_model_settings(sentences: int) -> LanguageModelSettings:
 def table(rows: Sequence[PairSettings] | Sequence[LanguageModelSettings]) -> str:
     """A table in Markdown, a line for each size of corpus and a column for each option."""
     names = [field.name for field in fields(rows[0]) if field.name not in ("up_to", "measured")]
-    lines = ["| " + " | ".join(["up to", *(f"`--{name.replace('_', '-')}`" for name in names)]) + " |"]
+    lines = ["| " + " | ".join(["up to", *(f"`{flag(name)}`" for name in names)]) + " |"]
     lines.append("|---" * (len(names) + 1) + "|")
     for row in rows:
         above = "more" if row.up_to is None else f"{row.up_to:,}"

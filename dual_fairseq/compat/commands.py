@@ -18,6 +18,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from ..common.errors import UserError
 from ..common.memory import enough_memory
+from ..common.options import flag
 from .no_eval import fairseq_modules
 from .processes import torchrun_processes
 
@@ -50,10 +51,10 @@ def one_line(options: Any) -> Iterator[None]:
             raise UserError(first_line(error)) from error
         if error.filename is None:
             raise
-        named = [f"--{name.replace('_', '-')}" for name, value in _flat(options) if value == error.filename]
+        named = [flag(name) for name, value in _flat(options) if value == error.filename]
         raise UserError(f"{' or '.join(named)} {error.filename}: {error.strerror or error}".lstrip()) from error
     except MissingMandatoryValue as error:
-        raise UserError(f"--{str(error.key).replace('_', '-')}: is missing") from error
+        raise UserError(f"{flag(str(error.key))}: is missing") from error
     except (AssertionError, ImportError, RuntimeError, ValueError) as error:
         if _NEEDS_GPU.search(str(error)):
             raise UserError(f"one of these options needs a GPU ({first_line(error)})") from error
@@ -95,7 +96,7 @@ def convert_namespace_to_omegaconf(args: Namespace) -> Any:
         return _convert(args)
     except (HydraException, OmegaConfBaseException) as error:
         found = re.search(r"override (?:\w+\.)*(\w+)=(.*)", str(error))
-        option = f"--{found[1].replace('_', '-')} {found[2]}" if found else "one of the options"
+        option = f"{flag(found[1])} {found[2]}" if found else "one of the options"
         raise UserError(f"{option}: cannot be; give another value ({first_line(error.__cause__ or error)})") from error
 
 

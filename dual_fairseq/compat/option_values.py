@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import math
 from importlib.util import find_spec
 from typing import Any
@@ -15,6 +14,7 @@ from fairseq.data.data_utils import post_process
 from fairseq.models import ARCH_MODEL_REGISTRY
 from fairseq.tasks import TASK_DATACLASS_REGISTRY
 
+from ..common.arguments import did_you_mean
 from ..common.errors import UserError
 from ..common.literals import NoLiteral, literal
 from ..common.options import flag
@@ -162,8 +162,7 @@ def read_overrides(text: Any) -> dict[str, Any]:
         if name in _FIXED:
             raise UserError(f"--model-overrides: cannot change {name}; leave it out")
         if name not in _overridable() and not isinstance(value, dict):
-            close = difflib.get_close_matches(name, _overridable(), n=1)
-            hint = f"; did you mean {close[0]}?" if close else ""
+            hint = did_you_mean(name, _overridable())
             raise UserError(f"--model-overrides: no model, task or criterion has an option {name}{hint}")
     return found
 

@@ -24,6 +24,7 @@ from torch import Tensor
 from ..common import bleu
 from ..common.errors import UserError
 from ..common.languages import language_of
+from ..common.options import flag
 from ..common.records import check_shape, parse_json
 from ..compat.option_values import check_option_values
 
@@ -79,8 +80,7 @@ def _record(name: str, text: str | None, shape: Any = None) -> dict[str, Any]:
         args = parse_json(text or "{}")
         check_shape(args, shape or {})
     except ValueError as error:
-        option = f"--{name.replace('_', '-')}"
-        raise UserError(f"{option} {(text or '')[:60]}: {error}; give a JSON record, as '{{}}'") from error
+        raise UserError(f"{flag(name)} {(text or '')[:60]}: {error}; give a JSON record, as '{{}}'") from error
     return args
 
 
