@@ -45,9 +45,11 @@ def dest(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def run(dest) -> Path:
     """A pair, trained for a moment and evaluated."""
-    limits = "--lm-max-update 5 --warmup-max-update 20 --dual-max-update 5 --lr-warmup 5 --lm-lr-warmup 2 --cpu"
+    limits = "--lm-max-update 5 --warmup-max-update 20 --dual-max-update 5 --lr-warmup 5 --lm-lr-warmup 2"
     tiny = "--encoder-embed-dim 16 --decoder-embed-dim 16 --encoder-attention-heads 2 --decoder-attention-heads 2"
-    main(["train", str(dest), str(dest.parent / "run"), *limits.split(), "--size", "tiny", "--", *tiny.split()])
+    words = ["train", str(dest), str(dest.parent / "run"), *limits.split(), "--size", "tiny", "--cpu", "--no-eval"]
+    main([*words, "--", *tiny.split()])
+    main(["evaluate", str(dest), str(dest.parent / "run"), "--dual-inference", "--beam", "1", "--cpu"])
     return dest.parent / "run"
 
 
