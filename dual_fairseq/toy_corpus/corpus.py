@@ -42,10 +42,10 @@ def write_corpus(
     Raises:
         CannotWrite: a file cannot be written.
     """
+    out.mkdir(parents=True, exist_ok=True)
     grammar = grammar or ToyGrammar()
     splits: dict[str, dict[str, float]] = {}
     train: set[tuple[str, str]] = set()
-    out.mkdir(parents=True, exist_ok=True)
     (out / "truth.json").unlink(missing_ok=True)
     for offset, (split, size) in enumerate(sizes.items()):
         pairs = grammar.sample(size, _seed(seed, offset))

@@ -33,18 +33,20 @@ def undated(log: str) -> str:
 @pytest.mark.parametrize(
     "words",
     [
-        [*OURS, "toy-corpus", "text", "--train", "3", "--valid", "2", "--test", "2", "--mono", "9"],
+        [*OURS, "select", "--pairs", "text", "--valid", "text", "--from", "mono", "-o", "out", "--keep", "1"],
         [*OURS, "train-lm"],
         [*OURS, "--help"],
         ["fairseq-train", "data", "--user-dir", str(PLUGIN), "--dual-lambda", "x"],
     ],
-    ids=["toy-corpus", "train-lm", "--help", "fairseq-train"],
+    ids=["select", "train-lm", "--help", "fairseq-train"],
 )
 def test_a_fork_prints_and_ends_as_a_process_does(words, tmp_path):
     environment = {**os.environ, "NAME": "\udcff"}  # a byte that is no UTF-8
     first, second = tmp_path / "first", tmp_path / "second"
-    first.mkdir()
-    second.mkdir()
+    for folder in (first, second):
+        folder.mkdir()
+        (folder / "text").write_text("a b c\nb c a\nc a b\n")
+        (folder / "mono").write_text("a b a b c c\nb a c a\n")
     forked = run(words, environment, first)
     program = [str(Path(sys.executable).with_name(words[0])), *words[1:]] if words[0].startswith("fairseq") else words
     null = subprocess.DEVNULL

@@ -4,6 +4,7 @@ import pytest
 
 from dual_fairseq.__main__ import main
 from dual_fairseq.common.errors import UserError
+from dual_fairseq.toy_corpus import corpus
 from dual_fairseq.toy_corpus.grammar import ToyGrammar
 
 
@@ -41,7 +42,8 @@ def test_bad_numbers_are_one_clear_line(tmp_path, arguments, message):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_file_in_the_place_of_the_folder_is_one_clear_line(tmp_path):
+def test_a_file_in_the_place_of_the_folder_is_one_clear_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(corpus, "ToyGrammar", None)  # it is seen before the grammar is made
     (tmp_path / "file").write_text("mine")
     with pytest.raises(UserError, match=r"is a file; name a folder"):
         main(["toy-corpus", str(tmp_path / "file")])
