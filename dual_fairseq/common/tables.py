@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ _NUMBER = (None, float)
 # Settings of a search in scores.json, and what people call them.
 SEARCH = {"beam": "beam", "lenpen": "length penalty", "search_options": "options", "engine": "engine"}
 FAIRSEQ = "fairseq-generate"  # the usual engine, which is not named in a table
+_LABELS = 20  # columns of a confusion
 _METRICS = {"bleu": "BLEU", "chrf": "chrF"}
 _QUALITY = {
     **{f"{name}?": _NUMBER for name in ("bleu", "chrf", "length_ratio", "accuracy")},
@@ -55,19 +56,15 @@ def quality(scores: Mapping[str, Any]) -> str:
     return f"{accuracy:.2f} %" if accuracy is not None else "-" if bleu is None else f"{bleu:.2f}"
 
 
-def confusions(scores: Any) -> Iterator[tuple[str, Mapping[str, Mapping[str, int]]]]:
-    """Of a direction's entry in ``scores.json``: what ends its name, and its confusion; nothing of text."""
-    for name, of in (
-        (("", scores), (" + dual inference", scores.get("dual_inference"))) if isinstance(scores, dict) else ()
-    ):
-        if of and of.get("confusion"):
-            yield name, of["confusion"]
+def confusion_cells(confusion: Mapping[str, Mapping[str, int]]) -> list[tuple[str, ...]]:
+    """The confusion of labels as rows of cells, the head first: right labels by line, found ones by column.
 
-
-def confusion_table(confusion: Mapping[str, Mapping[str, int]]) -> str:
-    """Right labels by line, found ones by column, as plain text."""
-    lines = [("", "", *confusion), *((right, "", *map(str, found.values())) for right, found in confusion.items())]
-    return aligned(lines)
+    Of many labels the most frequent are shown.
+    """
+    found = (label for of in confusion.values() for label in of)
+    names = list(dict.fromkeys([*confusion, *found]))[:_LABELS]
+    rows = [(right, *(str(of.get(label, 0)) for label in names)) for right, of in confusion.items()]
+    return [("right label", *(f"found: {label}" for label in names)), *rows[:_LABELS]]
 
 
 def score_table(rows: Iterable[tuple[str, Mapping[str, Any]]]) -> str:

@@ -268,10 +268,8 @@ class Preprocessing:
             for split in set(self.parts) - ({"train"} if self.like is None else set())
             for language in self.languages
         }
-        for name in (
-            name for name, share in unknown.items() if share and name.split(".")[1] not in self.text_languages
-        ):
-            raise UserError(f"{name}: has a label whose training pairs were all dropped; see raw/train.dropped.tsv")
+        if lost := [name for name in unknown if unknown[name] and name.split(".")[1] not in self.text_languages]:
+            raise UserError(f"{lost[0]}: has a label whose training pairs were all dropped; see raw/train.dropped.tsv")
         return {
             "joined": self.options.joined_dictionary,
             "symbols": {language: len(of_language) for language, of_language in known.items()},

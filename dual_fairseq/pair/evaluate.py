@@ -19,7 +19,7 @@ from sacrebleu.metrics import CHRF
 from ..common.bleu import bleu_metric, signature_of
 from ..common.errors import UserError
 from ..common.files import read_lines, sha256, write_json, write_text
-from ..common.tables import FAIRSEQ, confusion_table, confusions, score_table
+from ..common.tables import FAIRSEQ, aligned, confusion_cells, score_table
 from ..data.text import TextPipeline
 from ..plugin.ranking import read_choice
 from .nbest import best_of, read_nbest
@@ -132,10 +132,11 @@ def score(
 
 
 def confusion(references: Sequence[str], hypotheses: Sequence[str]) -> dict[str, dict[str, int]]:
-    """The right label → the one found → the number of sentences, for all labels, the most frequent first."""
-    names = list(dict.fromkeys([*(label for label, _ in Counter(references).most_common()), *sorted(hypotheses)]))
-    counts = Counter(zip(references, hypotheses, strict=True))
-    return {right: {found: counts[right, found] for found in names} for right in names}
+    """The right label → the one found → the number of sentences, where there are any; the most frequent first."""
+    counts: dict[str, dict[str, int]] = {right: {} for right, _ in Counter(references).most_common()}
+    for (right, found), count in Counter(zip(references, hypotheses, strict=True)).most_common():
+        counts[right][found] = count
+    return counts
 
 
 def evaluate(
@@ -248,6 +249,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     print(score_table([(options.split, result)]))
     for direction, scores in result.items():
-        for name, of in confusions(scores):
-            print(f"\nConfusion, {direction}{name}; lines are right labels, columns what was found")
-            print(confusion_table(of))
+        if not isinstance(scores, dict) or not scores["confusion"]:
+            continue
+        for name, of in (("", scores), (" + dual inference", scores["dual_inference"])):
+            if of:
+                cells = confusion_cells(of["confusion"])
+                print(f"\nConfusion, {direction}{name}\n{aligned([(right, '', *found) for right, *found in cells])}")

@@ -156,7 +156,8 @@ class DirectionTask(TranslationTask):
             args.max_len_a, args.max_len_b = limit.max_len_a, limit.max_len_b
         if self.labels:
             args = copy.copy(args)
-            args.beam, args.max_len_a, args.max_len_b, args.match_source_len = len(self.labels), 0, 1, False
+            args.beam, args.max_len_a, args.max_len_b = len(self.labels), 0, 1
+            args.min_len, args.match_source_len = 1, False
         if seq_gen_cls is None:
             alignment = getattr(args, "print_alignment", None)
             seq_gen_cls = _AligningBySentence if alignment else _BySentence

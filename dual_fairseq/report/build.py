@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..common.errors import UserError
+from ..common.tables import confusion_cells
 from ..pair.significance import TRIALS
 from . import pictures
 from .examples import examples
@@ -78,8 +79,8 @@ def _confusions(rows: Sequence[Row]) -> list[Part]:
     parts: list[Part] = []
     for row in rows:
         if found := row.scores.get("confusion"):
-            head = (f"{row.system}, {arrow(row.direction)}: right label", *(f"found: {label}" for label in found))
-            parts.append(Table(head, [(right, *map(str, of.values())) for right, of in found.items()]))
+            (first, *others), *lines = confusion_cells(found)
+            parts.append(Table((f"{row.system}, {arrow(row.direction)}: {first}", *others), lines))
     return parts
 
 
