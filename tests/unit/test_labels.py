@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from argparse import Namespace
 from collections import Counter
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -181,8 +183,13 @@ def test_weights_are_tuned_by_accuracy():
 # --- dual inference
 
 
-@pytest.mark.parametrize("arch", ["transformer", "lstm"])
-@pytest.mark.parametrize("count", [1, 2, 7])
+@cache
+def configuration(arch: str):
+    words = ["data", "--task", "translation", "-s", "x", "-t", "y", *TINY[arch]]
+    return convert_namespace_to_omegaconf(options.parse_args_and_arch(options.get_training_parser(), words))
+
+
+@pytest.mark.parametrize(("arch", "count"), [("transformer", 1), ("transformer", 7), ("lstm", 2)])
 def test_dual_inference_over_labels_is_exact(arch, count):
     """Every label is scored, and the best is that of the formula, computed without a search."""
     text, labels = Dictionary(), Dictionary()
@@ -194,8 +201,7 @@ def test_dual_inference_over_labels_is_exact(arch, count):
     tasks, models = [], []
     torch.manual_seed(1)
     for source, target in ((text, labels), (labels, text)):
-        words = ["data", "--task", "translation", "-s", "x", "-t", "y", *TINY[arch]]
-        cfg = convert_namespace_to_omegaconf(options.parse_args_and_arch(options.get_training_parser(), words))
+        cfg = copy.deepcopy(configuration(arch))
         tasks.append(DirectionTask(cfg.task, source, target))
         tasks[-1].labels = [*range(4, 4 + count)] if target is labels else []
         models.append(tasks[-1].build_model(cfg.model).eval())
