@@ -17,7 +17,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from ..common.errors import UserError
+from ..common.errors import UserError, printable
 from ..common.interruption import held_back
 from .forks import Fork, fork, forkable
 
@@ -31,8 +31,8 @@ class Shell(str):
 
 
 def say(text: str) -> None:
-    """Print a line at once, also where the output is a pipe."""
-    print(text, flush=True)
+    """Print a line, or several, at once, also where the output is a pipe."""
+    print(printable(text, kept="\n\t"), flush=True)
 
 
 @contextmanager
