@@ -26,7 +26,7 @@ def whole_number(smallest: int = 1) -> Callable[[str], int]:
 
     def read(text: str) -> int:
         if not text.isdecimal() or len(text) > 18 or not smallest <= int(text) < LARGEST_NUMBER:
-            more = f" and below {LARGEST_NUMBER:,}" * text.isdecimal()
+            more = f" and below {LARGEST_NUMBER:,}" if text.isdecimal() and len(text) > 9 else ""
             raise argparse.ArgumentTypeError(f"give a whole number of at least {smallest}{more}, not '{text}'")
         return int(text)
 
