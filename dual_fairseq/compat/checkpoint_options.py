@@ -21,7 +21,7 @@ from fairseq.dataclass.configs import FairseqConfig
 from fairseq.dataclass.utils import _set_legacy_defaults
 from fairseq.models import ARCH_MODEL_REGISTRY
 from fairseq.tasks import TASK_DATACLASS_REGISTRY
-from omegaconf import OmegaConf
+from omegaconf import OmegaConf, ValidationError
 
 from ..common.literals import NoLiteral, literal
 from ..common.options import flag
@@ -120,7 +120,9 @@ def take_options(state: dict[str, Any]) -> dict[str, Any]:
     for section, kinds in _TAKEN.items():
         node, given = result[section] or {}, sections[section]
         for kind, listed in kinds.items():
-            node.update({name: _CHECKS[kind](name, given[name]) for name in listed if name in node and name in given})
+            taken = {name: _CHECKS[kind](name, given[name]) for name in listed if name in node and name in given}
+            _check_types(cfg[section], taken)
+            node.update(taken)
     result["model"] = model_options(names["model"], sections["model"])
     if legacy_model:
         result["model"] = Namespace(
@@ -206,9 +208,18 @@ def _defaults(name: Any, section: str, registry: Mapping[str, type]) -> Any:
 # --- values
 
 
+def _check_types(record: Any, values: Mapping[str, Any]) -> None:
+    """Raises: RefusedOption: a value is of another type than a task, say, declares, as 0.5 for a switch."""
+    for name, value in values.items():
+        try:
+            OmegaConf.merge(record, {name: value})
+        except ValidationError as error:
+            raise RefusedOption(f"{flag(name)} {_shown(value)}: {str(error).splitlines()[0]}") from error
+
+
 def _number(name: str, value: Any) -> Any:
     """None, a number, a switch, or a list of them. fairseq computes with as many heads as -1."""
-    if name.endswith("attention_heads") and isinstance(value, int) and value < 1:
+    if name.endswith(("attention_heads", "_positions")) and isinstance(value, int) and value < 1:
         raise RefusedOption(f"{flag(name)} {value}: is no number above 0")
     if value is None or type(value) in (bool, int, float):
         return value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import math
 import os
 import pickle
 import re
@@ -338,7 +339,11 @@ def nested(depth: int) -> list[Any]:
         ("model", "encoder_embed_dim", nested(60)),
         ("model", "_name", nested(60)),
         ("model", "encoder_attention_heads", -1),
+        ("model", "max_source_positions", 0),
         ("task", "left_pad_source", [True, True]),
+        ("task", "left_pad_source", 0.5),
+        ("task", "max_target_positions", 1.5),
+        ("criterion", "dual_start_update", math.nan),
         ("model", "encoder_embed_dim", [0] * 10_000),
         ("model", "activation_fn", "${oc.env:HOME}"),
         ("model", "activation_fn", "swish"),

@@ -12,7 +12,7 @@ import pytest
 
 from dual_fairseq.common.errors import UserError
 from dual_fairseq.common.folders import StageFolder
-from dual_fairseq.pipeline import choices, config, evaluate, synthesize
+from dual_fairseq.pipeline import choices, config, evaluate, jobs, synthesize
 from dual_fairseq.pipeline.devices import Device
 from dual_fairseq.pipeline.stages import Stage
 from dual_fairseq.pipeline.train_options import get_parser
@@ -233,3 +233,16 @@ def test_a_file_of_options_runs_no_code_and_names_no_place_to_write_to(tmp_path,
     with pytest.raises(UserError, match=rf"train\.toml: fairseq-train: {word}: .*; give it after --"):
         config.parse(get_parser(), ["data", "run", "--config", str(file)])
     assert config.parse(get_parser(), ["data", "run", "--", word, "evil"])[1] == [word, "evil"]
+
+
+@pytest.mark.parametrize("name", ["train.log", "finished"])
+def test_a_training_does_not_write_through_a_link(training, tmp_path, name):
+    stage = training(max_update="200")
+    (stage.files.folder / name).unlink(missing_ok=True)
+    (stage.files.folder / name).symlink_to(tmp_path / "mine")
+    with pytest.raises(UserError, match=f"{name}: is a link to another file"):
+        stage.begin(go_on=True)
+    (tmp_path / ".lock").symlink_to(tmp_path / "mine")
+    with pytest.raises(UserError, match="cannot write to"), jobs.locked(tmp_path):
+        pass
+    assert not (tmp_path / "mine").exists()
