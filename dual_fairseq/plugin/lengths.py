@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 # Room to spare: over the mean ratio of the training text, and over what its longest translations need beyond that.
 _OVER_RATIO, _OVER_REST, _AT_LEAST = 1.5, 2, 20
-_SHAPE = {str: {"ratio": float, "max_len_a": float, "max_len_b": int}}
+LIMITS = {str: {"ratio": float, "max_len_a": float, "max_len_b": int}}
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def length_limit(folder: str | os.PathLike[str], source: str, target: str) -> Le
     path, direction = Path(folder) / LENGTHS, f"{source}-{target}"
     if path.is_file():
         fix = "remove it, or run dual-fairseq preprocess again"
-        content = read_record(path, _SHAPE, fix)
+        content = read_record(path, LIMITS, fix)
         if direction in content:
             limit = LengthLimit(**content[direction])
             if limit.max_len_a < 0 or limit.max_len_b < 1:

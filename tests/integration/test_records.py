@@ -7,6 +7,7 @@ import itertools
 import json
 from argparse import Namespace
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -168,6 +169,10 @@ def test_the_note_of_a_stage(tmp_path):
         one_line(do)
     note.write_text(DEEP)
     assert one_line(do) is None
+    stage = replace(stage, shape={"lines": int})
+    note.write_text(json.dumps({"settings": {"size": 3}, "result": {"lines": "x"}}))
+    with pytest.raises(UserError, match=r"one.json: is damaged \(result.lines is not a whole number\); remove it"):
+        do()
 
 
 def test_a_file_of_options(tmp_path):
@@ -221,7 +226,10 @@ def test_a_file_of_language_model_scores(tmp_path):
         head[:60],
         head.replace(b"'fortran", b"(fortran"),
         b"PK\x03\x04" + head,
-        *(head.replace(b"(3,)" + b" " * 30, value.ljust(34)) for value in (b"(True,)", b"(9999999999999999999999,)")),
+        *(
+            head.replace(b"(3,), }" + b" " * 30, (value + b", }").ljust(37))
+            for value in (b"(True,)", b"(9999999999999999999999,)")
+        ),
         npy(b"{'descr': '<f4', 'fortran_order': False, 'shape': (" + b"-" * 9000 + b"1,)}"),
         npy(b"{'descr': '<f4', 'fortran_order': False, 'shape': (1" + b"+1" * 4000 + b",)}"),
     ):
