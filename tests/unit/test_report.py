@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from dual_fairseq.common.errors import UserError
 from dual_fairseq.common.tables import read_scores
-from dual_fairseq.report import attention, build, examples, gaps, page, runs, scores
+from dual_fairseq.report import attention, build, examples, gaps, page, pictures, runs, scores
 
 
 def test_the_best_is_the_validation_after_which_the_best_checkpoint_was_last_written():
@@ -153,3 +153,9 @@ def test_fonts_that_were_installed_later_are_found(monkeypatch):
     assert attention.fonts_for(only) == ([attention.FONT], [only])
     monkeypatch.setattr(font_manager, "findSystemFonts", lambda: [entry.fname])
     assert attention.fonts_for(only) == ([attention.FONT, "STIXGeneral"], [])
+
+
+def test_a_name_with_dollars_is_no_formula():
+    with pictures._figure() as axes:
+        axes.set_title(r"$\frac$")
+        assert pictures._png(axes).startswith(b"\x89PNG")
