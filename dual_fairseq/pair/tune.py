@@ -213,6 +213,7 @@ def picture(result: dict[str, Any], out: Path, title: str) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
+    matplotlib.rcParams["text.parse_math"] = False  # a title may have a $
     import matplotlib.pyplot as plt
 
     figure, panels = plt.subplots(1, 3, figsize=(13, 3.8), layout="constrained")
