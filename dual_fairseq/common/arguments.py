@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -74,9 +75,12 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f"; did you mean {close[0]}?" if close else ""
 
 
+_LONGEST_NUMBER = 18  # characters
+
+
 def _number(pattern: str, what: str) -> Callable[[str], str]:
     def check(text: str) -> str:
-        if not re.fullmatch(pattern, text):
+        if not re.fullmatch(pattern, text) or len(text) > _LONGEST_NUMBER or math.isinf(float(text)):
             raise argparse.ArgumentTypeError(f"takes {what}, not '{text}'")
         return text
 

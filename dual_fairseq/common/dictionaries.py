@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from .errors import UserError
-from .files import AnyPath, read_lines
+from .files import AnyPath, check_regular, lines_of, read_lines
 
 SPECIAL = ("<s>", "<pad>", "</s>", "<unk>")  # symbols that fairseq adds by itself
+_DIGITS = 18  # of a count, at most
 _OVERWRITE = " #fairseq:overwrite"
 
 
@@ -21,14 +22,15 @@ def check_dictionary_file(path: AnyPath, known: Iterable[str] = SPECIAL) -> None
     Raises:
         UserError: the file is missing or no dictionary.
     """
+    check_regular(path)
     symbols = set(known)
     fix = "copy the dictionary that the data were binarized with, or run dual-fairseq preprocess again"
     try:
         with open(path, encoding="utf-8") as file:
-            for number, line in enumerate(file, start=1):
+            for number, line in enumerate(lines_of(file, path), start=1):
                 text = line.rstrip()
                 symbol, _, count = text.removesuffix(_OVERWRITE).rpartition(" ")
-                if not symbol or not count.isdecimal():
+                if not symbol or not count.isdecimal() or len(count) > _DIGITS:
                     raise UserError(f"{path}: line {number} is no symbol and its count; {fix}")
                 if symbol in symbols and not text.endswith(_OVERWRITE):
                     raise UserError(f"{path}: line {number} has '{symbol}' once more; {fix}")

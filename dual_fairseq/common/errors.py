@@ -1,5 +1,14 @@
 """The one kind of error a user is meant to see."""
 
+from __future__ import annotations
+
+import re
+import unicodedata
+
+_LONGEST = 2_000  # characters of a message; a name in a file may have millions
+# They show a text in another order than it is in.
+_BIDIRECTIONAL = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
 
 class UserError(SystemExit):
     """Something the user can fix: a wrong option, a missing file, a dictionary of another language.
@@ -13,5 +22,25 @@ class UserError(SystemExit):
     """
 
     def __init__(self, message: str) -> None:
+        message = printable(message)
+        if len(message) > _LONGEST:
+            message = f"{message[: _LONGEST // 2]} ... {message[-_LONGEST // 2 :]}"
         super().__init__(message)
         self.code = f"dual_fairseq: error: {message}"
+
+
+def printable(text: str, kept: str = "") -> str:
+    r"""A text without what a terminal would obey: control characters are written as ``\x1b``.
+
+    Names in files and names of files may be a stranger's.
+
+    Args:
+        kept: characters that stay as they are, such as line ends.
+    """
+
+    def escaped(found: re.Match[str]) -> str:
+        character = found[0]
+        odd = unicodedata.category(character) in ("Cc", "Zl", "Zp") or character in _BIDIRECTIONAL
+        return ascii(character)[1:-1] if odd and character not in kept else character
+
+    return re.sub(r"[^\x20-\x7e]", escaped, text)

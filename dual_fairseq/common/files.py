@@ -12,11 +12,12 @@ import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, AnyStr
 
 from .errors import UserError
 from .progress import say
 
+LONGEST_LINE = 1 << 26  # characters or bytes; a small .gz file may hold a line without end
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 AnyPath = str | os.PathLike[str]
 
@@ -157,7 +158,35 @@ def read_lines(path: AnyPath) -> list[str]:
     return lines
 
 
+def lines_of(stream: IO[AnyStr], name: AnyPath) -> Iterator[AnyStr]:
+    """The lines of a stream, with their ends, so that none of them takes all memory.
+
+    Args:
+        name: of the text, for the message.
+
+    Raises:
+        UserError: a line is longer than :data:`LONGEST_LINE`.
+    """
+    while line := stream.readline(LONGEST_LINE):
+        if len(line) == LONGEST_LINE:
+            raise UserError(
+                f"{name}: has a line of more than {LONGEST_LINE >> 20} MB; give text with a sentence a line"
+            )
+        yield line
+
+
+def check_regular(path: AnyPath) -> None:
+    """Raises: UserError: it is a pipe or a device, from which reading may never end, or cannot be done twice."""
+    if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
+        raise UserError(f"{path}: is a pipe or a device; give a regular file")
+
+
 def sha256(path: AnyPath) -> str:
-    """The digest of a file's content, in hexadecimal."""
+    """The digest of a file's content, in hexadecimal.
+
+    Raises:
+        UserError: see :func:`check_regular`.
+    """
+    check_regular(path)
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -25,10 +25,11 @@ LENGTHS = "lengths.json"  # beside the dictionaries: how long a translation may 
 # The part of the record that says how text is treated; the rest names files of one machine. Where the two languages
 # are treated in two ways, tokenizer, subword and bpe hold a value for each language.
 _BPE = {"type?": (None, str), "pieces?": (None, str)}
+_SHARES = {str: (None, float)}  # by text
 _SHAPE = {
     "source": str, "target": str, "normalized?": bool, "tokenizer": ({str: str}, str), "normalize_punctuation?": bool,
     "lowercase?": bool, "subword?": ({str: str}, str), "bpe?": (None, {str: _BPE}, _BPE),
-    "writing?": {str: {str: float}},
+    "writing?": {str: {str: float}}, "dictionary?": (None, {"unknown_share?": (None, _SHARES)}),
 }  # fmt: skip
 _KEPT = (
     "source", "target", "normalized", "tokenizer", "normalize_punctuation", "lowercase", "subword", "bpe", "dictionary",
@@ -115,6 +116,8 @@ class Data:
         pieces = POST_PROCESS[subword]
         if subword == "bpe" and segmentation is None:
             pieces = bpe["pieces"] if "pieces" in bpe else self._pieces_by_an_earlier_version()
+        if pieces not in POST_PROCESS.values():
+            raise UserError(f"{self.folder / RECORD}: names pieces unknown here ({pieces}); update dual-fairseq")
         return Side(tokenizer, subword, segmentation in ("subword-nmt", "sentencepiece"), pieces)
 
     def _pieces_by_an_earlier_version(self) -> str | None:

@@ -18,12 +18,16 @@ def flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
+LARGEST_NUMBER = 2**31  # what torch and numpy take everywhere
+
+
 def whole_number(smallest: int = 1) -> Callable[[str], int]:
     """A type for argparse: a whole number of at least ``smallest``."""
 
     def read(text: str) -> int:
-        if not text.isdecimal() or int(text) < smallest:
-            raise argparse.ArgumentTypeError(f"give a whole number of at least {smallest}, not '{text}'")
+        if not text.isdecimal() or len(text) > 18 or not smallest <= int(text) < LARGEST_NUMBER:
+            more = f" and below {LARGEST_NUMBER:,}" if text.isdecimal() and len(text) > 9 else ""
+            raise argparse.ArgumentTypeError(f"give a whole number of at least {smallest}{more}, not '{text}'")
         return int(text)
 
     return read

@@ -8,12 +8,14 @@ from collections.abc import Callable
 
 from tqdm import tqdm
 
+from .errors import printable
+
 SECONDS = 30.0  # between two lines
 
 
 def say(line: str) -> None:
-    """Print a line to standard error."""
-    print(line, file=sys.stderr, flush=True)
+    """Print a line, or several, to standard error."""
+    print(printable(line, kept="\n\t"), file=sys.stderr, flush=True)
 
 
 def duration(seconds: float) -> str:

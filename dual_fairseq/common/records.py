@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
 
 from .errors import UserError
-from .files import AnyPath
+from .files import AnyPath, check_regular
 
+# tomllib's time and memory grow with the square of the parts of a key, a.b.c
+_LONG_KEY = re.compile(r"""(?:(?<![\w-])(?:"[^"\n]*+"|'[^'\n]*+'|[\w-]++)[ \t]*+\.[ \t]*+){50}""")
 _NAMES = {bool: "true or false", str: "a string", int: "a whole number", float: "a finite number"}
 
 
@@ -29,6 +32,7 @@ def read_record(path: AnyPath, shape: Any, fix: str, wrong: str = "is damaged") 
     Raises:
         UserError: the file cannot be read, is no JSON, or of another shape.
     """
+    check_regular(path)
     try:
         content = parse_json(Path(path).read_bytes().decode("utf-8"))
         check_shape(content, shape)
@@ -52,7 +56,10 @@ def read_toml(path: AnyPath, option: str = "", **options: Any) -> dict[str, Any]
     """
     name = f"{option} {path}".strip()
     try:
-        return tomllib.loads(Path(path).read_bytes().decode("utf-8"), **options)
+        text = Path(path).read_bytes().decode("utf-8")
+        if _LONG_KEY.search(text):
+            raise ValueError("a key has very many parts")
+        return tomllib.loads(text, **options)
     except OSError as error:
         raise UserError(f"{name}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from .errors import UserError
 from .records import read_record
 
 _NUMBER = (None, float)
@@ -34,9 +36,12 @@ def read_scores(path: Path) -> dict[str, Any]:
     Raises:
         UserError: it cannot be read, or is something else.
     """
-    return read_record(
-        path, {"gap_abs?": _NUMBER, str: (None, str, float, _DIRECTION)}, "run dual-fairseq evaluate again"
-    )
+    fix = "run dual-fairseq evaluate again"
+    scores = read_record(path, {"gap_abs?": _NUMBER, str: (None, str, float, _DIRECTION)}, fix)
+    for name, values in scores.items():
+        if isinstance(values, dict) and not re.fullmatch(r"\w{1,64}-\w{1,64}", name):  # which names files
+            raise UserError(f"{path}: is damaged ({name} is no direction); {fix}")
+    return scores
 
 
 def aligned(lines: Sequence[tuple[str, ...]]) -> str:

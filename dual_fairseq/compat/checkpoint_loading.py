@@ -29,6 +29,7 @@ torch.serialization.add_safe_globals([argparse.Namespace])
 _RESET = "please reset the optimizer (--reset-optimizer)"  # fairseq's assertion
 _NUMBER = (None, torch.Tensor, Real)  # of several processes it is a tensor
 _COUNT = range(2**31)
+_MOST_NAMES = 64  # of a weight, on average: layers may share theirs
 _WEIGHTS = {str: torch.Tensor}
 # What fairseq and this package read of a checkpoint without looking, beside its options.
 _SHAPE = {
@@ -72,6 +73,7 @@ def load_checkpoint_to_cpu(
             _check_size(file)
             state = torch.load(file, map_location="cpu", weights_only=True)
         _check_tensors(state, set())
+        _check_sharing(state)
         state = take_options(state)
         if arg_overrides is not None and state.get("cfg") is not None:
             _check_overrides(path, state["cfg"].model._name, arg_overrides)
@@ -138,6 +140,18 @@ def _check_tensors(value: Any, seen: set[int]) -> None:
         seen.add(id(value))
         for item in value.values() if isinstance(value, dict) else value:
             _check_tensors(item, seen)
+
+
+def _check_sharing(state: dict[str, Any]) -> None:
+    """Refuse weights that are one tensor under very many names: what averages or exports them may copy each.
+
+    Raises:
+        ValueError: there are such.
+    """
+    weights = [item for item in dict(state.get("model") or {}).values() if isinstance(item, torch.Tensor)]
+    stored = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in weights}
+    if sum(tensor.nbytes for tensor in weights) > _MOST_NAMES * sum(stored.values()):
+        raise ValueError("its weights are far more than the file has of them")
 
 
 def _refuse_unreadable(path: str, error: UnreadableCheckpoint) -> UserError:

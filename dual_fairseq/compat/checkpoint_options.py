@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import reprlib
 import unicodedata
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Mapping
@@ -20,7 +21,7 @@ from fairseq.dataclass.configs import FairseqConfig
 from fairseq.dataclass.utils import _set_legacy_defaults
 from fairseq.models import ARCH_MODEL_REGISTRY
 from fairseq.tasks import TASK_DATACLASS_REGISTRY
-from omegaconf import OmegaConf
+from omegaconf import OmegaConf, ValidationError
 
 from ..common.literals import NoLiteral, literal
 from ..common.options import flag
@@ -119,7 +120,9 @@ def take_options(state: dict[str, Any]) -> dict[str, Any]:
     for section, kinds in _TAKEN.items():
         node, given = result[section] or {}, sections[section]
         for kind, listed in kinds.items():
-            node.update({name: _CHECKS[kind](name, given[name]) for name in listed if name in node and name in given})
+            taken = {name: _CHECKS[kind](name, given[name]) for name in listed if name in node and name in given}
+            _check_types(cfg[section], taken)
+            node.update(taken)
     result["model"] = model_options(names["model"], sections["model"])
     if legacy_model:
         result["model"] = Namespace(
@@ -205,8 +208,19 @@ def _defaults(name: Any, section: str, registry: Mapping[str, type]) -> Any:
 # --- values
 
 
+def _check_types(record: Any, values: Mapping[str, Any]) -> None:
+    """Raises: RefusedOption: a value is of another type than a task, say, declares, as 0.5 for a switch."""
+    for name, value in values.items():
+        try:
+            OmegaConf.merge(record, {name: value})
+        except ValidationError as error:
+            raise RefusedOption(f"{flag(name)} {_shown(value)}: {str(error).splitlines()[0]}") from error
+
+
 def _number(name: str, value: Any) -> Any:
-    """None, a number, a switch, or a list of them."""
+    """None, a number, a switch, or a list of them. fairseq computes with as many heads as -1."""
+    if name.endswith(("attention_heads", "_positions")) and isinstance(value, int) and value < 1:
+        raise RefusedOption(f"{flag(name)} {value}: is no number above 0")
     if value is None or type(value) in (bool, int, float):
         return value
     if isinstance(value, list | tuple) and len(value) <= _LONGEST_LIST:
@@ -214,6 +228,13 @@ def _number(name: str, value: Any) -> Any:
         if len(items) == len(value):
             return items
     raise RefusedOption(f"{flag(name)} {_shown(value)}: is no number")
+
+
+def _single(name: str, value: Any) -> Any:
+    """None, a number or a switch, as an option of a task or a criterion is."""
+    if isinstance(value, list | tuple):
+        raise RefusedOption(f"{flag(name)} {_shown(value)}: is a list")
+    return _number(name, value)
 
 
 def _word(name: str, value: Any) -> str | None:
@@ -247,7 +268,7 @@ def _place(name: str, value: Any) -> str | None:
     raise RefusedOption(f"{flag(name)} {_shown(value)}: is no name of a file")
 
 
-_CHECKS: dict[str, Callable[[str, Any], Any]] = {"number": _number, "word": _word, "place": _place}
+_CHECKS: dict[str, Callable[[str, Any], Any]] = {"number": _single, "word": _word, "place": _place}
 
 
 def _mapping(options: Any, name: str) -> dict[str, Any]:
@@ -261,5 +282,6 @@ def _mapping(options: Any, name: str) -> dict[str, Any]:
 
 
 def _shown(value: Any) -> str:
-    text = value if isinstance(value, str) and value.isprintable() else ascii(value)
+    # of lists that hold each other many times over, the text would never end
+    text = value if isinstance(value, str) and value.isprintable() else ascii(reprlib.repr(value))[1:-1]
     return text if len(text) <= 60 else text[:57] + "..."

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
+from ..common.files import lines_of
 from ..common.folders import RECORD
 from ..common.progress import say
 from ..common.records import read_record
@@ -38,7 +39,7 @@ def overlap(sides: Sequence[Sequence[Path]], segmented: bool) -> float:
         words: Counter[str] = Counter()
         for file in files:
             with open_text(file) as lines:
-                for line in islice(lines, LINES):
+                for line in islice(lines_of(lines, file), LINES):
                     text = line.decode("utf-8", "replace")
                     words.update(text.split() if segmented else _WORD.findall(text))
         total = words.total() or 1

@@ -13,11 +13,11 @@ import urllib.request
 import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from ..common.arguments import Parser, file_path, positive
 from ..common.errors import UserError
-from ..common.files import whole_file
+from ..common.files import lines_of, whole_file
 from ..common.options import add_languages
 from ..common.progress import say
 
@@ -187,7 +187,8 @@ def wmt16(arguments: Sequence[str]) -> None:
 
 
 # WMT's files are not well-formed XML, so no XML parser reads them all.
-_TAG = re.compile(r"<doc\b([^>]*)>|<seg\b([^>]*)>(.*?)</seg\s*>", re.IGNORECASE | re.DOTALL)
+_TAG = re.compile(r"<(doc|/?seg)\b([^<>]*)>", re.IGNORECASE)
+_LARGEST = 1 << 33  # bytes of a file in an archive; tarfile reads on to the end that an archive claims to have
 _ID = re.compile(r"""\b(?:doc)?id\s*=\s*["']?([^"'\s>]+)""", re.IGNORECASE)
 
 
@@ -202,13 +203,17 @@ def read_segments(path: Path) -> list[tuple[tuple[str, str], str]]:
     except UnicodeDecodeError:
         raise UserError(f"{path}: not UTF-8; fetch the archive again") from None
     segments, document = [], ""
+    begun: tuple[str, int] | None = None  # the segment that is open: its number, and where its text begins
     for match in _TAG.finditer(text):
-        attributes = match[1] if match[3] is None else match[2]
-        name = identity[1] if (identity := _ID.search(attributes)) else ""
-        if match[3] is None:
+        tag = match[1].lower()
+        name = identity[1] if (identity := _ID.search(match[2])) else ""
+        if tag == "doc":
             document = name
-        else:
-            segments.append(((document, name), " ".join(html.unescape(match[3]).split())))
+        elif tag == "seg":
+            begun = name, match.end()
+        elif begun is not None:
+            segments.append(((document, begun[0]), " ".join(html.unescape(text[begun[1] : match.start()]).split())))
+            begun = None
     expected = len(re.findall(r"<seg\b", text, re.IGNORECASE))
     if not segments or len(segments) != expected:
         raise UserError(f"{path}: {len(segments)} whole segments of {expected}; fetch the archive again")
@@ -250,6 +255,8 @@ def extract(archive: Path, folder: Path, names: Sequence[str]) -> None:
             with tarfile.open(fileobj=stream, mode="r|") as members:
                 for member in members:
                     name = member.name.rpartition("/")[2]
+                    if member.size > _LARGEST:
+                        raise tarfile.ReadError
                     content = members.extractfile(member) if name in missing else None
                     if content is not None:
                         with open(folder / name, "wb") as file:
@@ -302,7 +309,7 @@ def _lines(file: Path) -> list[bytes]:
     if not file.is_file():
         raise UserError(f"{file}: there is no such file")
     with gzip.open(file) as text:
-        return [line.removesuffix(b"\n") for line in text]
+        return [line.removesuffix(b"\n") for line in lines_of(cast(IO[bytes], text), file)]
 
 
 def _write(file: Path, lines: Iterable[bytes]) -> Path:

@@ -79,6 +79,13 @@ def check_labels(
         say(f"{language}: {len(names):,} labels: {', '.join(names[:10])}{', ...' * (len(names) > 10)}")
 
 
+def refuse_lost(unknown: Mapping[str, float], options: argparse.Namespace) -> None:
+    """Raises: UserError: cleaning has left a label of ``<split>.<language>``, by its unknown share, without training."""
+    for name, share in unknown.items():
+        if share and options.subword[name.split(".")[1]] == "label":
+            raise UserError(f"{name}: has a label whose training pairs were all dropped; see raw/train.dropped.tsv")
+
+
 def _labels(files: Sequence[Path], language: str, lowercase: bool) -> Iterator[tuple[str, str]]:
     """Yields (label, its file and line)."""
     for rows in read_rows([(file,) for file in files]):

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO, NamedTuple, cast
 
 from ..common.errors import UserError
+from ..common.files import check_regular, lines_of
 
 _BLOCK_LINES = 1000
 _BLOCK_BYTES = 1 << 20  # lines may have any length, but very long ones are not held in memory by the thousand
@@ -86,6 +87,7 @@ def survey(path: Path) -> Survey:
     Raises:
         UserError: it is missing, unreadable, damaged or empty, or has no line ends that could be trusted.
     """
+    check_regular(path)
     digest, newlines, returns, last = hashlib.sha256(), 0, 0, b"\n"
     try:
         with open_text(path) as file:
@@ -129,7 +131,7 @@ def read_rows(parts: Sequence[Sequence[Path]]) -> Iterator[Rows]:
             handles = [stack.enter_context(open_text(file)) for file in files]
             block: list[tuple[bytes, ...]] = []
             first, size = 1, 0
-            for row in zip(*handles, strict=True):
+            for row in zip(*map(lines_of, handles, files), strict=True):
                 block.append(tuple(line.removesuffix(b"\n") for line in row))
                 size += sum(map(len, row))
                 if len(block) == _BLOCK_LINES or size > _BLOCK_BYTES:
@@ -151,7 +153,7 @@ def read_blocks(stream: IO[bytes], name: str, size: int) -> Iterator[tuple[int, 
         UserError: the text is UTF-16, or a line is not UTF-8; the lines before it have been yielded.
     """
     first, lines, held = 1, [], 0
-    for number, raw in enumerate(stream, start=1):
+    for number, raw in enumerate(lines_of(stream, name), start=1):
         if number == 1:
             _refuse_utf16(raw, name)
         try:

@@ -64,7 +64,7 @@ def repair(text: str, repairs: Counter[str], normalized: bool = True) -> str:
 
     Control characters become spaces, and a text without a visible character becomes "".
     """
-    text = _without_controls(text.removeprefix("\ufeff"))
+    text = without_controls(text.removeprefix("\ufeff"))
     if normalized:
         text = normalize(text, repairs)
     return _SPACES.sub(" ", text).strip() if _VISIBLE.search(text) else ""
@@ -84,7 +84,7 @@ def normalize(text: str, repairs: Counter[str]) -> str:
         numeric, name = entity[0].startswith("&#"), entity[0][1:]
         character = html.unescape(entity[0]) if numeric else html5.get(name, entity[0])
         repairs["entities"] += character != entity[0]
-        return _without_controls(character)
+        return without_controls(character)
 
     text = _ENTITY.sub(resolved, text)
     for name, pattern in (("soft_hyphens", "\u00ad"), ("invisible_characters", _INVISIBLE)):
@@ -116,5 +116,6 @@ def described(repairs: Counter[str]) -> str:
     return ", ".join(f"{name.replace('_', ' ')} {count:,}" for name, count in sorted((+repairs).items()))
 
 
-def _without_controls(text: str) -> str:
+def without_controls(text: str) -> str:
+    """A line with spaces in the place of control characters and of what ends a line."""
     return _CONTROL.sub(" ", _SEPARATORS.sub(" ", text))

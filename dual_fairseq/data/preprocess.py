@@ -31,12 +31,12 @@ from ..common.folders import LENGTHS, RECORD
 from ..common.progress import say
 from ..common.records import read_record
 from ..common.segmentation import by_language, shared
-from ..plugin.lengths import limits_of
+from ..plugin.lengths import LIMITS, limits_of
 from ..plugin.lengths import record as lengths_record
 from . import choices, likeness, repeated
 from .binarize import check_size, concatenate, dictionary_options, fairseq_preprocess, symbols, unknown_share
 from .clean import Rules, clean_corpus
-from .labels import check_labels
+from .labels import check_labels, refuse_lost
 from .lines import Survey, survey, survey_pair
 from .options import BY_LANGUAGE, OUTPUTS, find_side, parse
 from .resumable import Stage, locked, replace, run_stages, workplace
@@ -153,10 +153,15 @@ class Preprocessing:
         if self.like:
             bpe["BPE codes of --like"] = [sha256(path) for path in codes_files(self.like, options).values()]
             dual["dictionaries of --like"] = [sha256(path) for path in self._dictionaries(self.like)]
+        counted = {"kept": int, "writing?": {str: {str: float}}}
+        way = {"type": (None, str), "merges?": {str: int}}
+        numbers = {"symbols": {str: int}, "unknown_share": {str: float}, "lengths": LIMITS}
+        counts: dict[Any, Any] = {**dict.fromkeys(self.parts, counted), str: counted}
+        ways = (dict.fromkeys(self.languages, way), way)
         return [
-            Stage("text", ("raw", "tokenized"), text, self._text),
-            Stage("bpe", ("bpe", "segmented"), bpe, self._bpe),
-            Stage("dual", ("dual",), dual, self._dual),
+            Stage("text", ("raw", "tokenized"), text, self._text, counts),
+            Stage("bpe", ("bpe", "segmented"), bpe, self._bpe, ways),
+            Stage("dual", ("dual",), dual, self._dual, numbers),
             Stage("lm", ("lm",), {}, self._lm),
         ]
 
@@ -268,8 +273,7 @@ class Preprocessing:
             for split in set(self.parts) - ({"train"} if self.like is None else set())
             for language in self.languages
         }
-        if lost := [name for name in unknown if unknown[name] and name.split(".")[1] not in self.text_languages]:
-            raise UserError(f"{lost[0]}: has a label whose training pairs were all dropped; see raw/train.dropped.tsv")
+        refuse_lost(unknown, self.options)
         return {
             "joined": self.options.joined_dictionary,
             "symbols": {language: len(of_language) for language, of_language in known.items()},
@@ -364,7 +368,8 @@ class Preprocessing:
 
     def _report(self, results: dict[str, Any]) -> None:
         bpe = by_language(_without_round_trip(results["bpe"]), self.languages)
-        if merges := {lang: bpe[lang]["merges"][lang] for lang in bpe if bpe[lang]["type"] == "subword-nmt"}:
+        merges = {lang: way.get("merges", {}).get(lang, 0) for lang, way in bpe.items() if way["type"] == "subword-nmt"}
+        if merges:
             joint = f"{merges[self.languages[0]]:,} for both languages" if self.options.joint_bpe else ""
             say("BPE merges: " + (joint or ", ".join(f"{language} {number:,}" for language, number in merges.items())))
         dictionary = results["dual"]

@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +27,14 @@ class Stage:
         outputs: the folders that it makes below DEST.
         settings: the options and digests of inputs that it depends on, beyond those of the stages before it.
         work: writes the outputs into the folder that is its argument; returns what is worth recording.
+        shape: of what it returns, as far as others read it, see :func:`~dual_fairseq.common.records.check_shape`.
     """
 
     name: str
     outputs: tuple[str, ...]
     settings: dict[str, Any]
     work: Callable[[Path], dict[str, Any]]
+    shape: Any = field(default_factory=dict)
 
 
 @contextmanager
@@ -135,7 +137,7 @@ def _finished(dest: Path, stages: Sequence[Stage], overwrite: bool) -> dict[str,
         if not _note(dest, stage).exists():
             continue
         note = read_record(
-            _note(dest, stage), {"settings": {}, "result": {}}, "remove it, and the stage will be done again"
+            _note(dest, stage), {"settings": {}, "result": stage.shape}, "remove it, and the stage will be done again"
         )
         if changed := _differences(note["settings"], stage.settings):
             if not overwrite:

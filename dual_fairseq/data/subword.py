@@ -115,10 +115,10 @@ def load_bpe(codes: str | os.PathLike[str]) -> Callable[[str], str]:
     first = 1 if lines and lines[0].startswith("#version:") else 0
     if len(lines) == first:
         raise UserError(f"{codes}: holds no BPE codes; {fix}")
-    if first and not re.fullmatch(r"#version: [0-9]+(\.[0-9]+)*", lines[0].rstrip()):
-        raise UserError(f"{codes}: line 1 names no version; {fix}")
+    if first and not re.fullmatch(r"#version: 0\.[12](\.0+)*", lines[0].rstrip()):
+        raise UserError(f"{codes}: line 1 names no version that subword-nmt knows, as 0.2; {fix}")
     for number, line in enumerate(lines[first:], start=first + 1):
-        if len(line.strip("\r ").split(" ")) != 2:
+        if len(line.strip("\r ").split(" ")) != 2 or "\r" in line.rstrip("\r"):
             raise UserError(f"{codes}: line {number} is no pair of pieces of words; {fix}")
     with open(codes, encoding="utf-8") as file:
         bpe = BPE(file, separator=SEPARATOR)

@@ -20,7 +20,7 @@ from ..common.segmentation import VISIBLE_SPACE
 from ..plugin.checkpoint import data_directories, load_state
 from .binarize import symbols
 from .clean import LONGEST_WORD
-from .normalize import lower, repair
+from .normalize import lower, repair, without_controls
 from .subword import Subword, characters, load_bpe, load_sentencepiece, unmarked
 from .tokenizer import Tokenizer, detokenize
 from .writing import Watch
@@ -168,8 +168,11 @@ class TextPipeline:
         return self.detokenize([self.subword[language].join(tokens)], language)[0]
 
     def detokenize(self, lines: Sequence[str], language: str) -> list[str]:
-        """Undo tokenisation alone, of what fairseq has joined to words by ``--post-process``."""
-        lines = [unmarked(line) for line in lines]
+        """Undo tokenisation alone, of what fairseq has joined to words by ``--post-process``.
+
+        A dictionary's symbols may be a stranger's: control characters and tabs become spaces.
+        """
+        lines = [without_controls(unmarked(line)).replace("\t", " ") for line in lines]
         return detokenize(lines, language, self.data.sides[language].tokenizer, self.data.normalized)
 
     def text(self, split: str, language: str) -> list[str]:

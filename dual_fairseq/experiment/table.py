@@ -317,6 +317,7 @@ def picture(title: str, rows: Sequence[Row], record: dict[str, Any], directions:
     import matplotlib
 
     matplotlib.use("Agg")
+    matplotlib.rcParams["text.parse_math"] = False  # a title may have a $
     import matplotlib.pyplot as plt
 
     names = [row.name for row in rows]

@@ -144,8 +144,9 @@ def _kept(checkpoint: Path, dictionaries: dict[str, Dictionary], convert: Callab
         if not folder.is_dir():
             os.replace(Path(new.name) / folder.name, folder)
     for other in folder.parent.iterdir():
-        if time.time() - other.stat().st_mtime > _KEPT_UNUSED:
-            shutil.rmtree(other, ignore_errors=True)
+        with suppress(OSError):  # another process has removed it
+            if time.time() - other.stat().st_mtime > _KEPT_UNUSED:
+                shutil.rmtree(other, ignore_errors=True)
     return folder
 
 

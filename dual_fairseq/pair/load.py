@@ -141,7 +141,9 @@ def model_of_state(
         check_dictionary(dictionary, language, state.get("task_state"), candidates, path, "checkpoint")
     try:
         models, _, _ = checkpoint_utils.load_model_ensemble_and_task([path], task=task, state=state)
-    except RuntimeError as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # fairseq raises whatever a model's options make it raise
         raise UserError(f"{path}: does not fit the dictionaries in {data}; give the data it was trained on") from error
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ..common.errors import UserError
-from ..plugin.ranking import COMPONENTS, Weights, read_component_line
+from ..plugin.ranking import COMPONENTS, Weights, read_component_line, sentence_number
 
 
 @dataclass
@@ -57,7 +57,7 @@ def read_nbest(lines: Sequence[str], count: int, path: Path) -> NBest:
         for line in lines:
             if line.startswith("H-"):
                 head, _, tokens = line.split("\t", 2)
-                texts[int(head[2:])].append(tokens)
+                texts[sentence_number(head)].append(tokens)
             elif line.startswith("R-"):
                 number, values = read_component_line(line)
                 components[number].append(values)

@@ -11,8 +11,10 @@ from typing import IO
 import numpy as np
 
 from ..common.errors import UserError
+from ..common.files import lines_of
 from ..data.lines import open_text, survey
 
+_LARGEST = 1e15  # of a score or a count
 CONDITIONALS = ("log_p_y_given_x", "log_p_x_given_y")
 LOG_PROBS = (*CONDITIONALS, "log_p_x", "log_p_y")
 COUNTS = ("tokens_x", "tokens_y", "unknown_x", "unknown_y")
@@ -65,7 +67,7 @@ def read_scores(path: Path) -> dict[str, np.ndarray]:
                     f"{path}: its first line names no column {missing[0]}; give a table of dual-fairseq score"
                 )
             positions = [(head.index(name), values[name]) for name in wanted]
-            for number, raw in enumerate(file, start=2):
+            for number, raw in enumerate(lines_of(file, path), start=2):
                 cells = raw.rstrip(b"\r\n").split(b"\t")
                 if len(cells) != len(head):
                     raise UserError(f"{path}: line {number} has {len(cells)} cells, the first line {len(head)}")
@@ -74,6 +76,10 @@ def read_scores(path: Path) -> dict[str, np.ndarray]:
     except ValueError as error:
         raise UserError(f"{path}: line {number}: {error}") from error
     columns = {name: np.array(column) for name, column in values.items()}
+    wrong = np.logical_or.reduce([np.abs(column) > _LARGEST for column in columns.values()])
+    wrong |= (columns["tokens_x"] < 1) | (columns["tokens_y"] < 1)
+    if wrong.any():
+        raise UserError(f"{path}: line {int(wrong.argmax()) + 2}: has a number that no score or count can be")
     if not len(columns["line"]):
         raise UserError(f"{path}: holds no scores")
     if not np.array_equal(np.sort(columns["line"]), np.arange(1, len(columns["line"]) + 1)):

@@ -16,7 +16,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from ..common.arguments import Parser
 from ..common.errors import UserError
-from ..common.files import whole_file
+from ..common.files import lines_of, whole_file
 from ..common.folders import find_checkpoint
 from ..common.options import (
     add_beam,
@@ -116,7 +116,7 @@ def _count_lines(path: Path) -> int | None:
     if not path.is_file():
         return None
     with open_text(path) as file:
-        return sum(1 for _ in file)
+        return sum(1 for _ in lines_of(file, path))
 
 
 def translate_stream(options: argparse.Namespace, overrides: dict[str, Any], stdout: IO[bytes]) -> None:

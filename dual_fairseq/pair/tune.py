@@ -228,6 +228,7 @@ def picture(result: dict[str, Any], out: Path, title: str) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
+    matplotlib.rcParams["text.parse_math"] = False  # a title may have a $
     import matplotlib.pyplot as plt
 
     columns = columns_of(result)

@@ -11,6 +11,7 @@ from array import array
 from collections.abc import Mapping
 from pathlib import Path
 
+from ..common.arguments import decimal, positive
 from ..common.errors import UserError
 from ..common.folders import Data, RunFolder, StageFolder
 from ..common.options import flag
@@ -27,6 +28,10 @@ _LANGUAGE_MODEL = {
     "max_update": "max-update", "max_epoch": "max-epoch",
 }  # fmt: skip
 _PAIR = {"dropout": "dropout", "max_tokens": "max-tokens", "lr_warmup": "warmup-updates"}
+_NUMBERS = {
+    "dropout": decimal, "lr": decimal, "max-tokens": positive, "warmup-updates": positive, "max-update": positive,
+    "max-epoch": positive,
+}  # fmt: skip
 _OF_STAGE = {
     "warmup": {"lr": "lr", "warmup_max_update": "max-update", "warmup_max_epoch": "max-epoch"},
     "dual": {"dual_lr": "lr", "dual_max_update": "max-update", "dual_max_epoch": "max-epoch"},
@@ -45,7 +50,7 @@ def sizes_of(index: Path) -> array[int]:
             raise UserError(f"{index}: is no index of binarized text; run dual-fairseq preprocess again")
         sizes = array("i")
         try:
-            sizes.fromfile(file, _HEAD.unpack(head)[3])
+            sizes.fromfile(file, min(_HEAD.unpack(head)[3], index.stat().st_size))
         except (EOFError, ValueError):
             raise UserError(f"{index}: was cut short; run dual-fairseq preprocess again") from None
     return sizes
@@ -56,16 +61,26 @@ def count_pairs(data: Data) -> int:
     counts = data.record.get("counts")
     train = counts.get("train") if isinstance(counts, dict) else None
     kept = train.get("kept") if isinstance(train, dict) else None
-    return kept if isinstance(kept, int) else len(sizes_of(data.index("train", data.source)))
+    return kept if type(kept) is int and kept > 0 else len(sizes_of(data.index("train", data.source)))
 
 
 def recorded(stage: StageFolder) -> dict[str, str | None]:
     """The options of fairseq-train that a training was begun with, but for those that the user has put after ``--``.
 
     None is no limit. Empty where it was not begun.
+
+    Raises:
+        UserError: a value is no number where one is needed.
     """
     found: dict[str, str | None] = {}
     for name, value in stage.option_values():
+        try:
+            if name in _NUMBERS and name not in found and value != "none":
+                _NUMBERS[name](value)
+        except argparse.ArgumentTypeError as error:
+            raise UserError(
+                f"{stage.options_file}: is damaged (--{name} {error}); delete {stage.folder} to train anew"
+            ) from error
         found.setdefault(name, None if name == "max-update" and value == "none" else value)
     return found
 

@@ -14,6 +14,11 @@ from ..common.errors import UserError
 from ..common.records import read_toml
 
 EXTRA = "fairseq-train"  # the key for what follows `--` on the command line
+# A file may be a stranger's: what runs code, writes elsewhere or sends something away is not taken from it.
+_COMMAND_LINE_ALONE = frozenset(
+    "--user-dir --save-dir --log-file --tensorboard-logdir --wandb-project --azureml-logging --aim-repo "
+    "--distributed-init-method --lm-score-cache".split()
+)
 
 
 def parse(parser: Parser, arguments: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
@@ -42,6 +47,10 @@ def _words(parser: Parser, file: Path) -> tuple[list[str], list[str]]:
     extra = content.pop(EXTRA, [])
     if not isinstance(extra, list) or not all(isinstance(word, str) for word in extra):
         raise UserError(f'{file}: {EXTRA}: give a list of strings, as ["--fp16", "--update-freq", "4"]')
+    if refused := [word for word in extra if word.partition("=")[0] in _COMMAND_LINE_ALONE]:
+        raise UserError(
+            f"{file}: {EXTRA}: {refused[0]}: runs code or names a place; give it after -- on the command line"
+        )
     known = [option[2:] for option in parser._option_string_actions if option.startswith("--") and option != "--help"]
     words = []
     for key, value in content.items():

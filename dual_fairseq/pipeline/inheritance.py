@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import tomllib
 from pathlib import Path
 
 from ..common.errors import UserError
 from ..common.folders import Data, RunFolder, StageFolder
+from ..common.records import read_toml
 from .choices import recorded, size_of
 from .presets import PAIRS
 
@@ -55,9 +55,10 @@ def language_model_of(checkpoint: Path, data: Data, language: str) -> Path | Non
     """
     run = RunFolder(checkpoint.parent.parent)
     files = [run.language_model(language).best]
+    options = run.folder / "train.toml"
     try:
-        kept = tomllib.loads((run.folder / "train.toml").read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        kept = read_toml(options) if options.is_file() else {}
+    except UserError:
         kept = {}
     side = "src-lm" if language == data.source else "tgt-lm"
     if isinstance(named := kept.get(side), str):

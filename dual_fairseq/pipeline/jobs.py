@@ -17,7 +17,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from ..common.errors import UserError
+from ..common.errors import UserError, printable
 from ..common.interruption import held_back
 from .forks import Fork, fork, forkable
 
@@ -31,8 +31,8 @@ class Shell(str):
 
 
 def say(text: str) -> None:
-    """Print a line at once, also where the output is a pipe."""
-    print(text, flush=True)
+    """Print a line, or several, at once, also where the output is a pipe."""
+    print(printable(text, kept="\n\t"), flush=True)
 
 
 @contextmanager
@@ -47,7 +47,7 @@ def locked(folder: Path) -> Iterator[None]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+        descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
     except OSError as error:
         raise UserError(f"cannot write to {folder} ({error.strerror}): choose another folder or fix it") from error
     try:

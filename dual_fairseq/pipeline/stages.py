@@ -104,6 +104,9 @@ class Stage:
             UserError: the folder holds a training with other options or input, or a damaged checkpoint.
         """
         files, identity = self.files, self.identity()
+        for file in (files.log, files.finished):
+            if file.is_symlink():  # which would be written through
+                raise UserError(f"{file}: is a link to another file; remove it, or choose another folder")
         files.check_finished()
         if files.finished.is_file() or files.best.is_file() or files.last.is_file():
             recorded = files.recorded()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import logging
 import math
+import re
 import weakref
 from collections import Counter
 from collections.abc import Sequence
@@ -54,7 +55,12 @@ class _BySentence(SequenceGenerator):
             self.search.step = self._bounded_step
 
     def _generate(self, sample: dict[str, Any], *args: Any, **kwargs: Any) -> list[list[dict[str, Any]]]:
-        finalized = super()._generate(sample, *args, **kwargs)
+        try:
+            finalized = super()._generate(sample, *args, **kwargs)
+        except AssertionError as error:
+            if not re.fullmatch(r"\d+ < \d+", str(error)):
+                raise
+            raise UserError("the model gives no word a probability; it is damaged, or its training diverged") from error
         net_input = sample["net_input"]
         limits = self.limits(net_input["src_lengths"]).tolist() if "src_lengths" in net_input else []
         for limit, hypotheses in zip(limits, finalized, strict=bool(limits)):

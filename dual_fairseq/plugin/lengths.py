@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..common.errors import UserError
 from ..common.folders import LENGTHS
 from ..common.records import read_record
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 # Room to spare: over the mean ratio of the training text, and over what its longest translations need beyond that.
 _OVER_RATIO, _OVER_REST, _AT_LEAST = 1.5, 2, 20
-_SHAPE = {str: {"ratio": float, "max_len_a": float, "max_len_b": int}}
+LIMITS = {str: {"ratio": float, "max_len_a": float, "max_len_b": int}}
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def limits_of(folder: Path, source: str, target: str) -> dict[str, LengthLimit]:
         files = [str(folder / f"train.{pair}.{language}") for language in (source, target)]
         if all(map(indexed_dataset.MMapIndexedDataset.exists, files)):
             of_source, of_target = map(sizes, files)
-            if len(of_source) == len(of_target) and len(of_source):
+            if len(of_source) == len(of_target) and min(of_source.sum(), of_target.sum()) > 0:
                 return {
                     f"{source}-{target}": LengthLimit.of_training(of_source, of_target),
                     f"{target}-{source}": LengthLimit.of_training(of_target, of_source),
@@ -92,7 +93,11 @@ def length_limit(folder: str | os.PathLike[str], source: str, target: str) -> Le
     """
     path, direction = Path(folder) / LENGTHS, f"{source}-{target}"
     if path.is_file():
-        content = read_record(path, _SHAPE, "remove it, or run dual-fairseq preprocess again")
+        fix = "remove it, or run dual-fairseq preprocess again"
+        content = read_record(path, LIMITS, fix)
         if direction in content:
-            return LengthLimit(**content[direction])
+            limit = LengthLimit(**content[direction])
+            if limit.max_len_a < 0 or limit.max_len_b < 1:
+                raise UserError(f"{path}: is damaged ({direction} allows no translation); {fix}")
+            return limit
     return limits_of(Path(folder), source, target).get(direction, UNKNOWN)

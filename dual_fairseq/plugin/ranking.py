@@ -24,6 +24,7 @@ from ..common.errors import UserError
 from ..common.records import check_shape, read_record
 
 # log P(y|x), log P(x|y), log P(y), log P(x), |y|: the columns of every array of components
+_LARGEST = 1e15
 COMPONENTS = ("forward", "reverse", "lm", "source_lm", "length")
 
 
@@ -133,5 +134,19 @@ def read_component_line(line: str) -> tuple[int, np.ndarray]:
     head, *fields = line.rstrip("\n").split("\t")
     values = dict(field.split("=") for field in fields)
     components = np.array([float(values[name]) for name in COMPONENTS])
+    # a component that could not be computed is not a number
+    if not 1 <= components[-1] < _LARGEST or (components > _LARGEST).any():
+        raise ValueError("a component is out of range")
     components[:-1] *= math.log(2)
-    return int(head.removeprefix("R-")), components
+    return sentence_number(head), components
+
+
+def sentence_number(head: str) -> int:
+    """The number in ``H-3`` or ``R-3``.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if not head[2:].isdecimal():
+        raise ValueError(f"{head}: names no sentence")
+    return int(head[2:])

@@ -37,6 +37,11 @@ logger = logging.getLogger(__name__)
 _FORMAT = b"dual_fairseq language model scores 1"
 _BATCH_TOKENS = 16_384
 _BLOCK = 1 << 20
+# What numpy raises: the head of a file is Python's text, and may claim any shape.
+_UNREADABLE = (
+    OSError, ValueError, TypeError, OverflowError, MemoryError, RecursionError, EOFError, BadZipFile, SyntaxError,
+    TokenError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -165,8 +170,10 @@ def load_scores(path: Path, shape: tuple[int, ...], fix: str, mmap_mode: Any = N
     """
     try:
         scores = np.load(path, mmap_mode=mmap_mode, allow_pickle=False)
-    except (OSError, ValueError, EOFError, BadZipFile, SyntaxError, TokenError) as error:  # the head is Python's text
-        raise UserError(f"{path}: cannot be read ({str(error).splitlines()[0]}); {fix}") from error
+    except _UNREADABLE as error:
+        raise UserError(
+            f"{path}: cannot be read ({(str(error).splitlines() or [type(error).__name__])[0]}); {fix}"
+        ) from error
     if not isinstance(scores, np.ndarray):
         raise UserError(f"{path}: holds an archive, not an array; {fix}")
     if scores.dtype != np.float32 or scores.shape != shape:

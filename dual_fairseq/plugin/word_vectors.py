@@ -28,12 +28,14 @@ from fairseq.models.lstm import LSTMModel
 from torch import Tensor, nn
 
 from ..common.errors import UserError
+from ..common.files import lines_of
 from ..common.options import flag
 from .checkpoint import set_options
 
 logger = logging.getLogger(__name__)
 
 _ROLE_OPTIONS = ("encoder_embed_path", "decoder_embed_path")
+_DIGITS = 18  # of a number in the first line, at most
 _HEAD = 100  # lines by which the dimension is told where no first line tells it
 _FORMAT = "a word and its numbers a line, as word2vec, fastText and GloVe write (text, not .bin)"
 
@@ -123,7 +125,8 @@ def read_word_vectors(file: VectorFile, dimension: int) -> WordVectors:
     wanted = {symbol.encode(): index for index, symbol in enumerate(dictionary.symbols) if index != dictionary.pad()}
     found: dict[int, np.ndarray] = {}  # index → (D,)
     with _opened(file) as stream:
-        head = list(islice(stream, _HEAD))
+        lines = lines_of(stream, str(file))
+        head = list(islice(lines, _HEAD))
         if head:
             head[0] = head[0].removeprefix(codecs.BOM_UTF8)
         promised, actual = _shape(head)
@@ -135,7 +138,7 @@ def read_word_vectors(file: VectorFile, dimension: int) -> WordVectors:
                 f"vectors, or --encoder-embed-dim {actual} --decoder-embed-dim {actual}"
             )
         rows = 0
-        for number, line in enumerate(chain(head, stream), start=1):
+        for number, line in enumerate(chain(head, lines), start=1):
             if number == 1 and promised is not None:
                 continue
             rows += 1
@@ -294,7 +297,7 @@ def _opened(file: VectorFile):
 def _shape(head: Sequence[bytes]) -> tuple[int | None, int]:
     """(number of vectors, if the first line names it; numbers of each vector)."""
     first = head[0].split() if head else []
-    if len(first) == 2 and all(cell.isdigit() for cell in first):
+    if len(first) == 2 and all(cell.isdigit() and len(cell) <= _DIGITS for cell in first):
         return int(first[0]), int(first[1])
     lengths = [len(line.split()) - 1 for line in head]
     return None, statistics.mode(lengths) if lengths else 0  # most words have no spaces

@@ -98,7 +98,7 @@ def _explanation(split: str, baseline: str) -> Paragraph:
 def _lambdas(shown: Sequence[System]) -> list[str]:
     """A line with the weight of the penalty in each system that was trained with it."""
     values = {s.name: s.stage.options.get("dual-lambda", "0") for s in shown}
-    trained = [f"{name} {value}" for name, value in values.items() if float(value) > 0]
+    trained = [f"{name} {value}" for name, value in values.items() if value.strip("0.")]
     return [f"λ: {', '.join(trained)}."] if trained else []
 
 

@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from .runs import RE_SCORED, System
 
 # Signs that are words of their own, and scripts that are written without spaces.
 _SIGNS = re.escape(string.punctuation) + "„“”‚‘’«»‹›–—…¿¡。、，！？；：「」（）"
+_LONGEST = 500  # words of a text with marks: to find them takes time that grows with their cube
 _UNSPACED = "\u0e00-\u0e7f\u1000-\u109f\u3040-\u30ff\u3400-\u9fff"
 _WORD = re.compile(rf"\s*(?:[{_UNSPACED}]|[^\s{_SIGNS}{_UNSPACED}]+|[{_SIGNS}])")
 
@@ -75,6 +76,8 @@ def marked(text: str, reference: str, first: str) -> Markup:
         text, reference, first: plain sentences. ``first`` is another system's translation of the same source.
     """
     tokens = words(text)
+    if max(map(len, (tokens, words(reference), words(first)))) > _LONGEST:
+        return escape(text)
     plain = [token.strip() for token in tokens]
     foreign = [True] * len(tokens)
     for _, start, size in _matches([w.strip() for w in words(reference)], plain):

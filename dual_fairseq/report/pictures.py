@@ -26,7 +26,10 @@ STAGE_LINES: dict[str, dict[str, Any]] = {
 }
 RUN_COLOURS = plt.get_cmap("tab10").colors  # type: ignore[attr-defined]
 # for matplotlib's rc_context
-LOOK: Any = {"font.size": 9.5, "axes.spines.top": False, "axes.spines.right": False, "grid.alpha": 0.25}
+LOOK: Any = {
+    "font.size": 9.5, "axes.spines.top": False, "axes.spines.right": False, "grid.alpha": 0.25,
+    "text.parse_math": False,  # a run may be called $x
+}  # fmt: skip
 UPDATES = "updates (stages go on from the best warm start)"
 
 

@@ -236,7 +236,18 @@ def test_sgm_sides_that_do_not_match_are_refused(tmp_path: Path) -> None:
         (sgm("ref", "en", ["x", "y", "z"], documents=1), "stands where"),
         (good.replace("</seg>", "", 1), "2 whole segments of 3"),
         ("", "0 whole segments of 0"),
+        ("<seg id=1>" * 50_000 + "<doc " * 50_000, "0 whole segments of 50000"),  # at once, not after hours
     ):
         with pytest.raises(UserError, match=message):
             convert(good, bad)
     assert not (tmp_path / "a").exists()
+
+
+def test_a_file_in_an_archive_that_claims_to_be_endless_is_refused(tmp_path: Path) -> None:
+    """tarfile would read on to where it says that the next one begins."""
+    claim = tarfile.TarInfo("train.de")
+    claim.size = 1 << 70
+    head = claim.tobuf(tarfile.GNU_FORMAT)
+    (tmp_path / "a.tgz").write_bytes(gzip.compress(head))
+    with pytest.raises(UserError, match=r"a\.tgz: the archive is damaged"):
+        corpora.extract(tmp_path / "a.tgz", tmp_path, ["other"])

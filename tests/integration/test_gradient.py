@@ -28,19 +28,26 @@ def log_softmax_of_sentence(logits: torch.Tensor, sentence: torch.Tensor):
     return table[torch.arange(len(sentence)), sentence], table
 
 
-@pytest.mark.parametrize("clip", [0, 3], ids=["unclipped", "clipped"])
-@pytest.mark.parametrize("model", ["transformer", "lstm"])
-def test_one_sgd_step_is_the_formula(corpus, language_models, lm_options, tmp_path, model, clip):
+@pytest.fixture(scope="module", params=["transformer", "lstm"])
+def started(request, corpus, tmp_path_factory):
+    """A model, its options, and its checkpoint after three updates."""
+    model, folder = request.param, tmp_path_factory.mktemp("start")
     options = ("--dropout", 0, "--optimizer", "sgd", "--lr", LEARNING_RATE, "--label-smoothing", SMOOTHING)
     if model == "lstm":
         options += ("--encoder-dropout-in", 0, "--encoder-dropout-out", 0, "--decoder-dropout-in", 0)
         options += ("--decoder-dropout-out", 0)
-    data = corpus / "dual"
-    train(data, tmp_path / "start", "--dual-lambda", 0, "--max-update", 3, *options, model=model)
-    start = tmp_path / "start" / "checkpoint_last.pt"
+    updates = ("--dual-lambda", 0, "--max-update", 3, "--disable-validation")
+    train(corpus / "dual", folder, *updates, *options, model=model)
+    return model, options, folder / "checkpoint_last.pt"
+
+
+@pytest.mark.parametrize("clip", [0, 3], ids=["unclipped", "clipped"])
+def test_one_sgd_step_is_the_formula(corpus, language_models, lm_options, tmp_path, started, clip):
+    data, (model, options, start) = corpus / "dual", started
     run = train(
         data, tmp_path / "step", "--finetune-from-model", start, *lm_options, "--dual-lambda", LAMBDA,
         "--dual-lambda-reverse", LAMBDA_REVERSE, "--dual-gap-clip", clip, "--max-update", 1, "--batch-size", 200,
+        "--disable-validation",
         "--max-tokens", 9999, *options, model=model,
     )  # fmt: skip
     (record,) = run.logged("train_inner")

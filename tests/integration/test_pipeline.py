@@ -285,6 +285,7 @@ def test_a_dry_run_s_commands_train_and_evaluate_the_same(dest, tmp_path):
         assert scores[0] == scores[1]
 
 
+@pytest.mark.slow
 def test_a_dry_run_of_an_evaluation(dest, trained_pair, tmp_path):
     checkpoint = trained_pair[0] / "checkpoint_best.pt"
     shown = succeed("evaluate", dest, checkpoint, "--cpu", "-o", tmp_path / "out", "--beam", 1, "--dry-run")

@@ -669,6 +669,7 @@ main(["preprocess", *sys.argv[3:]])
 """
 
 
+@pytest.mark.slow
 def test_killed_in_every_stage_it_reaches_the_same_end(corpus: Path, done: Path, tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     for stage, delay in (("text", 0.02), ("bpe", 0.1), ("dual", 0.05), ("lm", 60.0)):

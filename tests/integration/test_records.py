@@ -7,6 +7,7 @@ import itertools
 import json
 from argparse import Namespace
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -168,6 +169,10 @@ def test_the_note_of_a_stage(tmp_path):
         one_line(do)
     note.write_text(DEEP)
     assert one_line(do) is None
+    stage = replace(stage, shape={"lines": int})
+    note.write_text(json.dumps({"settings": {"size": 3}, "result": {"lines": "x"}}))
+    with pytest.raises(UserError, match=r"one.json: is damaged \(result.lines is not a whole number\); remove it"):
+        do()
 
 
 def test_a_file_of_options(tmp_path):
@@ -187,6 +192,11 @@ def test_detokenizer_arguments():
         of_task = {"eval_bleu_detok_args": None, "eval_bleu_by_language": None}
         for option in of_task:
             one_line(validate_as_target, Namespace(source_lang="a", target_lang="b", **{**of_task, option: content}))
+
+
+def npy(head: bytes) -> bytes:
+    """A file of numpy with a head of any length, and no numbers."""
+    return b"\x93NUMPY\x01\x00" + len(head + b"\n").to_bytes(2, "little") + head + b"\n"
 
 
 def test_a_file_of_language_model_scores(tmp_path):
@@ -216,6 +226,12 @@ def test_a_file_of_language_model_scores(tmp_path):
         head[:60],
         head.replace(b"'fortran", b"(fortran"),
         b"PK\x03\x04" + head,
+        *(
+            head.replace(b"(3,), }" + b" " * 30, (value + b", }").ljust(37))
+            for value in (b"(True,)", b"(9999999999999999999999,)")
+        ),
+        npy(b"{'descr': '<f4', 'fortran_order': False, 'shape': (" + b"-" * 9000 + b"1,)}"),
+        npy(b"{'descr': '<f4', 'fortran_order': False, 'shape': (1" + b"+1" * 4000 + b",)}"),
     ):
         path.write_bytes(content)
         assert one_line(read_cache, path, sizes) is None
@@ -235,6 +251,7 @@ def test_a_file_of_language_model_scores(tmp_path):
         ("a -3\n", "line 1 is no symbol"),
         ("a 3\nb 2\na 1\n", "line 3 has 'a' once more"),
         ("<unk> 3\n", "line 1 has '<unk>' once more"),
+        (f"a {'9' * 5000}\n", "line 1 is no symbol"),
         (b"a 3\n\xff 2\n", "is not UTF-8"),
         (None, "No such file"),
     ],
@@ -255,7 +272,17 @@ def test_a_dictionary_that_fairseq_takes(tmp_path):
 
 @pytest.mark.parametrize(
     "content",
-    ["", "#version: 0.2\n", "#version: x\na b\n", "a b c\n", "a\n", "#version: 0.2\na b\n\nc d\n", b"\xff \xfe"],
+    [
+        "",
+        "#version: 0.2\n",
+        "#version: x\na b\n",
+        "#version: 9.9\na b\n",
+        "a\rb c\n",
+        "a b c\n",
+        "a\n",
+        "#version: 0.2\na b\n\nc d\n",
+        b"\xff \xfe",
+    ],
 )
 def test_damaged_codes(tmp_path, content):
     path = tmp_path / "codes.de"
@@ -365,7 +392,11 @@ def test_weights_that_are_not_finite(state, tmp_path, value):
 # --- TOML
 
 
-@pytest.mark.parametrize("content", [b"a", b"a = 1\na = 2", b"\xff = 1", b"a = " + b"[" * 5000, None])
+@pytest.mark.parametrize(
+    "content",
+    [b"a", b"a = 1\na = 2", b"\xff = 1", b"a = " + b"[" * 5000, None, b".".join([b"a"] * 20_000) + b" = 1",
+     b"[" + b" . ".join([b'"a b"'] * 60) + b"]\n"],
+)  # fmt: skip
 def test_what_is_no_toml(tmp_path, content):
     path = tmp_path / "run.toml"
     if content is not None:

@@ -93,6 +93,7 @@ def test_an_arch_without_states_is_refused(corpus, tmp_path):
     assert "error: --arch transformer_lm: gives no state to carry" in run.error
 
 
+@pytest.mark.slow
 def test_the_script_trains_a_cell_of_choice_on_sentences_or_on_running_text(corpus, tmp_path):
     data, options = corpus / "lm" / SOURCE, ("--arch", "rnn", "--size", "tiny", "--cpu", "--max-epoch", 1)
     out = succeed("train_lm.sh", data, tmp_path / "a", *options, "--cell", "rnn", "--max-tokens", 300)

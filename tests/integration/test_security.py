@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import math
 import os
 import pickle
 import re
@@ -319,6 +320,14 @@ def test_old_checkpoints_give_up_no_more(hostile_options):
     assert taken["model"].encoder_layers == 1 and taken["task"]["source_lang"] == SOURCE
 
 
+def nested(depth: int) -> list[Any]:
+    """Lists that hold each other: as a text, this one would have 2 ** depth items."""
+    bomb: list[Any] = []
+    for _ in range(depth):
+        bomb = [bomb, bomb]
+    return bomb
+
+
 @pytest.mark.parametrize(
     "section, name, value",
     [
@@ -327,6 +336,14 @@ def test_old_checkpoints_give_up_no_more(hostile_options):
         ("model", "encoder_layers", "(" * 5000),
         ("model", "dropout", "${oc.env:HOME}"),
         ("model", "encoder_embed_dim", {"a": 1}),
+        ("model", "encoder_embed_dim", nested(60)),
+        ("model", "_name", nested(60)),
+        ("model", "encoder_attention_heads", -1),
+        ("model", "max_source_positions", 0),
+        ("task", "left_pad_source", [True, True]),
+        ("task", "left_pad_source", 0.5),
+        ("task", "max_target_positions", 1.5),
+        ("criterion", "dual_start_update", math.nan),
         ("model", "encoder_embed_dim", [0] * 10_000),
         ("model", "activation_fn", "${oc.env:HOME}"),
         ("model", "activation_fn", "swish"),
@@ -526,12 +543,8 @@ def test_a_tensor_of_a_checkpoint_is_a_plain_one(tmp_path, weights, message):
 
 @pytest.mark.parametrize("place", ["extra_state", "last_optimizer_state", "more"])
 def test_lists_that_hold_each_other_many_times(tmp_path, place):
-    """As a text, this one would have 2 ** 60 items."""
-    bomb: list[Any] = []
-    for _ in range(60):
-        bomb = [bomb, bomb]
     path = tmp_path / "bad.pt"
-    torch.save({"model": {"a": torch.zeros(1)}, place: {"bomb": bomb}}, path)
+    torch.save({"model": {"a": torch.zeros(1)}, place: {"bomb": nested(60)}}, path)
     with pytest.raises(UserError, match=f"--path {path}: ") as caught:
         load_state(str(path), "--path")
     assert len(str(caught.value)) < 1000
@@ -553,6 +566,14 @@ def test_a_checkpoint_is_no_bomb(tmp_path):
     for path in (bad, claiming):
         with pytest.raises(UserError, match=f"{path}: cannot be read .* it is compressed, or its parts claim to be"):
             load_state(str(path), "--path")
+
+
+def test_one_weight_has_no_thousand_names(tmp_path):
+    """``average`` would make a tensor of each."""
+    weight, path = torch.zeros(10_000), tmp_path / "bad.pt"
+    torch.save({"model": {f"a{number}": weight for number in range(1000)}}, path)
+    with pytest.raises(UserError, match=f"{path}: cannot be read .* its weights are far more than the file has"):
+        load_state(str(path), "--path")
 
 
 def test_a_checkpoint_changes_no_type_of_numpy(with_numbers):

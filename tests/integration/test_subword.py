@@ -109,6 +109,11 @@ def test_encoding_gives_what_preprocessing_gave_and_decoding_undoes_it(kind, des
                 assert decoded == [" ".join(line.split()).replace(VISIBLE_SPACE, "_") for line in raw]
 
 
+def test_a_translation_obeys_no_symbol_of_a_strangers_dictionary(dests):
+    for kind in ("word", "word-untokenized"):
+        assert TextPipeline(dests[kind]).decode("a\x1b[2J b\x85c d\te", "en") == "a [2J b c d e"
+
+
 def test_fairseq_undoes_characters_of_a_models_output(dests):
     dest = dests["char"]
     symbols = Dictionary.load(str(dest / "dual" / "dict.de.txt"))

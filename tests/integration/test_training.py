@@ -104,16 +104,23 @@ def test_validate_gives_the_same_figures_from_either_side(corpus, trained_pair):
     "model",
     [
         "--arch transformer_tiny --share-all-embeddings",
-        "--arch transformer_iwslt_de_en --encoder-layers 1 --decoder-layers 1 --max-source-positions 64",
         " ".join(TINY["transformer"]) + " --adaptive-softmax-cutoff 8,16",
         " ".join(TINY["lstm"]),
         "--arch fconv --encoder-layers [(16,3)] --decoder-layers [(16,3)] --encoder-embed-dim 16 "
         "--decoder-embed-dim 16 --decoder-out-embed-dim 16",
-        "--arch lightconv --encoder-layers 1 --decoder-layers 1 --encoder-embed-dim 16 --decoder-embed-dim 16 "
-        "--encoder-ffn-embed-dim 32 --decoder-ffn-embed-dim 32 --encoder-attention-heads 2 --decoder-attention-heads 2 "
-        "--encoder-conv-dim 16 --decoder-conv-dim 16 --encoder-kernel-size-list [3] --decoder-kernel-size-list [3]",
-        "--arch bart_base --encoder-layers 1 --decoder-layers 1 --encoder-embed-dim 16 --decoder-embed-dim 16 "
-        "--encoder-ffn-embed-dim 32 --decoder-ffn-embed-dim 32 --encoder-attention-heads 2 --decoder-attention-heads 2",
+        *(
+            pytest.param(model, marks=pytest.mark.slow)
+            for model in (
+                "--arch transformer_iwslt_de_en --encoder-layers 1 --decoder-layers 1 --max-source-positions 64",
+                "--arch lightconv --encoder-layers 1 --decoder-layers 1 --encoder-embed-dim 16 --decoder-embed-dim 16 "
+                "--encoder-ffn-embed-dim 32 --decoder-ffn-embed-dim 32 --encoder-attention-heads 2 "
+                "--decoder-attention-heads 2 --encoder-conv-dim 16 --decoder-conv-dim 16 "
+                "--encoder-kernel-size-list [3] --decoder-kernel-size-list [3]",
+                "--arch bart_base --encoder-layers 1 --decoder-layers 1 --encoder-embed-dim 16 --decoder-embed-dim 16 "
+                "--encoder-ffn-embed-dim 32 --decoder-ffn-embed-dim 32 --encoder-attention-heads 2 "
+                "--decoder-attention-heads 2",
+            )
+        ),
     ],
     ids=lambda model: "_".join(model.replace("--arch ", "").split()[::999]) + ("_adaptive" * ("adaptive" in model)),
 )
@@ -276,7 +283,7 @@ def test_with_lambda_0_a_pair_is_updated_as_two_plain_runs(corpus, plain_checkpo
 # --- fairseq's own machinery around it
 
 
-@pytest.mark.parametrize("backend", ["pytorch_ddp", "legacy_ddp"])
+@pytest.mark.parametrize("backend", ["pytorch_ddp", pytest.param("legacy_ddp", marks=pytest.mark.slow)])
 def test_two_processes_equal_one_over_the_same_global_batches(corpus, lm_options, trained_pair, tmp_path, backend):
     """One process with --update-freq 2 sees the same global batches as two with 1."""
     options = (

@@ -34,6 +34,7 @@ def tables(tmp_path_factory) -> dict[str, dict]:
     return records
 
 
+@pytest.mark.slow
 def test_every_subject_makes_the_same_updates_and_ratios_are_medians_against_the_baseline(tables):
     seconds = tables["step"]["samples"]["seconds"]
     assert {len(of_kind) for of_kind in seconds.values()} == {tables["step"]["plan"]["updates"]}
@@ -44,11 +45,13 @@ def test_every_subject_makes_the_same_updates_and_ratios_are_medians_against_the
     assert float(tables["step"]["rows"][0][2]) == 1
 
 
+@pytest.mark.slow
 def test_the_table_names_the_machine_and_the_precision(tables):
     for record in tables.values():
         assert record["machine"]["cpu"] in record["note"] and "fp32" in record["note"]
 
 
+@pytest.mark.slow
 def test_memory_is_measured_in_processes_of_their_own(tmp_path):
     big = bytearray(b"x") * 1_500_000_000  # more than the measured process needs
     sys.path.insert(0, str(SCRIPT.parent))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import copy
+import functools
 import logging
 import math
 import os
@@ -36,7 +38,8 @@ FORWARD, REVERSE = f"{SOURCE}-{TARGET}", f"{TARGET}-{SOURCE}"
 def build(corpus, lm_options):
     """Make a criterion, a model and a batch of eight pairs as fairseq-train does."""
 
-    def make(*arguments: object, dtype: torch.dtype = torch.float32):
+    @functools.cache
+    def make(*arguments: object):
         argv = [
             corpus / "dual", "--user-dir", PLUGIN, "--task", "dual_translation", "-s", SOURCE, "-t", TARGET,
             *TINY["transformer"], "--criterion", "dual_cross_entropy", "--cpu", "--max-tokens", 300, "--dropout", 0,
@@ -46,13 +49,17 @@ def build(corpus, lm_options):
         cfg = convert_namespace_to_omegaconf(args)
         utils.set_torch_seed(1)
         task = tasks.setup_task(cfg.task)
-        model, criterion = task.build_model(cfg.model).to(dtype), task.build_criterion(cfg.criterion)
+        model, criterion = task.build_model(cfg.model), task.build_criterion(cfg.criterion)
         model.set_num_updates(0)
         task.load_dataset("train")
         dataset = task.dataset("train")
         return criterion, model.train(), dataset.collater([dataset[i] for i in range(8)])
 
-    return make
+    def build(*arguments: object, dtype: torch.dtype = torch.float32):
+        criterion, model, sample = make(*arguments)
+        return criterion, copy.deepcopy(model).to(dtype), sample
+
+    return build
 
 
 def with_gaps(sample, size: float):

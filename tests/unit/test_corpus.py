@@ -10,10 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dual_fairseq.common import files
+from dual_fairseq.common.dictionaries import check_dictionary_file
 from dual_fairseq.common.errors import UserError
+from dual_fairseq.common.files import sha256
 from dual_fairseq.common.interruption import stoppable
+from dual_fairseq.common.records import read_record
 from dual_fairseq.data.clean import LONGEST_WORD, Cleaner, Rules, clean_corpus
-from dual_fairseq.data.lines import Rows, survey
+from dual_fairseq.data.lines import Rows, open_text, read_blocks, read_rows, survey
 from dual_fairseq.data.normalize import BadLine, decode
 from dual_fairseq.data.tokenizer import Tokenizer
 from dual_fairseq.data.workers import parallel
@@ -147,6 +151,23 @@ def test_survey_refuses_what_it_cannot_trust(tmp_path: Path, name: str, content:
     with pytest.raises(UserError, match=message) as caught:
         survey(tmp_path / name)
     assert name in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_pipe_is_refused_before_it_is_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for read in (survey, sha256, check_dictionary_file, lambda path: read_record(path, {}, "")):
+        with pytest.raises(UserError, match="pipe: is a pipe or a device; give a regular file"):
+            read(tmp_path / "pipe")
+
+
+def test_a_line_has_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "LONGEST_LINE", 1 << 20)
+    text = tmp_path / "text.gz"
+    text.write_bytes(gzip.compress(b"short\n" + b"a" * (1 << 21)))
+    with open_text(text) as stream, pytest.raises(UserError, match=r"text\.gz: has a line of more than 1 MB"):
+        list(read_blocks(stream, str(text), 10))
+    with pytest.raises(UserError, match=r"text\.gz: has a line of more than 1 MB"):
+        list(read_rows([[text]]))
 
 
 def run_clean(folder: Path, sides: list[list[bytes]], **options) -> tuple[dict, list[list[str]], list[list[str]]]:

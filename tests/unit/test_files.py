@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from dual_fairseq.__main__ import main
-from dual_fairseq.common.errors import UserError
+from dual_fairseq.common.errors import UserError, printable
 from dual_fairseq.common.files import CannotWrite, check_output, read_lines, whole_file, write_json, write_text
 
 
@@ -207,3 +207,13 @@ def test_no_command_writes_over_what_it_reads(inputs, command):
     with pytest.raises(UserError, match="is the same file as the input"):
         main(command.split())
     assert {path: path.read_bytes() for path in inputs.rglob("*") if path.is_file()} == before
+
+
+def test_a_message_is_one_line_that_no_terminal_obeys():
+    """A name in a file, or that of a file, may hold anything."""
+    message = UserError("a\x1b[2J\n\x9b\u2028\u202eb é 犬 \u200d" + "x" * 10**6).code
+    assert message.startswith(
+        r"dual_fairseq: error: a\x1b[2J\n\x9b\u2028\u202eb é 犬 \u200d".replace(r"\u200d", "\u200d")
+    )
+    assert len(message) < 2100 and message.endswith("x")
+    assert printable("a\n\tb\r", kept="\n\t") == "a\n\tb\\r"

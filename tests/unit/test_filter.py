@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import logging
 import math
+import re
 
 import numpy as np
 import pytest
@@ -109,8 +110,10 @@ def test_a_table_is_read_as_it_was_written(table):
         (lambda text: text.replace("-2.0000", "minus two", 1), "line 2: could not convert"),
         (lambda text: text + "4\t1\n", "line 5 has 2 cells"),
         (lambda text: text.replace("\n3\t", "\n2\t"), "not numbered 1 to 3"),
+        (lambda text: text.replace("-2.0000", "inf", 1), "line 2: has a number that no score or count can be"),
+        (lambda text: re.sub("\n2\t[0-9]+", "\n2\t0", text), "line 3: has a number that no score or count can be"),
     ],
-    ids=["empty", "head only", "column", "number", "cells", "lines"],
+    ids=["empty", "head only", "column", "number", "cells", "lines", "infinity", "count"],
 )
 def test_a_damaged_table_is_refused(table, change, reason):
     path = table([(-1.0, -2.0, -3.0, -4.0)] * 3)

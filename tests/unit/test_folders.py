@@ -51,6 +51,10 @@ def test_a_record_may_hold_a_way_for_each_language(tmp_path):
         ({**RECORD, "subword": {"de": "bpe"}}, "unknown here"),
         ({**RECORD, "subword": {"de": "bpe", "en": "word"}}, r"unknown here \(moses, word, subword-nmt\)"),
         ({**RECORD, "tokenizer": {"de": 1, "en": "none"}}, "is damaged"),
+        ({**RECORD, "dictionary": [1]}, "is damaged"),
+        ({**RECORD, "dictionary": {"unknown_share": {"valid.de": "x"}}}, "is damaged"),
+        ({**RECORD, "bpe": {"type": None, "pieces": "../x"}}, "names pieces unknown here"),
+        ({**RECORD, "tokenizer": {"\x1b[2J\n": 1}}, "is damaged"),
     ],
 )
 def test_a_record_that_is_none_is_refused_in_one_line(record, message, tmp_path):

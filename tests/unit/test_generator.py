@@ -16,7 +16,8 @@ from fairseq.tasks.translation import TranslationTask
 from helpers import TINY
 from omegaconf import OmegaConf
 
-from dual_fairseq.plugin.generator import CutOff, DirectionTask
+from dual_fairseq.common.errors import UserError
+from dual_fairseq.plugin.generator import CutOff, DirectionTask, _BySentence
 
 SMALL = "--encoder-embed-dim 16 --decoder-embed-dim 16"
 ARCHS = {
@@ -185,3 +186,12 @@ def test_a_command_says_at_its_end_how_many_translations_were_cut_off(caplog):
     counter.count([[{"cut_off": False}]])
     del counter
     assert not caplog.text
+
+
+def test_a_model_that_gives_no_word_a_probability_is_one_line(monkeypatch):
+    def fails(*_args, **_kwargs):
+        raise AssertionError("29 < 29")  # as fairseq says it, of any length
+
+    monkeypatch.setattr(SequenceGenerator, "_generate", fails)
+    with pytest.raises(UserError, match="the model gives no word a probability"):
+        object.__new__(_BySentence)._generate({})

@@ -56,3 +56,7 @@ def test_the_record_counts_then_the_training_text_and_without_both_a_generous_li
         UserError, match=r"lengths.json: is damaged .*; remove it, or run dual-fairseq preprocess again"
     ):
         length_limit(tmp_path, SOURCE, TARGET)
+    for wrong in (LengthLimit(1.0, -1.0, 7), LengthLimit(1.0, 1.0, 0)):
+        (tmp_path / "lengths.json").write_text(json.dumps(record({f"{SOURCE}-{TARGET}": wrong})))
+        with pytest.raises(UserError, match="allows no translation"):
+            length_limit(tmp_path, SOURCE, TARGET)

@@ -9,7 +9,7 @@ from collections import defaultdict
 import pytest
 
 from dual_fairseq.__main__ import COMMANDS, main
-from dual_fairseq.common.arguments import Parser
+from dual_fairseq.common.arguments import Parser, count, decimal, positive
 from dual_fairseq.common.errors import UserError
 from dual_fairseq.common.options import whole_number
 
@@ -39,6 +39,15 @@ def test_a_whole_number_is_nothing_else(smallest, text):
     assert whole_number(smallest)(f"{smallest}") == smallest
     with pytest.raises(argparse.ArgumentTypeError, match=f"give a whole number of at least {smallest}, not '{text}'"):
         whole_number(smallest)(text)
+
+
+@pytest.mark.parametrize("text", ["9" * 5000, "0" * 5000 + "1", str(2**31)])
+def test_a_number_has_a_size(text):
+    for read in (whole_number(), *([positive, count, decimal] if len(text) > 20 else [])):
+        with pytest.raises(argparse.ArgumentTypeError):
+            read(text)
+    with pytest.raises(argparse.ArgumentTypeError):
+        decimal("1e999")
 
 
 def test_a_mistyped_choice_gets_a_suggestion():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 import zipfile
 from itertools import pairwise
 from pathlib import Path
@@ -11,9 +12,10 @@ import pytest
 
 from dual_fairseq.common.errors import UserError
 from dual_fairseq.common.folders import StageFolder
-from dual_fairseq.pipeline import evaluate, synthesize
+from dual_fairseq.pipeline import choices, config, evaluate, jobs, synthesize
 from dual_fairseq.pipeline.devices import Device
 from dual_fairseq.pipeline.stages import Stage
+from dual_fairseq.pipeline.train_options import get_parser
 
 TYPED = {"max-update": "--dual-max-update", "lr": "--dual-lr"}
 
@@ -204,3 +206,43 @@ def test_text_that_was_made_stays_until_the_new_one_is_complete(dest, tmp_path, 
     assert not (dest / "out.parts" / "begun.txt").exists()
     fails = True
     synthesis(dest, checkpoint, "--beam", "9").do()  # made before
+
+
+@pytest.mark.parametrize(
+    "line", ["--max-tokens x", "--max-tokens 0", "--max-update 1.5", "--lr 1e999", "--dropout $(id)"]
+)
+def test_an_option_of_a_training_that_was_begun_is_a_number(tmp_path, line):
+    (tmp_path / "options.txt").write_text(f"data 1\n--seed 1\n{line}\n--max-tokens y\n")
+    with pytest.raises(UserError, match=r"options.txt: is damaged .*; delete .* to train anew"):
+        choices.recorded(StageFolder(tmp_path))
+    (tmp_path / "options.txt").write_text("--max-tokens 10\n--max-update none\n--lr 1e-3\n--max-tokens y\n")
+    assert choices.recorded(StageFolder(tmp_path)) == {"max-tokens": "10", "max-update": None, "lr": "1e-3"}
+
+
+@pytest.mark.parametrize("claimed", [3, 2**40, 2**64 - 1])
+def test_an_index_that_claims_more_sentences_than_it_has_is_refused_at_once(tmp_path, claimed):
+    (tmp_path / "train.idx").write_bytes(struct.pack("<9sQBQii", b"MMIDIDX\0\0", 1, 4, claimed, 5, 6))
+    with pytest.raises(UserError, match=r"train.idx: was cut short"):
+        choices.sizes_of(tmp_path / "train.idx")
+
+
+@pytest.mark.parametrize("word", ["--user-dir", "--user-dir=evil", "--tensorboard-logdir", "--log-file=x"])
+def test_a_file_of_options_runs_no_code_and_names_no_place_to_write_to(tmp_path, word):
+    file = tmp_path / "train.toml"
+    file.write_text(f'fairseq-train = ["--fp16", "{word}", "evil"]\n')
+    with pytest.raises(UserError, match=rf"train\.toml: fairseq-train: {word}: .*; give it after --"):
+        config.parse(get_parser(), ["data", "run", "--config", str(file)])
+    assert config.parse(get_parser(), ["data", "run", "--", word, "evil"])[1] == [word, "evil"]
+
+
+@pytest.mark.parametrize("name", ["train.log", "finished"])
+def test_a_training_does_not_write_through_a_link(training, tmp_path, name):
+    stage = training(max_update="200")
+    (stage.files.folder / name).unlink(missing_ok=True)
+    (stage.files.folder / name).symlink_to(tmp_path / "mine")
+    with pytest.raises(UserError, match=f"{name}: is a link to another file"):
+        stage.begin(go_on=True)
+    (tmp_path / ".lock").symlink_to(tmp_path / "mine")
+    with pytest.raises(UserError, match="cannot write to"), jobs.locked(tmp_path):
+        pass
+    assert not (tmp_path / "mine").exists()

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import html
+import json
+import random
 import re
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dual_fairseq.report import attention, build, examples, gaps, page, runs, scores
+from dual_fairseq.common.errors import UserError
+from dual_fairseq.common.tables import read_scores
+from dual_fairseq.report import attention, build, examples, gaps, page, pictures, runs, scores
 
 
 def test_the_best_is_the_validation_after_which_the_best_checkpoint_was_last_written():
@@ -56,6 +60,20 @@ def test_marks_neither_add_nor_lose_a_word(text, reference, first):
 )
 def test_what_is_marked(text, reference, first, expected):
     assert examples.marked(text, reference, first) == expected
+
+
+def test_long_texts_have_no_marks():
+    """To find them would take hours."""
+    long = ["".join(random.Random(seed).choices(("a ", "b "), k=20_000)) for seed in (1, 2, 3)]
+    assert examples.marked(f"<{long[0]}", long[1], long[2]) == f"&lt;{long[0]}"
+
+
+def test_a_direction_is_one(tmp_path):
+    """It names files, too."""
+    for name in ("../../x-y", "<b>", "a\x1b-b", "a-b-c"):
+        (tmp_path / "scores.json").write_text(json.dumps({name: {"bleu": 1.0}}))
+        with pytest.raises(UserError, match="is no direction"):
+            read_scores(tmp_path / "scores.json")
 
 
 @pytest.mark.parametrize(
@@ -135,3 +153,9 @@ def test_fonts_that_were_installed_later_are_found(monkeypatch):
     assert attention.fonts_for(only) == ([attention.FONT], [only])
     monkeypatch.setattr(font_manager, "findSystemFonts", lambda: [entry.fname])
     assert attention.fonts_for(only) == ([attention.FONT, "STIXGeneral"], [])
+
+
+def test_a_name_with_dollars_is_no_formula():
+    with pictures._figure() as axes:
+        axes.set_title(r"$\frac$")
+        assert pictures._png(axes).startswith(b"\x89PNG")

@@ -4,6 +4,7 @@ import itertools
 import json
 import math
 import random
+import re
 
 import numpy as np
 import pytest
@@ -170,6 +171,9 @@ def test_the_command(lists, tmp_path, capsys):
         (lambda text: text.replace("reverse=", "verse="), "is not output of fairseq-generate"),
         (lambda text: text + "H-60\t0\tx\n", "more sentences than the 60"),
         (lambda text: text.replace("dog", "do@@ g"), r"translations hold BPE marks \(@@\)"),
+        (lambda text: text.replace("H-3\t", "H--3\t"), "is not output of fairseq-generate"),
+        (lambda text: re.sub("(R-3.*)length=[0-9]+", r"\1length=0", text), "is not output of fairseq-generate"),
+        (lambda text: re.sub("(R-3.*)forward=[^\t]+", r"\1forward=inf", text), "is not output of fairseq-generate"),
         (lambda text: "", "has no translation of 60 of the reference"),
     ],
 )
