@@ -80,7 +80,15 @@ def check_labels(
 
 
 def refuse_lost(unknown: Mapping[str, float], options: argparse.Namespace) -> None:
-    """Raises: UserError: cleaning has left a label of ``<split>.<language>``, by its unknown share, without training."""
+    """Refuse a label that cleaning has left without training pairs.
+
+    Args:
+        unknown: ``<split>.<language>`` → the share of its words that the dictionary lacks.
+        options: of :func:`~dual_fairseq.data.options.parse`.
+
+    Raises:
+        UserError: there is one.
+    """
     for name, share in unknown.items():
         if share and options.subword[name.split(".")[1]] == "label":
             raise UserError(f"{name}: has a label whose training pairs were all dropped; see raw/train.dropped.tsv")
