@@ -12,7 +12,7 @@ __version__ = "0.1.0"
 
 
 def register() -> None:
-    """Register with fairseq what the plugin brings: task, criterion, optimizer, recurrent archs, running text.
+    """Register with fairseq what the plugin brings: task, criterion, optimizer, archs, running text.
 
     Raises:
         ModuleNotFoundError: fairseq is not installed.
@@ -27,7 +27,7 @@ def register() -> None:
         compat,  # noqa: F401  (first: it prepares fairseq)
         recurrent,  # noqa: F401
     )
-    from .plugin import criterion, optim, task  # noqa: F401
+    from .plugin import criterion, label_model, optim, task  # noqa: F401
 
 
 def __getattr__(name: str) -> Any:

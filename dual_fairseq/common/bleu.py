@@ -1,4 +1,7 @@
-"""BLEU: sacreBLEU's metric for a language, and the BLEU of a corpus from the counts of its sentences, which add up."""
+"""BLEU: sacreBLEU's metric for a language, and the BLEU of a corpus from the counts of its sentences, which add up.
+
+Where the target side is labels, accuracy takes the place of BLEU.
+"""
 
 from __future__ import annotations
 
@@ -60,9 +63,24 @@ def _problem(tokenizer: str) -> str | None:
     return None
 
 
-def bleu_metric(language: str, segmented: bool = False, chosen: str | None = None) -> BLEU:
-    """BLEU with the tokenizer that :func:`bleu_tokenizer` takes."""
-    return BLEU(tokenize=bleu_tokenizer(language, segmented, chosen))
+class Accuracy(BLEU):
+    """The percentage of lines that are right, for a side that is labels: the BLEU of unigrams, each line being one."""
+
+    def __init__(self) -> None:
+        super().__init__(tokenize="none", max_ngram_order=1)
+
+    def _preprocess_segment(self, sent: str) -> str:
+        return "_".join(sent.split()) or "<none>"
+
+
+def bleu_metric(language: str, segmented: bool = False, chosen: str | None = None, labels: bool = False) -> BLEU:
+    """BLEU with the tokenizer that :func:`bleu_tokenizer` takes; accuracy where the language is labels."""
+    return Accuracy() if labels else BLEU(tokenize=bleu_tokenizer(language, segmented, chosen))
+
+
+def name_of(metric: BLEU) -> str:
+    """What records and logs call it: ``bleu`` or ``accuracy``."""
+    return "accuracy" if isinstance(metric, Accuracy) else "bleu"
 
 
 def signature_of(metric: BLEU) -> str:
@@ -96,9 +114,10 @@ def bleu_counts(score: BLEUScore) -> list[int]:
 
 
 def bleu_of_counts(counts: Sequence[int]) -> float:
-    """BLEU, 0 to 100, of the sum of some sentences' :func:`bleu_counts`."""
+    """BLEU or accuracy, 0 to 100, of the sum of some sentences' :func:`bleu_counts`."""
     *ngrams, sys_len, ref_len = counts
     order = len(ngrams) // 2
     return BLEU.compute_bleu(
-        correct=ngrams[:order], total=ngrams[order:], sys_len=sys_len, ref_len=ref_len, smooth_method="exp"
+        correct=ngrams[:order], total=ngrams[order:], sys_len=sys_len, ref_len=ref_len, smooth_method="exp",
+        max_ngram_order=order,
     ).score  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from .errors import UserError
-from .files import AnyPath, check_regular, lines_of
+from .files import AnyPath, check_regular, lines_of, read_lines
 
 SPECIAL = ("<s>", "<pad>", "</s>", "<unk>")  # symbols that fairseq adds by itself
 _DIGITS = 18  # of a count, at most
@@ -39,3 +39,14 @@ def check_dictionary_file(path: AnyPath, known: Iterable[str] = SPECIAL) -> None
         raise UserError(f"{path}: is not UTF-8 ({error.reason}); {fix}") from error
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; {fix}") from error
+
+
+def counted_symbols(path: AnyPath) -> list[str]:
+    """The symbols of a dictionary file that are in its training text; fairseq fills a dictionary up with others.
+
+    Raises:
+        UserError: as :func:`check_dictionary_file`.
+    """
+    check_dictionary_file(path)
+    lines = (line.rstrip().removesuffix(_OVERWRITE).rpartition(" ") for line in read_lines(path))
+    return [symbol for symbol, _, count in lines if int(count)]

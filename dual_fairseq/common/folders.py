@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .dictionaries import counted_symbols
 from .errors import UserError
 from .files import whole_file
 from .records import read_record
@@ -85,6 +86,19 @@ class Data:
         data.sides.update({language: data._side(language) for language in data.languages})
         return data
 
+    @classmethod
+    def of_binarized(cls, folder: str | os.PathLike[str]) -> Data | None:
+        """What a folder with the dictionaries (DEST/dual, RUN/text) belongs to; None where others binarized it.
+
+        Raises:
+            UserError: as :meth:`from_folder`.
+        """
+        for candidate in (Path(folder), Path(folder).parent):
+            if (candidate / RECORD).is_file():
+                data = cls.from_folder(candidate)
+                return data if data.dual.resolve() == Path(folder).resolve() else None
+        return None
+
     def _side(self, language: str) -> Side:
         """Raises: UserError: its text was treated in a way that is unknown here."""
         tokenizer, subword, bpe = (
@@ -134,6 +148,10 @@ class Data:
 
     def dictionary(self, language: str) -> Path:
         return self.dual / f"dict.{language}.txt"
+
+    def labels(self, language: str) -> list[str]:
+        """The labels of a side that is labels, the most frequent first; none of text."""
+        return counted_symbols(self.dictionary(language)) if self.sides[language].labels else []
 
     def codes(self, language: str) -> Path:
         """The BPE codes or the SentencePiece model of a language."""

@@ -8,7 +8,13 @@ from pathlib import Path
 from typing import Any
 
 # ``--subword`` → what fairseq calls its reverse.
-POST_PROCESS = {"bpe": "subword_nmt", "sentencepiece": "sentencepiece", "char": "sentencepiece", "word": None}
+POST_PROCESS = {
+    "bpe": "subword_nmt",
+    "sentencepiece": "sentencepiece",
+    "char": "sentencepiece",
+    "word": None,
+    "label": None,
+}
 SEPARATOR = "@@"  # ends a piece of subword-nmt that its word goes on after
 VISIBLE_SPACE = "▁"  # begins a word of SentencePiece; the space between two words, where tokens are characters
 _SHARE = 0.01  # less than that of a text's words, and they only look like pieces
@@ -20,7 +26,7 @@ class Side:
 
     Attributes:
         tokenizer: ``moses`` or ``none``.
-        subword: ``bpe``, ``sentencepiece``, ``char`` or ``word``.
+        subword: ``bpe``, ``sentencepiece``, ``char``, ``word`` or ``label``.
         has_codes: whether there are BPE codes or a SentencePiece model; not for text that was segmented already.
         post_process: fairseq's name for what undoes the segmentation; None where tokens are words.
     """
@@ -34,6 +40,11 @@ class Side:
     def segmented(self) -> bool:
         """Whether its words are what someone else made of the text; characters and SentencePiece make raw text."""
         return self.tokenizer == "none" and self.post_process != "sentencepiece"
+
+    @property
+    def labels(self) -> bool:
+        """Whether each line is one symbol, the label of the other side."""
+        return self.subword == "label"
 
     @property
     def in_pieces(self) -> bool:

@@ -14,15 +14,19 @@ _NUMBER = (None, float)
 # Settings of a search in scores.json, and what people call them.
 SEARCH = {"beam": "beam", "lenpen": "length penalty", "search_options": "options", "engine": "engine"}
 FAIRSEQ = "fairseq-generate"  # the usual engine, which is not named in a table
+_LABELS = 20  # columns of a confusion
 _METRICS = {"bleu": "BLEU", "chrf": "chrF"}
+_QUALITY = {
+    **{f"{name}?": _NUMBER for name in ("bleu", "chrf", "length_ratio", "accuracy")},
+    "bleu_signature?": (None, str),
+    "confusion?": (None, {str: {str: int}}),
+}
 _DIRECTION = {
-    **{f"{name}?": _NUMBER for name in ("bleu", "chrf", "length_ratio", "nll_bits_per_token")},
-    **{f"{name}_signature?": (None, str) for name in ("bleu", "chrf")},
+    **_QUALITY,
+    "nll_bits_per_token?": _NUMBER,
+    "chrf_signature?": (None, str),
     "cut_off?": (None, int),
-    "dual_inference?": (
-        None,
-        {**{f"{name}?": _NUMBER for name in ("bleu", "chrf", "length_ratio")}, "bleu_signature?": (None, str)},
-    ),
+    "dual_inference?": (None, _QUALITY),
 }
 
 
@@ -51,6 +55,23 @@ def aligned(lines: Sequence[tuple[str, ...]]) -> str:
     )
 
 
+def quality(scores: Mapping[str, Any]) -> str:
+    """BLEU as a cell of a table, or with a percent sign the accuracy, where the target language is labels."""
+    bleu, accuracy = scores.get("bleu"), scores.get("accuracy")
+    return f"{accuracy:.2f} %" if accuracy is not None else "-" if bleu is None else f"{bleu:.2f}"
+
+
+def confusion_cells(confusion: Mapping[str, Mapping[str, int]]) -> list[tuple[str, ...]]:
+    """The confusion of labels as rows of cells, the head first: right labels by line, found ones by column.
+
+    Of many labels the most frequent are shown.
+    """
+    found = (label for of in confusion.values() for label in of)
+    names = list(dict.fromkeys([*confusion, *found]))[:_LABELS]
+    rows = [(right, *(str(of.get(label, 0)) for label in names)) for right, of in confusion.items()]
+    return [("right label", *(f"found: {label}" for label in names)), *rows[:_LABELS]]
+
+
 def score_table(rows: Iterable[tuple[str, Mapping[str, Any]]]) -> str:
     """A table of scores, a line for each system and direction.
 
@@ -67,13 +88,13 @@ def score_table(rows: Iterable[tuple[str, Mapping[str, Any]]]) -> str:
         gap = scores.get("gap_abs")
         for direction, values in scores.items():
             if isinstance(values, dict):
-                names = ("bleu", "chrf", "length_ratio", "nll_bits_per_token")
-                numbers = [*(values.get(name) for name in names), gap]
+                numbers = [(values.get("chrf"), 2), (values.get("length_ratio"), 3)]
+                numbers += [(values.get("nll_bits_per_token"), 3), (gap, 2)]
+                cells = [quality(values), *("-" if n is None else f"{n:.{digits}f}" for n, digits in numbers)]
                 if rescored:
                     again = values.get("dual_inference") or {}
-                    numbers += [again.get("bleu"), again.get("length_ratio")]
-                digits = (2, 2, 3, 3, 2, 2, 3)[: len(numbers)]
-                cells = ("-" if n is None else f"{n:.{d}f}" for n, d in zip(numbers, digits, strict=True))
+                    length = again.get("length_ratio")
+                    cells += [quality(again), "-" if length is None else f"{length:.3f}"]
                 lines.append((direction, name, *cells))
     directions = list(dict.fromkeys(line[0] for line in lines))
     lines.sort(key=lambda line: directions.index(line[0]))
@@ -113,6 +134,8 @@ def signatures(scores: Iterable[tuple[str, Any]]) -> list[str]:
         for metric in ("bleu", "chrf") if isinstance(values, dict) else ():
             if signature := values.get(f"{metric}_signature"):
                 found.setdefault(f"{_METRICS[metric]} {signature}", {})[direction] = None
+        if isinstance(values, dict) and values.get("accuracy") is not None:
+            found.setdefault("%: accuracy", {})[direction] = None
     every = {direction for directions in found.values() for direction in directions}
     return [
         line if len(directions) == len(every) else f"{line} ({', '.join(directions)})"

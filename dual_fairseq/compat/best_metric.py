@@ -40,7 +40,7 @@ def check_metric(metric: str, logged: Iterable[str]) -> None:
     """Raises: UserError: the metric is not one of those that are logged."""
     names = sorted(name for name in logged if not name.startswith("_") and name not in _SIZES)
     if metric not in names:
-        hint = "--eval-bleu, or " if metric.startswith("bleu") else ""
+        hint = "--eval-bleu, or " if metric.startswith(("bleu", "accuracy")) else ""
         raise UserError(f"--best-checkpoint-metric {metric}: is not logged; give {hint}one of {', '.join(names)}")
 
 

@@ -28,6 +28,7 @@ REASONS = {
     "over_long": "over-long",
     "ratio": "lengths out of proportion",
     "held_out": "in the valid or test text too",
+    "label": "none of the labels",
 }
 
 RESERVED = {"<s>", "</s>", "<pad>"}

@@ -16,6 +16,7 @@ from ..common.options import add_languages, add_workers, whole_number
 from ..common.records import read_record
 from ..common.segmentation import POST_PROCESS, by_language, shared
 from ..common.settings import SHARED_WORDS
+from .labels import check_options
 from .repeated import SHORT
 from .subword import require_sentencepiece
 
@@ -130,7 +131,8 @@ def _add_token_options(parser: Parser) -> None:
         "--subword", choices=tuple(POST_PROCESS),
         help="bpe: byte pair encoding, learned on the training text; sentencepiece: pieces of SentencePiece, learned "
         "likewise, for any language and script (pip install sentencepiece); char: each character is a token, a space "
-        "is ▁; word: the words themselves, rare ones as <unk> (default bpe)",
+        "is ▁; word: the words themselves, rare ones as <unk>; label: each line is one symbol, the label of the other "
+        "side, which stays as it is (default bpe)",
     )  # fmt: skip
     _add_by_side(tokens, "subword", tuple(POST_PROCESS))
     tokens.add_argument(
@@ -238,6 +240,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         _complete(options)
     if "sentencepiece" in options.subword.values():
         require_sentencepiece()
+    check_options(options)
     if options.joined_dictionary and options.bpe_size != 0 and options.joint_bpe is False:
         raise UserError("--joined-dictionary needs --joint-bpe; separate BPE makes no common symbols")
     _check_files(options)
@@ -277,6 +280,8 @@ def _complete(options: argparse.Namespace) -> None:
             kind = " and ".join(dict.fromkeys(kinds.values()))
             raise UserError(f"{flag} is for --subword {' and '.join(needed)}, not {kind}; leave it out")
     for language, kind in kinds.items():
+        if kind == "label":
+            options.tokenizer[language], options.vocab_threshold[language], options.vocab_size[language] = "none", 0, 0
         if kind == "sentencepiece" and options.vocab_size[language] == 0:
             raise UserError("--vocab-size 0: is for the other kinds of --subword; give the number of pieces to learn")
         implied = {

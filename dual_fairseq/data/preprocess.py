@@ -36,6 +36,7 @@ from ..plugin.lengths import record as lengths_record
 from . import choices, likeness, repeated
 from .binarize import check_size, concatenate, dictionary_options, fairseq_preprocess, symbols, unknown_share
 from .clean import Rules, clean_corpus
+from .labels import check_labels, refuse_lost
 from .lines import Survey, survey, survey_pair
 from .options import BY_LANGUAGE, OUTPUTS, find_side, parse
 from .resumable import Stage, locked, replace, run_stages, workplace
@@ -67,6 +68,7 @@ class Preprocessing:
         self.options = options
         self.dest = Path(options.dest)
         self.languages: tuple[str, str] = (options.source_lang, options.target_lang)
+        self.text_languages = [language for language in self.languages if options.subword[language] != "label"]
         if made_by_an_earlier_version(self.dest) and not (options.overwrite or options.like):
             options.normalized, options.normalize_punctuation = False, "moses" in options.tokenizer.values()
         self.rules = Rules(
@@ -106,6 +108,7 @@ class Preprocessing:
             UserError: an input is missing or bad, or DEST was made from something else, or is in use.
         """
         surveys, dest = self._survey(), self.dest
+        check_labels(self.options, self.parts, self._dictionaries(self.like) if self.like else ())
         self.overlap = choices.choose(self.options, dest, self.parts.get("train", []), surveys.get("train", {}))
         stages, overwrite = self._stages(surveys), self.options.overwrite
         with locked(dest, OUTPUTS):
@@ -199,7 +202,7 @@ class Preprocessing:
         held_out = [split for split in self.parts if split not in TRAINING]
         for split in held_out:
             clean(split, self.parts[split], self.languages, self.held_out_rules)
-        files = [out / "tokenized" / f"{split}.{language}" for split in held_out for language in self.languages]
+        files = [out / "tokenized" / f"{split}.{language}" for split in held_out for language in self.text_languages]
         dropped = repeated.long_lines(files) if options.drop_held_out else frozenset()
         for split in TRAINING:
             if split in self.parts:
@@ -220,12 +223,12 @@ class Preprocessing:
         if "train" in self.parts:
             counts["train"]["writing"] = {
                 language: writing_of(out / "raw" / f"train.{language}", counts["train"]["kept"])
-                for language in self.languages
+                for language in self.text_languages
             }
         fix = "--drop-held-out leaves them out of the training text" if "train" in self.parts else "take others"
-        train = [self._made(out / "tokenized" / f"train.{language}") for language in self.languages]
-        for split in held_out if train[0].is_file() else ():
-            text = [out / "tokenized" / f"{split}.{language}" for language in self.languages]
+        train = [self._made(out / "tokenized" / f"train.{language}") for language in self.text_languages]
+        for split in held_out if all(file.is_file() for file in train) else ():
+            text = [out / "tokenized" / f"{split}.{language}" for language in self.text_languages]
             counts[split]["in_training"] = repeated.report(split, train, text, fix)
 
     def _made(self, file: Path) -> Path:
@@ -270,6 +273,7 @@ class Preprocessing:
             for split in set(self.parts) - ({"train"} if self.like is None else set())
             for language in self.languages
         }
+        refuse_lost(unknown, self.options)
         return {
             "joined": self.options.joined_dictionary,
             "symbols": {language: len(of_language) for language, of_language in known.items()},

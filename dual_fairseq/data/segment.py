@@ -49,7 +49,7 @@ class Segmentation:
         self.codes = codes_files(out, options)
         # None: tokens are what the text has between spaces, words or pieces
         self.kinds = {
-            language: kind if language in self.codes or kind in ("char", "word") else None
+            language: kind if language in self.codes or kind in ("char", "word", "label") else None
             for language, kind in options.subword.items()
         }
         # what is segmented in one way, together
@@ -80,7 +80,7 @@ class Segmentation:
             ways |= dict.fromkeys(group, way)
         for text in sorted((self.dest / "tokenized").iterdir()):
             self._segment(text)
-        languages = [language for language, way in ways.items() if not way["pieces"]]
+        languages = [lang for lang, way in ways.items() if not way["pieces"] and self.kinds[lang] != "label"]
         by_words = [language for language in languages if self.kinds[language] in ("bpe", "word")]
         self._report_unspaced({language: words[language] for language in by_words if language in words})
         return {**shared(ways), "round_trip": self._round_trips(held_out, languages)}
@@ -166,7 +166,7 @@ class Segmentation:
     def _segment(self, text: Path) -> None:
         output, language = self.out / "segmented" / text.name, text.name.rpartition(".")[2]
         kind = self.kinds[language]
-        if kind in (None, "word"):
+        if kind in (None, "word", "label"):
             shutil.copyfile(text, output)
             return
 

@@ -28,6 +28,10 @@ from .writing import Watch
 logger = logging.getLogger(__name__)
 
 
+class UnknownLabel(UserError):
+    """A line of a side that is labels is none of those that the models know."""
+
+
 class TextPipeline:
     """Tokenisation and segmentation of a pair's languages, applied and undone.
 
@@ -76,6 +80,7 @@ class TextPipeline:
                 self._segment[language] = load(data.codes(language))
             elif side.subword == "char":
                 self._segment[language] = characters
+        self._labels = {language: data.labels(language) for language in self.languages}
         unknown = (data.record.get("dictionary") or {}).get("unknown_share") or {}
         self._watched: dict[str, Watch] = {}  # of languages whose text has not been compared with the training text yet
         for language, writing in data.record.get("writing", {}).items():
@@ -124,6 +129,9 @@ class TextPipeline:
 
         Returns:
             Tokens joined by single spaces; "" if the line has no visible character.
+
+        Raises:
+            UnknownLabel: the language is labels, and the line is none of them.
         """
         text = repair(text, self.repairs, self.data.normalized)
         if self.data.lowercase:
@@ -137,6 +145,10 @@ class TextPipeline:
             tokens = self._segment[language](tokens)
         if language in self._watched:
             self._watch(text, tokens, language)
+        known = self._labels[language]
+        if known and tokens and tokens not in known:
+            some = ", ".join(known[:10]) + ", ..." * (len(known) > 10)
+            raise UnknownLabel(f"'{tokens[:60]}' is none of the labels of {language}: {some}")
         return tokens
 
     def _watch(self, text: str, tokens: str, language: str) -> None:

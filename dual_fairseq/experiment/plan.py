@@ -11,9 +11,9 @@ from functools import partial
 from pathlib import Path
 
 from ..common.errors import UserError
-from ..common.folders import RunFolder
+from ..common.folders import RECORD, Data, RunFolder
 from ..pipeline.jobs import step
-from .recipe import Recipe, Row
+from .recipe import Recipe, Row, refuse_labels
 from .runner import Job, Runner
 
 
@@ -113,6 +113,8 @@ class Plan:
                 words[cut:cut] = ["--from", str(self.folder.resolve())] if self.folder else []
             program = {"python": [sys.executable], "dual-fairseq": step("")[:-1]}.get(words[0], words[:1])
             self.runner(name, [*program, *words[1:], *map(str, more)])
+        if (data / RECORD).is_file():
+            refuse_labels(Data.from_folder(data))
 
     def language_model_jobs(self) -> list[Job]:
         jobs = []

@@ -179,12 +179,12 @@ class Recipe:
             path: of the recipe, for messages.
 
         Raises:
-            UserError: there are none, or ``data`` is no folder of dual-fairseq preprocess.
+            UserError: there are none, or ``data`` is no folder of dual-fairseq preprocess, or has labels.
         """
         if self.data:
             if self.synthetic and any(row.synthetic for row in self.rows):
                 raise UserError(f"{path}: synthetic text is made data by the commands of corpus: give them, not data")
-            languages = Data.from_folder(self.data).languages
+            languages = refuse_labels(Data.from_folder(self.data)).languages
         else:
             languages = ("de", "en")  # of the recipes for Multi30k and the embedded corpus
         self.source, self.target = self.source or languages[0], self.target or languages[1]
@@ -252,6 +252,15 @@ class Recipe:
     def of_pairs(self, work: Path) -> Path:
         """That of the pairs."""
         return work / self.part / "data" if self.part else self.whole(work)
+
+
+def refuse_labels(data: Data) -> Data:
+    """Raises: UserError: a side is labels, which have no BLEU to compare."""
+    if any(side.labels for side in data.sides.values()):
+        raise UserError(
+            f"{data.folder}: has labels, and an experiment compares BLEU; give each seed to dual-fairseq train"
+        )
+    return data
 
 
 def _made(kind: type[Made], values: dict[str, Any]) -> Made:

@@ -141,8 +141,12 @@ class CTranslate2:
             logger.warning("--engine auto: fairseq translates, for %s", message)
             return generator
         if isinstance(generator, DualInferenceGenerator):
-            return _DualInference(self, task, _Search(self, task, generator.generator, options), generator)
-        return _Search(self, task, generator, options)
+            return _DualInference(self, task, self._search(task, generator.generator, options), generator)
+        return self._search(task, generator, options)
+
+    def _search(self, task: DualTranslationTask, generator: Any, options: GenerationConfig) -> Any:
+        """The search by CTranslate2; fairseq's where all labels are scored, which takes two steps."""
+        return generator if task.labels else _Search(self, task, generator, options)
 
     def translation_log_probs(
         self,

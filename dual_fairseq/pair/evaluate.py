@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from sacrebleu.metrics import CHRF
 from ..common.bleu import bleu_metric, signature_of
 from ..common.errors import UserError
 from ..common.files import read_lines, sha256, write_json, write_text
-from ..common.tables import FAIRSEQ, score_table
+from ..common.tables import FAIRSEQ, aligned, confusion_cells, score_table
 from ..data.text import TextPipeline
 from ..plugin.ranking import read_choice
 from .nbest import best_of, read_nbest
@@ -28,18 +29,21 @@ from .nbest import best_of, read_nbest
 class Scores:
     """What is known of one direction on one split.
 
-    ``cut_off`` translations were ended by the limit of their length. ``nll_bits_per_token`` is of the reference, with
-    ``</s>``. ``dual_inference`` has ``bleu``, ``chrf`` and ``length_ratio`` of the same n-best lists re-scored, and the
-    ``weights`` and ``lenpen`` that did it.
+    Of labels there is the ``accuracy`` in percent and the ``confusion``, the number of sentences by the right label and
+    the one found, and no BLEU and chrF. ``cut_off`` translations were ended by the limit of their length.
+    ``nll_bits_per_token`` is of the reference, with ``</s>``. ``dual_inference`` has the same of the n-best lists
+    re-scored, and the ``weights`` and ``lenpen`` that did it.
     """
 
-    bleu: float
-    bleu_signature: str
-    chrf: float
-    chrf_signature: str
+    bleu: float | None
+    bleu_signature: str | None
+    chrf: float | None
+    chrf_signature: str | None
     length_ratio: float
     sentences: int
     untranslated: int
+    accuracy: float | None = None
+    confusion: dict[str, dict[str, int]] | None = None
     cut_off: int = 0
     nll_bits_per_token: float | None = None
     dual_inference: dict[str, object] | None = None
@@ -97,14 +101,16 @@ def score(
     segmented: bool = False,
     tokenize: str | None = None,
     untranslated: int = 0,
+    labels: bool = False,
 ) -> Scores:
-    """Corpus BLEU and chrF (0 to 100, cased) of detokenised text.
+    """Corpus BLEU and chrF (0 to 100, cased) of detokenised text, or the accuracy of labels.
 
     Args:
         hypotheses, references: sentences, line by line.
         language: the target language.
         segmented, tokenize: see :func:`~dual_fairseq.common.bleu.bleu_tokenizer`.
         untranslated: how many hypotheses are empty for want of a translation, to be noted.
+        labels: whether the target language is labels.
 
     Raises:
         UserError: there is nothing to score.
@@ -113,17 +119,24 @@ def score(
         raise UserError("no sentence to score: the split is empty")
     if len(hypotheses) != len(references):
         raise ValueError(f"{len(hypotheses)} hypotheses for {len(references)} references")
-    bleu, chrf = bleu_metric(language, segmented, tokenize), CHRF()
-    bleu_score = bleu.corpus_score(hypotheses, [references])
-    return Scores(
-        bleu=bleu_score.score,
-        bleu_signature=signature_of(bleu),
-        chrf=chrf.corpus_score(hypotheses, [references]).score,
-        chrf_signature=chrf.get_signature().format(),
-        length_ratio=bleu_score.sys_len / max(bleu_score.ref_len, 1),
-        sentences=len(references),
-        untranslated=untranslated,
-    )
+    bleu, chrf = bleu_metric(language, segmented, tokenize, labels), CHRF()
+    found = bleu.corpus_score(hypotheses, [references])
+    scores = Scores(None, None, None, None, found.sys_len / max(found.ref_len, 1), len(references), untranslated)
+    if labels:
+        scores.accuracy, scores.confusion = found.score, confusion(references, hypotheses)
+        return scores
+    scores.bleu, scores.bleu_signature = found.score, signature_of(bleu)
+    scores.chrf = chrf.corpus_score(hypotheses, [references]).score
+    scores.chrf_signature = chrf.get_signature().format()
+    return scores
+
+
+def confusion(references: Sequence[str], hypotheses: Sequence[str]) -> dict[str, dict[str, int]]:
+    """The right label → the one found → the number of sentences, where there are any; the most frequent first."""
+    counts: dict[str, dict[str, int]] = {right: {} for right, _ in Counter(references).most_common()}
+    for (right, found), count in Counter(zip(references, hypotheses, strict=True)).most_common():
+        counts[right][found] = count
+    return counts
 
 
 def evaluate(
@@ -185,7 +198,8 @@ def evaluate(
         hypotheses = pipeline.detokenize([by_number.get(number, "") for number in range(count)], target)
         for name, lines in (("src", texts[source]), ("hyp", hypotheses), ("ref", texts[target])):
             write_text(out / f"{direction}.{name}.txt", "".join(f"{line}\n" for line in lines))
-        scores = score(hypotheses, texts[target], target, pipeline.data.sides[target].segmented, tokenize, missing)
+        side = pipeline.data.sides[target]
+        scores = score(hypotheses, texts[target], target, side.segmented, tokenize, missing, side.labels)
         scores.cut_off = sum(rank == 1 for _, rank in cut_off)
         if scores.cut_off:
             print(
@@ -201,10 +215,11 @@ def evaluate(
             chosen = best_of(nbest.components, choice.weights, lenpen)
             best = pipeline.detokenize(nbest.take(chosen), target)
             write_text(out / f"{direction}.dual-inference.hyp.txt", "".join(f"{line}\n" for line in best))
-            rescored = score(best, texts[target], target, pipeline.data.sides[target].segmented, tokenize)
+            rescored = score(best, texts[target], target, side.segmented, tokenize, labels=side.labels)
             scores.dual_inference = {
                 "bleu": rescored.bleu, "chrf": rescored.chrf, "length_ratio": rescored.length_ratio,
                 "bleu_signature": rescored.bleu_signature,
+                "accuracy": rescored.accuracy, "confusion": rescored.confusion,
                 "cut_off": sum((number, rank + 1) in cut_off for number, rank in enumerate(chosen.tolist())),
                 "weights": asdict(choice.weights), "lenpen": lenpen,
             }  # fmt: skip
@@ -233,3 +248,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options.dest, options.out, options.split, options.sacrebleu_tokenize, options.dual_inference, settings
     )
     print(score_table([(options.split, result)]))
+    for direction, scores in result.items():
+        if not isinstance(scores, dict) or not scores["confusion"]:
+            continue
+        for name, of in (("", scores), (" + dual inference", scores["dual_inference"])):
+            if of:
+                cells = confusion_cells(of["confusion"])
+                print(f"\nConfusion, {direction}{name}\n{aligned([(right, '', *found) for right, *found in cells])}")

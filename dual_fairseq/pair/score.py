@@ -32,7 +32,7 @@ from ..common.progress import Progress, say
 from ..data.clean import REASONS, RESERVED
 from ..data.lines import read_rows, survey_pair
 from ..data.normalize import BadLine, decode, described
-from ..data.text import TextPipeline, looks_foreign
+from ..data.text import TextPipeline, UnknownLabel, looks_foreign
 from ..plugin.language_model import load_language_model
 from ..plugin.log_probs import BATCH_TOKENS
 from ..plugin.model import direction_name
@@ -105,7 +105,10 @@ def _tokens(raw: bytes, language: str, pipeline: TextPipeline | None) -> str:
     """Raises: BadLine: the line cannot be used."""
     text = decode(raw, Counter() if pipeline is None else pipeline.repairs, normalized=False)
     if pipeline is not None:
-        text = pipeline.encode(text, language)
+        try:
+            text = pipeline.encode(text, language)
+        except UnknownLabel as error:
+            raise BadLine("label") from error
     words = text.split()
     if not words:
         raise BadLine("empty")

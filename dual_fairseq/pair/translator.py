@@ -27,7 +27,7 @@ from torch import Tensor
 
 from ..common.errors import UserError
 from ..common.folders import find_checkpoint
-from ..data.text import TextPipeline, indices, looks_foreign
+from ..data.text import TextPipeline, UnknownLabel, indices, looks_foreign
 from ..plugin.generator import DirectionTask
 from ..plugin.model import parameter_like
 from ..plugin.ranking import read_choice
@@ -334,7 +334,10 @@ class DualTranslator:
         text_of: list[int] = []
         counts: list[int] = []
         for number, text in enumerate(texts):
-            tokens = self.text.encode(text, source).split()
+            try:
+                tokens = self.text.encode(text, source).split()
+            except UnknownLabel as error:
+                raise UserError(f"line {first + number}: {error}") from error
             parts = self.text.subword[source].cut(tokens, limit) if tokens else []
             if len(parts) > 1:
                 logger.warning(

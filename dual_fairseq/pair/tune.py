@@ -3,14 +3,15 @@
     fairseq-generate ... --gen-subset valid --remove-bpe --nbest 5 --dual-inference-alpha 1 > nbest.txt
     dual-fairseq tune nbest.txt --reference valid.en -t en -o tuned
 
-No model runs: the components of every translation are in the list. Prints BLEU, chrF and length ratio by α, finds the
-best α and the best weights of the general form, and writes tuned/weights.json, tuned/alpha.tsv and tuned/tuning.png.
+No model runs: the components of every translation are in the list. Prints BLEU, chrF and length ratio (of labels their
+accuracy) by α, finds the best α and the best weights of the general form, and writes tuned/weights.json,
+tuned/alpha.tsv and tuned/tuning.png.
 dual-fairseq evaluate --dual-inference does all of this.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -20,7 +21,7 @@ import numpy as np
 from sacrebleu.metrics import BLEU, CHRF
 
 from ..common.arguments import Parser
-from ..common.bleu import bleu_counts, bleu_metric, bleu_of_counts, missing_tokenizer, signature_of
+from ..common.bleu import bleu_counts, bleu_metric, bleu_of_counts, missing_tokenizer, name_of, signature_of
 from ..common.errors import UserError
 from ..common.files import check_output, read_lines, whole_file, write_json, write_text
 from ..common.options import add_languages, finite_number
@@ -36,6 +37,8 @@ ALPHAS = np.linspace(0, 1, 21)
 GRID = {"reverse": (0.0, 3.0, 0.2), "lm": (0.0, 2.4, 0.2), "length": (-1.0, 6.0, 0.5)}
 FINER = 4
 FORMS = ("plain", "alpha", "general")
+# What is known of a form → its name and digits in a table; of labels the accuracy alone, of text the others.
+COLUMNS = {"accuracy": ("accuracy %", 2), "bleu": ("BLEU", 2), "chrf": ("chrF", 2), "length_ratio": ("length ratio", 3)}
 LENPENS = np.linspace(0, 3, 31).round(1)
 
 
@@ -97,26 +100,32 @@ def grid_search(nbest: NBest, bleu: CorpusBleu) -> Weights:
     """The weights of the general form (lenpen 0) in the middle of the best plateau of BLEU.
 
     Every point of a grid is scored and replaced by the mean of itself and its neighbours: a single peak among lower
-    points is particular to the validation text and would not be found on another.
+    points is particular to the validation text and would not be found on another. Where all translations have one
+    length, as labels have, its weight is 0.
     """
-    best = _best_point(nbest, bleu, [np.arange(low, high + step / 2, step) for low, high, step in GRID.values()])
-    axes = []
-    for centre, (low, high, step) in zip(best, GRID.values(), strict=True):
+    lengths = nbest.components[..., -1]
+    free = [name for name in GRID if name != "length" or np.nanmin(lengths) < np.nanmax(lengths)]
+    axes = {}
+    for name in free:
+        low, high, step = GRID[name]
+        axes[name] = np.arange(low, high + step / 2, step)
+    best = _best_point(nbest, bleu, axes)
+    for name, centre in best.items():
+        low, high, step = GRID[name]
         axis = centre + np.linspace(-step, step, 2 * FINER + 1)
-        axes.append(axis[(axis > low - step / 2) & (axis < high + step / 2)])
-    reverse, lm, length = (round(float(value), 4) for value in _best_point(nbest, bleu, axes))
-    return Weights(1.0, reverse=reverse, lm=lm, length=length)
+        axes[name] = axis[(axis > low - step / 2) & (axis < high + step / 2)]
+    return Weights(1.0, **{name: round(value, 4) for name, value in _best_point(nbest, bleu, axes).items()})
 
 
-def _best_point(nbest: NBest, bleu: CorpusBleu, axes: Sequence[np.ndarray]) -> list[float]:
-    surface = np.empty([len(axis) for axis in axes])
+def _best_point(nbest: NBest, bleu: CorpusBleu, axes: Mapping[str, np.ndarray]) -> dict[str, float]:
+    surface = np.empty([len(axis) for axis in axes.values()])
     with Progress("tune", surface.size, "points of the grid") as progress:
         for index in np.ndindex(*surface.shape):
-            weights = Weights(1.0, **{name: axis[i] for name, axis, i in zip(GRID, axes, index, strict=True)})
+            weights = Weights(1.0, **{name: axis[i] for (name, axis), i in zip(axes.items(), index, strict=True)})
             surface[index] = bleu.score(best_of(nbest.components, weights, 0.0))
             progress.update(1)
     best = np.unravel_index(_smooth(surface).argmax(), surface.shape)
-    return [float(axis[i]) for axis, i in zip(axes, best, strict=True)]
+    return {name: float(axis[i]) for (name, axis), i in zip(axes.items(), best, strict=True)}
 
 
 def _smooth(surface: np.ndarray) -> np.ndarray:
@@ -139,40 +148,41 @@ def tune(nbest: NBest, references: Sequence[str], language: str, lenpen: float, 
         metric: see :func:`~dual_fairseq.common.bleu.bleu_metric`.
 
     Returns:
-        What weights.json holds: of each of :data:`FORMS` its weights, lenpen, BLEU, chrF and length ratio; ``lenpen``,
-        plain generation with a length penalty of its own (:func:`tune_lenpen`); which form is best; the target
-        language; the signature of BLEU; and ``by_alpha``, the same for every α. The α form is missing without a
-        language model of the source.
+        What weights.json holds: of each of :data:`FORMS` its weights, lenpen, and BLEU, chrF and length ratio, or the
+        accuracy; ``lenpen``, plain generation with a length penalty of its own (:func:`tune_lenpen`); which form is
+        best; the target language; the signature of BLEU; and ``by_alpha``, the same for every α. The α form is missing
+        without a language model of the source.
 
     Raises:
         UserError: log P(y|x) is the only component in the list.
     """
-    bleu = CorpusBleu(nbest.texts, references, metric)
+    bleu, key = CorpusBleu(nbest.texts, references, metric), name_of(metric)
     chrf = CHRF()
 
     def row(weights: Weights, lenpen: float, chosen: np.ndarray | None = None) -> dict[str, Any]:
         hypotheses = nbest.take(best_of(nbest.components, weights, lenpen) if chosen is None else chosen)
         score = metric.corpus_score(hypotheses, [references])
-        return {
-            "weights": asdict(weights), "lenpen": lenpen, "bleu": score.score,
-            "chrf": chrf.corpus_score(hypotheses, [references]).score,
-            "length_ratio": score.sys_len / max(score.ref_len, 1),
-        }  # fmt: skip
+        found = {"weights": asdict(weights), "lenpen": lenpen, key: score.score}
+        if key == "bleu":
+            found["chrf"] = chrf.corpus_score(hypotheses, [references]).score
+            found["length_ratio"] = score.sys_len / max(score.ref_len, 1)
+        return found
 
     known = ~np.isnan(nbest.components).all(axis=(0, 1))
     result: dict[str, Any] = {"target_lang": language, "plain": row(Weights(), lenpen)}
-    result["bleu_signature"] = signature_of(metric)
+    if key == "bleu":
+        result["bleu_signature"] = signature_of(metric)
     # a fair baseline has a length penalty of its own, for the general form has a weight of the length
     tuned = tune_lenpen(nbest, bleu, lenpen)
     result["lenpen"] = row(Weights(), tuned, Weights().score(nbest.components, tuned).argmax(axis=1))
     if known[1:4].all():
         result["by_alpha"] = [{"alpha": round(float(a), 4), **row(Weights.of_alpha(float(a)), lenpen)} for a in ALPHAS]
-        result["alpha"] = max(result["by_alpha"], key=lambda r: (r["bleu"], r["alpha"]))
+        result["alpha"] = max(result["by_alpha"], key=lambda r: (r[key], r["alpha"]))
     if known[1] and known[2]:
         result["general"] = row(grid_search(nbest, bleu), 0.0)
     if not {"alpha", "general"} & result.keys():
         raise UserError("the n-best list has no language model scores; give fairseq-generate --src-lm and --tgt-lm")
-    result["best"] = max((form for form in FORMS if form in result), key=lambda form: result[form]["bleu"])
+    result["best"] = max((form for form in FORMS if form in result), key=lambda form: result[form][key])
     return result
 
 
@@ -185,12 +195,18 @@ def options_of(row: dict[str, Any], alpha: float | None = None) -> str:
     return " ".join([*(f"--dual-inference-{n}-weight {weights[n]:g}" for n in names), f"--lenpen {row['lenpen']:g}"])
 
 
+def columns_of(result: dict[str, Any]) -> list[str]:
+    """Those of :data:`COLUMNS` that a result has."""
+    return [name for name in COLUMNS if name in result["plain"]]
+
+
 def table(result: dict[str, Any]) -> str:
     """The result as plain text: by α, by form, and the options that stand for the forms."""
-    rows = [("", "", "BLEU", "chrF", "length ratio")]
+    columns = columns_of(result)
+    rows = [("", "", *(COLUMNS[name][0] for name in columns))]
 
     def line(name: str, row: dict[str, Any]) -> None:
-        rows.append((name, "", f"{row['bleu']:.2f}", f"{row['chrf']:.2f}", f"{row['length_ratio']:.3f}"))
+        rows.append((name, "", *(f"{row[column]:.{COLUMNS[column][1]}f}" for column in columns)))
 
     for row in result.get("by_alpha", []):
         line(f"α = {row['alpha']:.2f}", row)
@@ -203,28 +219,29 @@ def table(result: dict[str, Any]) -> str:
     if "general" in result:
         line("general form", result["general"])
         options.append("general form: " + options_of(result["general"]))
-    return "\n".join(
-        [aligned(rows), "", f"BLEU: {result['bleu_signature']}", "", "as options of fairseq-generate:", *options]
-    )
+    signature = [f"BLEU: {result['bleu_signature']}", ""] if "bleu" in columns else []
+    return "\n".join([aligned(rows), "", *signature, "as options of fairseq-generate:", *options])
 
 
 def picture(result: dict[str, Any], out: Path, title: str) -> None:
-    """BLEU, chrF and length ratio over α, with the other forms as lines."""
+    """BLEU, chrF and length ratio, or the accuracy, over α, with the other forms as lines."""
     import matplotlib
 
     matplotlib.use("Agg")
     matplotlib.rcParams["text.parse_math"] = False  # a title may have a $
     import matplotlib.pyplot as plt
 
-    figure, panels = plt.subplots(1, 3, figsize=(13, 3.8), layout="constrained")
-    for axes, key, name in zip(panels, ("bleu", "chrf", "length_ratio"), ("BLEU", "chrF", "length ratio"), strict=True):
+    columns = columns_of(result)
+    size = (1 + 4 * len(columns), 3.8)
+    figure, panels = plt.subplots(1, len(columns), figsize=size, layout="constrained", squeeze=False)
+    for axes, key in zip(panels[0], columns, strict=True):
         if "by_alpha" in result:
             axes.plot([r["alpha"] for r in result["by_alpha"]], [r[key] for r in result["by_alpha"]], marker=".")
         for form, colour in (("plain", "0.5"), ("general", "tab:green")):
             if form in result:
                 axes.axhline(result[form][key], color=colour, linestyle="--", label=f"{form} ({result[form][key]:.2f})")
         axes.set_xlabel("α (1: plain generation)")
-        axes.set_title(name)
+        axes.set_title(COLUMNS[key][0])
         axes.grid(alpha=0.25)
         axes.legend(fontsize=8)
     figure.suptitle(title)
@@ -236,9 +253,10 @@ def picture(result: dict[str, Any], out: Path, title: str) -> None:
 def write(result: dict[str, Any], out: Path, title: str) -> None:
     """Write alpha.tsv, tuning.png and, last, weights.json."""
     out.mkdir(parents=True, exist_ok=True)
-    lines = ["alpha\tbleu\tchrf\tlength_ratio"]
+    columns = columns_of(result)
+    lines = ["\t".join(["alpha", *columns])]
     for row in result.get("by_alpha", []):
-        lines.append(f"{row['alpha']:g}\t{row['bleu']:.4f}\t{row['chrf']:.4f}\t{row['length_ratio']:.4f}")
+        lines.append("\t".join([f"{row['alpha']:g}", *(f"{row[column]:.4f}" for column in columns)]))
     write_text(out / "alpha.tsv", "\n".join(lines) + "\n")
     picture(result, out / "tuning.png", title)
     write_json(out / "weights.json", result)
@@ -288,13 +306,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         pipeline = TextPipeline(options.dest)
         references = pipeline.text(options.split, options.target_lang)
         undo = partial(pipeline.detokenize, language=options.target_lang)
-        segmented = pipeline.data.sides[options.target_lang].segmented
+        side = pipeline.data.sides[options.target_lang]
+        segmented, labels = side.segmented, side.labels
     else:
         references = read_lines(options.reference)
         undo = partial(detokenize, language=options.target_lang, tokenizer=options.tokenizer)
-        segmented = options.tokenizer == "none"
+        segmented, labels = options.tokenizer == "none", False
     bleu = (options.target_lang, segmented, options.sacrebleu_tokenize)
-    metric = bleu_metric(*bleu)
+    metric = bleu_metric(*bleu, labels=labels)
     if missing := missing_tokenizer(*bleu):
         print(missing)
     lines = [line for path in options.nbest for line in read_lines(path)]

@@ -200,7 +200,7 @@ def choose_language_model(options: argparse.Namespace) -> list[str]:
     else:
         preset = LANGUAGE_MODELS[options.arch][options.size]
         choices.take({"dropout": preset.dropout, "lr": preset.lr, "lr_warmup": "400"}, f"of --size {options.size}")
-    characters = CHARACTERS if _of_characters(options.data) else 1
+    characters = CHARACTERS if _subword_of(options.data) == "char" else 1
     choices.take({"max_tokens": str(characters * int(row.max_tokens))})
     choices.take({name: getattr(row, name) for name in ("max_update", "max_epoch")})
     updates = sum(sizes) / int(options.max_tokens)
@@ -236,12 +236,17 @@ def short_limit(
     ]
 
 
-def _of_characters(data: Path) -> bool:
-    """Whether the text of a language model (DEST/lm/<language>) is one of characters."""
+def is_labels(data: Path) -> bool:
+    """Whether the text of a language model (DEST/lm/<language>) is labels."""
+    return _subword_of(data) == "label"
+
+
+def _subword_of(data: Path) -> str | None:
+    """How the text of a language model (DEST/lm/<language>) became tokens; None where it was binarized otherwise."""
     try:
-        return Data.from_folder(data.parent.parent).sides[data.name].subword == "char"
-    except (UserError, KeyError):  # binarized by other means
-        return False
+        return Data.from_folder(data.parent.parent).sides[data.name].subword
+    except (UserError, KeyError):
+        return None
 
 
 def shares_embeddings(data: Data, run: RunFolder, start: Path | None = None) -> bool:

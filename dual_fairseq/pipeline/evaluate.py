@@ -38,8 +38,9 @@ The references are DEST/raw/<split>.<language>. For each direction the output fo
 split, detokenised:
   <src>-<tgt>.src.txt, .hyp.txt, .ref.txt   source, translation, reference
   <src>-<tgt>.generate.txt                  what fairseq-generate, or --engine in its place, printed
-and scores.json: BLEU and chrF with their sacreBLEU signatures, length ratio, NLL in bits a target token (of the
-reference), and with both language models the mean |gap| in nats a sentence pair.
+and scores.json: BLEU and chrF with their sacreBLEU signatures, or the accuracy and the confusion of labels, length
+ratio, NLL in bits a target token (of the reference), and with both language models the mean |gap| in nats a sentence
+pair.
 
 The same command again does nothing. Scores of another checkpoint take the place of the old ones when they are
 complete; those with another beam, length penalty and so on get a folder of their own (eval/test-beam5-lenpen1.5).
@@ -179,6 +180,7 @@ class Evaluation:
                 f"{self.checkpoint} is not a checkpoint, or was cut short: give a checkpoint_best.pt of a pair"
             )
         self.search = ["--beam", options.beam, "--lenpen", options.lenpen, *length_limit_words(options), *self.extra]
+        self.beam = {language: str(len(data.labels(language)) or options.beam) for language in data.languages}
         folder = self.checkpoint.parent / "eval" / options.split
         self.out = options.output or (folder if expected else self._folder(folder))
 
@@ -326,16 +328,17 @@ class Evaluation:
     def _translation(self, split: str, source: str, target: str, name: str) -> Part:
         """The translations of a split; for dual inference its n-best lists with all scores."""
         options, words = self.options, self.data.sides[target].post_process
+        search = ["--beam", self.beam[target], *self.search[2:]]
         if self.engine:
             command = step(
                 "pair.generate", self.data.dual, self.checkpoint, "-s", source, "-t", target, "--split", split,
-                "--max-tokens", options.max_tokens, *self.search, *self.engine, *["--cpu"] * options.cpu,
+                "--max-tokens", options.max_tokens, *search, *self.engine, *["--cpu"] * options.cpu,
             )  # fmt: skip
             every = ["--components"]
         else:
             command = [*self._common("fairseq-generate"), "-s", source, "-t", target, "--gen-subset", split]
-            command += ["--no-progress-bar", *self.search]
-            every = ["--nbest", options.beam, "--dual-inference-alpha", "1"]
+            command += ["--no-progress-bar", *search]
+            every = ["--nbest", self.beam[target], "--dual-inference-alpha", "1"]
         command += ["--post-process", words] if words else []
         if options.dual_inference:
             command += [*every, "--src-lm", str(self.lms[source]), "--tgt-lm", str(self.lms[target])]

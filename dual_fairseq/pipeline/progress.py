@@ -9,6 +9,8 @@ from typing import Any
 
 from ..common.progress import duration, time_to_go
 
+# What is validated by, as fairseq calls it and as people do.
+_RISING = {"accuracy": "accuracy", "bleu": "BLEU"}
 INTERVAL = 30.0  # seconds between two signs of life
 # What fairseq or the plugin notes about the input or the course of a run: the beginning or a part of a message.
 STOPPING = ("early stop since", "Stopping training due to", "stopping training because current learning rate")
@@ -120,12 +122,13 @@ class TrainingDisplay:
 
     def _still_improving(self) -> str:
         """Whether the last validation was the best of several; the first one of a training is logged without a best."""
-        for key, name in (("bleu", "BLEU was still rising"), ("loss", "perplexity was still falling")):
+        for key, name in (*_RISING.items(), ("loss", "perplexity")):
             values = [(s[f"valid_{key}"], s.get(f"valid_best_{key}")) for s in self._valid if f"valid_{key}" in s]
             if values:
                 value, best = values[-1]
                 improving = value == best and (len(values) == 1 or value != values[-2][0])
-                return f"; {name}: more updates would help" if improving else ""
+                course = "falling" if key == "loss" else "rising"
+                return f"; {name} was still {course}: more updates would help" if improving else ""
         return ""
 
 
@@ -169,9 +172,9 @@ def describe(tag: str, stats: dict[str, Any], total: float = 0) -> str:
     if tag == "train":
         nll = _number(stats, "train_nll_loss") or _number(stats, "train_loss")
         return f"{epoch}  train: NLL {nll} bits; {gap}{_number(stats, 'train_wall', 0)} s so far"
-    if "valid_bleu" in stats:
-        best = _number(stats, "valid_best_bleu") or _number(stats, "valid_bleu")
-        scores = f"BLEU {_by_direction(stats, 'bleu')}, best {best}; NLL {_by_direction(stats, 'nll_loss')} bits"
+    if key := next((key for key in _RISING if f"valid_{key}" in stats), None):
+        best = _number(stats, f"valid_best_{key}") or _number(stats, f"valid_{key}")
+        scores = f"{_RISING[key]} {_by_direction(stats, key)}, best {best}; NLL {_by_direction(stats, 'nll_loss')} bits"
     else:
         best = _number(stats, "valid_best_loss", 3) or _number(stats, "valid_loss", 3)
         scores = f"perplexity {_number(stats, 'valid_ppl')} ({_number(stats, 'valid_loss', 3)} bits, best {best})"

@@ -60,6 +60,8 @@ class Training:
         }
         self.to_train = [language for language in self.lms if not given[language]]
         self.rounds: Rounds | None = None
+        if int(options.rounds or 0) and any(side.labels for side in data.sides.values()):
+            raise UserError("--rounds: is for text on both sides, not for labels; leave it out")
         if int(options.rounds or 0):
             recipe = Recipe(options, data, options.eval and options.dual_inference and options.split != "valid")
             self.rounds = Rounds(recipe, self.run, self.lms, self.evaluated)
@@ -100,7 +102,8 @@ class Training:
         if self.options.max_len_a:
             search += f', "max_len_a": {self.options.max_len_a}, "max_len_b": {self.options.max_len_b}'
         words += ["--eval-bleu-args", f"{{{search}}}"]
-        words += ["--best-checkpoint-metric", "bleu", "--maximize-best-checkpoint-metric"]
+        best = "accuracy" if any(side.labels for side in sides.values()) else "bleu"
+        words += ["--best-checkpoint-metric", best, "--maximize-best-checkpoint-metric"]
         words += ["--eval-bleu-detok", detok[source]]
         words += ["--eval-tokenized-bleu"] if sides[source].segmented else []
         own = {
@@ -269,7 +272,9 @@ class Training:
         words += [*language_models, "--save-dir", str(self.run.stage("warmup").folder), *self.device.options]
         answer = ask(step("plugin.check", *words, *self.options.extra)).splitlines()[-1]
         for language, longest in zip(self.data.languages, answer.split(), strict=True):
-            if language in self.to_train and int(longest) > int(self.language_model(language).max_tokens):
+            if language not in self.to_train or self.data.sides[language].labels:
+                continue
+            if int(longest) > int(self.language_model(language).max_tokens):
                 raise UserError(
                     f"--lm-max-tokens {self.language_model(language).max_tokens}: the longest validation sentence of "
                     f"{language} has {longest} tokens, </s> included; give --lm-max-tokens {longest} or more"
@@ -293,7 +298,8 @@ class Training:
         names = {action.dest: action.option_strings[0][2:] for action in get_parser()._actions if action.option_strings}
         left_out = ("help", "config", "dry_run", "go_on", "init")
         kept = {name: options[dest] for dest, name in names.items() if dest not in left_out}
-        lms = [vars(self.language_model(language)) for language in self.to_train]
+        texts = [language for language in self.to_train if not self.data.sides[language].labels]
+        lms = [vars(self.language_model(language)) for language in texts]
         for name in LM_OPTIONS if lms else ():
             values = {lm[name] for lm in lms}  # texts of different sizes have different settings
             kept[f"lm-{name.replace('_', '-')}"] = values.pop() if len(values) == 1 else None

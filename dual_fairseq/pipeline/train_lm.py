@@ -13,7 +13,7 @@ from ..common.folders import StageFolder, refuse_colons
 from ..common.options import add_device
 from ..common.records import read_record
 from . import jobs
-from .choices import choose_language_model
+from .choices import choose_language_model, is_labels
 from .devices import Device, find_device
 from .jobs import ask, locked, say, step
 from .presets import LANGUAGE_MODELS, SIZES
@@ -25,6 +25,8 @@ Train the language model of one language, for dual training.
 DATA is the language's folder that preprocessing wrote (DEST/lm/de); its dictionary is that of the translation data.
 SAVE_DIR gets checkpoint_best.pt, checkpoint_last.pt, dict.txt, train.log and perplexity.json. Each sentence is trained
 on alone (--sample-break-mode eos), as dual training scores it, unless --running-text is given.
+
+Where DATA is labels (--subword label), nothing is trained: P(label) is the share of the label in the training text.
 
 The same command again goes on where it was stopped; when it had finished, it does nothing.
 """
@@ -106,6 +108,10 @@ def parse(arguments: Sequence[str] | None, prefix: str = "") -> argparse.Namespa
     elif not options.cell:
         options.cell = "lstm"
     options.extra, options.prefix = extra, prefix
+    options.labels = is_labels(options.data)
+    if options.labels:
+        options.chosen = ["  P(label) is its share of the training text; the other options are for text"]
+        return options
     options.chosen = choose_language_model(options)
     if options.running_text and int(options.max_tokens) < int(options.running_text):
         raise UserError(
@@ -114,8 +120,27 @@ def parse(arguments: Sequence[str] | None, prefix: str = "") -> argparse.Namespa
     return options
 
 
+class Counting(Stage):
+    """The language model of labels, which is counted at once."""
+
+    def command(self, device: Device, shown: bool = False) -> list[str]:
+        return step("plugin.label_model", self.data, self.files.best)
+
+    def train(self, device: Device) -> None:
+        """Raises: SystemExit: the data are no labels, in one line."""
+        jobs.check(self.command(device))
+        self.files.last.unlink(missing_ok=True)  # of other labels
+        with whole_file(self.files.finished) as file:
+            file.write(b"counted\n")
+
+
 def stage(options: argparse.Namespace) -> Stage:
     """The training that options of :func:`parse` ask for."""
+    data, files = options.data, StageFolder(options.save_dir)
+    inputs = ["data " + digest(data / "dict.txt", data / "train.idx", data / "valid.idx")]
+    if options.labels:
+        inputs = ["data " + digest(data / "dict.txt", data / "train.bin", data / "valid.bin")]
+        return Counting(files, "Language model (counts of labels)", data, inputs, ["--arch", "label_lm"])
     preset = LANGUAGE_MODELS[options.arch][options.size]
     words = ["--task", "language_modeling", "--sample-break-mode", "eos"]
     if options.running_text:
@@ -139,14 +164,13 @@ def stage(options: argparse.Namespace) -> Stage:
     words += ["--max-tokens", options.max_tokens, "--required-batch-size-multiple", "1"]
     words += ["--max-epoch", options.max_epoch] if options.max_epoch else []
     words += ["--patience", options.patience, "--seed", options.seed]
-    data = options.data
     names = {"lr": "lr", "warmup-updates": "lr-warmup", "decoder-embed-dim": "size"}
     names |= {name: name for name in ("max-tokens", "dropout", "max-epoch", "max-update", "patience", "arch", "cell")}
     return Stage(
-        StageFolder(options.save_dir),
+        files,
         f"Language model ({options.arch}{', ' + options.cell if options.cell else ''}, {options.size})",
         data,
-        ["data " + digest(data / "dict.txt", data / "train.idx", data / "valid.idx")],
+        inputs,
         words,
         max_update=options.max_update,
         extra=options.extra,

@@ -25,6 +25,7 @@ holds, and printed (docs/settings.md); a run that was begun keeps its own. The s
                  validation text no longer improves
   dual           dual training from the best warm start, until the mean BLEU no longer improves
   mle            with --control: the same, but by maximum likelihood, for exactly as many updates
+Where a side is labels (--subword label), their accuracy takes the place of the mean BLEU, and P(label) is counted.
 With --rounds the pair translates text, and dual training goes on with it, several times (RUN/rounds).
 The language models' scores of the training text are computed once and kept in RUN/lm-scores. RUN/text holds what
 dual-fairseq translate RUN needs of DEST: dictionaries, BPE codes, how text is tokenised. RUN/train.toml holds all

@@ -13,8 +13,10 @@ import re
 import weakref
 from collections import Counter
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
+import torch
 from fairseq import utils
 from fairseq.models import FairseqLanguageModel
 from fairseq.sequence_generator import SequenceGenerator, SequenceGeneratorWithAlignment
@@ -22,6 +24,7 @@ from fairseq.tasks.translation import TranslationTask
 from torch import Tensor
 
 from ..common.errors import UserError
+from ..common.folders import Data
 from ..common.languages import language_of
 from ..common.options import flag
 from .lengths import length_limit
@@ -36,7 +39,13 @@ class _BySentence(SequenceGenerator):
     """A generator that ends each sentence at its own limit; the bound of the batch is never below.
 
     A hypothesis has ``cut_off``: whether the limit ended it, where P(``</s>``) was below 1/2.
+
+    Attributes:
+        labels: the only tokens that a translation may begin with, where it is a label; a beam of as many as there are
+            labels then has each of them.
     """
+
+    labels: Sequence[int] = ()
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -56,11 +65,15 @@ class _BySentence(SequenceGenerator):
         limits = self.limits(net_input["src_lengths"]).tolist() if "src_lengths" in net_input else []
         for limit, hypotheses in zip(limits, finalized, strict=bool(limits)):
             for hypothesis in hypotheses:
-                at_limit = not self.match_source_len and len(hypothesis["tokens"]) > limit
+                at_limit = not (self.match_source_len or self.labels) and len(hypothesis["tokens"]) > limit
                 hypothesis["cut_off"] = at_limit and float(hypothesis["positional_scores"][-1]) < math.log(0.5)
         return finalized
 
     def _bounded_step(self, step: int, lprobs: Tensor, *args: Any, **kwargs: Any) -> Any:
+        if step == 0 and self.labels:
+            others = torch.ones_like(lprobs, dtype=torch.bool)
+            others[..., self.labels] = False
+            lprobs = lprobs.masked_fill(others, -math.inf)
         # a forced prefix is longer than the limit where </s> cannot follow
         ends = self._at_limit(step) & lprobs[:, :, self.eos].isfinite().any(dim=1)
         if ends.any():
@@ -112,7 +125,19 @@ class CutOff:
 
 
 class DirectionTask(TranslationTask):
-    """fairseq's ``translation`` task with this search."""
+    """fairseq's ``translation`` task with this search.
+
+    Where the target side is labels, all of them are scored.
+    """
+
+    @cached_property
+    def labels(self) -> list[int]:
+        """The labels of the target side, by their numbers in the dictionary; none where it is text."""
+        data = Data.of_binarized(utils.split_paths(self.cfg.data)[0])
+        side = data.sides.get(self.cfg.target_lang) if data else None
+        words = self.target_dictionary
+        seen = (i for i in range(words.nspecial, len(words)) if words.count[i])
+        return [*seen] if side and side.labels else []
 
     def build_tokenizer(self, args):
         """As fairseq's, of fairseq-interactive; the languages of the codes choose its rules."""
@@ -135,15 +160,21 @@ class DirectionTask(TranslationTask):
             limit = length_limit(folder, self.cfg.source_lang, self.cfg.target_lang)
             args = copy.copy(args)
             args.max_len_a, args.max_len_b = limit.max_len_a, limit.max_len_b
+        if self.labels:
+            args = copy.copy(args)
+            args.beam, args.max_len_a, args.max_len_b = len(self.labels), 0, 1
+            args.min_len, args.match_source_len = 1, False
         if seq_gen_cls is None:
             alignment = getattr(args, "print_alignment", None)
             seq_gen_cls = _AligningBySentence if alignment else _BySentence
             if alignment:
                 extra_gen_cls_kwargs = {**(extra_gen_cls_kwargs or {}), "print_alignment": alignment}
         try:
-            return super().build_generator(models, args, seq_gen_cls, extra_gen_cls_kwargs, **kwargs)
+            generator = super().build_generator(models, args, seq_gen_cls, extra_gen_cls_kwargs, **kwargs)
         except (AssertionError, ValueError) as error:
             raise UserError(f"the options of the search do not go together: {error}") from error
+        generator.labels = self.labels
+        return generator
 
     def _check_search(self, args: Any, language_model: Any) -> None:
         if getattr(args, "print_step", False):

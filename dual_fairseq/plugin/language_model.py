@@ -155,7 +155,7 @@ def _check_dictionary(state: dict[str, Any], dictionary: Dictionary, language: s
     sizes = {
         len(value)
         for key, value in state["model"].items()
-        if key in ("decoder.embed_tokens.weight", "decoder.output_projection.weight")
+        if key in ("decoder.embed_tokens.weight", "decoder.output_projection.weight", "decoder.counts")
     }
     if sizes and sizes != {len(dictionary)}:
         raise UserError(

@@ -131,7 +131,7 @@ class DualTranslationTask(DirectionTask):
         with open_dict(cfg) if OmegaConf.is_config(cfg) else nullcontext():
             cfg.rebuild_batches = True
         super().__init__(cfg, src_dict, tgt_dict)
-        self.sides: dict[str, TranslationTask] = {}
+        self.sides: dict[str, DirectionTask] = {}
         for source, target, dictionaries in (
             (cfg.source_lang, cfg.target_lang, (src_dict, tgt_dict)),
             (cfg.target_lang, cfg.source_lang, (tgt_dict, src_dict)),
@@ -141,7 +141,11 @@ class DualTranslationTask(DirectionTask):
             validate_as_target(side_cfg)
             check_search(side_cfg)
             self.sides[direction_name(source, target)] = DirectionTask(side_cfg, *dictionaries)
-        self._bleu = {d: validation_metric(side.cfg) for d, side in self.sides.items()} if cfg.eval_bleu else {}
+        # a label has any number of sentences, so only the direction into labels can be right or wrong
+        measured = {d: side for d, side in self.sides.items() if side.labels} or self.sides
+        self._bleu = {
+            d: validation_metric(side.cfg, bool(side.labels)) for d, side in measured.items() if cfg.eval_bleu
+        }
         self.directions = tuple(self.sides)
         self.priors = Priors(cfg, (src_dict, tgt_dict))
         self.dual_inference = weights_of_options(
@@ -315,15 +319,15 @@ class DualTranslationTask(DirectionTask):
         model.eval()
         with torch.no_grad():
             loss, sample_size, logging_output = criterion(model, sample)
-        if self.cfg.eval_bleu:
-            for (direction, side), batch in zip(self.sides.items(), (sample, sample["reverse"]), strict=True):
-                metric = self._bleu[direction]
-                logging_output.update(bleu_counts(side, metric, batch, model.models[direction], direction))
+        batches = dict(zip(self.directions, (sample, sample["reverse"]), strict=True))
+        for direction, metric in self._bleu.items():
+            side, batch = self.sides[direction], batches[direction]
+            logging_output.update(bleu_counts(side, metric, batch, model.models[direction], direction))
         return loss, sample_size, logging_output
 
     def reduce_metrics(self, logging_outputs, criterion) -> None:
         super(TranslationTask, self).reduce_metrics(logging_outputs, criterion)
-        log_bleu(logging_outputs, self.directions)
+        log_bleu(logging_outputs, self._bleu)
 
     # --- fairseq's hooks: generation
 

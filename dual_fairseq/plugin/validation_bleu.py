@@ -1,5 +1,7 @@
 """BLEU of both directions on validation data: what fairseq's ``--eval-bleu`` is for a single model.
 
+Where the target side is labels, it is their accuracy.
+
 Each direction translates a batch and counts its n-grams. The counts are logged under the direction's name and added up
 over batches and processes; the scores of the whole corpus follow from the sums.
 """
@@ -9,14 +11,14 @@ from __future__ import annotations
 import json
 import logging
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fairseq import utils
 from fairseq.data.encoders import TOKENIZER_REGISTRY
 from fairseq.dataclass.configs import GenerationConfig
 from fairseq.logging import metrics
-from fairseq.tasks.translation import EVAL_BLEU_ORDER, TranslationConfig, TranslationTask
+from fairseq.tasks.translation import TranslationConfig, TranslationTask
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
@@ -84,12 +86,14 @@ def _record(name: str, text: str | None, shape: Any = None) -> dict[str, Any]:
     return args
 
 
-def validation_metric(cfg: Any) -> bleu.BLEU:
-    """sacreBLEU's metric for the target language, or for what ``--sacrebleu-tokenize`` says.
+def validation_metric(cfg: Any, labels: bool = False) -> bleu.BLEU:
+    """sacreBLEU's metric for the target language, or for what ``--sacrebleu-tokenize`` says; of labels the accuracy.
 
     Raises:
         UserError: there is no such tokenizer, or its package is not installed.
     """
+    if labels:
+        return bleu.Accuracy()
     choice = (cfg.target_lang, cfg.eval_tokenized_bleu, cfg.sacrebleu_tokenize)
     metric = bleu.bleu_metric(*choice)
     if missing := bleu.missing_tokenizer(*choice):
@@ -125,30 +129,42 @@ def bleu_counts(
         logger.info("example reference: %s", references[0])
     counts = bleu.bleu_counts(metric.corpus_score(hypotheses, [references]))
     cut_off = sum(hypothesis["cut_off"] for hypothesis in best)
-    return {**dict(zip(_keys(direction), counts, strict=True)), f"cut_off_{direction}": cut_off}
+    return {**dict(zip(_keys(direction, metric), counts, strict=True)), f"cut_off_{direction}": cut_off}
 
 
-def log_bleu(logging_outputs: Sequence[dict[str, Any]], directions: Sequence[str]) -> None:
+def log_bleu(logging_outputs: Sequence[dict[str, Any]], of_directions: Mapping[str, bleu.BLEU]) -> None:
     """Log ``bleu_<direction>`` of each direction and ``bleu``, their mean, where there are counts.
 
-    And ``cut_off_<direction>``: how many translations the limit of their length ended.
+    Of a direction into labels it is ``accuracy_<direction>`` and ``accuracy``. And ``cut_off_<direction>``: how many
+    translations the limit of their length ended.
+
+    Args:
+        logging_outputs: of the criterion.
+        of_directions: direction → its metric.
     """
-    if not any(_keys(directions[0])[0] in log for log in logging_outputs):
+    if not any(f"cut_off_{direction}" in log for direction in of_directions for log in logging_outputs):
         return
-    for direction in directions:
-        for key in _keys(direction):
+    by_name: dict[str, list[list[str]]] = {}
+    for direction, metric in of_directions.items():
+        keys, name = _keys(direction, metric), bleu.name_of(metric)
+        by_name.setdefault(name, []).append(keys)
+        for key in keys:
             metrics.log_scalar(key, int(sum(log.get(key, 0) for log in logging_outputs)))
-        metrics.log_derived(f"bleu_{direction}", lambda meters, d=direction: _score(meters, d))
-    metrics.log_derived("bleu", lambda meters: round(sum(_score(meters, d) for d in directions) / len(directions), 2))
-    for direction in directions:
+        metrics.log_derived(f"{name}_{direction}", lambda meters, keys=keys: _score(meters, keys))
+    for name, group in by_name.items():
+        metrics.log_derived(
+            name, lambda meters, group=group: round(sum(_score(meters, keys) for keys in group) / len(group), 2)
+        )
+    for direction in of_directions:
         key = f"cut_off_{direction}"
         metrics.log_scalar_sum(key, int(sum(log.get(key, 0) for log in logging_outputs)))
 
 
-def _keys(direction: str) -> list[str]:
-    counts = [f"_bleu_{kind}_{n}_{direction}" for kind in ("counts", "totals") for n in range(EVAL_BLEU_ORDER)]
+def _keys(direction: str, metric: bleu.BLEU) -> list[str]:
+    orders = range(metric.max_ngram_order)
+    counts = [f"_bleu_{kind}_{n}_{direction}" for kind in ("counts", "totals") for n in orders]
     return [*counts, f"_bleu_sys_len_{direction}", f"_bleu_ref_len_{direction}"]
 
 
-def _score(meters: Any, direction: str) -> float:
-    return round(bleu.bleu_of_counts([int(meters[key].sum) for key in _keys(direction)]), 2)
+def _score(meters: Any, keys: Sequence[str]) -> float:
+    return round(bleu.bleu_of_counts([int(meters[key].sum) for key in keys]), 2)

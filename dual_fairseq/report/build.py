@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..common.errors import UserError
+from ..common.tables import confusion_cells
 from ..pair.significance import TRIALS
 from . import pictures
 from .examples import examples
-from .page import Examples, Figures, Paragraph, Part, Scores, Section, stage_table
+from .page import Examples, Figures, Paragraph, Part, Scores, Section, Table, stage_table
 from .runs import Run, System, arrow, choose_split, systems
 from .scores import Row, baseline_of, score_rows, searches_of, signatures_of
 
@@ -56,6 +57,7 @@ def build(runs: Sequence[Run], options: Options) -> tuple[list[Row], list[Sectio
             Scores(rows),
             *_notes([*_lambdas(shown), *searches_of(rows), *signatures_of(rows)]),
             _explanation(split, baseline.name if baseline else ""),
+            *_confusions(rows),
         ]
     curves = _figures(pictures.curves(shown, directions, options.limits))
     sections = [
@@ -70,6 +72,16 @@ def build(runs: Sequence[Run], options: Options) -> tuple[list[Row], list[Sectio
         if chosen := examples(shown, split, direction, options.examples):
             sections.append(Section(f"Translations, {arrow(direction)}", [Examples(chosen, direction)]))
     return rows, [section for section in sections if section.parts]
+
+
+def _confusions(rows: Sequence[Row]) -> list[Part]:
+    """The confusion of labels by each system."""
+    parts: list[Part] = []
+    for row in rows:
+        if found := row.scores.get("confusion"):
+            (first, *others), *lines = confusion_cells(found)
+            parts.append(Table((f"{row.system}, {arrow(row.direction)}: {first}", *others), lines))
+    return parts
 
 
 def _explanation(split: str, baseline: str) -> Paragraph:

@@ -10,6 +10,7 @@ from typing import ClassVar
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from ..common.tables import quality
 from .examples import Example
 from .pictures import Picture
 from .runs import System, arrow
@@ -107,19 +108,18 @@ def render(title: str, lead: Part, sections: Iterable[Section]) -> str:
 
 def stage_table(systems: Sequence[System]) -> Table:
     """How each system was trained."""
-    head = ("system", "λ", "learning rate", "seed", "updates", "best at", "best validation BLEU", "state")
+    head = ("system", "λ", "learning rate", "seed", "updates", "best at", "best validation BLEU or accuracy", "state")
     lines = []
     for system in systems:
         stage = system.stage
         best = stage.best or {}
-        bleu = best.get("bleu")
         last = max((r["num_updates"] for r in [*stage.valid, *stage.train]), default=None)
         options = stage.options
         lines.append(
             (
                 system.name, options.get("dual-lambda", "-"), options.get("lr", "-"), options.get("seed", "-"),
                 number(last, 0),
-                number(best.get("num_updates"), 0), number(bleu, 2),
+                number(best.get("num_updates"), 0), quality(best),
                 "finished" if stage.finished else "training, or stopped",
             )
         )  # fmt: skip

@@ -119,17 +119,18 @@ def draw_curves(
 
 
 def curves(systems: Sequence[System], directions: Sequence[str], limits: Mapping[str, float]) -> list[Picture]:
-    """Validation NLL and BLEU of both directions over updates."""
+    """Validation NLL and BLEU, or the accuracy of labels, of both directions over updates."""
     pictures = []
     for key, name, caption in (
         ("nll_loss", "Validation NLL", "Bits a target token, of the reference. Lower is better."),
         ("bleu", "Validation BLEU", "As validated in training, with its beam. Higher is better."),
+        ("accuracy", "Validation accuracy", "Percent of the labels that are right. Higher is better."),
     ):
         for direction in directions:
             with _figure() as axes:
                 limit = limits.get(direction) if key == "nll_loss" else None
                 if draw_curves(axes, systems, f"{key}_{direction}", limit):
-                    axes.set_ylabel("bits a token" if key == "nll_loss" else "BLEU")
+                    axes.set_ylabel({"nll_loss": "bits a token", "bleu": "BLEU", "accuracy": "%"}[key])
                     pictures.append(Picture(f"{name}, {arrow(direction)}", caption, _png(axes)))
     return pictures
 

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sacrebleu.metrics import CHRF
+from sacrebleu.metrics.base import Metric
 from sacrebleu.significance import Result
 
-from ..common.bleu import metric_of_signature
+from ..common.bleu import Accuracy, metric_of_signature
 from ..common.errors import UserError
-from ..common.tables import SEARCH, aligned, searches, signatures
+from ..common.tables import SEARCH, aligned, quality, searches, signatures
 from ..pair.significance import TRIALS, paired_test
 from .runs import RE_SCORED, System, arrow
 
@@ -55,7 +56,7 @@ class Row:
         return (
             arrow(self.direction),
             self.system,
-            number(self.scores.get("bleu"), 2),
+            quality(self.scores),
             "baseline" if self.baseline else probability(self.p_value("BLEU")),
             number(self.scores.get("chrf"), 2),
             "baseline" if self.baseline else probability(self.p_value("chrF")),
@@ -142,10 +143,12 @@ def _compare(
         else:
             notes.append(f"{name}: its test text is not that of {baseline.name}, so it is not compared.")
     try:
-        bleu = metric_of_signature(rows[baseline.name].scores.get("bleu_signature") or "")
+        own = rows[baseline.name].scores
+        labels = own.get("accuracy") is not None
+        bleu = Accuracy() if labels else metric_of_signature(own.get("bleu_signature") or "")
     except UserError as error:
         return [f"No significance, {arrow(direction)}: {error}."]
-    metrics = {"BLEU": bleu, "CHRF": CHRF()}
+    metrics: dict[str, Metric] = {"BLEU": bleu} if labels else {"BLEU": bleu, "CHRF": CHRF()}
     print(f"Significance tests, {arrow(direction)}: {len(named)} systems", file=sys.stderr, flush=True)
     for name, tests in paired_test(named[0], named[1:], references, metrics, trials, INTERVAL_SAMPLES).items():
         rows[name].tests = tests

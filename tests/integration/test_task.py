@@ -85,7 +85,7 @@ def test_bleu_of_each_direction_and_their_mean(corpus):
     """From n-gram counts of several batches, against sacreBLEU's own figure of all sentences."""
     from sacrebleu import corpus_bleu
 
-    from dual_fairseq.common.bleu import bleu_counts
+    from dual_fairseq.common.bleu import BLEU, bleu_counts
     from dual_fairseq.plugin.validation_bleu import _keys
 
     task, _, criterion = build(corpus, "--dual-lambda", 0, "--eval-bleu")
@@ -99,7 +99,7 @@ def test_bleu_of_each_direction_and_their_mean(corpus):
         log = {"ntokens": 1, "nsentences": 2, "sample_size": 1, "loss": 1.0, "nll_loss": 1.0}
         for direction, lines in hypotheses.items():
             counts = bleu_counts(corpus_bleu(lines[half], [references[half]]))
-            log.update({**dict(zip(_keys(direction), counts, strict=True)), f"cut_off_{direction}": 0})
+            log.update({**dict(zip(_keys(direction, BLEU()), counts, strict=True)), f"cut_off_{direction}": 0})
         logs.append(log)
     with metrics.aggregate(new_root=True) as aggregator:
         task.reduce_metrics(logs, criterion)

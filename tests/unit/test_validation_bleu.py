@@ -9,11 +9,12 @@ import pytest
 import sacrebleu
 import torch
 from fairseq.data import Dictionary
+from fairseq.logging import metrics
 
-from dual_fairseq.common.bleu import bleu_of_counts
+from dual_fairseq.common.bleu import Accuracy, bleu_of_counts
 from dual_fairseq.common.errors import UserError
 from dual_fairseq.pair.evaluate import score
-from dual_fairseq.plugin.validation_bleu import bleu_counts, validate_as_target, validation_metric
+from dual_fairseq.plugin.validation_bleu import bleu_counts, log_bleu, validate_as_target, validation_metric
 
 HYPOTHESES = ["今 天 天 气 很 好 。", "他 在 公 园 里 跑 步 ， 很 快 。", "我 们 明 天 去 北 京 。"]
 REFERENCES = ["今 天 天 气 真 好 。", "他 在 公 园 里 跑 步 。", "我 们 明 天 去 上 海 。"]
@@ -81,3 +82,21 @@ def test_each_language_is_validated_in_its_own_way():
     cfg.eval_bleu_by_language = '{"zh": {"beam": 1}}'
     with pytest.raises(UserError, match="--eval-bleu-by-language: beam is none of eval_bleu_remove_bpe, "):
         validate_as_target(cfg)
+
+
+def test_labels_are_validated_by_their_accuracy():
+    task, _ = side("label")
+    metric = validation_metric(task.cfg, labels=True)
+    assert isinstance(metric, Accuracy)
+    labels = Dictionary()
+    rows = [labels.encode_line(label, append_eos=True) for label in ("good", "good", "bad", "good", "bad", "bad")]
+    found, right = rows[:3], rows[3:]
+    task.tgt_dict = labels
+    task.inference_step = lambda generator, models, sample: [[{"tokens": row, "cut_off": False}] for row in found]
+    first = bleu_counts(task, metric, {"target": torch.stack(right).long()}, None, "x-y")
+    second = bleu_counts(task, metric, {"target": torch.stack(found).long()}, None, "x-y")
+    with metrics.aggregate(new_root=True) as aggregator:
+        log_bleu([first, second], {"x-y": metric})
+        values = aggregator.get_smoothed_values()
+    assert values["accuracy_x-y"] == values["accuracy"] == round(100 * 5 / 6, 2)
+    assert not [name for name in values if name.startswith("bleu")]
