@@ -107,9 +107,12 @@ def run_command(
 
 
 def fairseq_here(command: str, *args: object, check: bool = True) -> Run:
-    """``fairseq-<command>`` in this process, which saves its start; a refusal is its output."""
+    """``fairseq-<command>`` in this process, which saves its start; a refusal is its output.
+
+    It has no process that loads data: such a one is waited for, for seconds, when what is left of a run is collected.
+    """
     output = io.StringIO()
-    argv = [f"fairseq-{command}", *map(str, args)]
+    argv = [f"fairseq-{command}", *map(str, args), "--num-workers", "0"]
     vars(checkpoint_utils.save_checkpoint).pop("best", None)  # fairseq keeps it for the life of a process
     with mock.patch.object(sys, "argv", argv), contextlib.redirect_stdout(output):
         try:

@@ -27,6 +27,7 @@ def run(monkeypatch, corpus, tmp_path):
 
     def call(module, data, *options: object, languages=(SOURCE, TARGET)) -> str | None:
         argv = [module.__name__, data, "--user-dir", PLUGIN, "--task", "dual_translation", "--cpu"]
+        argv += ["--num-workers", 0]
         argv += ["-s", languages[0], "-t", languages[1], *options]
         monkeypatch.setattr(sys, "argv", [str(word) for word in argv])
         try:

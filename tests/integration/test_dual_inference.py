@@ -36,7 +36,7 @@ def generate(corpus, trained_pair):
         return fairseq_here(
             "generate", corpus / "dual", "--user-dir", PLUGIN, "--task", "dual_translation", "-s", source, "-t", target,
             "--path", trained_pair[0] / "checkpoint_best.pt", "--gen-subset", "test", "--cpu", "--max-tokens", 100,
-            "--beam", 4, "--required-batch-size-multiple", 1, "--no-progress-bar", "--num-workers", 0, *options,
+            "--beam", 4, "--required-batch-size-multiple", 1, "--no-progress-bar", *options,
             check=check,
         )  # fmt: skip
 

@@ -63,6 +63,9 @@ print("plugin loaded:", any(module.split(".")[0] == "dual_fairseq" for module in
 
 def commands(*lines: tuple[object, ...], plugin: bool) -> Run:
     """Run fairseq's commands, with the plugin or as someone who does not have it."""
+    lines = tuple(
+        (*line, "--num-workers", 0) if line[0] in ("generate", "train", "validate") else line for line in lines
+    )
     if plugin:
         lines = tuple((*line, "--user-dir", PLUGIN) for line in lines)
     done = subprocess.run(
@@ -121,7 +124,7 @@ def pairs(data, tmp_path_factory) -> Path:
                 "train", data, FORWARD, *model, "--criterion", "dual_cross_entropy", "--dual-lambda", 0, "--src-lm",
                 root / "lm.pt", "--label-smoothing", 0.1, "--optimizer", "adam", "--lr", 0.005, "--max-tokens", 1000,
                 "--max-update", length[arch], "--save-dir", root / arch, "--cpu", "--log-format", "json",
-                "--save-interval", interval[arch], "--disable-validation", "--num-workers", 0,
+                "--save-interval", interval[arch], "--disable-validation",
             )
         )  # fmt: skip
         for direction in DIRECTIONS:
