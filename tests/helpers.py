@@ -123,6 +123,14 @@ def fairseq_here(command: str, *args: object, check: bool = True) -> Run:
     return Run(0, output.getvalue())
 
 
+def short_command(folder: Path) -> list[str]:
+    """A command to run in ``folder`` that prints a table, writes the file ``out``, and takes no time."""
+    (folder / "text").write_text("a b c\nb c a\nc a b\n")
+    (folder / "mono").write_text("a b a b c c\nb a c a\n")
+    words = "-m dual_fairseq select --pairs text --valid text --from mono -o out --keep 1"
+    return [sys.executable, *words.split()]
+
+
 def train(data: Path, save_dir: Path, *args: object, model: str = "transformer", check: bool = True, **kwargs) -> Run:
     """``fairseq-train`` of a tiny pair on the CPU."""
     return fairseq(

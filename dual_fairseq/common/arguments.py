@@ -75,12 +75,12 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f"; did you mean {close[0]}?" if close else ""
 
 
-_LONGEST_NUMBER = 18  # characters
+LONGEST_NUMBER = 18  # characters: of more, Python refuses to read some, and none is meant
 
 
 def _number(pattern: str, what: str) -> Callable[[str], str]:
     def check(text: str) -> str:
-        if not re.fullmatch(pattern, text) or len(text) > _LONGEST_NUMBER or math.isinf(float(text)):
+        if not re.fullmatch(pattern, text) or len(text) > LONGEST_NUMBER or math.isinf(float(text)):
             raise argparse.ArgumentTypeError(f"takes {what}, not '{text}'")
         return text
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from .arguments import LONGEST_NUMBER
 from .errors import UserError
 from .files import AnyPath, check_regular, lines_of, read_lines
 
 SPECIAL = ("<s>", "<pad>", "</s>", "<unk>")  # symbols that fairseq adds by itself
-_DIGITS = 18  # of a count, at most
 _OVERWRITE = " #fairseq:overwrite"
 
 
@@ -30,7 +30,7 @@ def check_dictionary_file(path: AnyPath, known: Iterable[str] = SPECIAL) -> None
             for number, line in enumerate(lines_of(file, path), start=1):
                 text = line.rstrip()
                 symbol, _, count = text.removesuffix(_OVERWRITE).rpartition(" ")
-                if not symbol or not count.isdecimal() or len(count) > _DIGITS:
+                if not symbol or not count.isdecimal() or len(count) > LONGEST_NUMBER:
                     raise UserError(f"{path}: line {number} is no symbol and its count; {fix}")
                 if symbol in symbols and not text.endswith(_OVERWRITE):
                     raise UserError(f"{path}: line {number} has '{symbol}' once more; {fix}")

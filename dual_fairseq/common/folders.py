@@ -149,6 +149,11 @@ class Data:
     def dictionary(self, language: str) -> Path:
         return self.dual / f"dict.{language}.txt"
 
+    @property
+    def has_labels(self) -> bool:
+        """Whether one of its sides is labels."""
+        return any(side.labels for side in self.sides.values())
+
     def labels(self, language: str) -> list[str]:
         """The labels of a side that is labels, the most frequent first; none of text."""
         return counted_symbols(self.dictionary(language)) if self.sides[language].labels else []

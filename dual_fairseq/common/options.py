@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from .arguments import count, decimal
+from .arguments import LONGEST_NUMBER, count, decimal
 from .errors import UserError
 
 
@@ -25,7 +25,7 @@ def whole_number(smallest: int = 1) -> Callable[[str], int]:
     """A type for argparse: a whole number of at least ``smallest``."""
 
     def read(text: str) -> int:
-        if not text.isdecimal() or len(text) > 18 or not smallest <= int(text) < LARGEST_NUMBER:
+        if not text.isdecimal() or len(text) > LONGEST_NUMBER or not smallest <= int(text) < LARGEST_NUMBER:
             more = f" and below {LARGEST_NUMBER:,}" if text.isdecimal() and len(text) > 9 else ""
             raise argparse.ArgumentTypeError(f"give a whole number of at least {smallest}{more}, not '{text}'")
         return int(text)

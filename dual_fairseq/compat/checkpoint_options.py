@@ -210,11 +210,13 @@ def _defaults(name: Any, section: str, registry: Mapping[str, type]) -> Any:
 
 def _check_types(record: Any, values: Mapping[str, Any]) -> None:
     """Raises: RefusedOption: a value is of another type than a task, say, declares, as 0.5 for a switch."""
-    for name, value in values.items():
-        try:
-            OmegaConf.merge(record, {name: value})
-        except ValidationError as error:
-            raise RefusedOption(f"{flag(name)} {_shown(value)}: {str(error).splitlines()[0]}") from error
+    if not values:  # of a task that declares nothing there is no record
+        return
+    try:
+        OmegaConf.merge(record, values)
+    except ValidationError as error:
+        name = str(error.key)
+        raise RefusedOption(f"{flag(name)} {_shown(values[name])}: {str(error).splitlines()[0]}") from error
 
 
 def _number(name: str, value: Any) -> Any:

@@ -256,7 +256,7 @@ class Recipe:
 
 def refuse_labels(data: Data) -> Data:
     """Raises: UserError: a side is labels, which have no BLEU to compare."""
-    if any(side.labels for side in data.sides.values()):
+    if data.has_labels:
         raise UserError(
             f"{data.folder}: has labels, and an experiment compares BLEU; give each seed to dual-fairseq train"
         )

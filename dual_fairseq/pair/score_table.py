@@ -13,8 +13,8 @@ import numpy as np
 from ..common.errors import UserError
 from ..common.files import lines_of
 from ..data.lines import open_text, survey
+from ..plugin.ranking import LARGEST
 
-_LARGEST = 1e15  # of a score or a count
 CONDITIONALS = ("log_p_y_given_x", "log_p_x_given_y")
 LOG_PROBS = (*CONDITIONALS, "log_p_x", "log_p_y")
 COUNTS = ("tokens_x", "tokens_y", "unknown_x", "unknown_y")
@@ -76,7 +76,7 @@ def read_scores(path: Path) -> dict[str, np.ndarray]:
     except ValueError as error:
         raise UserError(f"{path}: line {number}: {error}") from error
     columns = {name: np.array(column) for name, column in values.items()}
-    wrong = np.logical_or.reduce([np.abs(column) > _LARGEST for column in columns.values()])
+    wrong = np.logical_or.reduce([np.abs(column) > LARGEST for column in columns.values()])
     wrong |= (columns["tokens_x"] < 1) | (columns["tokens_y"] < 1)
     if wrong.any():
         raise UserError(f"{path}: line {int(wrong.argmax()) + 2}: has a number that no score or count can be")

@@ -60,9 +60,9 @@ class Training:
         }
         self.to_train = [language for language in self.lms if not given[language]]
         self.rounds: Rounds | None = None
-        if int(options.rounds or 0) and any(side.labels for side in data.sides.values()):
-            raise UserError("--rounds: is for text on both sides, not for labels; leave it out")
         if int(options.rounds or 0):
+            if data.has_labels:
+                raise UserError("--rounds: is for text on both sides, not for labels; leave it out")
             recipe = Recipe(options, data, options.eval and options.dual_inference and options.split != "valid")
             self.rounds = Rounds(recipe, self.run, self.lms, self.evaluated)
 
@@ -102,7 +102,7 @@ class Training:
         if self.options.max_len_a:
             search += f', "max_len_a": {self.options.max_len_a}, "max_len_b": {self.options.max_len_b}'
         words += ["--eval-bleu-args", f"{{{search}}}"]
-        best = "accuracy" if any(side.labels for side in sides.values()) else "bleu"
+        best = "accuracy" if self.data.has_labels else "bleu"
         words += ["--best-checkpoint-metric", best, "--maximize-best-checkpoint-metric"]
         words += ["--eval-bleu-detok", detok[source]]
         words += ["--eval-tokenized-bleu"] if sides[source].segmented else []

@@ -23,8 +23,8 @@ import numpy as np
 from ..common.errors import UserError
 from ..common.records import check_shape, read_record
 
+LARGEST = 1e15  # of a score or a count in a file
 # log P(y|x), log P(x|y), log P(y), log P(x), |y|: the columns of every array of components
-_LARGEST = 1e15
 COMPONENTS = ("forward", "reverse", "lm", "source_lm", "length")
 
 
@@ -135,7 +135,7 @@ def read_component_line(line: str) -> tuple[int, np.ndarray]:
     values = dict(field.split("=") for field in fields)
     components = np.array([float(values[name]) for name in COMPONENTS])
     # a component that could not be computed is not a number
-    if not 1 <= components[-1] < _LARGEST or (components > _LARGEST).any():
+    if not 1 <= components[-1] < LARGEST or (components > LARGEST).any():
         raise ValueError("a component is out of range")
     components[:-1] *= math.log(2)
     return sentence_number(head), components

@@ -6,6 +6,7 @@ import errno
 import io
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import pytest
 import torch
 from fairseq.data import Dictionary
 from fairseq.dataclass.configs import GenerationConfig
-from helpers import ROOT
+from helpers import ROOT, short_command
 
 from dual_fairseq.__main__ import main, policy
 from dual_fairseq.common.errors import UserError
@@ -101,13 +102,8 @@ def test_no_command_writes_over_what_it_reads(tmp_path, monkeypatch, command):
 # --- standard streams
 
 
-def select(folder, redirection: str) -> subprocess.CompletedProcess:
-    """A short command that prints a table and writes a file."""
-    (folder / "text").write_text("a b c\nb c a\nc a b\n")
-    (folder / "mono").write_text("a b a b c c\nb a c a\n")
-    words = (
-        f'"{sys.executable}" -m dual_fairseq select --pairs text --valid text --from mono -o out --keep 1 {redirection}'
-    )
+def redirected(folder, redirection: str) -> subprocess.CompletedProcess:
+    words = f"{shlex.join(short_command(folder))} {redirection}"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.run(
         ["bash", "-c", words], cwd=folder, capture_output=True, text=True, timeout=300, env=environment
@@ -116,14 +112,14 @@ def select(folder, redirection: str) -> subprocess.CompletedProcess:
 
 @pytest.mark.parametrize("stream", ["<&-", "2>&-"])
 def test_a_stream_that_is_closed_and_not_needed(tmp_path, stream):
-    done = select(tmp_path, stream)
+    done = redirected(tmp_path, stream)
     assert done.returncode == 0 and "error" not in done.stderr
     assert (tmp_path / "out").read_text()
 
 
 @pytest.mark.parametrize("output", [">&-", ">/dev/full"])
 def test_an_output_that_cannot_be_written(tmp_path, output):
-    done = select(tmp_path, output)
+    done = redirected(tmp_path, output)
     assert done.returncode == 1
     assert re.search(r"^dual_fairseq: error: input or output: [A-Z][a-z ]+\n\Z", done.stderr, re.MULTILINE)
 

@@ -140,7 +140,7 @@ def test_a_pair_without_language_models(corpus, tmp_path):
     command = (
         "generate", corpus / "dual", "--user-dir", PLUGIN, "--task", "dual_translation", "-s", SOURCE, "-t", TARGET,
         "--path", tmp_path / "checkpoint_last.pt", "--cpu", "--beam", 2, "--max-tokens", 100, "--no-progress-bar",
-        "--max-len-b", 10, "--required-batch-size-multiple", 1, "--num-workers", 0,
+        "--max-len-b", 10, "--required-batch-size-multiple", 1,
     )  # fmt: skip
     run = fairseq_here(*command, "--dual-inference-alpha", 0.5, check=False)
     assert run.returncode == 1 and "--src-lm missing: dual inference" in run.error

@@ -118,7 +118,6 @@ def test_a_reference_is_scored_by_its_own_direction(corpus, trained_pair):
         run = fairseq_here(
             "generate", corpus / "dual", "--user-dir", PLUGIN, "--task", "dual_translation", "-s", source, "-t", target,
             "--path", path, "--gen-subset", "valid", "--score-reference", "--cpu", "--batch-size", 8,
-            "--num-workers", 0,
         )  # fmt: skip
         bits = [
             -float(x) for line in run.output.splitlines() if line.startswith("P-") for x in line.split("\t")[1].split()

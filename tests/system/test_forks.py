@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from helpers import PLUGIN
+from helpers import PLUGIN, short_command
 
 from dual_fairseq.pipeline import forks
 
@@ -33,7 +33,7 @@ def undated(log: str) -> str:
 @pytest.mark.parametrize(
     "words",
     [
-        [*OURS, "select", "--pairs", "text", "--valid", "text", "--from", "mono", "-o", "out", "--keep", "1"],
+        None,
         [*OURS, "train-lm"],
         [*OURS, "--help"],
         ["fairseq-train", "data", "--user-dir", str(PLUGIN), "--dual-lambda", "x"],
@@ -45,8 +45,8 @@ def test_a_fork_prints_and_ends_as_a_process_does(words, tmp_path):
     first, second = tmp_path / "first", tmp_path / "second"
     for folder in (first, second):
         folder.mkdir()
-        (folder / "text").write_text("a b c\nb c a\nc a b\n")
-        (folder / "mono").write_text("a b a b c c\nb a c a\n")
+        short = short_command(folder)
+    words = words or short
     forked = run(words, environment, first)
     program = [str(Path(sys.executable).with_name(words[0])), *words[1:]] if words[0].startswith("fairseq") else words
     null = subprocess.DEVNULL
