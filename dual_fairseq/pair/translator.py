@@ -191,12 +191,14 @@ class DualTranslator:
         self._generators.clear()
 
     def direction(self, source: str | None = None, target: str | None = None) -> tuple[str, str]:
-        """(source, target), of which one may be left out.
+        """(source, target), of which one may be left out, or both where there is one direction.
 
         Raises:
             UserError: these are not the pair's two languages.
         """
         first, second = self.languages
+        if len(self._tasks) == 1 and source is None and target is None:
+            return self.languages
         if source is None and target is not None:
             source = first if target == second else second
         elif target is None and source is not None:
@@ -290,7 +292,7 @@ class DualTranslator:
         if lenpen is not None and not math.isfinite(lenpen):
             raise UserError(f"lenpen {lenpen}: give a finite number")
         if nbest > beam:
-            raise UserError(f"nbest {nbest}: needs a beam of that size, not {beam}")
+            raise UserError(f"nbest {nbest}: is more than the beam of {beam}; give a beam of at least {nbest}")
         source, target = self.direction(source, target)
         task = self._tasks[source, target]
         if self._tuned is not None and self._tuned[1] != target:

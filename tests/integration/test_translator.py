@@ -371,7 +371,7 @@ def test_dual_inference_is_an_override(source, target, run):
         ({"source": "xx", "target": "xx"}, UserError, "xx to xx: this pair translates"),
         ({}, UserError, "no language was named"),
         ({"target": "yy", "beam": 0}, UserError, "beam 0: give a whole number above 0"),
-        ({"target": "yy", "beam": 2, "nbest": 3}, UserError, "nbest 3: needs a beam of that size, not 2"),
+        ({"target": "yy", "beam": 2, "nbest": 3}, UserError, "nbest 3: is more than the beam of 2; give a beam"),
         ({"target": "yy", "bream": 2}, TypeError, "bream"),
     ],
     ids=["language", "one-language", "none", "beam", "nbest", "unknown"],
@@ -565,10 +565,10 @@ def test_what_export_wrote_translates_raw_text_by_the_same_command(command, run,
     export.export(run, f"{SOURCE}-{TARGET}", out / f"{SOURCE}-{TARGET}.pt")
     best = pair.translate_nbest(texts, target=TARGET, beam=3)
     (tmp_path / "text").write_bytes(TEXT)
-    main(["translate", str(out), "--cpu", "-t", TARGET, "--beam", "3", "--scores", "--input", str(tmp_path / "text")])
+    main(["translate", str(out), "--cpu", "--beam", "3", "--scores", "--input", str(tmp_path / "text")])
     assert capfd.readouterr().out == "".join(f"{h[0].score:.4f}\t{h[0].text}\n" for h in best)
     forward = DualTranslator.from_pretrained(out, device="cpu")
-    assert forward.translate(texts, beam=3, source=SOURCE) == [h[0].text for h in best]
+    assert forward.translate(texts, beam=3) == [h[0].text for h in best]
     for refusal, options in (
         (rf"{TARGET} to {SOURCE}: this model translates {SOURCE} to {TARGET}$", {"target": SOURCE}),
         ("needs a pair, not a model of one direction", {"dual_inference": 0.5}),
