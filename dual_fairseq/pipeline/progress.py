@@ -40,6 +40,8 @@ class TrainingDisplay:
         self._seen: set[tuple[object, ...]] = set()  # each process of a distributed run logs the same
         self._max_update, self._max_epoch = (int(n) if n and n.isdecimal() else 0 for n in (max_update, max_epoch))
         self._began: tuple[float, float] | None = None  # when the first update was seen, and which it was
+        self._validating = 0.0  # when the last validation began
+        self._validation: float | None = None  # seconds that the last one took
         self._valid: list[dict[str, Any]] = []
         self._train: dict[str, Any] = {}
         self._messages: list[str] = []
@@ -61,10 +63,14 @@ class TrainingDisplay:
                 self._train = stats
             elif tag == "valid" and key not in self._seen:
                 self._valid.append(stats)
+                self._validation = time.monotonic() - self._validating
             if tag != "train_inner" or time.monotonic() - self._shown >= INTERVAL:
                 text = describe(tag, stats, self._total(stats)) + self._to_go(tag, stats)
             elif self._began is None:
                 self._to_go(tag, stats)
+        elif message.startswith("begin validation"):
+            self._validating = time.monotonic()
+            text = "  validation has begun"  # the first one alone: it can take longer than an epoch, without a sign
         elif message.startswith(STOPPING):
             self._messages.append(message)
         elif message.startswith(NOTES) or any(part in message for part in PARTS):
@@ -87,7 +93,7 @@ class TrainingDisplay:
         return min(limits, default=0)
 
     def _to_go(self, tag: str, stats: dict[str, Any]) -> str:
-        """How long the rest takes at most, at the speed so far."""
+        """How long the rest takes at most, at the speed so far, with the validation at the end."""
         if tag != "train_inner" or "num_updates" not in stats:
             return ""
         now, made = time.monotonic(), float(str(stats["num_updates"]))
@@ -97,7 +103,10 @@ class TrainingDisplay:
         total = self._total(stats)
         if not total or updates <= 0:
             return ""
-        return f", at most {duration((total - made) * seconds / updates)} to go"
+        rest = (total - made) * seconds / updates
+        if self._validation is None:
+            return f", at most {duration(rest)} to go without validation"
+        return f", at most {duration(rest + self._validation)} to go"
 
     def reason(self, option: Callable[[str], str]) -> str:
         """Why the training has come to its end, in words.

@@ -63,7 +63,29 @@ def test_progress_has_a_total_and_a_time_to_go(capsys, monkeypatch):
         if limits == (None, None):
             assert "update 150, loss 5.00, 900 tokens/s\n" in out
         else:
-            assert "update 150 of 1,000, loss 5.00, 900 tokens/s, at most 8 min to go\n" in out, limits
+            assert "update 150 of 1,000, loss 5.00, 900 tokens/s, at most 8 min to go without validation\n" in out, (
+                limits
+            )
+
+
+def test_the_time_to_go_counts_validations(capsys, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    display = TrainingDisplay("1000")
+    for updates in (100, 200):  # one a second; a validation takes 200 seconds
+        display(inner(updates - 99, updates / 100))
+        now[0] += 99
+        display(inner(updates, updates / 100))
+        display('2026 | INFO | fairseq_cli.train | begin validation on "valid" subset')
+        now[0] += 200
+        display(valid(updates, bleu=updates))
+    now[0] += 60
+    display(inner(260, 2.6))
+    out = capsys.readouterr().out
+    assert "update 100 of 1,000, loss 5.00, 900 tokens/s, at most 15 min to go without validation\n" in out
+    assert out.count("validation has begun\n") == 1
+    # 658 seconds for 259 updates, so 1,880 for the 740 to come, and 200 for the last validation
+    assert "update 260 of 1,000, loss 5.00, 900 tokens/s, at most 35 min to go\n" in out
 
 
 def valid(update: int, **values: float) -> str:
