@@ -133,20 +133,22 @@ def run_stages(dest: Path, stages: Sequence[Stage], overwrite: bool) -> dict[str
 def _finished(dest: Path, stages: Sequence[Stage], overwrite: bool) -> dict[str, Any]:
     """The results of the stages that need not be done."""
     results: dict[str, Any] = {}
+    changed: dict[str, None] = {}  # in the order of the stages
     for number, stage in enumerate(stages):
         if not _note(dest, stage).exists():
             continue
         note = read_record(
             _note(dest, stage), {"settings": {}, "result": stage.shape}, "remove it, and the stage will be done again"
         )
-        if changed := _differences(note["settings"], stage.settings):
-            if not overwrite:
-                raise UserError(
-                    f"{dest}: made with other input or options ({', '.join(changed)}); "
-                    "pass --overwrite to make it anew from there, or choose another --dest"
-                )
+        if differences := _differences(note["settings"], stage.settings):
+            changed |= dict.fromkeys(differences)
         elif len(results) == number and all((dest / name).is_dir() for name in stage.outputs):
             results[stage.name] = note["result"]
+    if changed and not overwrite:
+        raise UserError(
+            f"{dest}: made with other input or options ({', '.join(changed)}); "
+            "pass --overwrite to make it anew from there, or choose another --dest"
+        )
     return results
 
 

@@ -605,6 +605,8 @@ def test_other_options_or_input_are_refused_and_overwrite_redoes_only_what_depen
     before = content(dest)
     with pytest.raises(UserError, match=r"--vocab-threshold 0 -> 25\); pass --overwrite"):
         main(["preprocess", *options(text, dest, "--vocab-threshold=25")])
+    with pytest.raises(UserError, match=r"--joint-bpe True -> False, --vocab-threshold 0 -> 25\); pass --overwrite"):
+        main(["preprocess", *options(text, dest, "--separate-bpe", "--vocab-threshold=25")])
     assert content(dest) == before
 
     (dest / "segmented" / "train.de").touch()
