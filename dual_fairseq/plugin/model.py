@@ -103,7 +103,7 @@ class DualModel(BaseFairseqModel):
         if held != wanted:
             raise UserError(
                 f"the checkpoint holds the directions {', '.join(sorted(held))}, not {', '.join(sorted(wanted))}: "
-                "give its languages with -s and -t"
+                "give the data that it was trained on, or its languages with -s and -t"
             )
 
 

@@ -187,7 +187,10 @@ def read_run(folder: Path, name: str | None = None) -> Run:
         raise UserError(f"{folder}: is the data of dual-fairseq preprocess; give the run of dual-fairseq train")
     root = find_run(folder)
     if root is None:
-        raise UserError(f"{folder}: holds none of the stages {', '.join(STAGES)}; give a folder of dual-fairseq train")
+        raise UserError(
+            f"{folder}: holds none of the stages {', '.join(STAGES)}; give a folder of dual-fairseq train, "
+            "once its warm start has begun"
+        )
     stages = {key: _read_stage(root / key, key) for key in STAGES if (root / key).is_dir()}
     warm = stages.get("warmup")
     if warm is not None and warm.best is not None:

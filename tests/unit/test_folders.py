@@ -102,6 +102,12 @@ def test_the_best_checkpoint_of_a_run_or_of_the_demo(tmp_path):
     run.folder.mkdir()
     with pytest.raises(UserError, match="holds no checkpoint of a pair"):
         find_checkpoint(tmp_path)
+    converted = tmp_path / "converted"
+    converted.mkdir()
+    for name in ("model.bin", "config.json"):
+        (converted / name).touch()
+    with pytest.raises(UserError, match=r"holds a model of CTranslate2.* with --engine ctranslate2"):
+        find_checkpoint(converted)
     for name in ("warmup", "mle", "dual"):
         stage = run.stage(name)
         stage.folder.mkdir()
