@@ -121,7 +121,10 @@ def add_beam(parser: argparse._ActionsContainer) -> None:
 def add_length_limit(parser: argparse._ActionsContainer) -> None:
     """Add --max-len-a and --max-len-b, to be looked at by :func:`check_length_limit`; as text, for fairseq."""
     parser.add_argument(
-        "--max-len-a", type=decimal, metavar="A", help="a translation of n tokens has at most A * n + B tokens ..."
+        "--max-len-a",
+        type=decimal,
+        metavar="A",
+        help="a translation of n source tokens has at most A * n + B tokens ...",
     )
     parser.add_argument(
         "--max-len-b", type=count, metavar="B",

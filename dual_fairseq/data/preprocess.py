@@ -382,7 +382,7 @@ class Preprocessing:
             f"{direction} {limit['max_len_a']:.2f} * n + {limit['max_len_b']} (mean {limit['ratio']:.2f} * n)"
             for direction, limit in dictionary["lengths"].items()
         )
-        say(f"longest translation of n tokens: {', '.join(limits)}")
+        say(f"longest translation of n source tokens: {', '.join(limits)}")
         say(f"ready: {self.dest / 'dual'} for the pair, {self.dest / 'lm'}/<language> for the language models")
 
 
