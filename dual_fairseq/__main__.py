@@ -118,7 +118,7 @@ def policy(name: str, goes_on: bool = False) -> Iterator[None]:
 
 def say_stopped(name: str, goes_on: bool, number: int) -> None:
     """Say by which signal a command was stopped."""
-    further = "; the same command goes on from here" if goes_on else ""
+    further = "; the same command continues" if goes_on else ""
     if goes_on or number != signal.SIGINT:  # Ctrl-C is the usual end of a filter
         print(f"dual-fairseq {name}: stopped by {signal.Signals(number).name}{further}", file=sys.stderr, flush=True)
 

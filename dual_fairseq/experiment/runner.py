@@ -77,7 +77,7 @@ class Runner:
             for process in list(self._running):
                 process.wait()
         if isinstance(error, RuntimeError):
-            raise UserError(f"{error}; the same command goes on from here") from error
+            raise UserError(f"{error}; the same command continues") from error
 
 
 def run_all(jobs: Sequence[Job], workers: int, runner: Runner) -> None:

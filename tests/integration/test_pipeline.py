@@ -415,7 +415,7 @@ def test_the_demo_leaves_no_process_behind(sent, tmp_path):
     code, last, errors = stopped(["demo", tmp_path / "demo"], "=== 1/4", sent, tmp_path)
     assert (code, last) == (
         128 + sent,
-        f"dual-fairseq demo: stopped by {sent.name}; the same command goes on from here",
+        f"dual-fairseq demo: stopped by {sent.name}; the same command continues",
     )
     assert "Traceback" not in errors
 
@@ -423,7 +423,7 @@ def test_the_demo_leaves_no_process_behind(sent, tmp_path):
 def test_training_leaves_no_process_behind(dest, tmp_path):
     words = ["train", dest, tmp_path / "run", *SMALL.split(), "--lm-max-epoch", 10**6]
     code, last, errors = stopped(words, "epoch   1", signal.SIGTERM, tmp_path)
-    assert (code, last) == (143, "dual-fairseq train: stopped by SIGTERM; the same command goes on from here")
+    assert (code, last) == (143, "dual-fairseq train: stopped by SIGTERM; the same command continues")
     assert "Traceback" not in errors
 
 
@@ -433,14 +433,14 @@ def test_preprocessing_leaves_no_process_behind(tmp_path):
     prefixes = ["--train", tmp_path / "train", "--valid", tmp_path / "train"]
     words = ["preprocess", "-s", SOURCE, "-t", TARGET, *prefixes, "--dest", tmp_path / "data", "--workers", 2]
     code, last, errors = stopped(words, None, signal.SIGTERM, tmp_path)
-    assert (code, last) == (143, "dual-fairseq preprocess: stopped by SIGTERM; the same command goes on from here")
+    assert (code, last) == (143, "dual-fairseq preprocess: stopped by SIGTERM; the same command continues")
     assert "Traceback" not in errors
 
 
 def test_an_evaluation_leaves_no_process_behind(dest, trained_pair, tmp_path):
     words = ["evaluate", dest, trained_pair[0], "--cpu", "-o", tmp_path / "out"]
     code, last, _ = stopped(words, "Measuring", signal.SIGTERM, tmp_path)
-    assert (code, last) == (143, "dual-fairseq evaluate: stopped by SIGTERM; the same command goes on from here")
+    assert (code, last) == (143, "dual-fairseq evaluate: stopped by SIGTERM; the same command continues")
 
 
 def test_whoever_calls_a_command_keeps_handlers_of_their_own():

@@ -394,7 +394,7 @@ with policy("experiment", True), Runner(Path({str(tmp_path)!r}), []) as runner:
         time.sleep(0.05)
     process.terminate()
     _, errors = process.communicate(timeout=60)
-    assert errors.strip() == "dual-fairseq experiment: stopped by SIGTERM; the same command goes on from here"
+    assert errors.strip() == "dual-fairseq experiment: stopped by SIGTERM; the same command continues"
     with pytest.raises(ProcessLookupError):
         os.kill(int(mark.read_text()), 0)
 

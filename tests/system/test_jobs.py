@@ -52,7 +52,7 @@ def test_a_signal_stops_what_runs_and_one_line_says_how_to_go_on(sent, tmp_path)
     process.send_signal(sent)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 128 + sent
-    assert errors == f"dual-fairseq train: stopped by {sent.name}; the same command goes on from here\n"
+    assert errors == f"dual-fairseq train: stopped by {sent.name}; the same command continues\n"
     assert not any(map(alive, pids))
 
 

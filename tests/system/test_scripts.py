@@ -269,7 +269,7 @@ def test_a_whole_run_stopped_in_every_stage_reaches_its_end(dest, tmp_path):
         *shlex.split("--max-tokens 300 --warmup-max-epoch 3 --dual-max-epoch 2 --lr-warmup 5 --patience 3 --"),
         *TINY["transformer"][2:],
     ]
-    last_line = "dual-fairseq train: stopped by SIGTERM; the same command goes on from here\n"
+    last_line = "dual-fairseq train: stopped by SIGTERM; the same command continues\n"
     for text in (
         "epoch   1  train",
         f"lm/{TARGET}",
