@@ -337,8 +337,8 @@ def find_checkpoint(run: str | os.PathLike[str]) -> Path:
         raise UserError(f"{path}: holds several models ({', '.join(file.name for file in exported)}); name one of them")
     if (path / "model.bin").is_file() and (path / "config.json").is_file():
         raise UserError(
-            f"{path}: holds a model of CTranslate2, which does not say how text becomes tokens; give the run or "
-            "checkpoint that it was made from, with --engine ctranslate2"
+            f"{path}: holds a model of CTranslate2, which does not say how text becomes tokens; give the checkpoint "
+            "that it was made from, or the run with --engine ctranslate2"
         )
     names = [f"{stage}/{BEST}" for stage in reversed(STAGES)] + [BEST, LAST]
     raise UserError(f"{path}: holds no checkpoint of a pair ({', '.join(names)}); has dual-fairseq train run?")
