@@ -16,6 +16,7 @@ from ..common.errors import UserError
 from ..common.folders import STAGES, Data
 from ..common.options import add_device, whole_number
 from ..common.records import check_shape, read_toml
+from ..pipeline import synthesize, train_lm, train_options
 
 TAKEN = ("baseline", "data", "lm", "logs", "parallel", "shared", "text")  # what else is in WORK
 WHOLE_PLACES = ("data", "text")  # what may stand in braces in a command
@@ -202,14 +203,24 @@ class Recipe:
                     raise ValueError(f"{kind} {name!r}: give a name of its own, of letters, digits, dots and dashes")
         if unknown := [row.stage for row in self.rows if row.stage not in STAGES]:
             raise ValueError(f"stage {unknown[0]!r}: is none of {', '.join(STAGES)}")
-        named = [*self.language_models.values(), *self.synthetic.values()]
-        for options in (
-            *(self.pair_options, self.warmup_options, self.continued_options),
-            *(row.options for row in self.rows),
-            *(settings.get("options", "") for settings in named),
-            *(options for variant in self.variants for options in (variant.options, variant.preprocess)),
+        train = [self.pair_options, self.warmup_options, self.continued_options]
+        train += [row.options for row in self.rows] + [variant.options for variant in self.variants]
+        of_language_models, of_synthetic = (
+            [settings.get("options", "") for settings in named.values()]
+            for named in (self.language_models, self.synthetic)
+        )
+        for parser, arguments, texts in (
+            (train_options.get_parser(), ["DEST", "RUN"], train),
+            (train_lm.get_parser(), ["DATA", "SAVE_DIR"], of_language_models),
+            (synthesize.get_parser(), ["DEST", "CHECKPOINT", "OUT"], of_synthetic),
         ):
-            shlex.split(options)
+            for options in texts:
+                try:
+                    parser.parse([*arguments, *shlex.split(options)])
+                except UserError as error:
+                    raise ValueError(f"options {options!r}: {error}") from error
+        for variant in self.variants:
+            shlex.split(variant.preprocess)
         if bool(self.data) == bool(self.corpus):
             raise ValueError("give data, or the commands of corpus that make it")
         if self.run and (self.corpus or len(self.language_models) > 1 or self.warmup_options):

@@ -123,6 +123,7 @@ def test_a_recipe_takes_some_rows_of_its_base(recipe, tmp_path):
             "beam is not a whole number from 1",
         ),
         (("--clip-norm 0.5", "--clip-norm '0.5"), "No closing quotation"),
+        (("--dual-lambda", "--dual-lamda"), "unknown option --dual-lamda; did you mean --dual-lambda?"),
         (('id = "dual"', 'id = "../../dual"'), "row '../../dual': give a name of its own"),
         (('id = "dual"', 'id = "--user-dir"'), "row '--user-dir': give a name of its own"),
         (('id = "dual"', 'id = "dual; rm"'), "row 'dual; rm': give a name of its own"),
