@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 import string
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,7 +18,10 @@ from .runs import RE_SCORED, System
 _SIGNS = re.escape(string.punctuation) + "„“”‚‘’«»‹›–—…¿¡。、，！？；：「」（）"
 _LONGEST = 500  # words of a text with marks: to find them takes time that grows with their cube
 _UNSPACED = "\u0e00-\u0e7f\u1000-\u109f\u3040-\u30ff\u3400-\u9fff"
-_WORD = re.compile(rf"\s*(?:[{_UNSPACED}]|[^\s{_SIGNS}{_UNSPACED}]+|[{_SIGNS}])")
+# Vowel signs and tone marks of Thai and Myanmar, and the consonant that Myanmar's U+1039 stacks under another: alone
+# in an element of HTML they would not stand at their letter.
+_MARKS = "".join(c for c in map(chr, range(0x0E00, 0x10A0)) if unicodedata.category(c)[0] == "M") + "\u3099\u309a"
+_WORD = re.compile(rf"\s*(?:[{_UNSPACED}](?:\u1039[{_UNSPACED}]|[{_MARKS}])*|[^\s{_SIGNS}{_UNSPACED}]+|[{_SIGNS}])")
 
 
 @dataclass

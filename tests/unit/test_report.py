@@ -55,8 +55,10 @@ def test_marks_neither_add_nor_lose_a_word(text, reference, first):
         ("a cat", "a cat", "a cat!", "a cat<del>!</del>"),
         ("x < y", "x < y", "x < y", "x &lt; y"),
         ("黒い猫", "黒い犬", "黒い猫", "黒い<mark>猫</mark>"),
+        ("ကို မန္တ", "ကာ မတ", "ကာ မတ", "<ins><mark>ကို</mark></ins> မ<ins><mark>န္တ</mark></ins>"),
+        ("ที่", "ทา", "ที่", "<mark>ที่</mark>"),
     ],
-    ids=["same", "foreign", "improved", "both", "dropped", "dropped-last", "escaped", "unspaced"],
+    ids=["same", "foreign", "improved", "both", "dropped", "dropped-last", "escaped", "unspaced", "Myanmar", "Thai"],
 )
 def test_what_is_marked(text, reference, first, expected):
     assert examples.marked(text, reference, first) == expected
