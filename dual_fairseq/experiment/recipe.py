@@ -180,12 +180,18 @@ class Recipe:
             path: of the recipe, for messages.
 
         Raises:
-            UserError: there are none, or ``data`` is no folder of dual-fairseq preprocess, or has labels.
+            UserError: there are none, or ``data`` is no folder of dual-fairseq preprocess, has labels or no test text.
         """
         if self.data:
             if self.synthetic and any(row.synthetic for row in self.rows):
                 raise UserError(f"{path}: synthetic text is made data by the commands of corpus: give them, not data")
-            languages = refuse_labels(Data.from_folder(self.data)).languages
+            data = refuse_labels(Data.from_folder(self.data))
+            languages = data.languages
+            if not all(data.index("test", language).is_file() for language in languages):
+                raise UserError(
+                    f"{path}: data {self.data} has no test text, on which rows are compared; make it with --test of "
+                    "dual-fairseq preprocess"
+                )
         else:
             languages = ("de", "en")  # of the recipes for Multi30k and the embedded corpus
         self.source, self.target = self.source or languages[0], self.target or languages[1]

@@ -203,9 +203,15 @@ options = "--dual-lambda 0.01"
 """
 
 
+def own_data(folder: Path) -> None:
+    folder.mkdir()
+    (folder / "preprocess.json").write_text('{"source": "en", "target": "sw", "tokenizer": "moses"}')
+    for language in ("en", "sw"):
+        (folder / f"test.en-sw.{language}.idx").touch()
+
+
 def test_anyone_s_text_needs_its_data_and_rows_and_no_more(tmp_path, monkeypatch):
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "preprocess.json").write_text('{"source": "en", "target": "sw", "tokenizer": "moses"}')
+    own_data(tmp_path / "mine")
     recipe = tmp_path / "my.toml"
     recipe.write_text(OWN_TEXT.format(data=tmp_path / "mine"))
     ran: dict[str, list[str]] = {}
@@ -228,11 +234,14 @@ def test_anyone_s_text_needs_its_data_and_rows_and_no_more(tmp_path, monkeypatch
         recipe.write_text(text.format(data=tmp_path / "mine"))
         with pytest.raises(SystemExit, match=complaint):
             Recipe.read(recipe)
+    (tmp_path / "mine" / "test.en-sw.sw.idx").unlink()
+    recipe.write_text(OWN_TEXT.format(data=tmp_path / "mine"))
+    with pytest.raises(SystemExit, match="mine has no test text"):
+        Recipe.read(recipe)
 
 
 def test_rows_may_go_on_from_a_run_that_is_there(tmp_path, monkeypatch):
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "preprocess.json").write_text('{"source": "en", "target": "sw", "tokenizer": "moses"}')
+    own_data(tmp_path / "mine")
     recipe = tmp_path / "my.toml"
     recipe.write_text(f'run = "{tmp_path / "run"}"\n' + OWN_TEXT.format(data=tmp_path / "mine"))
     ran: dict[str, list[str]] = {}
