@@ -28,7 +28,7 @@ from ..common.options import (
 from .devices import Device, find_device
 from .jobs import PACKAGE, check, locked, run, say, show, step
 from .progress import SentenceDisplay
-from .score_sets import covers, recorded, same_settings
+from .score_sets import DATA, covers, recorded, same_settings
 from .stages import digest, failure, is_whole, option_lines
 
 HELP = """\
@@ -43,7 +43,8 @@ ratio, NLL in bits a target token (of the reference), and with both language mod
 pair.
 
 The same command again does nothing. Scores of another checkpoint take the place of the old ones when they are
-complete; those with another beam, length penalty and so on get a folder of their own (eval/test-beam5-lenpen1.5).
+complete; those of other text, or with another beam, length penalty and so on get a folder of their own
+(eval/test-beam5-lenpen1.5).
 """
 
 
@@ -172,7 +173,12 @@ class Evaluation:
                 if not data.index(split, language).is_file():
                     there = sorted(path.name.partition(".")[0] for path in data.dual.glob(f"*.{data.pair}.*.idx"))
                     has = ", ".join(dict.fromkeys(there)) or "none"
-                    raise UserError(f"{data.dual} has no split '{split}' of {data.pair}, only {has}: see --split")
+                    fix = (
+                        "see --split"
+                        if split == options.split
+                        else ("dual inference tunes its weights on it; give --valid to dual-fairseq preprocess, too")
+                    )
+                    raise UserError(f"{data.dual} has no split '{split}' of {data.pair}, only {has}: {fix}")
                 if not data.raw(split, language).is_file():
                     raise UserError(f"{data.raw(split, language)} not found: run dual-fairseq preprocess again")
         if not expected and not is_whole(self.checkpoint):
@@ -202,14 +208,16 @@ class Evaluation:
         name += "".join(f"-{word.lstrip('-')}" for word in self.engine[1:])
         if more := " ".join(self.search[4:]):
             name += f"-{hashlib.sha256(more.encode()).hexdigest()[:6]}"
+        if (theirs := recorded(first)) and theirs[DATA] != (data_line := self._comparable(theirs)[DATA]):
+            name += f"-{data_line.split()[-1][:6]}"
         if any(folder.name == name and recorded(folder) for folder in folders):  # with other language models
             name += f"-lm{digest(*self.lms.values())[:6]}"
         return first.with_name(name)
 
     def _comparable(self, theirs: Sequence[str]) -> list[str]:
-        """The lines of :meth:`identity`; beside a record with dual inference as if they were of its text, too."""
+        """The lines of :meth:`identity`, of the splits that a record is of."""
         tuned_on = theirs[-1].removeprefix("--dual-inference").strip() if theirs else ""
-        splits = [self.options.split, tuned_on] if tuned_on and not self.options.dual_inference else []
+        splits = [self.options.split, *filter(None, [tuned_on])]
         if not all(self.data.raw(split, language).is_file() for split in splits for language in self.data.languages):
             splits = []
         return self.identity(splits).splitlines()

@@ -8,7 +8,7 @@ from pathlib import Path
 from ..common.folders import option_line
 
 # A record of an evaluation: lines that name its input, then its settings, which end with that of dual inference.
-_LANGUAGE_MODELS = 2  # the line that names these, behind those of checkpoint and data
+_CHECKPOINT, DATA, _LANGUAGE_MODELS = range(3)  # the lines that name these
 
 
 def recorded(folder: Path) -> list[str]:
@@ -21,15 +21,18 @@ def recorded(folder: Path) -> list[str]:
 
 
 def same_settings(theirs: Sequence[str], mine: Sequence[str]) -> bool:
-    """Whether one record may take the place of the other, or holds all of it: of another checkpoint or other text, or
-    with and without language models, which change nothing about the translations."""
+    """Whether one record may take the place of the other, or holds all of it: of another checkpoint, or with and
+    without language models, which change nothing about the translations. Other text has a record of its own."""
     if theirs[_LANGUAGE_MODELS + 1 : -1] != mine[_LANGUAGE_MODELS + 1 : -1]:
         return False
-    other_input = theirs[:_LANGUAGE_MODELS] != mine[:_LANGUAGE_MODELS]
+    if theirs[_CHECKPOINT] != mine[_CHECKPOINT]:
+        return True
+    if theirs[DATA] != mine[DATA]:
+        return False
     names = {
         line.removeprefix("language models").strip() for line in (theirs[_LANGUAGE_MODELS], mine[_LANGUAGE_MODELS])
     }
-    return other_input or len(names - {""}) < 2
+    return len(names - {""}) < 2
 
 
 def covers(theirs: Sequence[str], mine: Sequence[str]) -> bool:

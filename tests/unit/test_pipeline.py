@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import struct
 import zipfile
 from itertools import pairwise
@@ -150,6 +151,14 @@ def test_scores_with_other_settings_get_a_folder_of_their_own(dest, tmp_path):
     others = [archive(tmp_path / language, "other") for language in ("xx", "yy")]
     with_others = evaluation(f"--src-lm={others[0]}", f"--tgt-lm={others[1]}")
     assert place(with_others) == "test-beam5-lenpen1"
+    text = (dest / "raw" / "test.xx").read_text()
+    (dest / "raw" / "test.xx").write_text("another test set\n")
+    second = evaluation("--dual-inference")
+    assert re.fullmatch("test-beam5-lenpen1-[0-9a-f]{6}", place(second))
+    done(second)
+    assert place(evaluation()) == place(evaluation("--dual-inference")) == place(second)
+    (dest / "raw" / "test.xx").write_text(text)
+    assert place(evaluation()) == place(evaluation("--dual-inference")) == "test"
     archive(lms[0], "trained on")
     archive(checkpoint, "two")
     assert place(evaluation()) == "test"  # another checkpoint replaces the scores of the old one
