@@ -65,11 +65,12 @@ def lm_options(language_models) -> tuple[object, ...]:
 
 @pytest.fixture(scope="session")
 def trained_pair(corpus, lm_options, tmp_path_factory) -> tuple[Path, Run]:
-    """A pair trained for two epochs with dual supervision and validation BLEU: its directory and its run."""
+    """A pair trained, in a process of its own, with dual supervision and validation BLEU: its directory and its run."""
     directory = tmp_path_factory.mktemp("pair")
     run = train(
         corpus / "dual", directory, *lm_options, "--dual-lambda", 0.02, "--dual-lambda-reverse", 0.01,
         "--optimizer", "adam", "--lr", 0.01, "--label-smoothing", 0.1, "--max-epoch", 2, "--eval-bleu",
         "--eval-bleu-detok", "moses", "--best-checkpoint-metric", "bleu", "--maximize-best-checkpoint-metric",
+        here=False,
     )  # fmt: skip
     return directory, run

@@ -47,7 +47,7 @@ OWN = ["UserWarning: my own arch is experimental", "FutureWarning: my own arch i
 
 def test_training_and_generation_are_quiet_and_the_user_s_warnings_are_shown(corpus, user_dir, tmp_path):
     options = ("--dual-lambda", 0, "--optimizer", "adam", "--lr", 0.01, "--max-epoch", 1, "--eval-bleu")
-    assert_quiet(train(corpus / "dual", tmp_path, *options, "--user-dir", user_dir).output, OWN)
+    assert_quiet(train(corpus / "dual", tmp_path, *options, "--user-dir", user_dir, here=False).output, OWN)
     pair = (
         "--task",
         "dual_translation",

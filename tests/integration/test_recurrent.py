@@ -16,7 +16,7 @@ from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.sequence_generator import SequenceGenerator, SequenceGeneratorWithAlignment
 from fairseq.sequence_scorer import SequenceScorer
 from fairseq.tasks.translation import TranslationTask
-from helpers import PLUGIN, SOURCE, TARGET, fairseq, parameters, sentence_pairs, train
+from helpers import PLUGIN, SOURCE, TARGET, fairseq_here, parameters, sentence_pairs, train
 from torch import Tensor, nn
 
 from dual_fairseq.common.errors import UserError
@@ -547,7 +547,7 @@ def test_one_sgd_step_of_a_pair_is_the_formula(corpus, language_models, lm_optio
 
 
 def plain_run(corpus, directory, form: str, *args: object):
-    return fairseq(
+    return fairseq_here(
         "train", corpus / "dual", "--user-dir", PLUGIN, "--task", "translation", "-s", SOURCE, "-t", TARGET,
         "--arch", *FORMS[form].split(), "--optimizer", "adam", "--lr", 0.01, "--max-epoch", 2, "--max-tokens", 300,
         "--criterion", "label_smoothed_cross_entropy", "--save-dir", directory, "--cpu", "--no-epoch-checkpoints",
@@ -556,7 +556,7 @@ def plain_run(corpus, directory, form: str, *args: object):
 
 
 def translations(corpus, task: str, path: object, *args: object, source: str = SOURCE, target: str = TARGET):
-    run = fairseq(
+    run = fairseq_here(
         "generate", corpus / "dual", "--user-dir", PLUGIN, "--task", task, "-s", source, "-t", target,
         "--path", path, "--cpu", "--beam", 3, "--gen-subset", "test", *args,
     )  # fmt: skip

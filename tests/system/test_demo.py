@@ -8,7 +8,7 @@ import re
 import sys
 
 import pytest
-from helpers import PLUGIN, ROOT, TINY, fairseq, run_command
+from helpers import PLUGIN, ROOT, TINY, binarize, fairseq_here, run_command
 
 from dual_fairseq.__main__ import main
 from dual_fairseq.common.errors import UserError
@@ -25,7 +25,7 @@ def run_folder(tmp_path_factory):
     write_corpus(run / "text", {"train": 60, "valid": 12, "test": 9}, 5, 1, entropy_samples=10)
     text = run / "text"
     prefixes = [f"--{split}pref={text / split}" for split in ("train", "valid", "test")]
-    fairseq("preprocess", "-s", "de", "-t", "en", *prefixes, "--destdir", run / "data" / "dual")
+    binarize("-s", "de", "-t", "en", *prefixes, "--destdir", run / "data" / "dual")
     return run
 
 
@@ -110,7 +110,7 @@ def assert_no_validation_is_below_the_limit(run, stage) -> None:
 def test_no_model_s_validation_nll_is_below_the_limit(run_folder):
     """A short training; the slow test below looks at the whole demo's."""
     folder = run_folder / "train" / "short"
-    run = fairseq(
+    run = fairseq_here(
         "train", run_folder / "data" / "dual", "--user-dir", PLUGIN, "--task", "dual_translation", "-s", "de", "-t",
         "en", *TINY["transformer"], "--criterion", "dual_cross_entropy", "--dual-lambda", 0, "--cpu", "--optimizer",
         "adam", "--lr", 0.01, "--max-epoch", 6, "--max-tokens", 400, "--save-dir", folder, "--no-epoch-checkpoints",

@@ -202,7 +202,7 @@ def test_a_stopped_run_says_where_its_last_checkpoint_is(corpus, tmp_path, sent)
 def test_a_disk_that_runs_full_ends_in_one_line_and_the_run_goes_on_later(corpus, tmp_path):
     options = ("--dual-lambda", 0, "--optimizer", "adam", "--lr", 0.01, "--max-update", 4)
     limited = ("bash", "-c", 'ulimit -f 40; exec "$0" "$@"', sys.executable)  # a checkpoint has more than 40 KiB
-    run = train(corpus / "dual", tmp_path, *options, check=False, launcher=limited)
+    run = train(corpus / "dual", tmp_path, *options, check=False, here=False, launcher=limited)
     assert run.returncode == 1 and "Traceback" not in run.output
     assert f"{tmp_path}/checkpoint_best.pt: this checkpoint cannot be written" in run.error
     assert run.error.startswith("dual_fairseq: error: ") and "there is no old one" in run.error
