@@ -12,7 +12,7 @@ from helpers import PLUGIN, ROOT, TINY, binarize, fairseq_here, run_command
 
 from dual_fairseq.__main__ import main
 from dual_fairseq.common.errors import UserError
-from dual_fairseq.report import demo
+from dual_fairseq.report import demo, scores
 from dual_fairseq.report.runs import read_log
 from dual_fairseq.toy_corpus.corpus import write_corpus
 from dual_fairseq.toy_corpus.grammar import ToyGrammar
@@ -60,18 +60,19 @@ def record(updates: int, bleu: float) -> str:
     return f"2026-01-01 | INFO | valid | {json.dumps(values)}\n"
 
 
-def test_the_report_of_a_finished_run(run_folder, capsys):
+def test_the_report_of_a_finished_run(run_folder, capsys, monkeypatch):
     """Table, picture and page from the files that the scripts write, with the text escaped."""
+    monkeypatch.setattr(scores.score_rows, "__defaults__", (1000,))  # trials of significance
     for number, stage in enumerate(demo.STAGES):
         folder = run_folder / "train" / stage / "eval" / "test"
         folder.mkdir(parents=True)
         (run_folder / "train" / stage / "train.log").write_text(record(10, 20.0 + number) + record(20, 21.0 + number))
         rescored = {"bleu": 25.25, "chrf": 42.0, "length_ratio": 0.99}
-        scores = {
+        results = {
             d: {"bleu": 20.5 + number, "chrf": 40.0, "nll_bits_per_token": 2.5, "dual_inference": rescored}
             for d in demo.DIRECTIONS
         }
-        (folder / "scores.json").write_text(json.dumps({**scores, "gap_abs": 5.25 - number}))
+        (folder / "scores.json").write_text(json.dumps({**results, "gap_abs": 5.25 - number}))
         for direction in demo.DIRECTIONS:
             for kind in ("src", "ref", "hyp", "dual-inference.hyp"):
                 (folder / f"{direction}.{kind}.txt").write_text(f"<b>{kind} {number if kind == 'hyp' else ''}\n" * 9)
