@@ -64,6 +64,7 @@ def test_training_and_generation_are_quiet_and_the_user_s_warnings_are_shown(cor
     assert "H-0\t" in run.output
 
 
+@pytest.mark.slow
 def test_without_the_plugin_there_is_noise_to_silence():
     """Else the test above could not fail."""
     argv = [sys.executable, "-c", "import sys; from fairseq import options; options.get_training_parser()\n"

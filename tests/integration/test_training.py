@@ -107,12 +107,12 @@ def test_validate_gives_the_same_figures_from_either_side(corpus, trained_pair):
     [
         "--arch transformer_tiny --share-all-embeddings",
         " ".join(TINY["transformer"]) + " --adaptive-softmax-cutoff 8,16",
-        " ".join(TINY["lstm"]),
         "--arch fconv --encoder-layers [(16,3)] --decoder-layers [(16,3)] --encoder-embed-dim 16 "
         "--decoder-embed-dim 16 --decoder-out-embed-dim 16",
         *(
             pytest.param(model, marks=pytest.mark.slow)
             for model in (
+                " ".join(TINY["lstm"]),
                 "--arch transformer_iwslt_de_en --encoder-layers 1 --decoder-layers 1 --max-source-positions 64",
                 "--arch lightconv --encoder-layers 1 --decoder-layers 1 --encoder-embed-dim 16 --decoder-embed-dim 16 "
                 "--encoder-ffn-embed-dim 32 --decoder-ffn-embed-dim 32 --encoder-attention-heads 2 "
@@ -184,7 +184,7 @@ def test_start_and_ramp(corpus, lm_options, tmp_path):
 # --- going on
 
 
-@pytest.mark.parametrize("model", ["transformer", "lstm"])
+@pytest.mark.parametrize("model", ["transformer", pytest.param("lstm", marks=pytest.mark.slow)])
 def test_a_run_stopped_in_the_middle_of_an_epoch_goes_on_as_if_it_had_not(corpus, lm_options, tmp_path, model):
     options = (
         *lm_options, "--optimizer", "adam", "--lr", 0.01, "--save-interval-updates", 3, "--keep-interval-updates", 9,
