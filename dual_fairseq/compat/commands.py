@@ -111,13 +111,13 @@ def compose(config_name: str, overrides: list[str], **kwargs: Any) -> Any:
     """
     values = dict(override.split("=", 1) for override in overrides)
     chosen = {name: value for name, value in values.items() if "." not in name}  # a task, a criterion, ...
-    defaults, _ = dataclass_utils.override_module_args(Namespace(**chosen, arch=values.get("model._name")))
-    usual = {override for override in defaults if not override.endswith("=True")} - {
-        f"{name}{rest}"
-        for name, value in chosen.items()
-        for rest in (f"={value}", f"._name={values.get(name + '._name')}")
-    }
-    return _compose(config_name, overrides=[override for override in overrides if override not in usual], **kwargs)
+    defaults = {*dataclass_utils.override_module_args(Namespace(**chosen, arch=values.get("model._name")))[0]}
+
+    def needed(override: str) -> bool:
+        name, _, value = override.partition("=")
+        return override not in defaults or value == "True" or "." not in name or name.endswith("._name")
+
+    return _compose(config_name, overrides=[*filter(needed, overrides)], **kwargs)
 
 
 def call_main(cfg: Any, main: Any, **kwargs: Any) -> Any:
