@@ -169,16 +169,21 @@ def train(data: Path, save_dir: Path, *args: object, model: str = "transformer",
 
 def train_by_two(data: Path, save_dir: Path, *args: object, check: bool = True) -> list[Run]:
     """``fairseq-train`` of a tiny pair by two processes, as torchrun starts them."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port = str(sock.getsockname()[1])  # to meet at
+    together = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "WORLD_SIZE": "2"}
 
     def process(rank: str) -> Run:
-        env = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "RANK": rank, "LOCAL_RANK": rank}
+        env = {**together, "RANK": rank, "LOCAL_RANK": rank}
         return train(data, save_dir, "--distributed-backend", "gloo", *args, here=False, check=check, env=env)
 
     with ThreadPoolExecutor(2) as pool:
         return list(pool.map(process, "01"))
+
+
+def free_port() -> str:
+    """A port for processes to meet at."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return str(sock.getsockname()[1])
 
 
 def parameters(directory: Path, name: str = "checkpoint_last.pt") -> dict[str, torch.Tensor]:
