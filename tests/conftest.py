@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import signal
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,12 @@ from helpers import (
     train_language_model,
     write_pairs,
 )
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+# Half of a fairseq command's time before it works is hydra's reading of its 300 options, mostly the same ones.
+_parse_rule = cache(OverridesParser.parse_rule)
+OverridesParser.parse_rule = lambda self, text, rule: copy.copy(_parse_rule(_PARSER, text, rule))
+_PARSER = OverridesParser.create()
 
 # Started in the background, or by nohup, a process ignores these, and so would all that the tests start and stop.
 for _signal, _handler in (

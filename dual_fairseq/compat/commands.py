@@ -32,7 +32,6 @@ _call_main = distributed_utils.call_main
 _convert = dataclass_utils.convert_namespace_to_omegaconf
 _import_user_module = fairseq_utils.import_user_module
 _eval_str_list = dataclass_utils.eval_str_list
-_compose = dataclass_utils.compose
 # Each composition of options begins with a copy of this singleton, which it only reads: a quarter of its time.
 ConfigStore.__deepcopy__ = lambda self, memo: self  # type: ignore[attr-defined]
 
@@ -104,22 +103,6 @@ def convert_namespace_to_omegaconf(args: Namespace) -> Any:
         raise UserError(f"{option}: cannot be; give another value ({first_line(error.__cause__ or error)})") from error
 
 
-def compose(config_name: str, overrides: list[str], **kwargs: Any) -> Any:
-    """As hydra's, which fairseq gives every option: without the defaults, whose reading takes half of the time.
-
-    A switch whose default is another option's value fairseq sets to True; so what is True is left as it is.
-    """
-    values = dict(override.split("=", 1) for override in overrides)
-    chosen = {name: value for name, value in values.items() if "." not in name}  # a task, a criterion, ...
-    defaults = {*dataclass_utils.override_module_args(Namespace(**chosen, arch=values.get("model._name")))[0]}
-
-    def needed(override: str) -> bool:
-        name, _, value = override.partition("=")
-        return override not in defaults or value == "True" or "." not in name or name.endswith("._name")
-
-    return _compose(config_name, overrides=[*filter(needed, overrides)], **kwargs)
-
-
 def call_main(cfg: Any, main: Any, **kwargs: Any) -> Any:
     """As fairseq's, which runs a command.
 
@@ -174,7 +157,6 @@ def import_user_module(args: Any) -> None:
         raise UserError(f"--user-dir {error}: there is no such folder") from error
 
 
-dataclass_utils.compose = compose
 dataclass_utils.eval_str_list = eval_str_list
 distributed_utils.call_main = call_main
 fairseq_utils.import_user_module = import_user_module

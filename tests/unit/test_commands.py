@@ -6,14 +6,11 @@ from argparse import Namespace
 
 import pytest
 from fairseq import options
-from fairseq.dataclass import utils as dataclass_utils
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
-from hydra.experimental import compose
 from omegaconf import OmegaConf
 
 import dual_fairseq
 from dual_fairseq.common.errors import UserError
-from dual_fairseq.compat import commands
 from dual_fairseq.compat.commands import guarded, one_line
 
 dual_fairseq.register()
@@ -73,30 +70,6 @@ def test_a_value_that_a_configuration_cannot_have_is_named():
     args.total_num_update = None
     with pytest.raises(UserError, match="--total-num-update null: cannot be; give another value"):
         convert_namespace_to_omegaconf(args)
-
-
-@pytest.mark.parametrize(
-    "words",
-    [
-        "data --task dual_translation --criterion dual_cross_entropy --arch transformer --dropout 0.2 --lr 0.1,0.2",
-        "data --task language_modeling --arch lstm_lm --optimizer adam --lr-scheduler inverse_sqrt --sentence-avg",
-        "data --path model.pt --task dual_translation -s a -t b --beam 3 --tokenizer moses",
-    ],
-)
-def test_options_without_their_defaults_are_composed_as_all_are(monkeypatch, words):
-    parser = options.get_generation_parser() if "--path" in words else options.get_training_parser()
-    args = options.parse_args_and_arch(parser, words.split())
-    given: list[str] = []
-
-    def note(name: str, overrides: list[str], **more: object) -> object:
-        given.extend(overrides)
-        return compose(name, overrides, **more)
-
-    monkeypatch.setattr(commands, "_compose", note)
-    mine = convert_namespace_to_omegaconf(args)
-    monkeypatch.setattr(dataclass_utils, "compose", compose)
-    assert mine == convert_namespace_to_omegaconf(args)
-    assert 0 < len(given) < 60
 
 
 def test_a_list_that_is_none_is_refused_by_its_option(capsys):
