@@ -132,7 +132,9 @@ def test_the_whole_demo_and_that_no_model_beats_the_truth(tmp_path):
     rows = demo.result_rows(tmp_path / "run")
     assert len(rows) == 6 and demo.text_table(rows) in output
     assert all(row.nll > row.limit > 0 for row in rows)
-    assert all(row.bleu > 20 for row in rows), "the models learnt nothing"
+    assert all(row.bleu > 10 for row in rows), "the models learnt nothing"
+    for _, mle, dual in (rows[:3], rows[3:]):  # a gain that is no noise
+        assert dual.bleu > mle.bleu + 1 and dual.rescored > mle.bleu + 2
     for stage in demo.STAGES:
         assert_no_validation_is_below_the_limit(tmp_path / "run", stage)
     assert (tmp_path / "run" / "report" / "index.html").is_file()
