@@ -5,9 +5,12 @@
 export PYTHON CXX TORCH_INDEX_URL
 
 VENV := $(CURDIR)/.venv/bin
-# Processes that run tests, one thread each.
+# Processes that run tests, one thread each. They take the files in the order of their names: those in tests/unit, which
+# are quick, come last, so that no process waits long for the other. They keep bytecode: without it every process would
+# compile the tests and the package anew.
 JOBS ?= 2
-PYTEST := OMP_NUM_THREADS=1 "$(VENV)/python" -m pytest -n $(JOBS) --dist loadfile
+PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 "$(VENV)/python" -m pytest \
+	-n $(JOBS) --dist loadfile --no-loadscope-reorder
 SHELL_SCRIPTS := $(wildcard scripts/*.sh) .ci/run
 
 help: ## this list

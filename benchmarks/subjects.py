@@ -15,9 +15,11 @@ from fairseq import options, tasks
 from fairseq.data import Dictionary
 from fairseq.data.indexed_dataset import MMapIndexedDatasetBuilder
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+from fairseq.modules import FairseqDropout
 from fairseq.trainer import Trainer
 
 import dual_fairseq
+from dual_fairseq.compat import dropout
 
 dual_fairseq.register()
 
@@ -173,7 +175,7 @@ def now() -> float:
     return time.process_time()
 
 
-def plain_options(shape: Shape, source: str = SOURCE, target: str = TARGET) -> list[object]:
+def plain_options(shape: Shape, source: str, target: str) -> list[object]:
     return ["--task", "translation", "-s", source, "-t", target, *shape.options(),
             "--criterion", "label_smoothed_cross_entropy", "--label-smoothing", 0.1]  # fmt: skip
 
@@ -209,8 +211,16 @@ def language_models(data: Path, shape: Shape, vocabulary: int) -> list[object]:
     return chosen
 
 
+def plain_run(
+    data: Path, shape: Shape, source: str = SOURCE, target: str = TARGET, **where: str
+) -> tuple[Trainer, Any]:
+    """As fairseq is without the plugin, its dropout included."""
+    built, task = trainer(data, *plain_options(shape, source, target), **where)
+    for module in built.model.modules():
+        if isinstance(module, FairseqDropout):
+            module.forward = dropout.fairseq_forward.__get__(module)
+    return built, task
+
+
 def two_plain_runs(data: Path, shape: Shape, **where: str) -> Subject:
-    return Subject([
-        trainer(data, *plain_options(shape), **where),
-        trainer(data, *plain_options(shape, TARGET, SOURCE), **where),
-    ])  # fmt: skip
+    return Subject([plain_run(data, shape, **where), plain_run(data, shape, TARGET, SOURCE, **where)])

@@ -95,7 +95,7 @@ class Setting:
         if kind == "plain":
             return subjects.two_plain_runs(data, shape, **where)
         if kind == "one direction":
-            return subjects.Subject([subjects.trainer(data, *subjects.plain_options(shape), **where)])
+            return subjects.Subject([subjects.plain_run(data, shape, **where)])
         if kind == "pair":
             return subjects.Subject([subjects.trainer(data, *subjects.pair_options(shape, 0), **where)])
         lms = subjects.language_models(data, shape, self.plan.vocabulary)

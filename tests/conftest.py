@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import signal
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,12 @@ from helpers import (
     train_language_model,
     write_pairs,
 )
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+# Half of a fairseq command's time before it works is hydra's reading of its 300 options, mostly the same ones.
+_parse_rule = cache(OverridesParser.parse_rule)
+OverridesParser.parse_rule = lambda self, text, rule: copy.copy(_parse_rule(_PARSER, text, rule))
+_PARSER = OverridesParser.create()
 
 # Started in the background, or by nohup, a process ignores these, and so would all that the tests start and stop.
 for _signal, _handler in (
@@ -65,11 +73,12 @@ def lm_options(language_models) -> tuple[object, ...]:
 
 @pytest.fixture(scope="session")
 def trained_pair(corpus, lm_options, tmp_path_factory) -> tuple[Path, Run]:
-    """A pair trained for two epochs with dual supervision and validation BLEU: its directory and its run."""
+    """A pair trained, in a process of its own, with dual supervision and validation BLEU: its directory and its run."""
     directory = tmp_path_factory.mktemp("pair")
     run = train(
         corpus / "dual", directory, *lm_options, "--dual-lambda", 0.02, "--dual-lambda-reverse", 0.01,
         "--optimizer", "adam", "--lr", 0.01, "--label-smoothing", 0.1, "--max-epoch", 2, "--eval-bleu",
         "--eval-bleu-detok", "moses", "--best-checkpoint-metric", "bleu", "--maximize-best-checkpoint-metric",
+        here=False,
     )  # fmt: skip
     return directory, run

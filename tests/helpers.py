@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import io
 import json
+import logging
 import os
 import random
 import shutil
@@ -14,7 +15,8 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
@@ -22,6 +24,7 @@ from unittest import mock
 import torch
 from fairseq import checkpoint_utils, options
 from fairseq_cli import preprocess
+from fairseq_cli import train as fairseq_train
 
 from dual_fairseq.common.errors import UserError
 from dual_fairseq.pipeline import forks
@@ -73,10 +76,17 @@ def _number(value):
         return value
 
 
-def fairseq(command: str, *args: object, check: bool = True, launcher: tuple[str, ...] = (), timeout: int = 300) -> Run:
+def fairseq(
+    command: str,
+    *args: object,
+    check: bool = True,
+    launcher: tuple[str, ...] = (),
+    env: Mapping[str, str] | None = None,
+    timeout: int = 300,
+) -> Run:
     """Run ``fairseq-<command>`` in a process of its own, as a user would."""
     words = [f"fairseq-{command}", *map(str, args)]
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **(env or {})}
     if launcher:
         words = [*launcher, "-m", f"fairseq_cli.{command}", *words[1:]]
     done = run_command(words, env=env, timeout=timeout)
@@ -113,14 +123,31 @@ def fairseq_here(command: str, *args: object, check: bool = True) -> Run:
     """
     output = io.StringIO()
     argv = [f"fairseq-{command}", *map(str, args), "--num-workers", "0"]
-    vars(checkpoint_utils.save_checkpoint).pop("best", None)  # fairseq keeps it for the life of a process
-    with mock.patch.object(sys, "argv", argv), contextlib.redirect_stdout(output):
+    vars(checkpoint_utils.save_checkpoint).pop("best", None)  # fairseq keeps these for the life of a process
+    vars(fairseq_train.should_stop_early).clear()
+    with mock.patch.object(sys, "argv", argv), contextlib.redirect_stdout(output), _logging_to(output):
         try:
             importlib.import_module(f"fairseq_cli.{command}").cli_main()
         except UserError as error:
             assert not check, error
             return Run(1, str(error.code))
     return Run(0, output.getvalue())
+
+
+@contextlib.contextmanager
+def _logging_to(output: io.StringIO) -> Iterator[None]:
+    """As in a process that has just started, whatever commands have quietened in this one."""
+    log, loggers = logging.StreamHandler(output), [logging.getLogger(name) for name in ("", "fairseq", "dual_fairseq")]
+    log.setFormatter(logging.Formatter("%(asctime)s | %(levelname)s | %(name)s | %(message)s"))
+    levels = [logger.level for logger in loggers]
+    with mock.patch.object(loggers[0], "handlers", [log]), mock.patch.object(loggers[0].manager, "_disable", 0):
+        try:
+            for logger in loggers:
+                logger.setLevel(logging.INFO)
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
 
 
 def short_command(folder: Path) -> list[str]:
@@ -131,14 +158,32 @@ def short_command(folder: Path) -> list[str]:
     return [sys.executable, *words.split()]
 
 
-def train(data: Path, save_dir: Path, *args: object, model: str = "transformer", check: bool = True, **kwargs) -> Run:
-    """``fairseq-train`` of a tiny pair on the CPU."""
-    return fairseq(
+def train(data: Path, save_dir: Path, *args: object, model: str = "transformer", here: bool = True, **kwargs) -> Run:
+    """``fairseq-train`` of a tiny pair on the CPU, in this process or in one of its own."""
+    return (fairseq_here if here else fairseq)(
         "train", data, "--user-dir", PLUGIN, "--task", "dual_translation", "-s", SOURCE, "-t", TARGET,
         *TINY.get(model, model.split()), "--criterion", "dual_cross_entropy", "--save-dir", save_dir, "--cpu",
-        "--log-format", "json", "--log-interval", 1, "--max-tokens", 300, "--no-epoch-checkpoints", *args,
-        check=check, **kwargs,
+        "--log-format", "json", "--log-interval", 1, "--max-tokens", 300, "--no-epoch-checkpoints", *args, **kwargs,
     )  # fmt: skip
+
+
+def train_by_two(data: Path, save_dir: Path, *args: object, check: bool = True) -> list[Run]:
+    """``fairseq-train`` of a tiny pair by two processes, as torchrun starts them."""
+    together = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "WORLD_SIZE": "2"}
+
+    def process(rank: str) -> Run:
+        env = {**together, "RANK": rank, "LOCAL_RANK": rank}
+        return train(data, save_dir, "--distributed-backend", "gloo", *args, here=False, check=check, env=env)
+
+    with ThreadPoolExecutor(2) as pool:
+        return list(pool.map(process, "01"))
+
+
+def free_port() -> str:
+    """A port for processes to meet at."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return str(sock.getsockname()[1])
 
 
 def parameters(directory: Path, name: str = "checkpoint_last.pt") -> dict[str, torch.Tensor]:
@@ -153,13 +198,6 @@ def max_difference(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> fl
 def parameter_difference(directory: Path, other: Path) -> float:
     """The largest difference of any parameter of two runs' last checkpoints."""
     return max_difference(parameters(directory), parameters(other))
-
-
-def free_port() -> str:
-    """A port for torchrun's processes to meet at."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return str(sock.getsockname()[1])
 
 
 def sentence_pairs(count: int, seed: int) -> list[tuple[str, str]]:
@@ -210,7 +248,7 @@ def preprocessed(corpus: Path, folder: Path, tokenizer: str) -> Path:
 
 
 def train_language_model(data: Path, save_dir: Path, *args: object) -> Path:
-    fairseq(
+    fairseq_here(
         "train", data, "--user-dir", PLUGIN, "--task", "language_modeling", "--sample-break-mode", "eos",
         "--save-dir", save_dir, "--cpu", "--max-update", 30, "--optimizer", "adam", "--lr", 0.01, "--max-tokens", 300,
         "--no-epoch-checkpoints", *(args or LSTM_LM),

@@ -14,6 +14,7 @@ from . import (  # noqa: E402, F401
     checkpoint_saving,
     commands,
     dictionaries,
+    dropout,
     initial_values,
     memory,
     nan,

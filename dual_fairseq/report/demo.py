@@ -120,9 +120,9 @@ def picture(run: Run, rows: Sequence[Row], limits: Mapping[str, float], out: Pat
 LEAD = """\
 The corpus is drawn from a probabilistic grammar whose log P(x, y), log P(x) and log P(y) are known exactly, so \
 there is a limit that no model's negative log-likelihood (NLL) can be expected to beat: the truth's own. "Dual" and \
-"MLE continued" start from the same warm start and make the same number of updates; scores are of the test text, each \
-system at its best validation BLEU. This is one seed and a short training: small differences between the last two are \
-noise."""
+"MLE continued" start from the same warm start and make the same number of updates. "Dual" is trained on the pairs and \
+on text that the warm start translated, "MLE continued" on the pairs. Scores are of the test text, each system at its \
+best validation BLEU. This is one seed and a short training."""
 
 
 def limit_section(rows: Sequence[Row]) -> Section:
@@ -155,5 +155,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(
         "(Re-scored: by dual inference, where the pair and both language models choose among the beam's translations.)"
     )
-    print("(One seed and a short training: small differences between the last two systems are noise; see README.md.)")
+    print("(One seed and a short training.)")
     print(f"\nPicture: {report / 'demo.png'}\nPage:    {report / 'index.html'}")

@@ -8,7 +8,7 @@ import pytest
 import torch
 from fairseq.data import Dictionary
 from fairseq.tasks.language_modeling import LanguageModelingConfig, LanguageModelingTask
-from helpers import PLUGIN, SOURCE, TARGET, TINY, TRANSFORMER_LM, train, train_language_model
+from helpers import PLUGIN, SOURCE, TARGET, TINY, TRANSFORMER_LM, fairseq_here, train, train_language_model
 
 from dual_fairseq.plugin.checkpoint import load_state
 from dual_fairseq.plugin.language_model import load_language_model
@@ -93,14 +93,13 @@ def test_it_takes_the_precision_of_the_run_and_answers_in_float32(language_model
 def test_a_language_model_with_bos_is_scored_as_it_was_trained(corpus, bos_lm):
     """fairseq's own validation perplexity, <s> left out of it, is that of our scores."""
     from fairseq.data.data_utils import load_indexed_dataset
-    from helpers import fairseq
 
     dictionary = Dictionary.load(str(corpus / "dual" / f"dict.{SOURCE}.txt"))
     lm = load_language_model(str(bos_lm), dictionary, SOURCE, "--src-lm")
     assert lm.bos
     valid = load_indexed_dataset(str(corpus / "lm" / SOURCE / "valid"), dictionary)
     nll = -sum(lm.sentence_log_prob(s[None].long(), torch.zeros(1)).item() for s in valid)
-    run = fairseq(
+    run = fairseq_here(
         "validate", corpus / "lm" / SOURCE, "--task", "language_modeling", "--path", bos_lm, "--cpu", "--user-dir",
         PLUGIN, "--batch-size", 8, "--required-batch-size-multiple", 1, "--log-format", "json",
     )  # fmt: skip

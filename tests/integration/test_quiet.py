@@ -47,7 +47,7 @@ OWN = ["UserWarning: my own arch is experimental", "FutureWarning: my own arch i
 
 def test_training_and_generation_are_quiet_and_the_user_s_warnings_are_shown(corpus, user_dir, tmp_path):
     options = ("--dual-lambda", 0, "--optimizer", "adam", "--lr", 0.01, "--max-epoch", 1, "--eval-bleu")
-    assert_quiet(train(corpus / "dual", tmp_path, *options, "--user-dir", user_dir).output, OWN)
+    assert_quiet(train(corpus / "dual", tmp_path, *options, "--user-dir", user_dir, here=False).output, OWN)
     pair = (
         "--task",
         "dual_translation",
@@ -64,6 +64,7 @@ def test_training_and_generation_are_quiet_and_the_user_s_warnings_are_shown(cor
     assert "H-0\t" in run.output
 
 
+@pytest.mark.slow
 def test_without_the_plugin_there_is_noise_to_silence():
     """Else the test above could not fail."""
     argv = [sys.executable, "-c", "import sys; from fairseq import options; options.get_training_parser()\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from argparse import Namespace
 from functools import cache
 from itertools import product
 from types import SimpleNamespace
@@ -16,7 +17,8 @@ from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.sequence_generator import SequenceGenerator, SequenceGeneratorWithAlignment
 from fairseq.sequence_scorer import SequenceScorer
 from fairseq.tasks.translation import TranslationTask
-from helpers import PLUGIN, SOURCE, TARGET, fairseq, parameters, sentence_pairs, train
+from helpers import PLUGIN, SOURCE, TARGET, fairseq_here, parameters, sentence_pairs, train
+from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from dual_fairseq.common.errors import UserError
@@ -27,7 +29,7 @@ from dual_fairseq.recurrent.cells import (
     initialise,
     run_stack,
 )
-from dual_fairseq.recurrent.model import PRESETS, RecurrentModel
+from dual_fairseq.recurrent.model import PRESETS, RecurrentConfig, RecurrentModel
 from integration import test_gradient
 
 SYMBOLS, PAD, EOS = 29, 1, 2
@@ -63,17 +65,24 @@ def dictionary() -> Dictionary:
 
 
 @cache
-def config(arguments: str):
-    """fairseq's configuration of a command line; reading one takes longer than most of these tests."""
+def task_config():
+    """fairseq's configuration of the task; composing it takes longer than most of these tests."""
+    return convert_namespace_to_omegaconf(options_of("rnn")).task
+
+
+def options_of(arguments: str) -> Namespace:
     command = ["data", "--task", "translation", "--arch", *arguments.split()]
-    return convert_namespace_to_omegaconf(options.parse_args_and_arch(options.get_training_parser(), command))
+    return options.parse_args_and_arch(options.get_training_parser(), command)
 
 
 def build(arguments: str, source: Dictionary | None = None, target: Dictionary | None = None) -> RecurrentModel:
-    cfg = copy.deepcopy(config(arguments))
+    args, task = options_of(arguments), copy.deepcopy(task_config())
+    task.left_pad_target = args.left_pad_target
     source = source or dictionary()
     torch.manual_seed(2)
-    return TranslationTask(cfg.task, source, target or source).build_model(cfg.model)
+    cfg = OmegaConf.structured(RecurrentConfig.from_namespace(args))
+    cfg._name = args.arch
+    return TranslationTask(task, source, target or source).build_model(cfg)
 
 
 def sentences(*lengths: int, seed: int = 3) -> list[Tensor]:
@@ -547,7 +556,7 @@ def test_one_sgd_step_of_a_pair_is_the_formula(corpus, language_models, lm_optio
 
 
 def plain_run(corpus, directory, form: str, *args: object):
-    return fairseq(
+    return fairseq_here(
         "train", corpus / "dual", "--user-dir", PLUGIN, "--task", "translation", "-s", SOURCE, "-t", TARGET,
         "--arch", *FORMS[form].split(), "--optimizer", "adam", "--lr", 0.01, "--max-epoch", 2, "--max-tokens", 300,
         "--criterion", "label_smoothed_cross_entropy", "--save-dir", directory, "--cpu", "--no-epoch-checkpoints",
@@ -556,7 +565,7 @@ def plain_run(corpus, directory, form: str, *args: object):
 
 
 def translations(corpus, task: str, path: object, *args: object, source: str = SOURCE, target: str = TARGET):
-    run = fairseq(
+    run = fairseq_here(
         "generate", corpus / "dual", "--user-dir", PLUGIN, "--task", task, "-s", source, "-t", target,
         "--path", path, "--cpu", "--beam", 3, "--gen-subset", "test", *args,
     )  # fmt: skip

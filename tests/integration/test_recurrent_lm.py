@@ -8,7 +8,7 @@ from argparse import Namespace
 import pytest
 import torch
 from fairseq.data import Dictionary
-from helpers import PLUGIN, SOURCE, TARGET, fairseq, train
+from helpers import PLUGIN, SOURCE, TARGET, fairseq_here, train
 from system.test_scripts import succeed
 
 from dual_fairseq.common.errors import UserError
@@ -61,12 +61,12 @@ def test_a_model_of_running_text_is_trained_goes_on_and_serves_a_pair(corpus, la
         "--optimizer", "adam", "--lr", 0.02, "--save-dir", tmp_path / "lm", "--cpu", "--no-epoch-checkpoints",
         "--log-format", "json", "--num-workers", 0,
     ]  # fmt: skip
-    fairseq("train", *command, "--max-update", 7)
-    run = fairseq("train", *command, "--max-epoch", 6)  # goes on in the middle of an epoch
+    fairseq_here("train", *command, "--max-update", 7)
+    run = fairseq_here("train", *command, "--max-epoch", 6)  # goes on in the middle of an epoch
     perplexities = [record["valid_ppl"] for record in run.logged("valid")]
     assert "running text" in run.output and perplexities[-1] < 0.8 * len(Dictionary.load(str(data / "dict.txt")))
     checkpoint = tmp_path / "lm" / "checkpoint_best.pt"
-    again = fairseq(
+    again = fairseq_here(
         "validate", data, "--user-dir", PLUGIN, "--task", "language_modeling_running_text", "--path", checkpoint,
         "--max-tokens", 96, "--cpu", "--log-format", "json",
     )  # fmt: skip
@@ -85,7 +85,7 @@ def test_a_model_of_running_text_is_trained_goes_on_and_serves_a_pair(corpus, la
 
 def test_an_arch_without_states_is_refused(corpus, tmp_path):
     arch = ("--arch", "transformer_lm", "--decoder-layers", 1, "--decoder-embed-dim", 16, "--max-tokens", 96)
-    run = fairseq(
+    run = fairseq_here(
         "train", corpus / "lm" / SOURCE, *RUNNING, *arch, "--save-dir", tmp_path, "--cpu", "--optimizer", "adam",
         check=False,
     )  # fmt: skip

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 import shutil
-import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +14,7 @@ from fairseq.data import Dictionary
 from fairseq.data.data_utils import load_indexed_dataset
 from fairseq_cli import generate as fairseq_generate
 from fairseq_cli import train as fairseq_train
-from helpers import PLUGIN, ROOT, SOURCE, TARGET, TINY, fairseq, free_port, run_command, train
+from helpers import PLUGIN, SOURCE, TARGET, TINY, binarize, fairseq_here, train, train_by_two
 
 from dual_fairseq.common.errors import UserError
 from dual_fairseq.plugin.score_cache import cache_key
@@ -211,8 +208,8 @@ def data_with(corpus: Path, destination: Path, train_lines: tuple[int, int]) -> 
         text = destination / f"short.{language}"
         text.write_text("s1 s2\n" * lines)
         out = destination / f"binarized-{language}"
-        fairseq(
-            "preprocess", "--only-source", "--srcdict", data / f"dict.{language}.txt", "--trainpref", text,
+        binarize(
+            "--only-source", "--srcdict", data / f"dict.{language}.txt", "--trainpref", text,
             "--destdir", out,
         )  # fmt: skip
         for suffix in ("bin", "idx"):
@@ -243,7 +240,7 @@ def test_missing_split(command, corpus):
 @pytest.fixture(scope="module")
 def plain_checkpoint(corpus, tmp_path_factory):
     directory = tmp_path_factory.mktemp("plain")
-    fairseq(
+    fairseq_here(
         "train", corpus / "dual", "--task", "translation", "-s", SOURCE, "-t", TARGET, *TINY["transformer"],
         "--optimizer", "sgd", "--lr", 0.1, "--max-update", 1, "--max-tokens", 300, "--no-epoch-checkpoints", "--cpu",
         "--save-dir", directory,
@@ -389,24 +386,11 @@ def test_a_checkpoint_to_translate_with(monkeypatch, corpus, bad_checkpoint, kin
 def test_when_the_first_of_two_processes_refuses_a_checkpoint_the_other_ends_too(corpus, tmp_path):
     last = tmp_path / "checkpoint_last.pt"
     last.write_text("this is no checkpoint\n")
-    words = [
-        "fairseq-train", corpus / "dual", "--user-dir", PLUGIN, "--task", "dual_translation", "--dual-lambda", 0,
-        *TINY["transformer"], "--criterion", "dual_cross_entropy", "-s", SOURCE, "-t", TARGET, "--cpu",
-        "--save-dir", tmp_path, "--max-tokens", 300, "--optimizer", "sgd", "--lr", 0.1, "--ddp-backend", "legacy_ddp",
-        "--distributed-backend", "gloo",
-    ]  # fmt: skip
-    together = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "WORLD_SIZE": "2", "PYTHONPATH": str(ROOT)}
-
-    def process(rank: str) -> subprocess.CompletedProcess[str]:
-        env = {**os.environ, **together, "OMP_NUM_THREADS": "1", "RANK": rank, "LOCAL_RANK": rank}
-        return run_command(words, env=env, timeout=120)
-
-    with ThreadPoolExecutor(2) as pool:
-        first, second = pool.map(process, "01")
+    options = ("--dual-lambda", 0, "--optimizer", "sgd", "--lr", 0.1, "--ddp-backend", "legacy_ddp")
+    first, second = train_by_two(corpus / "dual", tmp_path, *options, check=False)
     assert (first.returncode, second.returncode) == (1, 1)
-    (line,) = first.stderr.strip().splitlines()[-1:]
-    assert line.startswith(f"dual_fairseq: error: {last}: cannot be read as a fairseq checkpoint")
-    assert "Traceback" not in first.stderr + second.stderr and "dual_fairseq: error" not in second.stderr
+    assert first.error.startswith(f"dual_fairseq: error: {last}: cannot be read as a fairseq checkpoint")
+    assert "Traceback" not in first.output + second.output and "dual_fairseq: error" not in second.output
     assert last.read_text() == "this is no checkpoint\n"
 
 
@@ -449,7 +433,7 @@ os.execv(sys.argv[1], sys.argv[1:])
 def test_a_score_cache_without_room(corpus, lm_options, tmp_path):
     cache, full = tmp_path / "cache", (sys.executable, "-c", FULL, sys.executable)
     options = (*lm_options, "--lm-score-cache", cache, "--lr", 0.1)
-    run = train(corpus / "dual", tmp_path / "run", *options, check=False, launcher=full)
+    run = train(corpus / "dual", tmp_path / "run", *options, check=False, here=False, launcher=full)
     assert run.returncode == 1 and "Traceback" not in run.output
     assert run.error.startswith(f"dual_fairseq: error: --lm-score-cache {cache}: cannot be used (File too large)")
     assert not list(cache.glob("*.npy"))
@@ -485,7 +469,8 @@ def test_a_language_code_that_names_no_file(command, language):
 
 
 def test_a_refusal_is_one_line_and_status_1(corpus, tmp_path):
-    run = train(corpus / "dual", tmp_path, "--lr", 0.1, "--src-lm", "nowhere.pt", "--tgt-lm", "nowhere.pt", check=False)
+    options = ("--lr", 0.1, "--src-lm", "nowhere.pt", "--tgt-lm", "nowhere.pt")
+    run = train(corpus / "dual", tmp_path, *options, check=False, here=False)
     assert run.returncode == 1
     assert "Traceback" not in run.output
     assert run.error == "dual_fairseq: error: --src-lm nowhere.pt: there is no such file"

@@ -64,6 +64,12 @@ def stage_folder(run, key: str, log: str = "") -> object:
     return folder
 
 
+@pytest.fixture(autouse=True)
+def few_trials(monkeypatch):
+    """Significance tests are most of a report's time, and a tenth of their trials shows the same."""
+    monkeypatch.setattr(scores.score_rows, "__defaults__", (TRIALS // 10,))
+
+
 @pytest.fixture
 def run(tmp_path):
     """A finished run without checkpoints: warm start, MLE and dual training."""
@@ -149,7 +155,8 @@ def test_refusals(run, tmp_path):
 # --- scores
 
 
-def test_significance_is_measured_against_mle_continued(run):
+def test_significance_is_measured_against_mle_continued(run, monkeypatch):
+    monkeypatch.undo()  # all trials
     rows, notes = scores.score_rows(runs.systems([runs.read_run(run)]), "test")
     assert notes == []
     assert [(row.direction, row.system) for row in rows] == [(d, name) for d in DIRECTIONS for name in STAGES.values()]

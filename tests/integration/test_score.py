@@ -11,7 +11,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from helpers import PLUGIN, SOURCE, TARGET, fairseq, sentence_pairs
+from helpers import PLUGIN, SOURCE, TARGET, fairseq_here, sentence_pairs
 
 from dual_fairseq.__main__ import main
 from dual_fairseq.pair import score, score_table
@@ -65,7 +65,7 @@ def segmented(files):
 
 def test_a_split_gives_what_the_criterion_logs(checkpoint, corpus, tmp_path):
     rows = run(checkpoint, tmp_path, "-s", SOURCE, "-t", TARGET, "--split", "valid")
-    validate = fairseq(
+    validate = fairseq_here(
         "validate", corpus / "dual", "--user-dir", PLUGIN, "--task", "dual_translation", "-s", SOURCE, "-t", TARGET,
         "--path", checkpoint, "--valid-subset", "valid", "--cpu", "--max-tokens", 300, "--log-format", "json",
         "--model-overrides", "{'eval_bleu': False}",

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import shutil
-import sys
 
 import numpy as np
 import pytest
 import torch
 from fairseq.data import Dictionary
 from fairseq.data.data_utils import load_indexed_dataset
-from helpers import SOURCE, TARGET, free_port, parameter_difference, train
+from helpers import SOURCE, TARGET, parameter_difference, train, train_by_two
 
 from dual_fairseq.common import progress
 from dual_fairseq.common.errors import UserError
@@ -149,11 +148,7 @@ def test_several_processes_share_the_work_over_several_shards(corpus, lm_options
             shutil.copy(data / f"valid.{name}", data / f"train.{name}")
     shards = f"{corpus / 'dual'}:{data}"
     options = (*lm_options, *OPTIONS, "--dropout", 0, "--max-epoch", 2)
-    launcher = (sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port", free_port())
-    train(
-        shards, tmp_path / "two", *options, "--lm-score-cache", tmp_path / "cache2", "--distributed-backend", "gloo",
-        launcher=launcher,
-    )  # fmt: skip
+    train_by_two(shards, tmp_path / "two", *options, "--lm-score-cache", tmp_path / "cache2")
     train(shards, tmp_path / "one", *options, "--lm-score-cache", tmp_path / "cache1", "--update-freq", 2)
     files = {p.name: p for p in (tmp_path / "cache1").glob("*.npy")}
     assert len(files) == 6

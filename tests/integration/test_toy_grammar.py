@@ -321,6 +321,7 @@ def test_text_that_the_grammar_cannot_write_has_no_translation(grammar):
 
 def test_command_writes_the_corpus_and_its_truth(tmp_path, capsys, monkeypatch, grammar):
     monkeypatch.setattr(corpus, "ToyGrammar", lambda: grammar)  # spares building its tables anew
+    monkeypatch.setattr(corpus.write_corpus, "__defaults__", (None, 200))  # samples of entropies
     out = tmp_path / "deep" / "corpus"
     arguments = [str(out), "--train", "60", "--valid", "20", "--test", "30", "--mono", "50", "--seed", "4"]
     main(["toy-corpus", *arguments])

@@ -2,52 +2,36 @@
 
 from __future__ import annotations
 
-import json
-import os
-import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
 
 import pytest
-from helpers import ROOT, SOURCE, TARGET, train
+from fairseq.logging import progress_bar
+from helpers import SOURCE, TARGET, train
 
 DIRECTIONS = (f"{SOURCE}-{TARGET}", f"{TARGET}-{SOURCE}")
 NAMES = {"loss", "nll_loss", "ppl", "gap_abs", "gap_sq", "gap_mean", "neg_weight", "dual_lambda"}
 NAMES |= {f"nll_loss_{direction}" for direction in DIRECTIONS}
 BLEU_NAMES = {"bleu", *(f"bleu_{direction}" for direction in DIRECTIONS)}
 
-# In the place of the real one, which needs an account: notes what it is given.
-WANDB = """
-import json, os
-
-def _note(kind, *values):
-    with open(os.environ["WANDB_NOTES"], "a") as notes:
-        notes.write(json.dumps([kind, *values]) + "\\n")
-
-class config:
-    update = staticmethod(lambda values, **_: None)
-
-def init(project=None, **options):
-    _note("init", project)
-
-def log(values, step=None):
-    _note("log", values, step)
-"""
-
 
 @pytest.fixture(scope="module")
 def tracked(corpus, lm_options, tmp_path_factory):
     """One training with both: its output, the folder of TensorBoard, what wandb was given."""
     folder = tmp_path_factory.mktemp("tracked")
-    (folder / "modules").mkdir()
-    (folder / "modules" / "wandb.py").write_text(WANDB)
-    path = os.pathsep.join([str(ROOT), str(folder / "modules"), *sys.path])
-    environment = (f"PYTHONPATH={path}", f"WANDB_NOTES={folder / 'notes'}")
-    run = train(
-        corpus / "dual", folder / "pair", *lm_options, "--dual-lambda", 0.02, "--optimizer", "adam", "--lr", 0.01,
-        "--max-epoch", 2, "--eval-bleu", "--tensorboard-logdir", folder / "tensorboard", "--wandb-project", "pairs",
-        launcher=("env", *environment, sys.executable),
-    )  # fmt: skip
-    notes = [json.loads(line) for line in (folder / "notes").read_text().splitlines()]
+    notes: list[list[Any]] = []
+    wandb = SimpleNamespace(  # the real one needs an account
+        config=SimpleNamespace(update=lambda values, **_: None),
+        init=lambda project=None, **_: notes.append(["init", project]),
+        log=lambda values, step=None: notes.append(["log", dict(values), step]),
+    )
+    with mock.patch.object(progress_bar, "wandb", wandb):
+        run = train(
+            corpus / "dual", folder / "pair", *lm_options, "--dual-lambda", 0.02, "--optimizer", "adam", "--lr", 0.01,
+            "--max-epoch", 2, "--eval-bleu", "--tensorboard-logdir", folder / "tensorboard", "--wandb-project", "pairs",
+        )  # fmt: skip
     return run, folder / "tensorboard", notes
 
 

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import math
 import shutil
-import sys
 
 import pytest
 import torch
 from helpers import (
+    LSTM_LM,
     PLUGIN,
     SOURCE,
     TARGET,
     TINY,
-    fairseq,
-    free_port,
+    binarize,
+    fairseq_here,
     max_difference,
     parameter_difference,
     parameters,
     train,
+    train_by_two,
+    train_language_model,
 )
 
 from dual_fairseq.plugin.checkpoint import load_state
@@ -65,7 +67,7 @@ def test_generate_and_interactive_translate_both_ways(corpus, trained_pair, sour
         corpus / "dual", "--user-dir", PLUGIN, "--task", "dual_translation", "-s", source, "-t", target, "--cpu",
         "--path", directory / "checkpoint_best.pt", "--beam", 2, "--max-len-b", 12,
     )  # fmt: skip
-    run = fairseq("generate", *common, "--gen-subset", "test", "--batch-size", 8)
+    run = fairseq_here("generate", *common, "--gen-subset", "test", "--batch-size", 8)
     hypotheses = {
         int(line.split("\t")[0][2:]): line.split("\t")[2] for line in run.output.splitlines() if line.startswith("H-")
     }
@@ -75,7 +77,7 @@ def test_generate_and_interactive_translate_both_ways(corpus, trained_pair, sour
 
     sentence = next(line.split("\t")[1] for line in run.output.splitlines() if line.startswith("S-0\t"))
     (tmp_path / "input").write_text(sentence + "\n")
-    interactive = fairseq("interactive", *common, "--input", tmp_path / "input")
+    interactive = fairseq_here("interactive", *common, "--input", tmp_path / "input")
     (line,) = (line for line in interactive.output.splitlines() if line.startswith("H-0"))
     assert line.split("\t")[2] == hypotheses[0]
 
@@ -84,7 +86,7 @@ def test_validate_gives_the_same_figures_from_either_side(corpus, trained_pair):
     directory, run = trained_pair
     records = []
     for source, target in BOTH_WAYS:
-        out = fairseq(
+        out = fairseq_here(
             "validate", corpus / "dual", "--user-dir", PLUGIN, "--task", "dual_translation", "-s", source, "-t", target,
             "--path", directory / "checkpoint_last.pt", "--valid-subset", "valid", "--batch-size", 8, "--cpu",
             "--log-format", "json", "--eval-bleu", "--eval-bleu-detok", "moses",
@@ -105,12 +107,12 @@ def test_validate_gives_the_same_figures_from_either_side(corpus, trained_pair):
     [
         "--arch transformer_tiny --share-all-embeddings",
         " ".join(TINY["transformer"]) + " --adaptive-softmax-cutoff 8,16",
-        " ".join(TINY["lstm"]),
         "--arch fconv --encoder-layers [(16,3)] --decoder-layers [(16,3)] --encoder-embed-dim 16 "
         "--decoder-embed-dim 16 --decoder-out-embed-dim 16",
         *(
             pytest.param(model, marks=pytest.mark.slow)
             for model in (
+                " ".join(TINY["lstm"]),
                 "--arch transformer_iwslt_de_en --encoder-layers 1 --decoder-layers 1 --max-source-positions 64",
                 "--arch lightconv --encoder-layers 1 --decoder-layers 1 --encoder-embed-dim 16 --decoder-embed-dim 16 "
                 "--encoder-ffn-embed-dim 32 --decoder-ffn-embed-dim 32 --encoder-attention-heads 2 "
@@ -132,7 +134,7 @@ def test_any_encoder_decoder_trains_and_generates_as_a_pair(corpus, joined_corpu
     losses = [record["loss"] for record in run.logged("train_inner")]
     assert len(losses) == 3 and all(math.isfinite(loss) for loss in losses)
     for source, target in BOTH_WAYS:
-        out = fairseq(
+        out = fairseq_here(
             "generate", data, "--user-dir", PLUGIN, "--task", "dual_translation", "-s", source, "-t", target, "--cpu",
             "--path", tmp_path / "checkpoint_last.pt", "--beam", 2, "--max-len-b", 5, "--gen-subset", "valid",
             "--batch-size", 8,
@@ -143,16 +145,14 @@ def test_any_encoder_decoder_trains_and_generates_as_a_pair(corpus, joined_corpu
 @pytest.fixture(scope="session")
 def joined_corpus(corpus, tmp_path_factory):
     text, data = corpus / "text", tmp_path_factory.mktemp("joined") / "dual"
-    fairseq(
-        "preprocess", "-s", SOURCE, "-t", TARGET, "--joined-dictionary", "--trainpref", text / "train",
+    binarize(
+        "-s", SOURCE, "-t", TARGET, "--joined-dictionary", "--trainpref", text / "train",
         "--validpref", text / "valid", "--destdir", data,
     )  # fmt: skip
     return data
 
 
 def test_one_language_model_may_serve_both_languages_of_a_joint_dictionary(joined_corpus, tmp_path):
-    from helpers import LSTM_LM, train_language_model
-
     lm_data = tmp_path / "lm-data"
     lm_data.mkdir()
     shutil.copy(joined_corpus / f"dict.{SOURCE}.txt", lm_data / "dict.txt")
@@ -184,7 +184,7 @@ def test_start_and_ramp(corpus, lm_options, tmp_path):
 # --- going on
 
 
-@pytest.mark.parametrize("model", ["transformer", "lstm"])
+@pytest.mark.parametrize("model", ["transformer", pytest.param("lstm", marks=pytest.mark.slow)])
 def test_a_run_stopped_in_the_middle_of_an_epoch_goes_on_as_if_it_had_not(corpus, lm_options, tmp_path, model):
     options = (
         *lm_options, "--optimizer", "adam", "--lr", 0.01, "--save-interval-updates", 3, "--keep-interval-updates", 9,
@@ -219,7 +219,7 @@ def plain_checkpoints(corpus, tmp_path_factory):
     """Each direction trained alone by ``--task translation``."""
     directory = tmp_path_factory.mktemp("plain")
     for source, target in BOTH_WAYS:
-        fairseq(
+        fairseq_here(
             "train", corpus / "dual", "--task", "translation", "-s", source, "-t", target, *TINY["transformer"],
             "--optimizer", "adam", "--lr", 0.01, "--max-update", 3, "--max-tokens", 300, "--no-epoch-checkpoints",
             "--cpu", "--save-dir", directory / f"{source}-{target}", "--eval-bleu", "--user-dir", PLUGIN,
@@ -268,7 +268,7 @@ def test_with_lambda_0_a_pair_is_updated_as_two_plain_runs(corpus, plain_checkpo
     train(corpus / "dual", tmp_path / "pair", *warm_start(plain_checkpoints), "--dual-lambda", 0, *options)
     pair = parameters(tmp_path / "pair")
     for (source, target), direction in zip(BOTH_WAYS, (FORWARD, REVERSE), strict=True):
-        fairseq(
+        fairseq_here(
             "train", corpus / "dual", "--task", "translation", "-s", source, "-t", target, *TINY["transformer"],
             "--criterion", "label_smoothed_cross_entropy", "--finetune-from-model", plain_checkpoints[direction],
             "--save-dir", tmp_path / direction, "--no-epoch-checkpoints", "--cpu", "--user-dir", PLUGIN, *options,
@@ -291,10 +291,7 @@ def test_two_processes_equal_one_over_the_same_global_batches(corpus, lm_options
         "--lr", 0.1, "--max-update", 4, "--dropout", 0, "--dual-lambda", 0.05,
     )  # fmt: skip
     train(corpus / "dual", tmp_path / "one", *options, "--update-freq", 2)
-    train(
-        corpus / "dual", tmp_path / "two", *options, "--distributed-backend", "gloo", "--ddp-backend", backend,
-        launcher=(sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port", free_port()),
-    )  # fmt: skip
+    train_by_two(corpus / "dual", tmp_path / "two", *options, "--ddp-backend", backend)
     assert parameter_difference(tmp_path / "one", tmp_path / "two") < 1e-5
 
 
@@ -329,7 +326,7 @@ def test_word_vectors_follow_the_language_not_the_role(corpus, tmp_path, model, 
         assert (pair[f"models.{direction}.decoder.embed_tokens.weight"][4:24] == decoder).all()
     for language in (SOURCE, TARGET):
         (tmp_path / f"{language}.vec").unlink()  # a trained pair needs them no more
-    fairseq(
+    fairseq_here(
         "generate", corpus / "dual", "--user-dir", PLUGIN, "--task", "dual_translation", "-s", TARGET, "-t", SOURCE,
         "--path", tmp_path / "pair" / "checkpoint_last.pt", "--gen-subset", "valid", "--beam", 1, "--cpu",
         "--max-len-b", 3,

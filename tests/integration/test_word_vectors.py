@@ -19,7 +19,7 @@ from fairseq import options as fairseq_options
 from fairseq import tasks
 from fairseq.data import Dictionary
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
-from helpers import PLUGIN, ROOT, SOURCE, TARGET, TINY, Run, fairseq, parameters, preprocessed, run_command, train
+from helpers import PLUGIN, ROOT, SOURCE, TARGET, TINY, Run, fairseq_here, parameters, preprocessed, run_command, train
 
 from dual_fairseq.__main__ import main
 from dual_fairseq.common.errors import UserError
@@ -247,7 +247,7 @@ def test_a_run_goes_on_and_translates_without_the_files(run, corpus, tmp_path):
         if key.endswith("embed_tokens.weight"):
             change = (after[key] - before[key]).abs().max()
             assert 0 < change < 0.2, "the trained ones are kept, and trained on"
-    fairseq(
+    fairseq_here(
         "generate", corpus / "dual", "--user-dir", PLUGIN, "--task", "dual_translation", "-s", TARGET, "-t", SOURCE,
         "--path", tmp_path / "checkpoint_last.pt", "--gen-subset", "valid", "--beam", 1, "--cpu", "--max-len-b", 3,
     )  # fmt: skip

@@ -8,11 +8,11 @@ import re
 import sys
 
 import pytest
-from helpers import PLUGIN, ROOT, TINY, fairseq, run_command
+from helpers import PLUGIN, ROOT, TINY, binarize, fairseq_here, run_command
 
 from dual_fairseq.__main__ import main
 from dual_fairseq.common.errors import UserError
-from dual_fairseq.report import demo
+from dual_fairseq.report import demo, scores
 from dual_fairseq.report.runs import read_log
 from dual_fairseq.toy_corpus.corpus import write_corpus
 from dual_fairseq.toy_corpus.grammar import ToyGrammar
@@ -25,7 +25,7 @@ def run_folder(tmp_path_factory):
     write_corpus(run / "text", {"train": 60, "valid": 12, "test": 9}, 5, 1, entropy_samples=10)
     text = run / "text"
     prefixes = [f"--{split}pref={text / split}" for split in ("train", "valid", "test")]
-    fairseq("preprocess", "-s", "de", "-t", "en", *prefixes, "--destdir", run / "data" / "dual")
+    binarize("-s", "de", "-t", "en", *prefixes, "--destdir", run / "data" / "dual")
     return run
 
 
@@ -60,18 +60,19 @@ def record(updates: int, bleu: float) -> str:
     return f"2026-01-01 | INFO | valid | {json.dumps(values)}\n"
 
 
-def test_the_report_of_a_finished_run(run_folder, capsys):
+def test_the_report_of_a_finished_run(run_folder, capsys, monkeypatch):
     """Table, picture and page from the files that the scripts write, with the text escaped."""
+    monkeypatch.setattr(scores.score_rows, "__defaults__", (1000,))  # trials of significance
     for number, stage in enumerate(demo.STAGES):
         folder = run_folder / "train" / stage / "eval" / "test"
         folder.mkdir(parents=True)
         (run_folder / "train" / stage / "train.log").write_text(record(10, 20.0 + number) + record(20, 21.0 + number))
         rescored = {"bleu": 25.25, "chrf": 42.0, "length_ratio": 0.99}
-        scores = {
+        results = {
             d: {"bleu": 20.5 + number, "chrf": 40.0, "nll_bits_per_token": 2.5, "dual_inference": rescored}
             for d in demo.DIRECTIONS
         }
-        (folder / "scores.json").write_text(json.dumps({**scores, "gap_abs": 5.25 - number}))
+        (folder / "scores.json").write_text(json.dumps({**results, "gap_abs": 5.25 - number}))
         for direction in demo.DIRECTIONS:
             for kind in ("src", "ref", "hyp", "dual-inference.hyp"):
                 (folder / f"{direction}.{kind}.txt").write_text(f"<b>{kind} {number if kind == 'hyp' else ''}\n" * 9)
@@ -110,7 +111,7 @@ def assert_no_validation_is_below_the_limit(run, stage) -> None:
 def test_no_model_s_validation_nll_is_below_the_limit(run_folder):
     """A short training; the slow test below looks at the whole demo's."""
     folder = run_folder / "train" / "short"
-    run = fairseq(
+    run = fairseq_here(
         "train", run_folder / "data" / "dual", "--user-dir", PLUGIN, "--task", "dual_translation", "-s", "de", "-t",
         "en", *TINY["transformer"], "--criterion", "dual_cross_entropy", "--dual-lambda", 0, "--cpu", "--optimizer",
         "adam", "--lr", 0.01, "--max-epoch", 6, "--max-tokens", 400, "--save-dir", folder, "--no-epoch-checkpoints",
@@ -131,7 +132,9 @@ def test_the_whole_demo_and_that_no_model_beats_the_truth(tmp_path):
     rows = demo.result_rows(tmp_path / "run")
     assert len(rows) == 6 and demo.text_table(rows) in output
     assert all(row.nll > row.limit > 0 for row in rows)
-    assert all(row.bleu > 20 for row in rows), "the models learnt nothing"
+    assert all(row.bleu > 10 for row in rows), "the models learnt nothing"
+    for _, mle, dual in (rows[:3], rows[3:]):  # a gain that is no noise
+        assert dual.bleu > mle.bleu + 1 and dual.rescored > mle.bleu + 2
     for stage in demo.STAGES:
         assert_no_validation_is_below_the_limit(tmp_path / "run", stage)
     assert (tmp_path / "run" / "report" / "index.html").is_file()

@@ -16,8 +16,9 @@ import time
 from pathlib import Path
 
 import pytest
-from helpers import PLUGIN, ROOT, SOURCE, TARGET, TINY, parameter_difference, preprocessed, train
+from helpers import PLUGIN, ROOT, SOURCE, TARGET, TINY, parameter_difference, preprocessed, run_command, train
 
+from dual_fairseq.pipeline import forks
 from dual_fairseq.plugin.checkpoint import load_state
 
 ENVIRONMENT = {
@@ -44,7 +45,7 @@ class Interrupted:
     def __init__(self, corpus: Path, folder: Path, model: list[str], *options: object) -> None:
         self.save, self.cache = folder / "save", folder / "cache"
         self.command = [
-            sys.executable, "-m", "fairseq_cli.train", str(corpus / "dual"), "--user-dir", str(PLUGIN),
+            "fairseq-train", str(corpus / "dual"), "--user-dir", str(PLUGIN),
             "--task", "dual_translation", "-s", SOURCE, "-t", TARGET, *model, "--criterion", "dual_cross_entropy",
             "--cpu", "--num-workers", "1", "--log-format", "json", "--log-interval", "1", "--max-tokens", "300",
             "--no-epoch-checkpoints", "--optimizer", "adam", "--lr", "0.01", "--dropout", "0.1",
@@ -54,23 +55,27 @@ class Interrupted:
 
     def run(self) -> None:
         """To its end."""
-        done = subprocess.run(self.command, env=ENVIRONMENT, capture_output=True, text=True, timeout=600)
+        done = run_command(self.command, env=ENVIRONMENT)
         assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
 
     def stopped(self, sent: signal.Signals, marker: str, nth: int = 1, delay: float = 0.0) -> tuple[int, str]:
         """Run until ``marker`` was printed ``nth`` times and some seconds more, then send a signal."""
-        process = subprocess.Popen(
-            self.command, env=ENVIRONMENT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-        )
+        reading, writing = os.pipe()
+        if forks.forkable(self.command):
+            process = forks.fork(self.command, [writing, writing], ENVIRONMENT)
+        else:
+            process = subprocess.Popen(self.command, env=ENVIRONMENT, stdout=writing, stderr=writing)
+        os.close(writing)
         output = b""
-        while output.count(marker.encode()) < nth and (block := os.read(process.stdout.fileno(), 1 << 16)):
+        while output.count(marker.encode()) < nth and (block := os.read(reading, 1 << 16)):
             output += block
         time.sleep(delay)
-        process.send_signal(sent)
+        os.kill(process.pid, sent)
         if sent != signal.SIGKILL:  # a killed run's data loader keeps the pipe open for a while
-            output += process.stdout.read()
-        process.stdout.close()
-        return process.wait(timeout=120), output.decode()
+            while block := os.read(reading, 1 << 16):
+                output += block
+        os.close(reading)
+        return process.wait(120), output.decode()
 
     def look(self, whole: Interrupted) -> float | None:
         """Everything there is must be whole. Returns the score of the best checkpoint, None where there is none.
@@ -202,7 +207,7 @@ def test_a_stopped_run_says_where_its_last_checkpoint_is(corpus, tmp_path, sent)
 def test_a_disk_that_runs_full_ends_in_one_line_and_the_run_goes_on_later(corpus, tmp_path):
     options = ("--dual-lambda", 0, "--optimizer", "adam", "--lr", 0.01, "--max-update", 4)
     limited = ("bash", "-c", 'ulimit -f 40; exec "$0" "$@"', sys.executable)  # a checkpoint has more than 40 KiB
-    run = train(corpus / "dual", tmp_path, *options, check=False, launcher=limited)
+    run = train(corpus / "dual", tmp_path, *options, check=False, here=False, launcher=limited)
     assert run.returncode == 1 and "Traceback" not in run.output
     assert f"{tmp_path}/checkpoint_best.pt: this checkpoint cannot be written" in run.error
     assert run.error.startswith("dual_fairseq: error: ") and "there is no old one" in run.error

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from argparse import Namespace
+from functools import cache
 
 import pytest
 import torch
@@ -29,13 +31,18 @@ ARCHS = {
 LENGTHS = (3, 5, 9, 17)
 
 
+@cache
+def config(name: str):
+    parser = options.get_training_parser()
+    args = options.parse_args_and_arch(parser, ["data", "--task", "translation", "-s", "a", "-t", "b", *ARCHS[name]])
+    return convert_namespace_to_omegaconf(args)
+
+
 def task_and_model(name: str):
     dictionary = Dictionary()
     for i in range(20):
         dictionary.add_symbol(f"w{i}")
-    parser = options.get_training_parser()
-    args = options.parse_args_and_arch(parser, ["data", "--task", "translation", "-s", "a", "-t", "b", *ARCHS[name]])
-    cfg = convert_namespace_to_omegaconf(args)
+    cfg = copy.deepcopy(config(name))
     task = DirectionTask(cfg.task, dictionary, dictionary)
     torch.manual_seed(1)
     model = task.build_model(cfg.model).eval()

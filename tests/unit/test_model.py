@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
+from functools import cache
 from types import SimpleNamespace
 
 import pytest
@@ -138,13 +140,19 @@ ARCHS = {
 SYMBOLS, PAD = 41, 1
 
 
+@cache
+def config(arguments: str):
+    """fairseq's configuration of a command line; composing it takes longer than most of these tests."""
+    arch = arguments.split()[0]
+    command = ["data", "--task", "translation", "--arch", *arguments.split(), *SIZES[arch].split()]
+    return convert_namespace_to_omegaconf(options.parse_args_and_arch(options.get_training_parser(), command))
+
+
 def build(arguments: str) -> FairseqEncoderDecoderModel:
     dictionary = Dictionary()
     for i in range(SYMBOLS - 4):
         dictionary.add_symbol(f"w{i}")
-    arch = arguments.split()[0]
-    command = ["data", "--task", "translation", "--arch", *arguments.split(), *SIZES[arch].split()]
-    cfg = convert_namespace_to_omegaconf(options.parse_args_and_arch(options.get_training_parser(), command))
+    cfg = copy.deepcopy(config(arguments))
     torch.manual_seed(2)
     return TranslationTask(cfg.task, dictionary, dictionary).build_model(cfg.model)
 
