@@ -40,11 +40,12 @@ def locked(folder: Path) -> Iterator[None]:
     """Make a folder, and keep it for this process and the jobs that it starts.
 
     Jobs inherit the lock: as long as one of them lives, even after a ``kill -9`` of this process, the folder is taken.
-    (The package filelock has no descriptor to inherit.)
+    (The package filelock has no descriptor to inherit.) A new folder that gets no file is removed in the end.
 
     Raises:
         UserError: another run is at work there, or the folder cannot be written to.
     """
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
@@ -57,10 +58,16 @@ def locked(folder: Path) -> Iterator[None]:
             except BlockingIOError:
                 raise UserError(f"another run is at work in {folder}: wait for it, or stop it") from None
         _locks.append(descriptor)
-        yield
-    finally:
-        if descriptor in _locks:
+        try:
+            yield
+        finally:
             _locks.remove(descriptor)
+            if made and os.listdir(folder) == [".lock"]:
+                (folder / ".lock").unlink()
+                with suppress(OSError):  # a parent that holds something by now
+                    for path in made:
+                        path.rmdir()
+    finally:
         os.close(descriptor)
 
 

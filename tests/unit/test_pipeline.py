@@ -244,6 +244,17 @@ def test_a_file_of_options_runs_no_code_and_names_no_place_to_write_to(tmp_path,
     assert config.parse(get_parser(), ["data", "run", "--", word, "evil"])[1] == [word, "evil"]
 
 
+def test_a_refused_command_leaves_no_folder(tmp_path):
+    (tmp_path / "old").mkdir()
+    for folder in (tmp_path / "old", tmp_path / "old" / "deep" / "new", tmp_path / "new"):
+        with pytest.raises(UserError, match="refused"), jobs.locked(folder):
+            raise UserError("refused")
+    assert [path.name for path in tmp_path.iterdir()] == ["old"] and not (tmp_path / "old" / "deep").exists()
+    with jobs.locked(tmp_path / "new"):
+        (tmp_path / "new" / "file").touch()
+    assert (tmp_path / "new" / "file").is_file()
+
+
 @pytest.mark.parametrize("name", ["train.log", "finished"])
 def test_a_training_does_not_write_through_a_link(training, tmp_path, name):
     stage = training(max_update="200")
