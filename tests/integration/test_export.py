@@ -118,7 +118,7 @@ def data(corpus) -> Path:
 def pairs(data, tmp_path_factory) -> Path:
     """A pair of each arch, ``<arch>/checkpoint_last.pt``; ``<arch>/<direction>/`` and ``ensemble/``: translations."""
     root = tmp_path_factory.mktemp("pairs")
-    length, interval = {"transformer": 60, "lstm": 6, "fconv": 6}, {"transformer": 25, "lstm": 1, "fconv": 9}
+    length, interval = {"transformer": 90, "lstm": 6, "fconv": 6}, {"transformer": 25, "lstm": 1, "fconv": 9}
     for arch, model in MODELS.items():
         pair_command(
             "train", data, FORWARD, *model, "--criterion", "dual_cross_entropy", "--dual-lambda", 0, "--src-lm",
@@ -231,7 +231,7 @@ def imported(more_of_stock, exports, data, tmp_path_factory) -> tuple[Path, Run]
     )  # fmt: skip
     still = ("--optimizer", "sgd", "--lr", 0, "--max-update", 1)
     resets = [f"--reset-{what}" for what in ("optimizer", "dataloader", "meters", "lr-scheduler")]
-    goes_on = ("--optimizer", "adam", "--lr", 0.005, "--label-smoothing", 0.1, "--max-update", 62)
+    goes_on = ("--optimizer", "adam", "--lr", 0.005, "--label-smoothing", 0.1, "--max-update", 92)
     for name, options in {
         "finetune": (*still, "--finetune-from-model", root / "pair.pt"),
         "restore": (*still, "--restore-file", root / "pair.pt", *resets),
@@ -536,7 +536,7 @@ def test_averaging_goes_before_export_or_after(more_of_stock, imported):
 @pytest.mark.slow
 def test_a_run_goes_on_from_an_average(imported):
     state = load_state(str(imported[0] / "resume" / "checkpoint_last.pt"), "--path")
-    assert state["optimizer_history"][-1]["num_updates"] == 62  # 60 of them before the average
+    assert state["optimizer_history"][-1]["num_updates"] == 92  # 90 of them before the average
     before, after = parameters(imported[0], "mean.pt"), state["model"]
     moved = max((before[key] - after[key]).abs().max().item() for key in after)
     assert 0 < moved < 0.05

@@ -262,7 +262,7 @@ def test_warm_start_from_a_pair(corpus, trained_pair, lm_options, tmp_path, how)
 def test_with_lambda_0_a_pair_is_updated_as_two_plain_runs(corpus, plain_checkpoints, tmp_path):
     """Full batches by --sentence-avg, SGD, no dropout: each direction as by ``--task translation`` alone."""
     options = (
-        "--sentence-avg", "--optimizer", "sgd", "--lr", 0.5, "--max-update", 4, "--dropout", 0, "--batch-size", 200,
+        "--sentence-avg", "--optimizer", "sgd", "--lr", 0.05, "--max-update", 4, "--dropout", 0, "--batch-size", 200,
         "--max-tokens", 10000, "--label-smoothing", 0.1, "--clip-norm", 0,
     )  # fmt: skip
     train(corpus / "dual", tmp_path / "pair", *warm_start(plain_checkpoints), "--dual-lambda", 0, *options)

@@ -546,7 +546,7 @@ def test_an_over_long_line_is_named_on_stderr(command, pair):
     ("arguments", "message"),
     [
         (["-t", "zz"], "to zz: this pair translates"),
-        (["-t", TARGET, "--nbest", "6"], "nbest 6: needs a beam"),
+        (["-t", TARGET, "--nbest", "6"], "nbest 6: is more than the beam of 5; give a beam of at least 6"),
         (["-t", TARGET, "--input", "/nowhere/text"], "--input /nowhere/text: there is no such file"),
         (["-t", TARGET, "--output", "/nowhere/text"], "/nowhere/text: cannot be written: there is no folder /nowhere"),
         (["-t", TARGET, "--fp16"], "fp16: half precision needs a GPU"),

@@ -367,7 +367,7 @@ def test_translated_text_goes_to_preprocessing_through_a_public_corpus_too(recip
 
 def test_a_failing_command_ends_all_with_a_line_that_names_its_log(tmp_path):
     with (
-        pytest.raises(SystemExit, match=r"bad ended with status 3; see .*bad\.log; the same command goes on"),
+        pytest.raises(SystemExit, match=r"bad ended with status 3; see .*bad\.log; the same command continues"),
         running.Runner(tmp_path, []) as runner,
     ):
         jobs = [
