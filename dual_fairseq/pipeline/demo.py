@@ -15,7 +15,7 @@ The whole pipeline on the embedded corpus, a small German-English grammar whose 
 are 1,000 sentence pairs and 12,000 sentences in each language alone. Both language models are trained on all of it. A
 warm start is trained on the pairs by maximum likelihood; it translates 3,000 sentences of each language, and dual
 training continues on the pairs and these translations. A control continues by maximum likelihood on the pairs, for as
-many updates. A table, a picture and a page end the demo. It takes under 10 minutes on two CPU cores.
+many updates. A table, a picture and a page end the demo. It takes about 12 minutes on two CPU cores.
 
 RUN gets everything; RUN/report/ the result. The same command again goes on where it was stopped.
 """
