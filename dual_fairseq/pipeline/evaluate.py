@@ -176,7 +176,7 @@ class Evaluation:
                     fix = (
                         "see --split"
                         if split == options.split
-                        else ("dual inference tunes its weights on it; give --valid to dual-fairseq preprocess, too")
+                        else "dual inference tunes its weights on it; give --valid to dual-fairseq preprocess, too"
                     )
                     raise UserError(f"{data.dual} has no split '{split}' of {data.pair}, only {has}: {fix}")
                 if not data.raw(split, language).is_file():
@@ -197,9 +197,15 @@ class Evaluation:
             first: that of the first settings that the split was evaluated with.
         """
         folders = [first, *sorted(first.parent.glob(f"{first.name}-*"))]
+        of_other_text = ""
         for folder in folders:
-            if (theirs := recorded(folder)) and same_settings(theirs, self._comparable(theirs)):
+            if not (theirs := recorded(folder)):
+                continue
+            mine = self._comparable(theirs)
+            if same_settings(theirs, mine):
                 return folder
+            if folder == first and theirs[DATA] != mine[DATA]:
+                of_other_text = f"-{mine[DATA].split()[-1][:6]}"
         if not (first / "options.txt").is_file() and not (first / "scores.json").is_file():
             return first
         options = self.options
@@ -208,8 +214,7 @@ class Evaluation:
         name += "".join(f"-{word.lstrip('-')}" for word in self.engine[1:])
         if more := " ".join(self.search[4:]):
             name += f"-{hashlib.sha256(more.encode()).hexdigest()[:6]}"
-        if (theirs := recorded(first)) and theirs[DATA] != (data_line := self._comparable(theirs)[DATA]):
-            name += f"-{data_line.split()[-1][:6]}"
+        name += of_other_text
         if any(folder.name == name and recorded(folder) for folder in folders):  # with other language models
             name += f"-lm{digest(*self.lms.values())[:6]}"
         return first.with_name(name)
@@ -217,7 +222,7 @@ class Evaluation:
     def _comparable(self, theirs: Sequence[str]) -> list[str]:
         """The lines of :meth:`identity`, of the splits that a record is of."""
         tuned_on = theirs[-1].removeprefix("--dual-inference").strip() if theirs else ""
-        splits = [self.options.split, *filter(None, [tuned_on])]
+        splits = [self.options.split, tuned_on] if tuned_on else [self.options.split]
         if not all(self.data.raw(split, language).is_file() for split in splits for language in self.data.languages):
             splits = []
         return self.identity(splits).splitlines()
