@@ -24,9 +24,8 @@ from helpers import (
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 # Half of a fairseq command's time before it works is hydra's reading of its 300 options, mostly the same ones.
-_parse_rule = cache(OverridesParser.parse_rule)
-OverridesParser.parse_rule = lambda self, text, rule: copy.copy(_parse_rule(_PARSER, text, rule))
-_PARSER = OverridesParser.create()
+_parse_rule = cache(OverridesParser.create().parse_rule)
+OverridesParser.parse_rule = lambda self, text, rule: copy.copy(_parse_rule(text, rule))
 
 # Started in the background, or by nohup, a process ignores these, and so would all that the tests start and stop.
 for _signal, _handler in (

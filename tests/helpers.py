@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import importlib
 import io
 import json
@@ -18,11 +19,13 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from unittest import mock
 
 import torch
 from fairseq import checkpoint_utils, options
+from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq_cli import preprocess
 from fairseq_cli import train as fairseq_train
 
@@ -148,6 +151,16 @@ def _logging_to(output: io.StringIO) -> Iterator[None]:
         finally:
             for logger, level in zip(loggers, levels, strict=True):
                 logger.setLevel(level)
+
+
+def configuration(*words: object):
+    """fairseq's configuration of a command line of ``fairseq-train``; composing one takes longer than most tests."""
+    return copy.deepcopy(_configuration(tuple(map(str, words))))
+
+
+@cache
+def _configuration(words: tuple[str, ...]):
+    return convert_namespace_to_omegaconf(options.parse_args_and_arch(options.get_training_parser(), list(words)))
 
 
 def short_command(folder: Path) -> list[str]:

@@ -11,11 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from fairseq import options as fairseq_options
 from fairseq import tasks
 from fairseq.dataclass.configs import GenerationConfig
-from fairseq.dataclass.utils import convert_namespace_to_omegaconf
-from helpers import PLUGIN, SOURCE, TARGET, TINY, preprocessed, train
+from helpers import PLUGIN, SOURCE, TARGET, TINY, configuration, preprocessed, train
 from matplotlib.figure import Figure
 
 from dual_fairseq.__main__ import main
@@ -37,12 +35,10 @@ WORDS = ["s1", "s2", "never-seen", "s4", "s4", "s9"]
 
 def build(corpus: Path, model: str):
     """An untrained pair, its task, and a generator."""
-    argv = [
+    cfg = configuration(
         corpus / "dual", "--user-dir", PLUGIN, "--task", "dual_translation", "-s", SOURCE, "-t", TARGET, "--cpu",
         "--criterion", "dual_cross_entropy", "--max-tokens", 300, *TINY.get(model, model.split()),
-    ]  # fmt: skip
-    args = fairseq_options.parse_args_and_arch(fairseq_options.get_training_parser(), [str(a) for a in argv])
-    cfg = convert_namespace_to_omegaconf(args)
+    )  # fmt: skip
     task = tasks.setup_task(cfg.task)
     torch.manual_seed(1)
     pair = task.build_model(cfg.model).eval()

@@ -6,11 +6,9 @@ import copy
 
 import pytest
 import torch
-from fairseq import options
 from fairseq.data import Dictionary
-from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.tasks.translation import TranslationTask
-from helpers import TINY
+from helpers import TINY, configuration
 from omegaconf import OmegaConf
 
 from dual_fairseq.common.errors import UserError
@@ -35,9 +33,8 @@ ARCHS = {
 NOT_TRIED = ("embed_path", "freeze_embed", "layers_to_keep", "offload_activations")
 
 
-def configuration(arch: str):
-    words = ["data", "--task", "translation", "-s", "a", "-t", "b", *ARCHS[arch]]
-    return convert_namespace_to_omegaconf(options.parse_args_and_arch(options.get_training_parser(), words))
+def of_arch(arch: str):
+    return configuration("data", "--task", "translation", "-s", "a", "-t", "b", *ARCHS[arch])
 
 
 def other_value(action, value):
@@ -71,7 +68,7 @@ def output(model) -> torch.Tensor:
 
 @pytest.mark.parametrize("arch", ARCHS)
 def test_each_declared_option(arch):
-    cfg = configuration(arch)
+    cfg = of_arch(arch)
     model = build(cfg, cfg.model)
     expected = output(model)
     tried = {True: 0, False: 0}
@@ -99,14 +96,14 @@ def test_each_declared_option(arch):
 
 
 def test_the_same_value_in_another_form():
-    cfg = configuration("fconv")
+    cfg = of_arch("fconv")
     other = copy.deepcopy(cfg.model)
     set_options(other, {"encoder_layers": "[ (16, 3) ] * 1", "decoder_attention": "1"})
     check_model_options(cfg.model, other, "file", "--init-src2tgt")
     assert not OmegaConf.is_config(cfg.model), "a Namespace, as fairseq's own archs have it"
-    assert OmegaConf.is_config(configuration("rnnsearch").model)
+    assert OmegaConf.is_config(of_arch("rnnsearch").model)
 
 
 def test_another_arch():
     with pytest.raises(UserError, match="was trained with --arch lstm, not transformer"):
-        check_model_options(configuration("transformer").model, configuration("lstm").model, "file", "--restore-file")
+        check_model_options(of_arch("transformer").model, of_arch("lstm").model, "file", "--restore-file")

@@ -14,10 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from fairseq import options as fairseq_options
 from fairseq.data import Dictionary
-from fairseq.dataclass.utils import convert_namespace_to_omegaconf
-from helpers import TINY
+from helpers import TINY, configuration
 from omegaconf import OmegaConf
 
 from dual_fairseq.common.arguments import Parser
@@ -300,10 +298,10 @@ def state(tmp_path_factory) -> dict[str, Any]:
     data = tmp_path_factory.mktemp("data")
     for language in ("aa", "bb"):
         (data / f"dict.{language}.txt").write_text("".join(f"{language}{i} {9 - i}\n" for i in range(9)))
-    command = [str(data), "--task", "dual_translation", "-s", "aa", "-t", "bb", *TINY["transformer"],
-               "--criterion", "dual_cross_entropy", "--dual-lambda", "0"]  # fmt: skip
-    args = fairseq_options.parse_args_and_arch(fairseq_options.get_training_parser(), command)
-    cfg = convert_namespace_to_omegaconf(args)
+    cfg = configuration(
+        data, "--task", "dual_translation", "-s", "aa", "-t", "bb", *TINY["transformer"],
+        "--criterion", "dual_cross_entropy", "--dual-lambda", 0,
+    )  # fmt: skip
     task = DualTranslationTask.setup_task(copy.deepcopy(cfg.task), from_checkpoint=True)
     history = {"criterion_name": "C", "optimizer_name": "Adam", "lr_scheduler_state": {}, "num_updates": 3}
     return {

@@ -59,7 +59,7 @@ def test_a_model_of_running_text_is_trained_goes_on_and_serves_a_pair(corpus, la
     command = [
         data, *RUNNING, *TINY_RNN, "--cell", "gru", "--share-decoder-input-output-embed", "--max-tokens", 96,
         "--optimizer", "adam", "--lr", 0.02, "--save-dir", tmp_path / "lm", "--cpu", "--no-epoch-checkpoints",
-        "--log-format", "json", "--num-workers", 0,
+        "--log-format", "json",
     ]  # fmt: skip
     fairseq_here("train", *command, "--max-update", 7)
     run = fairseq_here("train", *command, "--max-epoch", 6)  # goes on in the middle of an epoch

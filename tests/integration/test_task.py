@@ -6,22 +6,19 @@ import shutil
 
 import pytest
 import torch
-from fairseq import checkpoint_utils, options, tasks
-from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+from fairseq import checkpoint_utils, tasks
 from fairseq.logging import metrics
-from helpers import PLUGIN, SOURCE, TARGET, TINY, fairseq_here, parameters, train
+from helpers import PLUGIN, SOURCE, TARGET, TINY, configuration, fairseq_here, parameters, train
 
 FORWARD, REVERSE = f"{SOURCE}-{TARGET}", f"{TARGET}-{SOURCE}"
 
 
 def build(corpus, *arguments: object):
     """Task, model and criterion of a fairseq-train command line."""
-    argv = [
+    cfg = configuration(
         corpus / "dual", "--user-dir", PLUGIN, "--task", "dual_translation", "-s", SOURCE, "-t", TARGET,
         *TINY["transformer"], "--criterion", "dual_cross_entropy", "--cpu", "--max-tokens", 300, *arguments,
-    ]  # fmt: skip
-    args = options.parse_args_and_arch(options.get_training_parser(), [str(a) for a in argv])
-    cfg = convert_namespace_to_omegaconf(args)
+    )  # fmt: skip
     task = tasks.setup_task(cfg.task)
     return task, task.build_model(cfg.model), task.build_criterion(cfg.criterion)
 

@@ -188,7 +188,7 @@ def test_start_and_ramp(corpus, lm_options, tmp_path):
 def test_a_run_stopped_in_the_middle_of_an_epoch_goes_on_as_if_it_had_not(corpus, lm_options, tmp_path, model):
     options = (
         *lm_options, "--optimizer", "adam", "--lr", 0.01, "--save-interval-updates", 3, "--keep-interval-updates", 9,
-        "--dual-ramp-updates", 6, "--num-workers", 0,
+        "--dual-ramp-updates", 6,
     )  # fmt: skip
     unbroken = train(corpus / "dual", tmp_path / "unbroken", *options, "--max-update", 12, model=model)
     updates_an_epoch = max(r["num_updates"] for r in unbroken.logged("train_inner") if r["epoch"] == 1)

@@ -94,7 +94,6 @@ def run(dest, tmp_path_factory) -> Path:
     train(
         dest / "dual", folder / "dual", "--dual-lambda", 0, "--optimizer", "adam", "--lr", 0.01, "--max-epoch", 4,
         "--max-source-positions", 60, "--max-target-positions", 60, "--skip-invalid-size-inputs-valid-test",
-        "--num-workers", 0,
     )  # fmt: skip
     return folder
 

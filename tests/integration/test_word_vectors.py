@@ -15,11 +15,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from fairseq import options as fairseq_options
 from fairseq import tasks
 from fairseq.data import Dictionary
-from fairseq.dataclass.utils import convert_namespace_to_omegaconf
-from helpers import PLUGIN, ROOT, SOURCE, TARGET, TINY, Run, fairseq_here, parameters, preprocessed, run_command, train
+from helpers import (
+    PLUGIN,
+    ROOT,
+    SOURCE,
+    TARGET,
+    TINY,
+    Run,
+    configuration,
+    fairseq_here,
+    parameters,
+    preprocessed,
+    run_command,
+    train,
+)
 
 from dual_fairseq.__main__ import main
 from dual_fairseq.common.errors import UserError
@@ -162,12 +173,10 @@ def test_a_damaged_gzip_file_is_refused(small, tmp_path):
 
 def build(data: Path, *arguments: object, model: str = "transformer"):
     """The model of a fairseq-train command line, before its first update."""
-    argv = [
+    cfg = configuration(
         data, "--user-dir", PLUGIN, "--task", "dual_translation", "-s", SOURCE, "-t", TARGET,
         *TINY.get(model, model.split()), "--criterion", "dual_cross_entropy", "--cpu", "--max-tokens", 300, *arguments,
-    ]  # fmt: skip
-    args = fairseq_options.parse_args_and_arch(fairseq_options.get_training_parser(), [str(a) for a in argv])
-    cfg = convert_namespace_to_omegaconf(args)
+    )  # fmt: skip
     return tasks.setup_task(cfg.task).build_model(cfg.model)
 
 

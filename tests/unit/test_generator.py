@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 from argparse import Namespace
-from functools import cache
 
 import pytest
 import torch
-from fairseq import options
 from fairseq.data import Dictionary, LanguagePairDataset
 from fairseq.dataclass.configs import GenerationConfig
-from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.sequence_generator import SequenceGenerator
 from fairseq.tasks.translation import TranslationTask
-from helpers import TINY
+from helpers import TINY, configuration
 from omegaconf import OmegaConf
 
 from dual_fairseq.common.errors import UserError
@@ -31,18 +27,11 @@ ARCHS = {
 LENGTHS = (3, 5, 9, 17)
 
 
-@cache
-def config(name: str):
-    parser = options.get_training_parser()
-    args = options.parse_args_and_arch(parser, ["data", "--task", "translation", "-s", "a", "-t", "b", *ARCHS[name]])
-    return convert_namespace_to_omegaconf(args)
-
-
 def task_and_model(name: str):
     dictionary = Dictionary()
     for i in range(20):
         dictionary.add_symbol(f"w{i}")
-    cfg = copy.deepcopy(config(name))
+    cfg = configuration("data", "--task", "translation", "-s", "a", "-t", "b", *ARCHS[name])
     task = DirectionTask(cfg.task, dictionary, dictionary)
     torch.manual_seed(1)
     model = task.build_model(cfg.model).eval()

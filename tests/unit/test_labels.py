@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from argparse import Namespace
 from collections import Counter
-from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from fairseq import checkpoint_utils, options
+from fairseq import checkpoint_utils
 from fairseq.data import Dictionary, LanguagePairDataset
 from fairseq.dataclass.configs import GenerationConfig
-from fairseq.dataclass.utils import convert_namespace_to_omegaconf
-from helpers import TINY, binarize
+from helpers import TINY, binarize, configuration
 
 from dual_fairseq.common.bleu import Accuracy, bleu_counts, bleu_of_counts, name_of
 from dual_fairseq.common.errors import UserError
@@ -183,12 +180,6 @@ def test_weights_are_tuned_by_accuracy():
 # --- dual inference
 
 
-@cache
-def configuration(arch: str):
-    words = ["data", "--task", "translation", "-s", "x", "-t", "y", *TINY[arch]]
-    return convert_namespace_to_omegaconf(options.parse_args_and_arch(options.get_training_parser(), words))
-
-
 @pytest.mark.parametrize(("arch", "count"), [("transformer", 1), ("transformer", 7), ("lstm", 2)])
 def test_dual_inference_over_labels_is_exact(arch, count):
     """Every label is scored, and the best is that of the formula, computed without a search."""
@@ -201,7 +192,7 @@ def test_dual_inference_over_labels_is_exact(arch, count):
     tasks, models = [], []
     torch.manual_seed(1)
     for source, target in ((text, labels), (labels, text)):
-        cfg = copy.deepcopy(configuration(arch))
+        cfg = configuration("data", "--task", "translation", "-s", "x", "-t", "y", *TINY[arch])
         tasks.append(DirectionTask(cfg.task, source, target))
         tasks[-1].labels = [*range(4, 4 + count)] if target is labels else []
         models.append(tasks[-1].build_model(cfg.model).eval())

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import copy
 import math
-from functools import cache
 from types import SimpleNamespace
 
 import pytest
 import torch
-from fairseq import options
 from fairseq.data import Dictionary
 from fairseq.dataclass.configs import GenerationConfig
-from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.models import FairseqDecoder, FairseqEncoder, FairseqEncoderDecoderModel
 from fairseq.modules import AdaptiveSoftmax, BeamableMM
 from fairseq.modules.dynamic_convolution import DynamicConv_scripatable
 from fairseq.tasks.translation import TranslationTask
+from helpers import configuration
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dual_fairseq.common.errors import UserError
@@ -140,19 +137,12 @@ ARCHS = {
 SYMBOLS, PAD = 41, 1
 
 
-@cache
-def config(arguments: str):
-    """fairseq's configuration of a command line; composing it takes longer than most of these tests."""
-    arch = arguments.split()[0]
-    command = ["data", "--task", "translation", "--arch", *arguments.split(), *SIZES[arch].split()]
-    return convert_namespace_to_omegaconf(options.parse_args_and_arch(options.get_training_parser(), command))
-
-
 def build(arguments: str) -> FairseqEncoderDecoderModel:
     dictionary = Dictionary()
     for i in range(SYMBOLS - 4):
         dictionary.add_symbol(f"w{i}")
-    cfg = copy.deepcopy(config(arguments))
+    words = arguments.split()
+    cfg = configuration("data", "--task", "translation", "--arch", *words, *SIZES[words[0]].split())
     torch.manual_seed(2)
     return TranslationTask(cfg.task, dictionary, dictionary).build_model(cfg.model)
 

@@ -7,10 +7,9 @@ from argparse import Namespace
 
 import pytest
 import torch
-from fairseq import options
-from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.optim import build_optimizer
 from fairseq.optim.fp16_optimizer import FP16Optimizer, MemoryEfficientFP16Optimizer
+from helpers import configuration
 
 import dual_fairseq.plugin.optim  # noqa: F401  (registers torch_adam)
 
@@ -19,11 +18,9 @@ UPDATES = 20
 ROUNDING = 1e-6  # of float32 numbers up to 2, after so many updates
 
 
-def configuration(name: str, *arguments: object):
-    command = ["data", "--arch", "transformer", "--optimizer", name, "--adam-betas", "(0.9, 0.98)", "--adam-eps", EPS]
-    command += ["--weight-decay", 0.05, "--lr", 0.01, *arguments]
-    parser = options.get_training_parser()
-    return convert_namespace_to_omegaconf(options.parse_args_and_arch(parser, list(map(str, command))))
+def of_optimizer(name: str, *arguments: object):
+    adam = ("--optimizer", name, "--adam-betas", "(0.9, 0.98)", "--adam-eps", EPS, "--weight-decay", 0.05, "--lr", 0.01)
+    return configuration("data", "--arch", "transformer", *adam, *arguments)
 
 
 def parameters(dtype=torch.float32) -> list[torch.nn.Parameter]:
@@ -53,7 +50,7 @@ def test_updates_are_those_of_fairseqs_adam(decay):
     results = {}
     for name in ("adam", "torch_adam"):
         rows = parameters()
-        updates(build_optimizer(configuration(name, "--weight-decay", decay).optimizer, rows), rows, range(UPDATES))
+        updates(build_optimizer(of_optimizer(name, "--weight-decay", decay).optimizer, rows), rows, range(UPDATES))
         results[name] = rows
     assert largest_difference(results["adam"], parameters()) > 1e-3, "nothing was learnt"
     assert largest_difference(results["torch_adam"], results["adam"]) < ROUNDING
@@ -67,7 +64,7 @@ def test_updates_are_those_of_fairseqs_adam(decay):
 
 
 def test_a_run_goes_on_from_its_state_exactly_and_with_the_options_given_now():
-    cfg = configuration("torch_adam").optimizer
+    cfg = of_optimizer("torch_adam").optimizer
     unbroken, broken = parameters(), parameters()
     updates(build_optimizer(cfg, unbroken), unbroken, range(UPDATES))
     first = build_optimizer(cfg, broken)
@@ -86,7 +83,7 @@ def test_half_precision_runs_make_the_updates_of_fairseqs_adam(flag):
     results = {}
     for name in ("adam", "torch_adam"):
         rows = parameters(dtype)
-        cfg = configuration(name, flag, "--fp16-no-flatten-grads")
+        cfg = of_optimizer(name, flag, "--fp16-no-flatten-grads")
         optimizer = FP16Optimizer.build_optimizer(cfg, rows)
         updates(optimizer, rows, range(UPDATES))
         results[name] = [p.detach() for p in optimizer.fp32_params]
@@ -96,13 +93,13 @@ def test_half_precision_runs_make_the_updates_of_fairseqs_adam(flag):
 
 def test_flat_parameters_are_supported_and_half_precision_states_refused():
     rows = parameters()
-    optimizer = build_optimizer(configuration("torch_adam").optimizer, rows)
+    optimizer = build_optimizer(of_optimizer("torch_adam").optimizer, rows)
     assert optimizer.supports_flat_params and not optimizer.supports_memory_efficient_fp16
     with pytest.raises(ValueError, match="Unsupported optimizer: TorchAdam"):
-        MemoryEfficientFP16Optimizer(configuration("torch_adam", "--fp16"), rows, optimizer)
+        MemoryEfficientFP16Optimizer(of_optimizer("torch_adam", "--fp16"), rows, optimizer)
 
 
 def test_its_options_are_those_of_adam():
-    kept = {k: v for k, v in vars(Namespace(**configuration("torch_adam").optimizer)).items() if k != "_name"}
-    theirs = configuration("adam").optimizer
+    kept = {k: v for k, v in vars(Namespace(**of_optimizer("torch_adam").optimizer)).items() if k != "_name"}
+    theirs = of_optimizer("adam").optimizer
     assert kept == {name: theirs[name] for name in kept} and {"adam_betas", "adam_eps", "weight_decay"} <= kept.keys()
