@@ -5,19 +5,23 @@ from __future__ import annotations
 import codecs
 import gzip
 import hashlib
+import os
+import select
+import stat
 import sys
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from io import BufferedReader
+from io import BufferedReader, BytesIO
 from pathlib import Path
 from typing import IO, NamedTuple, cast
 
 from ..common.errors import UserError
-from ..common.files import check_regular, lines_of
+from ..common.files import LONGEST_LINE, check_regular, lines_of
 
 _BLOCK_LINES = 1000
 _BLOCK_BYTES = 1 << 20  # lines may have any length, but very long ones are not held in memory by the thousand
+_PAUSE = 0.1  # seconds without input, after which the lines that have come are no longer held back
 
 
 class Survey(NamedTuple):
@@ -141,8 +145,31 @@ def read_rows(parts: Sequence[Sequence[Path]]) -> Iterator[Rows]:
                 yield Rows(index, first, block)
 
 
+def _lines_and_pauses(stream: IO[bytes], name: str) -> Iterator[bytes | None]:
+    """The lines of a stream; None where a pipe or a terminal has no more for the time being."""
+    try:
+        descriptor = stream.fileno()
+    except OSError:  # of memory
+        descriptor = -1
+    if descriptor < 0 or stat.S_ISREG(os.fstat(descriptor).st_mode):
+        yield from lines_of(stream, name)
+        return
+    rest = bytearray()
+    while chunk := cast(BufferedReader, stream).read1(1 << 16):
+        rest += chunk
+        if b"\n" in chunk or len(rest) >= LONGEST_LINE:
+            whole = rest[: rest.rfind(b"\n") + 1] or rest
+            yield from lines_of(BytesIO(whole), name)
+            del rest[: len(whole)]
+            if not select.select([descriptor], [], [], _PAUSE)[0]:
+                yield None
+    yield from lines_of(BytesIO(rest), name)
+
+
 def read_blocks(stream: IO[bytes], name: str, size: int) -> Iterator[tuple[int, list[str]]]:
     r"""UTF-8 text in blocks of at most ``size`` lines: the number of the first line, from 1, and the lines.
+
+    A pause in what a pipe or a terminal sends ends a block, too: who sends a line and waits for the answer gets it.
 
     Args:
         stream: the text.
@@ -152,8 +179,15 @@ def read_blocks(stream: IO[bytes], name: str, size: int) -> Iterator[tuple[int, 
     Raises:
         UserError: the text is UTF-16, or a line is not UTF-8; the lines before it have been yielded.
     """
-    first, lines, held = 1, [], 0
-    for number, raw in enumerate(lines_of(stream, name), start=1):
+    first, held = 1, 0
+    lines: list[str] = []
+    for raw in _lines_and_pauses(stream, name):
+        if raw is None:
+            if lines:
+                yield first, lines
+                first, lines, held = first + len(lines), [], 0
+            continue
+        number = first + len(lines)
         if number == 1:
             _refuse_utf16(raw, name)
         try:

@@ -88,7 +88,7 @@ def get_parser() -> Parser:
     add_max_tokens(parser)
     parser.add_argument(
         "--buffer", type=whole_number(), default=2000, metavar="LINES",
-        help="lines to read, sort by length and translate at a time (default 2000; from a terminal 1)",
+        help="lines to read, sort by length and translate at a time (default 2000; fewer when the input pauses)",
     )  # fmt: skip
     parser.add_argument(
         "--dest", metavar="DEST",
@@ -145,7 +145,7 @@ def translate_stream(options: argparse.Namespace, overrides: dict[str, Any], std
         shown = not typed and not (on_screen and sys.stderr.isatty())
         total = _count_lines(options.input) if shown and options.input is not None else None
         bar = stack.enter_context(Progress("translate", total, "lines", shown))
-        for first, lines in read_blocks(stream, name, 1 if typed else options.buffer):
+        for first, lines in read_blocks(stream, name, options.buffer):
             translations = pair.translate_nbest(
                 lines,
                 source,

@@ -605,7 +605,7 @@ def test_without_fairseq_a_command_ends_in_one_line(tmp_path):
 
 
 def test_as_a_filter_it_answers_at_once_and_ends_quietly(run, pair):
-    argv = [sys.executable, "-m", "dual_fairseq", "translate", run, "-t", TARGET, "--cpu", "--buffer", "1"]
+    argv = [sys.executable, "-m", "dual_fairseq", "translate", run, "-t", TARGET, "--cpu"]
     pipe = subprocess.PIPE
     with subprocess.Popen(argv, stdin=pipe, stdout=pipe, stderr=pipe, env=ENVIRONMENT, text=True) as process:
         for text in ("Bak1 bet2.", "Bik3, bop0?"):

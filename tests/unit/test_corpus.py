@@ -170,6 +170,31 @@ def test_a_line_has_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         list(read_rows([[text]]))
 
 
+def test_who_sends_a_line_through_a_pipe_need_not_send_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    receiver, sender = os.pipe()
+    with open(receiver, "rb") as stream, open(sender, "wb", buffering=0) as pipe:
+        blocks = read_blocks(stream, "standard input", 2)
+        for sent, block in (
+            ("un\n\n", (1, ["un", ""])),
+            ("deux\nmoi", (3, ["deux"])),  # half a line waits for its end
+            ("tié\n", (4, ["moitié"])),
+            ("a\nb\nc\n", (5, ["a", "b"])),
+            ("", (7, ["c"])),
+        ):
+            pipe.write(sent.encode())
+            assert next(blocks) == block
+        pipe.write(b"end")
+        pipe.close()
+        assert list(blocks) == [(8, ["end"])]
+    receiver, sender = os.pipe()
+    monkeypatch.setattr("dual_fairseq.data.lines.LONGEST_LINE", 10)
+    monkeypatch.setattr(files, "LONGEST_LINE", 10)
+    with open(receiver, "rb") as stream, open(sender, "wb", buffering=0) as pipe:
+        pipe.write(b"a line that does not end")
+        with pytest.raises(UserError, match="standard input: has a line of more than"):
+            next(read_blocks(stream, "standard input", 2))
+
+
 def run_clean(folder: Path, sides: list[list[bytes]], **options) -> tuple[dict, list[list[str]], list[list[str]]]:
     """Clean a corpus of the given lines a side; returns counts, raw lines and tokenised lines a side."""
     languages = ["de", "en"][: len(sides)]
