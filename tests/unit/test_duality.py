@@ -95,6 +95,12 @@ def test_label_smoothed_nll_is_cross_entropy_against_the_smoothed_distribution(e
         assert got[i].item() == pytest.approx(expected, rel=1e-12)
 
 
+def test_an_impossible_symbol_costs_nothing_without_label_smoothing():
+    log_prob, mask = torch.tensor([[-1.0, -2.0]]), torch.ones(1, 2, dtype=torch.bool)
+    total = torch.full((1, 2), -math.inf)
+    assert duality.label_smoothed_nll(log_prob, total, mask, 0.0, VOCAB).item() == 3.0
+
+
 def test_label_smoothing_is_that_of_fairseq():
     from fairseq.criterions.label_smoothed_cross_entropy import label_smoothed_nll_loss
 
@@ -193,12 +199,16 @@ def test_negative_weights_are_where_the_gradient_turns_its_sign():
     assert duality.negative_weights(gap, lambda_xy, lambda_yx).tolist() == turned
     assert turned == [False, False, False, False, True, True]
     assert duality.negative_weights(gap, 0.1, 0.1).tolist() == [True, True, False, False, True, True]
+    edge = torch.tensor([-2.0, -0.5, 0.5, 2.0])  # 2·0.25·2 = 1 weights by 0, which is not negative
+    assert duality.negative_weights(edge, 0.25, 1.5).tolist() == [True, True, False, False]
+    assert duality.negative_weights(edge, 1.5, 0.25).tolist() == [False, False, True, True]
 
 
 def test_ramp():
     value = lambda n, start, ramp: duality.ramped_lambda(0.4, n, start, ramp)  # noqa: E731
     assert [value(n, 0, 0) for n in (0, 1, 100)] == [0.4, 0.4, 0.4]
     assert [value(n, 3, 0) for n in range(5)] == [0, 0, 0, 0.4, 0.4]
+    assert duality.ramped_lambda(0.4, 0) == 0.4
     assert [value(n, 2, 4) for n in range(8)] == pytest.approx([0, 0, 0.1, 0.2, 0.3, 0.4, 0.4, 0.4])
 
 
