@@ -66,10 +66,10 @@ class DualCrossEntropyCriterion(FairseqCriterion):
         label_smoothing: float,
         sentence_avg: bool,
         dual_lambda: float,
-        dual_lambda_reverse: float | None = None,
-        dual_start_update: int = 0,
-        dual_ramp_updates: int = 0,
-        dual_gap_clip: float = 0.0,
+        dual_lambda_reverse: float | None,
+        dual_start_update: int,
+        dual_ramp_updates: int,
+        dual_gap_clip: float,
     ) -> None:
         super().__init__(task)
         if dual_lambda_reverse is None:

@@ -16,7 +16,7 @@ from fairseq.tasks.language_modeling import LanguageModelingTask
 
 from dual_fairseq.common.errors import UserError
 from dual_fairseq.plugin import output_layer
-from dual_fairseq.plugin.criterion import DualCrossEntropyCriterion
+from dual_fairseq.plugin.criterion import DualCrossEntropyConfig, DualCrossEntropyCriterion
 from dual_fairseq.plugin.dataset import DualLanguagePairDataset
 from dual_fairseq.plugin.language_model import FrozenLanguageModel
 from dual_fairseq.plugin.task import DualTranslationTask
@@ -85,8 +85,9 @@ class Setting:
         return self.dataset.collater([self.dataset[i] for i in rows or range(len(LENGTHS))])
 
     def criterion(self, **changes) -> DualCrossEntropyCriterion:
-        settings = {"label_smoothing": 0.1, "sentence_avg": False, "dual_lambda": LAMBDA}
-        return DualCrossEntropyCriterion(self.task, **{**settings, "dual_lambda_reverse": LAMBDA_REVERSE, **changes})
+        options = {"label_smoothing": 0.1, "sentence_avg": False, "dual_lambda": LAMBDA}
+        config = DualCrossEntropyConfig(**{**options, "dual_lambda_reverse": LAMBDA_REVERSE, **changes})
+        return DualCrossEntropyCriterion.build_criterion(config, self.task)
 
     def log_softmax(self, direction: str, i: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Of one sentence alone, as fairseq's own model computes it: (T, V), and its tokens (T,)."""
@@ -342,8 +343,9 @@ def test_options_out_of_range_are_refused(setting, settings, option):
 
 
 def test_it_needs_the_task_of_a_pair_and_both_sides(setting):
+    plain = SimpleNamespace(target_dictionary=setting.target)
     with pytest.raises(UserError, match="--task dual_translation"):
-        DualCrossEntropyCriterion(SimpleNamespace(target_dictionary=setting.target), 0.1, False, 0.1)
+        DualCrossEntropyCriterion.build_criterion(DualCrossEntropyConfig(sentence_avg=False), plain)
     batch = setting.batch()
     del batch["reverse"]
     with pytest.raises(UserError, match="no target side"):
