@@ -286,8 +286,8 @@ def export(
     path, output = os.fspath(checkpoint), Path(output)
     if os.path.isdir(path):
         path = str(find_checkpoint(path))
-    if output.is_dir():
-        raise UserError(f"-o {output}: is a folder; name the file to write, as in {output / (direction + '.pt')}")
+    if output.is_dir() or not output.suffix:  # most would take it for the folder of all that is written
+        raise UserError(f"-o {output}: name the checkpoint to write, as in {output / (direction + '.pt')}")
     check_output(output, [path])
     pair = load_state(path, "checkpoint")
     state = export_state(pair, direction, path, half)

@@ -414,7 +414,8 @@ def test_nothing_in_a_hostile_file_runs(tmp_path):
     {
         "direction": (f"--direction xx-zz: .* holds {FORWARD} and {REVERSE}"),
         "single": "holds a single model already",
-        "folder": "is a folder; name the file",
+        "folder": "name the checkpoint to write, as in ",
+        "no suffix": "new: name the checkpoint to write, as in .*new/",
         "itself": "is the same file as the input",
         "data": f"has no dict.{SOURCE}.txt",
         "order": "another dictionary of xx",
@@ -429,8 +430,8 @@ def test_refusals_of_export(exports, data, tmp_path, case, message):
         direction = "xx-zz"
     elif case == "single":
         pair = pair.parent / "export" / f"{FORWARD}.pt"
-    elif case == "folder":
-        output = tmp_path
+    elif case in ("folder", "no suffix"):
+        output = tmp_path if case == "folder" else tmp_path / "new"
     elif case == "itself":
         output = pair
     else:
