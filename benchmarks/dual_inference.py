@@ -60,12 +60,17 @@ def untrained(folder: Path, width: int, vocabulary: int, sentences: int) -> tupl
 
 @torch.no_grad()
 def end_after(model: Any, dictionary: Any, length: int) -> None:
-    """Make ``</s>`` unlikely before that many tokens and certain after them, by least squares over random text."""
+    """Make ``</s>`` unlikely before that many tokens and certain after them, by least squares over random text.
+
+    Random weights like to say one token again and again, so half of the text does.
+    """
     generator = torch.Generator().manual_seed(1)
-    rows, longest, eos = 64, 4 * length, dictionary.eos()
+    rows, longest, eos = 512, 4 * length, dictionary.eos()
     tokens = torch.randint(dictionary.nspecial, len(dictionary), (rows, longest), generator=generator)
+    source = tokens[:, :length].clone()
+    tokens[: rows // 2] = tokens[: rows // 2, :1]
     tokens[:, 0] = eos
-    features, _ = model(tokens, torch.full((rows,), longest), tokens, features_only=True)
+    features, _ = model(source, torch.full((rows,), length), tokens, features_only=True)
     wanted = torch.where(torch.arange(longest) < length, -20.0, 20.0).expand(rows, -1)
     solution = torch.linalg.lstsq(features.reshape(-1, features.size(-1)), wanted.reshape(-1, 1)).solution
     model.decoder.output_projection.weight[eos] = solution.squeeze(1)
