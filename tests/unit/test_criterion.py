@@ -211,6 +211,15 @@ def test_what_is_logged_of_a_batch(setting, sentence_avg):
     assert DualCrossEntropyCriterion.logging_outputs_can_be_summed()
 
 
+def test_logged_means_are_those_of_the_pairs_that_had_a_gap():
+    without = {"loss": 2.0, "nll_loss": 2.0, "ntokens": 4}
+    one = {**without, "gap_count": 1, "gap_sum": -3.0, "gap_abs_sum": 3.0, "gap_sq_sum": 9.0, "neg_weight_sum": 0.12345}
+    with metrics.aggregate(new_root=True) as aggregated:
+        DualCrossEntropyCriterion.reduce_metrics([without, one])
+    values = aggregated.get_smoothed_values()
+    assert [values[name] for name in ("gap_mean", "gap_abs", "gap_sq", "neg_weight")] == [-3.0, 3.0, 9.0, 0.1235]
+
+
 def test_padding_counts_nothing_whatever_an_arch_says_of_it(setting, monkeypatch):
     batch, criterion = setting.batch(), setting.criterion()
     expected, _, _ = criterion(setting.model, batch, reduce=False)
