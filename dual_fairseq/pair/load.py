@@ -18,7 +18,8 @@ from ..plugin.checkpoint import check_dictionary, data_directories, load_state, 
 from ..plugin.generator import DirectionTask
 from ..plugin.language_model import find_language_model
 from ..plugin.model import DualModel, arch_name
-from ..plugin.task import DualTranslationConfig, DualTranslationTask
+from ..plugin.task import DualTranslationTask
+from ..plugin.task_options import DualTranslationConfig
 
 
 def load_pair(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from ..common.literals import NoLiteral, literal
 from ..common.options import flag
 from ..compat.checkpoint_options import declared_options, model_options
 from .model import arch_name
+
+logger = logging.getLogger(__name__)
 
 
 def load_state(path: str, option: str) -> dict[str, Any]:
@@ -197,6 +200,50 @@ def check_dictionary(
                 f"'{other}' there and '{mine}' here; train it again on data binarized with the data's dictionary"
             )
     return True
+
+
+def check_dictionaries(
+    dictionaries: Mapping[str, Dictionary], state: Mapping | None, folders: list[Path], path: str, option: str
+) -> None:
+    """:func:`check_dictionary` of both languages of a pair, by what its task has recorded in the checkpoint."""
+    for language, dictionary in dictionaries.items():
+        candidates = (folder / f"dict.{language}.txt" for folder in folders)
+        check_dictionary(dictionary, language, state, candidates, path, option)
+    if not (state or {}).get("dictionaries"):
+        logger.warning(
+            "%s %s: does not say which dictionaries it was trained with (it is of an earlier version), so they are not "
+            "compared with the data's",
+            option, path,
+        )  # fmt: skip
+
+
+def check_resumed(
+    state: dict[str, Any], path: str, model_cfg: Any, directions: Sequence[str], dictionaries: Mapping[str, Dictionary],
+    keeps_optimizer: bool,
+) -> None:  # fmt: skip
+    """Check a pair's checkpoint before a run takes over its weights.
+
+    Args:
+        state: its content.
+        model_cfg: the options of the run's model.
+        directions: of the run, source→target first.
+        dictionaries: of the run, source first.
+        keeps_optimizer: whether the optimizer's state is taken over, too.
+
+    Raises:
+        UserError: the weights would fit, but the model would compute something else with them.
+    """
+    if any(not key.startswith(tuple(f"models.{d}." for d in directions)) for key in state["model"]):
+        return  # no pair of these languages, which the model says when it takes the weights
+    option, trained_on = "the checkpoint", state["cfg"].task
+    check_dictionaries(dictionaries, state.get("task_state"), data_directories(trained_on), path, option)
+    check_model_options(model_cfg, state["cfg"].model, path, option)
+    source = (state.get("task_state") or {}).get("source_lang") or getattr(trained_on, "source_lang", None)
+    if keeps_optimizer and state.get("last_optimizer_state") and source not in (None, next(iter(dictionaries))):
+        raise UserError(
+            f"{option} {path}: was trained with -s {source} -t {next(iter(dictionaries))}, by which the optimizer's "
+            "state is ordered; give the languages in that order, or --reset-optimizer"
+        )
 
 
 def data_directories(task_cfg: Any) -> list[Path]:

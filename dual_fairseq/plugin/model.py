@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from fairseq.models.nat import FairseqNATModel
 from torch import Tensor, nn
 
 from ..common.errors import UserError
+from ..common.memory import enough_memory
 from .output_layer import TokenLogProbs, batch_log_probs
 
 
@@ -134,6 +136,22 @@ def pair_arch(name: str) -> str:
     if arch is not None and arch.__module__.startswith(_SPEECH):
         raise UserError(f"--arch {name}: is for speech, and a pair is of text; try --arch transformer")
     return name
+
+
+def built(arch: str, build: Callable[[], Any]) -> Any:
+    """A model; one of fairseq's own archs says in one line what it lacks.
+
+    Raises:
+        UserError: the arch cannot be built with these options or dictionaries.
+    """
+    try:
+        with enough_memory():
+            return build()
+    except Exception as error:
+        if not ARCH_MODEL_REGISTRY[arch].__module__.startswith("fairseq."):
+            raise  # of whoever wrote the arch
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(f"--arch {arch}: cannot be built with these options and dictionaries: {reason}") from error
 
 
 def parameter_like(model: nn.Module) -> Tensor:

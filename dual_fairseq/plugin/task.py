@@ -1,115 +1,32 @@
 """``dual_translation``: both directions of a language pair from one binarized directory and in one checkpoint."""
 
 import copy
-import logging
 import os
-from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 import torch
 from fairseq import utils
 from fairseq.data import Dictionary
 from fairseq.models import ARCH_MODEL_REGISTRY, FairseqEncoderDecoderModel
 from fairseq.tasks import register_task
-from fairseq.tasks.translation import TranslationConfig, TranslationTask
-from omegaconf import II, OmegaConf, open_dict
+from fairseq.tasks.translation import TranslationTask
+from omegaconf import OmegaConf, open_dict
 
 from ..common.errors import UserError
-from ..common.memory import enough_memory
 from .binarized import explain_split, languages_of
-from .checkpoint import check_dictionary, check_model_options, data_directories, dictionary_digests
+from .checkpoint import check_dictionaries, check_resumed, dictionary_digests
 from .dataset import DualLanguagePairDataset
 from .dual_inference import DualInferenceGenerator, LinePrinter
 from .generator import CutOff, DirectionTask
-from .model import DualModel, arch_name, direction_name, pair_arch
+from .model import DualModel, arch_name, built, direction_name, pair_arch
 from .priors import Priors
 from .ranking import weights_of_options
+from .task_options import DualTranslationConfig
 from .validation_bleu import bleu_counts, check_search, log_bleu, validate_as_target, validation_metric
 from .warm_start import warm_start
 from .word_vectors import check_options, reversed_model_options, start_from_vectors, vector_files
-
-logger = logging.getLogger(__name__)
-
-
-@dataclass
-class DualTranslationConfig(TranslationConfig):
-    src_lm: Optional[str] = field(
-        default=None, metadata={"help": "fairseq language model of the source language (frozen)"}
-    )
-    tgt_lm: Optional[str] = field(
-        default=None, metadata={"help": "fairseq language model of the target language (frozen)"}
-    )
-    init_src2tgt: Optional[str] = field(
-        default=None, metadata={"help": "plain fairseq translation checkpoint to start source→target from"}
-    )
-    init_tgt2src: Optional[str] = field(
-        default=None, metadata={"help": "plain fairseq translation checkpoint to start target→source from"}
-    )
-    src_embed_path: Optional[str] = field(
-        default=None,
-        metadata={"help": "word vectors of the source language (text: word2vec, fastText, GloVe), for both directions"},
-    )
-    tgt_embed_path: Optional[str] = field(
-        default=None, metadata={"help": "word vectors of the target language, for both directions"}
-    )
-    sacrebleu_tokenize: Optional[str] = field(
-        default=None,
-        metadata={"help": "sacreBLEU's tokenizer of --eval-bleu (default: that of each direction's target language)"},
-    )
-    eval_bleu_by_language: Optional[str] = field(
-        default=None,
-        metadata={
-            "help": "options of --eval-bleu for translations into one language, in place of those for both, as JSON: "
-            '{"ja": {"eval_bleu_remove_bpe": "sentencepiece", "eval_bleu_detok": "space"}}'
-        },
-    )
-    lm_score_cache: Optional[str] = field(
-        default=None,
-        metadata={"help": "directory that keeps the language models' scores of every sentence, computed once"},
-    )
-    dual_inference_alpha: Optional[float] = field(
-        default=None,
-        metadata={
-            "help": "re-score translations: α log P(y|x) + (1 − α) [log P(x|y) + log P(y) − log P(x)]; 1 is plain"
-        },
-    )
-    dual_inference_reverse_weight: Optional[float] = field(
-        default=None, metadata={"help": "re-score translations by log P(y|x) + this · log P(x|y) + ..."}
-    )
-    dual_inference_lm_weight: Optional[float] = field(
-        default=None, metadata={"help": "re-score translations by log P(y|x) + this · log P(y) + ..."}
-    )
-    dual_inference_length_weight: Optional[float] = field(
-        default=None, metadata={"help": "re-score translations by log P(y|x) + this · length of y in tokens + ..."}
-    )
-    cpu: bool = II("common.cpu")
-    save_dir: str = II("checkpoint.save_dir")
-    restore_file: str = II("checkpoint.restore_file")
-    finetune_from_model: Optional[str] = II("checkpoint.finetune_from_model")
-    results_path: Optional[str] = II("common_eval.results_path")
-    gen_subset: str = II("dataset.gen_subset")
-    path: Optional[str] = II("common_eval.path")
-    quiet: bool = II("common_eval.quiet")
-
-
-def _built(arch: str, build: Callable[[], Any]) -> Any:
-    """A model; one of fairseq's own archs says in one line what it lacks.
-
-    Raises:
-        UserError: the arch cannot be built with these options or dictionaries.
-    """
-    try:
-        with enough_memory():
-            return build()
-    except Exception as error:
-        if not ARCH_MODEL_REGISTRY[arch].__module__.startswith("fairseq."):
-            raise  # of whoever wrote the arch
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError(f"--arch {arch}: cannot be built with these options and dictionaries: {reason}") from error
 
 
 @register_task("dual_translation", dataclass=DualTranslationConfig)
@@ -202,7 +119,7 @@ class DualTranslationTask(DirectionTask):
             UserError: the pair was trained with other dictionaries.
         """
         option, path = ("--path", self.cfg.path) if self.cfg.path else ("the", "checkpoint")
-        self._check_dictionaries(state_dict, [], path, option)
+        check_dictionaries(self._dictionaries, state_dict, [], path, option)
         self.priors.recorded = state_dict
         if self.from_checkpoint:  # a resumed run goes by its own command line
             self.priors.trained |= state_dict
@@ -219,32 +136,11 @@ class DualTranslationTask(DirectionTask):
         Raises:
             UserError: the weights would fit, but the model would compute something else with them.
         """
-        if any(not key.startswith(tuple(f"models.{d}." for d in self.directions)) for key in state["model"]):
-            return  # no pair of these languages, which the model says when it takes the weights
-        option, trained_on = "the checkpoint", state["cfg"].task
-        self._check_dictionaries(state.get("task_state"), data_directories(trained_on), path, option)
-        check_model_options(model_cfg, state["cfg"].model, path, option)
-        source = (state.get("task_state") or {}).get("source_lang") or getattr(trained_on, "source_lang", None)
-        if keeps_optimizer and state.get("last_optimizer_state") and source not in (None, self.cfg.source_lang):
-            raise UserError(
-                f"{option} {path}: was trained with -s {source} -t {self.cfg.source_lang}, by which the optimizer's "
-                "state is ordered; give the languages in that order, or --reset-optimizer"
-            )
+        check_resumed(state, path, model_cfg, self.directions, self._dictionaries, keeps_optimizer)
 
     @property
     def _dictionaries(self) -> dict[str, Dictionary]:
         return {self.cfg.source_lang: self.src_dict, self.cfg.target_lang: self.tgt_dict}
-
-    def _check_dictionaries(self, state: dict[str, Any] | None, folders: list[Path], path: str, option: str) -> None:
-        for language, dictionary in self._dictionaries.items():
-            candidates = (folder / f"dict.{language}.txt" for folder in folders)
-            check_dictionary(dictionary, language, state, candidates, path, option)
-        if not (state or {}).get("dictionaries"):
-            logger.warning(
-                "%s %s: does not say which dictionaries it was trained with (it is of an earlier version), so they "
-                "are not compared with the data's",
-                option, path,
-            )  # fmt: skip
 
     # --- fairseq's hooks: data
 
@@ -285,7 +181,7 @@ class DualTranslationTask(DirectionTask):
         configs = dict(zip(self.directions, (cfg, reversed_model_options(cfg)), strict=True))
         models: dict[str, FairseqEncoderDecoderModel] = {}
         for direction, side in self.sides.items():
-            models[direction] = _built(name, partial(side.build_model, configs[direction], from_checkpoint))
+            models[direction] = built(name, partial(side.build_model, configs[direction], from_checkpoint))
         restored = os.path.exists(os.path.join(self.cfg.save_dir, self.cfg.restore_file))
         if not from_checkpoint and not restored:  # a run that goes on has its weights already
             afresh = {} if self.cfg.finetune_from_model else dict(models)

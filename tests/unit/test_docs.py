@@ -19,7 +19,7 @@ from helpers import ROOT
 from dual_fairseq import __main__ as command_line
 from dual_fairseq.data.corpora import multi30k_parser, wmt16_parser
 from dual_fairseq.plugin.criterion import DualCrossEntropyConfig
-from dual_fairseq.plugin.task import DualTranslationConfig
+from dual_fairseq.plugin.task_options import DualTranslationConfig
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "experiments").rglob("*.md"))]
 FAIRSEQ = {
