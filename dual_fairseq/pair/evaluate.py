@@ -172,10 +172,9 @@ def evaluate(
     result: dict[str, object] = {"split": split, **(settings or {})}
     for source, target in (languages, languages[::-1]):
         direction = f"{source}-{target}"
-        generated = out / f"{direction}.generate.txt"
-        printed = read_lines(generated)
+        printed = read_lines(out / f"{direction}.generate.txt")
         result["engine"] = read_engine(printed)
-        by_number, cut_off = read_hypotheses(printed), read_cut_off(printed)
+        by_number = read_hypotheses(printed)
         count = len(texts[target])
         if len(texts[source]) != count:
             raise UserError(
@@ -200,34 +199,47 @@ def evaluate(
             write_text(out / f"{direction}.{name}.txt", "".join(f"{line}\n" for line in lines))
         side = pipeline.data.sides[target]
         scores = score(hypotheses, texts[target], target, side.segmented, tokenize, missing, side.labels)
-        scores.cut_off = sum(rank == 1 for _, rank in cut_off)
+        scores.cut_off = sum(rank == 1 for _, rank in read_cut_off(printed))
         if scores.cut_off:
             print(
                 f"{direction}: {scores.cut_off} of {count} translations were ended by the limit of their length; "
                 "--max-len-a and --max-len-b allow longer ones"
             )
         scores.nll_bits_per_token = validation.get(f"nll_loss_{direction}")
-        tuned = out / "tuning" / direction / "weights.json"
         if dual_inference:
-            choice = read_choice(tuned)
-            lenpen = choice.lenpen or 0.0
-            nbest = read_nbest(printed, count, generated)
-            chosen = best_of(nbest.components, choice.weights, lenpen)
-            best = pipeline.detokenize(nbest.take(chosen), target)
-            write_text(out / f"{direction}.dual-inference.hyp.txt", "".join(f"{line}\n" for line in best))
-            rescored = score(best, texts[target], target, side.segmented, tokenize, labels=side.labels)
-            scores.dual_inference = {
-                "bleu": rescored.bleu, "chrf": rescored.chrf, "length_ratio": rescored.length_ratio,
-                "bleu_signature": rescored.bleu_signature,
-                "accuracy": rescored.accuracy, "confusion": rescored.confusion,
-                "cut_off": sum((number, rank + 1) in cut_off for number, rank in enumerate(chosen.tolist())),
-                "weights": asdict(choice.weights), "lenpen": lenpen,
-            }  # fmt: skip
+            scores.dual_inference = _rescored(out, direction, target, printed, texts[target], pipeline, tokenize)
         result[direction] = asdict(scores)
     if "gap_abs" in validation:
         result["gap_abs"] = validation["gap_abs"]
     write_json(out / "scores.json", result)
     return result
+
+
+def _rescored(
+    out: Path,
+    direction: str,
+    target: str,
+    printed: list[str],
+    references: list[str],
+    pipeline: TextPipeline,
+    tokenize: str | None,
+) -> dict[str, object]:
+    """Choose from the n-best lists that were printed by the tuned weights, write the choice and score it."""
+    side = pipeline.data.sides[target]
+    choice = read_choice(out / "tuning" / direction / "weights.json")
+    lenpen = choice.lenpen or 0.0
+    nbest = read_nbest(printed, len(references), out / f"{direction}.generate.txt")
+    chosen = best_of(nbest.components, choice.weights, lenpen)
+    best = pipeline.detokenize(nbest.take(chosen), target)
+    write_text(out / f"{direction}.dual-inference.hyp.txt", "".join(f"{line}\n" for line in best))
+    scores = score(best, references, target, side.segmented, tokenize, labels=side.labels)
+    cut_off = read_cut_off(printed)
+    return {
+        "bleu": scores.bleu, "chrf": scores.chrf, "length_ratio": scores.length_ratio,
+        "bleu_signature": scores.bleu_signature, "accuracy": scores.accuracy, "confusion": scores.confusion,
+        "cut_off": sum((number, rank + 1) in cut_off for number, rank in enumerate(chosen.tolist())),
+        "weights": asdict(choice.weights), "lenpen": lenpen,
+    }  # fmt: skip
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -28,7 +28,7 @@ from ..common.options import (
 from .devices import Device, find_device
 from .jobs import PACKAGE, check, locked, run, say, show, step
 from .progress import SentenceDisplay
-from .score_sets import DATA, covers, recorded, same_settings
+from .score_sets import covers, place, recorded
 from .stages import digest, failure, is_whole, option_lines
 
 HELP = """\
@@ -188,36 +188,19 @@ class Evaluation:
         self.search = ["--beam", options.beam, "--lenpen", options.lenpen, *length_limit_words(options), *self.extra]
         self.beam = {language: str(len(data.labels(language)) or options.beam) for language in data.languages}
         folder = self.checkpoint.parent / "eval" / options.split
-        self.out = options.output or (folder if expected else self._folder(folder))
+        if not (options.output or expected):
+            folder = place(folder, self._comparable, self._settings(), digest(*self.lms.values())[:6])
+        self.out = options.output or folder
 
-    def _folder(self, first: Path) -> Path:
-        """The folder that holds scores with these settings, or may get them.
-
-        Args:
-            first: that of the first settings that the split was evaluated with.
-        """
-        folders = [first, *sorted(first.parent.glob(f"{first.name}-*"))]
-        of_other_text = ""
-        for folder in folders:
-            if not (theirs := recorded(folder)):
-                continue
-            mine = self._comparable(theirs)
-            if same_settings(theirs, mine):
-                return folder
-            if folder == first and theirs[DATA] != mine[DATA]:
-                of_other_text = f"-{mine[DATA].split()[-1][:6]}"
-        if not (first / "options.txt").is_file() and not (first / "scores.json").is_file():
-            return first
+    def _settings(self) -> str:
+        """The name of a folder of scores with these settings."""
         options = self.options
-        name = f"{first.name}-beam{options.beam}-lenpen{options.lenpen}"
+        name = f"beam{options.beam}-lenpen{options.lenpen}"
         name += f"-{options.sacrebleu_tokenize}" * bool(options.sacrebleu_tokenize)
         name += "".join(f"-{word.lstrip('-')}" for word in self.engine[1:])
         if more := " ".join(self.search[4:]):
             name += f"-{hashlib.sha256(more.encode()).hexdigest()[:6]}"
-        name += of_other_text
-        if any(folder.name == name and recorded(folder) for folder in folders):  # with other language models
-            name += f"-lm{digest(*self.lms.values())[:6]}"
-        return first.with_name(name)
+        return name
 
     def _comparable(self, theirs: Sequence[str]) -> list[str]:
         """The lines of :meth:`identity`, of the splits that a record is of."""

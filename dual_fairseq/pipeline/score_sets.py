@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ..common.folders import option_line
 
 # A record of an evaluation: lines that name its input, then its settings, which end with that of dual inference.
-_CHECKPOINT, DATA, _LANGUAGE_MODELS = range(3)  # the lines that name these
+_CHECKPOINT, _DATA, _LANGUAGE_MODELS = range(3)  # the lines that name these
 
 
 def recorded(folder: Path) -> list[str]:
@@ -27,7 +27,7 @@ def same_settings(theirs: Sequence[str], mine: Sequence[str]) -> bool:
         return False
     if theirs[_CHECKPOINT] != mine[_CHECKPOINT]:
         return True
-    if theirs[DATA] != mine[DATA]:
+    if theirs[_DATA] != mine[_DATA]:
         return False
     names = {
         line.removeprefix("language models").strip() for line in (theirs[_LANGUAGE_MODELS], mine[_LANGUAGE_MODELS])
@@ -42,3 +42,30 @@ def covers(theirs: Sequence[str], mine: Sequence[str]) -> bool:
     return all(
         a == b or b.strip() in ("language models", "--dual-inference") for a, b in zip(theirs, mine, strict=True)
     )
+
+
+def place(first: Path, record_like: Callable[[Sequence[str]], Sequence[str]], settings: str, models: str) -> Path:
+    """The folder that holds scores with some settings, or may get them.
+
+    Args:
+        first: that of the first settings that the split was evaluated with.
+        record_like: a record → that of this evaluation, of the splits that the first is of.
+        settings: a name for them.
+        models: a name for the language models.
+    """
+    folders = [first, *sorted(first.parent.glob(f"{first.name}-*"))]
+    of_other_text = ""
+    for folder in folders:
+        if not (theirs := recorded(folder)):
+            continue
+        mine = record_like(theirs)
+        if same_settings(theirs, mine):
+            return folder
+        if folder == first and theirs[_DATA] != mine[_DATA]:
+            of_other_text = f"-{mine[_DATA].split()[-1][:6]}"
+    if not (first / "options.txt").is_file() and not (first / "scores.json").is_file():
+        return first
+    name = f"{first.name}-{settings}{of_other_text}"
+    if any(folder.name == name and recorded(folder) for folder in folders):  # with other language models
+        name += f"-lm{models}"
+    return first.with_name(name)
