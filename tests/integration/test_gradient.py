@@ -30,8 +30,11 @@ def log_softmax_of_sentence(logits: torch.Tensor, sentence: torch.Tensor):
 
 @pytest.fixture(scope="module", params=["transformer", "lstm"])
 def started(request, corpus, tmp_path_factory):
+    return start(corpus, request.param, tmp_path_factory.mktemp("start"))
+
+
+def start(corpus, model, folder):
     """A model, its options, and its checkpoint after three updates."""
-    model, folder = request.param, tmp_path_factory.mktemp("start")
     options = ("--dropout", 0, "--optimizer", "sgd", "--lr", LEARNING_RATE, "--label-smoothing", SMOOTHING)
     if model == "lstm":
         options += ("--encoder-dropout-in", 0, "--encoder-dropout-out", 0, "--decoder-dropout-in", 0)
@@ -43,16 +46,16 @@ def started(request, corpus, tmp_path_factory):
 
 @pytest.mark.parametrize("clip", [0, 3], ids=["unclipped", "clipped"])
 def test_one_sgd_step_is_the_formula(corpus, language_models, lm_options, tmp_path, started, clip):
-    data, (model, options, start) = corpus / "dual", started
+    data, (model, options, before) = corpus / "dual", started
     run = train(
-        data, tmp_path / "step", "--finetune-from-model", start, *lm_options, "--dual-lambda", LAMBDA,
+        data, tmp_path / "step", "--finetune-from-model", before, *lm_options, "--dual-lambda", LAMBDA,
         "--dual-lambda-reverse", LAMBDA_REVERSE, "--dual-gap-clip", clip, "--max-update", 1, "--batch-size", 200,
         "--disable-validation",
         "--max-tokens", 9999, *options, model=model,
     )  # fmt: skip
     (record,) = run.logged("train_inner")
 
-    expected, gaps, bits = gradient_of_the_formula(data, start, language_models, clip)
+    expected, gaps, bits = gradient_of_the_formula(data, before, language_models, clip)
     for name, value in bits.items():
         assert record[name] == pytest.approx(value, abs=0.0011), name
     turned = torch.where(gaps > 0, 2 * LAMBDA * gaps, -2 * LAMBDA_REVERSE * gaps) > 1
@@ -64,7 +67,7 @@ def test_one_sgd_step_is_the_formula(corpus, language_models, lm_options, tmp_pa
     if clip:
         assert gaps.abs().max() > clip, "the clip was not felt"
 
-    before = load_state(str(start), "--path")["model"]
+    before = load_state(str(before), "--path")["model"]
     after = load_state(str(tmp_path / "step" / "checkpoint_last.pt"), "--path")["model"]
     assert expected.keys() <= before.keys()
     for direction in (FORWARD, REVERSE):

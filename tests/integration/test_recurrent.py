@@ -532,7 +532,7 @@ def test_100_pairs_are_learnt_by_heart(form):
     batch = data.collater([data[i] for i in range(len(data))])
     tokens = sum(sizes_of[1])
     optimizer = torch.optim.Adam(model.parameters(), lr=0.004)
-    for _ in range(150):
+    for _ in range(300):
         optimizer.zero_grad()
         nll = -batch_log_probs(model, batch, PAD).log_prob.sum() / tokens
         nll.backward()
@@ -548,8 +548,8 @@ def test_100_pairs_are_learnt_by_heart(form):
 @pytest.mark.slow
 @pytest.mark.parametrize("form", [*NAMED, "input feeding"])
 def test_one_sgd_step_of_a_pair_is_the_formula(corpus, language_models, lm_options, tmp_path, form):
-    model = "--arch " + FORMS[form]
-    test_gradient.test_one_sgd_step_is_the_formula(corpus, language_models, lm_options, tmp_path, model, 0)
+    started = test_gradient.start(corpus, "--arch " + FORMS[form], tmp_path / "start")
+    test_gradient.test_one_sgd_step_is_the_formula(corpus, language_models, lm_options, tmp_path, started, 0)
 
 
 # --- real runs
