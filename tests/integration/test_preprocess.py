@@ -451,7 +451,7 @@ def test_a_test_set_or_monolingual_text_alone_like_an_earlier_folder(
         (tmp_path / f"other.{language}").write_text("".join(f"{line}\n" for line in text), encoding="utf-8")
     arguments = ["--source-lang=de", "--target-lang=en", f"--like={done}", "--workers=1"]
     main(["preprocess", *arguments, f"--test={tmp_path / 'other'}", f"--dest={tmp_path / 'test'}"])
-    assert "test: of 2 pairs 1 are in the training text too, and of 0 more a side is" in capfd.readouterr().err
+    assert "test: 1 of 2 pairs are also in the training text, and 0 more have one side there" in capfd.readouterr().err
     data, segmented = Data.from_folder(tmp_path / "test"), lines(tmp_path / "test" / "segmented" / "test.de")
     assert decoded(data.folder, "dual/test.de-en.de", "dual/dict.de.txt") == segmented
     assert length_limit(data.dual, "de", "en") == length_limit(done / "dual", "de", "en")
@@ -589,7 +589,7 @@ def test_training_text_that_is_in_the_test_text_too_is_counted_and_can_be_left_o
     main(["preprocess", *(word for word in arguments if not word.startswith("--bpe-size"))])
     record, printed = json.loads((tmp_path / "out" / "preprocess.json").read_text()), capfd.readouterr().err
     assert record["counts"]["test"]["in_training"] == {"pairs": 1 - drop, "one_side": 1 - drop}
-    assert ("warning: test: of 4 pairs 1 are in the training text too, and of 1 more a side is" in printed) is not drop
+    assert ("warning: test: 1 of 4 pairs are also in the training text, and 1 more have one side there" in printed) is not drop
     assert "warning: valid" not in printed
     assert lines(tmp_path / "out" / "raw" / "train.de") == text["train"][0][drop:]
     assert record["counts"]["train"]["dropped"] == ({"held_out": 1} if drop else {})
