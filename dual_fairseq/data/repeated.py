@@ -58,7 +58,7 @@ def report(split: str, train: Sequence[Path], text: Sequence[Path], fix: str) ->
     found, lines = count_repeated(train, text), count_lines(text[0])
     if found.pairs or found.one_side > lines / 100:
         say(
-            f"warning: {split}: {found.pairs:,} of {lines:,} pairs are also in the training text, and {found.one_side:,} "
-            f"more have one side there: scores on them are too good; {fix}"
+            f"warning: {split}: {found.pairs:,} of {lines:,} pairs are also in the training text, and "
+            f"{found.one_side:,} more have one side there: scores on them are too good; {fix}"
         )
     return found._asdict()

@@ -589,7 +589,8 @@ def test_training_text_that_is_in_the_test_text_too_is_counted_and_can_be_left_o
     main(["preprocess", *(word for word in arguments if not word.startswith("--bpe-size"))])
     record, printed = json.loads((tmp_path / "out" / "preprocess.json").read_text()), capfd.readouterr().err
     assert record["counts"]["test"]["in_training"] == {"pairs": 1 - drop, "one_side": 1 - drop}
-    assert ("warning: test: 1 of 4 pairs are also in the training text, and 1 more have one side there" in printed) is not drop
+    warning = "warning: test: 1 of 4 pairs are also in the training text, and 1 more have one side there"
+    assert (warning in printed) is not drop
     assert "warning: valid" not in printed
     assert lines(tmp_path / "out" / "raw" / "train.de") == text["train"][0][drop:]
     assert record["counts"]["train"]["dropped"] == ({"held_out": 1} if drop else {})
