@@ -128,8 +128,8 @@ def add_length_limit(parser: argparse._ActionsContainer) -> None:
     )
     parser.add_argument(
         "--max-len-b", type=count, metavar="B",
-        help="... (default: by the lengths of the training text, with room to spare; a translation that the limit "
-        "ended is counted)",
+        help="... (default: from the lengths in the training text, with some room). Translations that are cut off at "
+        "this limit are counted",
     )  # fmt: skip
 
 

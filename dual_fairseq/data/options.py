@@ -27,29 +27,29 @@ A PREFIX stands for two files, PREFIX.<source> and PREFIX.<target>, plain or wit
 translation of line i of the other."""
 
 EPILOG = """\
-Bad lines: an empty side, not UTF-8, NUL or another control character, a word of over 1,000 characters, a word that
-fairseq reserves; in training text over-long lines and sides out of proportion as well. A line leaves both sides
-together. Files of unequal length are always refused.
+A line is bad if a side is empty or not UTF-8, or holds NUL or another control character, a word of over 1,000
+characters, or a word that fairseq reserves. In training text, a line is also bad if it is too long or if the lengths of
+the sides differ too much. A bad line is dropped from both sides. Files of unequal length are always refused.
 
-Repaired and counted: Windows line ends, byte order marks, Unicode line separators, HTML entities (resolved once), soft
-hyphens and invisible characters (dropped), characters that are not composed (Unicode's NFC). All commands that read
-text for the models do the same.
+These characters are normalised and counted: Windows line ends, byte order marks, Unicode line separators, HTML entities
+(resolved once), soft hyphens and invisible characters (dropped), characters that are not composed (Unicode's NFC). All
+commands that read text for the models do the same.
 
-The round trip: valid and test text becomes the models' tokens and text again. It should be the same text; its BLEU
-against itself is the most that a translation can reach. Below 99.5 a warning names what to do.
+The round trip: valid and test text is converted to the models' tokens and back to text. The result should be the same
+text. Its BLEU against the original is the most that a translation can reach. Below 99.5 a warning says what to do.
 
-DEST gets:
+The command writes to DEST:
   dual/                      fairseq-preprocess's output for the pair, for both directions
   lm/<lang>/                 the same for a language model, with the pair's dictionary of that language
   bpe/codes.<lang>           BPE codes, for fairseq-interactive --bpe subword_nmt --bpe-codes; with --subword
                              sentencepiece bpe/sentencepiece.<lang>.model, for --bpe sentencepiece --sentencepiece-model
-  raw/<split>.<lang>         the text cleaned but not tokenised, line by line that of dual/: references for sacreBLEU;
-                             raw/<split>.dropped.tsv lists the dropped lines
+  raw/<split>.<lang>         the cleaned text before tokenisation, with the same lines as dual/: references for
+                             sacreBLEU; raw/<split>.dropped.tsv lists the dropped lines
   tokenized/, segmented/     the text after tokenisation, and as the models' tokens
   preprocess.json            a record: options, input files, counts, round trips, versions
 
-Started again, the command goes on after the last finished stage. If options or input files have changed since, it
-stops unless --overwrite is given."""
+If the command was stopped, run it again: it continues after the last finished stage. If options or input files have
+changed, it stops with an error, unless --overwrite is given."""
 
 OUTPUTS = ("raw", "tokenized", "bpe", "segmented", "dual", "lm")  # the folders that DEST gets
 WORDS, WORD_THRESHOLD = 30_000, 2  # of --subword word; words seen once become <unk>, or <unk> would not be trained
@@ -78,13 +78,13 @@ def get_parser() -> Parser:
     add_languages(parser, required=True)
     parser.add_argument(
         "--train", action="append", default=[], metavar="PREFIX",
-        help="training text; may be given several times, all of it is used; needed, unless --like is given",
+        help="training text; several --train are used together; needed, unless --like is given",
     )  # fmt: skip
     parser.add_argument("--valid", metavar="PREFIX", help="validation text; needed, unless --like is given")
     parser.add_argument("--test", metavar="PREFIX", help="test text")
     parser.add_argument("--dest", required=True, metavar="DEST", help="folder to make (see below)")
     add_workers(parser)
-    parser.add_argument("--overwrite", action="store_true", help="make anew what other input or options made")
+    parser.add_argument("--overwrite", action="store_true", help="replace the files that other input or options made")
     _add_token_options(parser)
     _add_more_text(parser)
     lines = parser.add_argument_group("bad lines (see below)")
@@ -94,8 +94,8 @@ def get_parser() -> Parser:
     )  # fmt: skip
     lines.add_argument(
         "--drop-held-out", action="store_true",
-        help="leave training pairs out of which a side is in the valid or test text too; lines of fewer than "
-        f"{SHORT} characters do not count",
+        help="remove training pairs if one of their sides is also in the valid or test text; lines of fewer than "
+        f"{SHORT} characters are ignored",
     )  # fmt: skip
     lines.add_argument(
         "--max-length", type=whole_number(0), default=250, metavar="WORDS",
@@ -104,7 +104,7 @@ def get_parser() -> Parser:
     )  # fmt: skip
     lines.add_argument(
         "--max-ratio", type=number, default=0.0, metavar="R",
-        help="most times longer one side of a training pair may be than the other, in words (default 0: any)",
+        help="largest ratio between the lengths of the two sides of a training pair, in words (default 0: any)",
     )  # fmt: skip
     return parser
 
@@ -114,14 +114,14 @@ def _add_token_options(parser: Parser) -> None:
     words = parser.add_argument_group("tokenisation")
     words.add_argument(
         "--tokenizer", choices=("moses", "none"),
-        help="moses: Moses tokenisation, by sacremoses; none: words are what white space separates (default moses, "
-        "but none with --subword sentencepiece and char)",
+        help="moses: Moses tokenisation, by sacremoses; none: white space separates the words (default moses, but "
+        "none with --subword sentencepiece and char)",
     )  # fmt: skip
     _add_by_side(words, "tokenizer", ("moses", "none"))
     words.add_argument(
         "--normalize-punctuation", action="store_true", default=None,
-        help="with moses: first replace typographic quotation marks, dashes and the like by Moses' rules. What is "
-        "translated gets them replaced too; the references keep them",
+        help="with moses: first replace typographic quotation marks, dashes and similar characters by Moses' rules. "
+        "They are also replaced in text to translate; the references keep them",
     )  # fmt: skip
     words.add_argument(
         "--lowercase", action="store_true", default=None, help="lower-case everything, the references too"
@@ -129,25 +129,25 @@ def _add_token_options(parser: Parser) -> None:
     tokens = parser.add_argument_group("the models' tokens")
     tokens.add_argument(
         "--subword", choices=tuple(POST_PROCESS),
-        help="bpe: byte pair encoding, learned on the training text; sentencepiece: pieces of SentencePiece, learned "
-        "likewise, for any language and script (pip install sentencepiece); char: each character is a token, a space "
+        help="bpe: byte pair encoding, learned on the training text; sentencepiece: pieces of SentencePiece, also "
+        "learned, for any language and script (pip install sentencepiece); char: each character is a token, a space "
         "is ▁; word: the words themselves, rare ones as <unk>; label: each line is one symbol, the label of the other "
-        "side, which stays as it is (default bpe)",
+        "side, and is not changed (default bpe)",
     )  # fmt: skip
     _add_by_side(tokens, "subword", tuple(POST_PROCESS))
     tokens.add_argument(
         "--bpe-size", type=whole_number(0), metavar="N",
-        help="merges to learn (default: by the number of pairs); fewer, with a message, when no pair of symbols occurs "
-        "twice any more; 0: no BPE, for text that is in pieces already",
+        help="merges to learn (default: by the number of pairs); fewer, with a message, if no pair of symbols occurs "
+        "twice any more; 0: no BPE, for text that is already split into pieces",
     )  # fmt: skip
     both = tokens.add_mutually_exclusive_group()
     both.add_argument(
         "--joint-bpe", action="store_true", default=None,
-        help="learn both languages' BPE or SentencePiece together (default, where both have the same tokenizer and "
+        help="learn both languages' BPE or SentencePiece together (default, if both have the same tokenizer and "
         "subwords)",
     )  # fmt: skip
     both.add_argument(
-        "--separate-bpe", dest="joint_bpe", action="store_false", default=None, help="learn it for each language apart"
+        "--separate-bpe", dest="joint_bpe", action="store_false", default=None, help="learn one for each language"
     )
     dictionaries = parser.add_argument_group("dictionaries, made from the training text")
     both = dictionaries.add_mutually_exclusive_group()
@@ -156,24 +156,25 @@ def _add_token_options(parser: Parser) -> None:
         dest="joined_dictionary",
         action="store_false",
         default=None,
-        help="one a language (default, unless the languages share many words)",
+        help="one for each language (default, unless the languages share many words)",
     )
     both.add_argument(
         "--joined-dictionary", action="store_true", default=None,
-        help=f"one for both, so that dual-fairseq train can share their embeddings; not with --separate-bpe, nor where "
-        f"the sides differ in tokenizer or subwords (default where the languages share {100 * SHARED_WORDS:.0f} %% or "
+        help=f"one for both, so that dual-fairseq train can share their embeddings; not with --separate-bpe, and not "
+        "if "
+        f"the sides differ in tokenizer or subwords (default if the languages share {100 * SHARED_WORDS:.0f} %% or "
         "more of their words)",
     )  # fmt: skip
     dictionaries.add_argument(
         "--vocab-threshold", type=whole_number(0), metavar="N",
         help="symbols seen fewer than N times in the training text become <unk> (default 0; 2 with --subword word, so "
-        "that <unk> is met in training)",
+        "that <unk> occurs in training)",
     )  # fmt: skip
     dictionaries.add_argument(
         "--vocab-size", type=whole_number(0), metavar="N",
         help="keep the N most frequent symbols, the others become <unk> (default 0: all; 30000 with --subword word); "
-        "with --subword sentencepiece the pieces to learn (default: by the number of pairs; fewer where the text has "
-        "no more)",
+        "with --subword sentencepiece the number of pieces to learn (default: by the number of pairs; fewer if the "
+        "text has fewer)",
     )  # fmt: skip
 
 
@@ -181,7 +182,7 @@ def _add_by_side(group: argparse._ArgumentGroup, name: str, choices: Sequence[st
     """Add the options that override ``--<name>`` for one side."""
     for side in ("source", "target"):
         group.add_argument(
-            f"--{side}-{name}", choices=choices, help=f"the same for the {side} language alone (default: --{name})"
+            f"--{side}-{name}", choices=choices, help=f"the same for the {side} language only (default: --{name})"
         )
 
 
@@ -189,26 +190,27 @@ def _add_more_text(parser: Parser) -> None:
     like = parser.add_argument_group("more text for existing models")
     like.add_argument(
         "--like", metavar="FOLDER",
-        help="use the BPE and dictionaries of FOLDER, a DEST of these languages, and all that the options of the three "
-        "sections above say (leave them out): pairs and language models that were trained on FOLDER fit DEST, to be "
-        "trained further or evaluated on it. A test set alone will do, and so will monolingual text",
+        help="use the BPE, the dictionaries and the settings of FOLDER, a DEST of these languages. Do not give options "
+        "of the three sections above. Pairs and language models that were trained on FOLDER can then be trained or "
+        "evaluated on the new DEST. A test set alone or monolingual text is enough",
     )  # fmt: skip
     mono = parser.add_argument_group("text for the language models")
     for side in ("source", "target"):
         mono.add_argument(
             f"--extra-mono-{side}", action="append", default=[], metavar="FILE",
-            help=f"more text of the {side} language, plain or .gz, for its language model alone; may be given several "
+            help=f"more text of the {side} language, plain or .gz, only for its language model; may be given several "
             "times. Sentences of the valid and test text are left out",
         )  # fmt: skip
     synthetic = parser.add_argument_group("pairs that models made, as dual-fairseq synthesize does")
     synthetic.add_argument(
         "--synthetic", action="append", default=[], metavar="PREFIX",
-        help="more training pairs; may be given several times. BPE, dictionaries and language models are made without "
-        "them, so that models trained on the same text without them fit DEST",
+        help="more training pairs; may be given several times. BPE, dictionaries and language models do not use "
+        "them, so "
+        "models that were trained without these pairs still fit DEST",
     )  # fmt: skip
     synthetic.add_argument(
         "--upsample", type=whole_number(), default=1, metavar="N",
-        help="how many times the real pairs are in the training data (default %(default)s)",
+        help="repeat the real pairs N times in the training data (default %(default)s)",
     )  # fmt: skip
 
 

@@ -27,14 +27,14 @@ from .ngrams import Trigrams, tokens, vocabulary
 from .normalize import BadLine, decode
 
 DESCRIPTION = """\
-Choose the lines of monolingual text that are like one side of the pairs.
+Choose the lines of monolingual text that are similar to one side of the pairs.
 
-A line is chosen if it is no less like the pairs than most lines of the validation text are: two trigram models decide,
-one of the pairs and one of the monolingual text (Moore and Lewis, 2010). Left out as well: sides of the pairs, lines of
-the validation text and of --not (compared without case and punctuation), and repeated lines.
+Two trigram models score each line, one of the pairs and one of the monolingual text (Moore and Lewis, 2010). A line is
+chosen if it is as similar to the pairs as most lines of the validation text are. Repeated lines are left out. Sides of
+the pairs and lines of the validation text and of --not are left out too; case and punctuation are ignored for this.
 
-For a language model, give the result to dual-fairseq preprocess as it is. For text that a pair is to translate, match
-the lengths, too. dual-fairseq synthesize does both by --select and --match-lengths."""
+For a language model, use the result with dual-fairseq preprocess. For text that a pair will translate, match the
+lengths, too. dual-fairseq synthesize does both with --select and --match-lengths."""
 
 
 def get_parser() -> Parser:
@@ -47,14 +47,15 @@ def get_parser() -> Parser:
         help="monolingual text to choose from; all text may be plain or .gz")  # fmt: skip
     add("--not", dest="other", type=Path, nargs="+", default=[], metavar="FILE",
         help="more text to leave out, such as the test text")  # fmt: skip
-    add_output(parser, "gets the chosen lines, in the order of the input")
+    add_output(parser, "the file for the chosen lines, in the order of the input")
     add("--keep", type=finite_number, default=0.95, metavar="SHARE",
-        help="the share of the validation text that would pass; less is stricter (default %(default)s)")  # fmt: skip
+        help="the share of the validation text that would be chosen; a smaller share is stricter (default "
+        "%(default)s)")  # fmt: skip
     add("--match-lengths", action="store_true",
-        help="draw lines at random so that their lengths are distributed as those of the pairs")  # fmt: skip
+        help="draw lines at random with the same distribution of lengths as the pairs")  # fmt: skip
     add("--lines", type=whole_number(), metavar="N",
-        help="at most so many, drawn at random (default: all, or twice as many as the pairs have with "
-        "--match-lengths)")  # fmt: skip
+        help="at most N lines, drawn at random (default: all; with --match-lengths twice the number of "
+        "pairs)")  # fmt: skip
     add_seed(parser)
     return parser
 

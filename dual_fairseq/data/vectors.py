@@ -27,15 +27,16 @@ from .subword import text_lines
 from .text import TextPipeline
 
 DESCRIPTION = """\
-Train word vectors of both languages (skip-gram, by gensim) for a model's embeddings to start from.
+Train word vectors of both languages (skip-gram, by gensim). The embeddings of a model can start from them.
 
 The vectors are trained on the training text of each language, as the models see it (DEST/segmented), and on its extra
-monolingual text, if any. DEST/vectors/<lang>.vec gets them in the text format of word2vec, for
+monolingual text, if any. They are written to DEST/vectors/<lang>.vec, in the text format of word2vec, for
 
     fairseq-train ... --src-embed-path DEST/vectors/<source>.vec --tgt-embed-path DEST/vectors/<target>.vec
 
-The same command again does nothing; other options or other text train them anew. Needs gensim, which `make setup` does
-not install: pip install gensim. With more than one worker the vectors differ slightly from run to run."""
+Running the same command again does nothing; with other options or other text it trains the vectors again. It needs
+gensim, which `make setup` does not install: pip install gensim. With more than one worker the vectors differ slightly
+from run to run."""
 
 
 class Sentences:

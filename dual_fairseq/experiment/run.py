@@ -12,17 +12,17 @@ from .runner import Runner, run_all
 from .table import tabulate
 
 HELP = """\
-What one way of training a pair gains over another: several settings and seeds from one warm start and one pair of
-language models, in one table with significance.
+Compare several settings and seeds of training a pair, from one warm start and one pair of language models, in one table
+with significance.
 
 RECIPE is a file that names the data, language models, a warm start and rows (docs/experiments.md has one to copy). Each
 seed trains a warm start, and each row continues it for the same number of updates. All choices are made on the
-validation text (checkpoint by BLEU, length penalty, weights of dual inference); the test text is scored once for each
-row and seed. The same command goes on where it was stopped.
+validation text (checkpoint by BLEU, length penalty, weights of dual inference). The test text is scored once for each
+row and seed. If the command was stopped, run it again: it continues.
 
-WORK gets a table (RECIPE.md, RECIPE.json, RECIPE.png), the commands' output (logs/) and the runs (seed-N/ROW). Recipes
-that share a WORK share what has the same name in both: corpus, language models, warm starts, rows. A recipe for a part
-of the corpus has its own warm starts and rows, in WORK/PART/seed-N.
+WORK holds the table (RECIPE.md, RECIPE.json, RECIPE.png), the output of the commands (logs/) and the runs (seed-N/ROW).
+Recipes with the same WORK share everything that has the same name in both: corpus, language models, warm starts, rows.
+A recipe for a part of the corpus has its own warm starts and rows, in WORK/PART/seed-N.
 """
 
 

@@ -30,7 +30,7 @@ class Scores:
     """What is known of one direction on one split.
 
     Of labels there is the ``accuracy`` in percent and the ``confusion``, the number of sentences by the right label and
-    the one found, and no BLEU and chrF. ``cut_off`` translations were ended by the limit of their length.
+    the one found, and no BLEU and chrF. ``cut_off`` translations were cut off at the length limit.
     ``nll_bits_per_token`` is of the reference, with ``</s>``. ``dual_inference`` has the same of the n-best lists
     re-scored, and the ``weights`` and ``lenpen`` that did it.
     """
@@ -73,7 +73,7 @@ def read_engine(lines: Iterable[str]) -> str:
 
 
 def read_cut_off(lines: Iterable[str]) -> set[tuple[int, int]]:
-    """The translations that the limit of their length ended: (sentence number from 0, rank from 1) of each L- line."""
+    """The translations that were cut off at the length limit: (sentence number from 0, rank from 1) of each L- line."""
     heads = (line[2:].split("\t") for line in lines if re.fullmatch(r"L-[0-9]+\t[0-9]+", line))
     return {(int(number), int(rank)) for number, rank in heads}
 
@@ -202,8 +202,8 @@ def evaluate(
         scores.cut_off = sum(rank == 1 for _, rank in read_cut_off(printed))
         if scores.cut_off:
             print(
-                f"{direction}: {scores.cut_off} of {count} translations were ended by the limit of their length; "
-                "--max-len-a and --max-len-b allow longer ones"
+                f"{direction}: {scores.cut_off} of {count} translations were cut off at the length limit; "
+                "--max-len-a and --max-len-b allow longer translations"
             )
         scores.nll_bits_per_token = validation.get(f"nll_loss_{direction}")
         if dual_inference:

@@ -52,7 +52,7 @@ class Hypothesis:
             lenpen 1 nats a token); with dual inference, the score that it was chosen by. Of a line translated in pieces
             the mean over its pieces, by their lengths.
         tokens: the tokens of the model (BPE pieces, characters or words), joined by spaces.
-        cut_off: whether the limit of its length ended it, or one of its pieces.
+        cut_off: whether it, or one of its pieces, was cut off at the length limit.
     """
 
     text: str
@@ -382,12 +382,12 @@ class DualTranslator:
 
 
 def _warn_of_cut_off(numbers: Sequence[int], count: int) -> None:
-    """Say which of some texts have a translation that the limit of its length ended."""
+    """Say which of some texts have a translation that was cut off at the length limit."""
     if numbers:
         logger.warning(
             f"line {', '.join(map(str, numbers[:10]))}{', ...' * (len(numbers) > 10)}: {len(numbers):,} of {count:,} "
-            "translations were ended by the limit of their length; --max-len-a and --max-len-b (in Python max_len_a and"
-            " max_len_b) allow longer ones"
+            "translations were cut off at the length limit; --max-len-a and --max-len-b (in Python max_len_a and "
+            "max_len_b) allow longer translations"
         )
 
 

@@ -11,13 +11,14 @@ from . import train
 from .jobs import check, say, step
 
 HELP = """\
-The whole pipeline on the embedded corpus, a small German-English grammar whose probabilities are known exactly. There
-are 1,000 sentence pairs and 12,000 sentences in each language alone. Both language models are trained on all of it. A
-warm start is trained on the pairs by maximum likelihood; it translates 3,000 sentences of each language, and dual
-training continues on the pairs and these translations. A control continues by maximum likelihood on the pairs, for as
-many updates. A table, a picture and a page end the demo. It takes about 12 minutes on two CPU cores.
+Run the whole pipeline on the embedded corpus, a small German-English grammar whose probabilities are known exactly.
+There are 1,000 sentence pairs and 12,000 monolingual sentences per language. Both language models are trained on all of
+this text. A warm start is trained on the pairs by maximum likelihood. It translates 3,000 sentences of each language,
+and dual training continues on the pairs and these translations. A control continues by maximum likelihood on the pairs,
+for the same number of updates. The demo takes about 12 minutes on two CPU cores.
 
-RUN gets everything; RUN/report/ the result. The same command again goes on where it was stopped.
+RUN holds all files, and RUN/report/ the result: a table, a picture and a page. If the command was stopped, run it
+again: it continues.
 """
 CORPUS = "--train 1000 --valid 200 --test 500 --mono 12000 --seed 1"
 # What is quick at this size (common/settings.py has what is best). Validation goes by updates, since an epoch with
@@ -34,7 +35,7 @@ def get_parser() -> Parser:
     """The options of the command."""
     parser = Parser("demo", HELP)
     parser.add_argument("run", metavar="RUN", nargs="?", default="runs/demo", type=file_path,
-                        help="the folder for all of it (default runs/demo)")  # fmt: skip
+                        help="the folder for all files (default runs/demo)")  # fmt: skip
     parser.add_argument("--seed", type=positive, default="1", metavar="N",
         help="seed of the random numbers; the same seed gives the same result (default 1)")  # fmt: skip
     return parser

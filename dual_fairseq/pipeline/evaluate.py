@@ -34,16 +34,16 @@ from .stages import digest, failure, is_whole, option_lines
 HELP = """\
 Translate a split in both directions with one checkpoint of a pair, and score the result.
 
-The references are DEST/raw/<split>.<language>. For each direction the output folder gets, all in the order of the
-split, detokenised:
+The references are DEST/raw/<split>.<language>. These files are written to the output folder for each direction. The
+text is detokenised and in the order of the split.
   <src>-<tgt>.src.txt, .hyp.txt, .ref.txt   source, translation, reference
-  <src>-<tgt>.generate.txt                  what fairseq-generate, or --engine in its place, printed
-and scores.json: BLEU and chrF with their sacreBLEU signatures, or the accuracy and the confusion of labels, length
-ratio, NLL in bits a target token (of the reference), and with both language models the mean |gap| in nats a sentence
-pair.
+  <src>-<tgt>.generate.txt                  the output of fairseq-generate, or of --engine
+scores.json holds the scores: BLEU and chrF with their sacreBLEU signatures (for labels, accuracy and confusion), length
+ratio, NLL in bits per target token (of the reference), and with both language models the mean |gap| in nats per
+sentence pair.
 
-The same command again does nothing. Scores of another checkpoint take the place of the old ones when they are
-complete; those of other text, or with another beam, length penalty and so on get a folder of their own
+Running the same command again does nothing. Scores of another checkpoint replace the old scores when they are complete.
+Scores of other text, or with another beam, length penalty and so on, get a folder of their own
 (eval/test-beam5-lenpen1.5).
 """
 
@@ -55,7 +55,8 @@ def get_parser() -> Parser:
     add = parser.add_argument
     add("dest", metavar="DEST", type=file_path, help="the folder that preprocessing wrote")
     add("checkpoint", metavar="CHECKPOINT", type=file_path,
-        help="of a pair; or a run, whose best is taken: of the stage dual, else mle, else warmup")  # fmt: skip
+        help="a checkpoint of a pair; or a run, which means the best checkpoint of its stage dual, else of mle, else "
+        "of warmup")  # fmt: skip
     add("--split", type=split_name, default="test", metavar="NAME", help="test (default), valid, ...")
     add("-o", "--output", "--out", type=file_path, metavar="DIR",
         help="the output folder; what it holds is replaced (default: eval/<split> beside the checkpoint, or a folder "

@@ -27,16 +27,18 @@ def add_rounds(group: argparse._ArgumentGroup) -> None:
     """Add the options of rounds."""
     add = group.add_argument
     add("--rounds", type=count, metavar="N",
-        help="up to N times, and as long as validation BLEU rises: the pair translates text, and dual training goes on "
-        "with it. RUN/rounds gets all of it, RUN/dual is the best round (default 0)")  # fmt: skip
+        help="repeat up to N times, as long as validation BLEU rises: the pair translates text and continues dual "
+        "training on it. The rounds are in RUN/rounds, RUN/dual is the best round (default 0)")  # fmt: skip
     add("--round-text", choices=("mono", "pairs"),
-        help="translate monolingual text that is like the pairs (see dual-fairseq select), or the sides of the pairs, "
-        "two translations of each (default: mono if preprocessing had such text)")  # fmt: skip
+        help="mono: translate monolingual text that is similar to the pairs (see dual-fairseq select); pairs: "
+        "translate the sides of the pairs, with two translations of each (default: mono if DEST has monolingual "
+        "text)")  # fmt: skip
     add("--round-lines", type=positive, metavar="N",
-        help=f"lines of each language to translate (default: {TIMES} times the pairs; of the pairs all)")  # fmt: skip
+        help=f"lines of each language to translate (default: {TIMES} times the number of pairs; with --round-text "
+        "pairs all)")  # fmt: skip
     add("--upsample", type=positive, metavar="N",
-        help="how many times the real pairs are in the training text (default: so often that about two fifths of it "
-        "are real)")  # fmt: skip
+        help="repeat the real pairs N times in the training text (default: real pairs become about two fifths of the "
+        "text)")  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -26,26 +26,28 @@ from .jobs import check, locked, say, step
 from .stages import digest, option_lines
 
 HELP = """\
-Make parallel text that a pair learns from: it translates monolingual text of both languages, or its own pairs anew.
+Make parallel text to train a pair on. The pair translates monolingual text of both languages, or the sides of its own
+training pairs.
 
-DEST is the folder that preprocessing wrote, with extra monolingual text (DEST/raw/mono.<lang>) or with --from-pairs;
-CHECKPOINT a pair trained on it, or its run. Several CHECKPOINTs translate one after the other, and all their distinct
-translations count; with --ensemble they translate together. OUT.<source> and OUT.<target> get the pairs: first the
-source language's lines with their translations, then the target language's. A line with its translation is a pair for
-both directions: in one of them its target is a person's (back-translation), and in the other it carries over what
-chose the translation. By default both models and both language models choose (dual inference), with the weights that
-dual-fairseq evaluate --dual-inference has tuned.
+DEST is the folder that preprocessing wrote. It needs extra monolingual text (DEST/raw/mono.<lang>), unless --from-pairs
+is given. CHECKPOINT is a pair trained on DEST, or its run. Several CHECKPOINTs translate one after the other, and all
+their distinct translations are used; with --ensemble they translate together. The new pairs are written to OUT.<source>
+and OUT.<target>: first the lines of the source language with their translations, then those of the target language.
+Each line with its translation is a training pair for both directions. For one direction a person wrote the target
+(back-translation). The other direction learns from the choice of the translation. By default both models and both
+language models choose (dual inference), with the weights that dual-fairseq evaluate --dual-inference tuned.
 
-Translations that are empty, ended by the limit of their length, copies of their line, repeated, or with --from-pairs
-the same as the pair's other side, are left out and counted.
+A translation is counted and left out if it is empty, is cut off at the length limit, copies its line, repeats another
+translation, or (with --from-pairs) is the same as the other side of the pair.
 
-Then, with the options that DEST was made with, and some epochs more from where the pair stands:
+Next, preprocess with the options that DEST was made with, and continue the training of the pair:
 
     dual-fairseq preprocess ... --synthetic OUT --upsample 3 --dest DEST2
     dual-fairseq train DEST2 RUN2 --init CHECKPOINT
 
-dual-fairseq train --rounds does all of this. The same command again does nothing; stopped, it goes on after the last
-language and checkpoint that is done. What other options made stays until the new text is complete.
+dual-fairseq train --rounds does all of this. If the command is finished, running it again does nothing. If it was
+stopped, it continues after the last finished language and checkpoint. With other options, the old text stays until the
+new text is complete.
 """
 
 
@@ -59,8 +61,8 @@ def get_parser() -> Parser:
     add("out", metavar="OUT", help="the prefix of the files to write")
     text = parser.add_argument_group("the text to translate")
     add_text(text)
-    text.add_argument("--only", metavar="LANG", help="translate this language's text alone (default: both)")
-    text.add_argument("--from-pairs", action="store_true", help="translate the sides of the pairs anew")
+    text.add_argument("--only", metavar="LANG", help="translate only the text of this language (default: both)")
+    text.add_argument("--from-pairs", action="store_true", help="translate the sides of the training pairs")
     search = parser.add_argument_group("translation")
     add = search.add_argument
     add("--ensemble", action="store_true", help="several pairs translate together")
@@ -89,9 +91,9 @@ def add_text(group: argparse._ArgumentGroup) -> None:
     """Add the options that say which lines are translated, which ``train --rounds`` has too."""
     add = group.add_argument
     add("--lines", type=positive, metavar="N", help="of each language, drawn at random (default: all)")
-    add("--select", action="store_true", help="only lines that are like the pairs, see dual-fairseq select")
+    add("--select", action="store_true", help="only lines that are similar to the pairs, see dual-fairseq select")
     add("--match-lengths", action="store_true",
-        help="draw the lines so that their lengths are distributed as those of the pairs; with --select")  # fmt: skip
+        help="draw lines with the same distribution of lengths as the pairs; with --select")  # fmt: skip
 
 
 class Synthesis:

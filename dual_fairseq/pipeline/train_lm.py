@@ -22,13 +22,14 @@ from .stages import Stage, digest
 HELP = """\
 Train the language model of one language, for dual training.
 
-DATA is the language's folder that preprocessing wrote (DEST/lm/de); its dictionary is that of the translation data.
-SAVE_DIR gets checkpoint_best.pt, checkpoint_last.pt, dict.txt, train.log and perplexity.json. Each sentence is trained
-on alone (--sample-break-mode eos), as dual training scores it, unless --running-text is given.
+DATA is the folder of the language that preprocessing wrote (DEST/lm/de). Its dictionary is that of the translation
+data. The command writes checkpoint_best.pt, checkpoint_last.pt, dict.txt, train.log and perplexity.json to SAVE_DIR.
+Without --running-text, the model is trained on single sentences (--sample-break-mode eos), because dual training scores
+each sentence alone.
 
-Where DATA is labels (--subword label), nothing is trained: P(label) is the share of the label in the training text.
+If DATA is labels (--subword label), nothing is trained: P(label) is the share of the label in the training text.
 
-The same command again goes on where it was stopped; when it had finished, it does nothing.
+If the command was stopped, run it again: it continues. If it is finished, it does nothing.
 """
 
 
@@ -40,16 +41,15 @@ def get_parser() -> Parser:
     add("data", metavar="DATA", type=file_path, help="binarized text of a language, DEST/lm/<language>")
     add("save_dir", metavar="SAVE_DIR", type=file_path, help="the folder for the model")
     add("--arch", choices=tuple(LANGUAGE_MODELS), default="lstm",
-        help="the model (default lstm, which is fairseq's; rnn is one with a choice of cells)")  # fmt: skip
+        help="the model (default: fairseq's lstm; rnn has a choice of cells)")  # fmt: skip
     add("--cell", choices=("rnn", "gru", "lstm"),
         help="the cell of --arch rnn (default lstm; rnn is the plain one, with tanh)")  # fmt: skip
     add("--size", choices=SIZES,
         help="lstm, rnn: 1x256 (d=128), 2x512 (d=256), 2x1024 (d=512); transformer: 2 layers d=128, 4 layers d=256, 6 "
         "layers d=512; tied embeddings in all of them (default: by the number of sentences)")  # fmt: skip
     add("--running-text", type=positive, metavar="BLOCK",
-        help="with --arch rnn: train on the text as it runs on from sentence to sentence, by truncated "
-        "back-propagation through blocks of BLOCK tokens (e.g. 64), for models of text beyond the sentence; the "
-        "perplexity is then that of running text")  # fmt: skip
+        help="with --arch rnn: train on running text, not on single sentences, by truncated back-propagation through "
+        "blocks of BLOCK tokens (e.g. 64); the perplexity is then that of running text")  # fmt: skip
     add("--dropout", type=decimal, metavar="P",
         help="default: by the number of sentences; another size or transformer: its own")  # fmt: skip
     add("--max-tokens", type=positive, metavar="N",
@@ -63,11 +63,12 @@ def get_parser() -> Parser:
         help="updates until that peak; then it falls with the inverse square root (default: as for --dropout)",
     )
     add("--max-epoch", type=positive, metavar="N",
-        help="at most so many epochs (default: by the number of sentences, unless --max-update is given)")  # fmt: skip
-    add("--max-update", type=positive, metavar="N", help="at most so many updates (default: likewise)")
+        help="at most N epochs (default: by the number of sentences, unless --max-update is given)")  # fmt: skip
+    add("--max-update", type=positive, metavar="N",
+        help="at most N updates (default: by the number of sentences, unless --max-epoch is given)")  # fmt: skip
     add("--patience", type=positive, default="4", metavar="N",
         help="stop after N validations without improvement (default 4)")  # fmt: skip
-    add_training(parser, "go on in a SAVE_DIR that was trained with other options or input")
+    add_training(parser, "continue in a SAVE_DIR that was trained with other options or input")
     return parser
 
 

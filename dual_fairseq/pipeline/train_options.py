@@ -18,22 +18,24 @@ from .rounds import add_rounds
 HELP = """\
 Train both translation models of a language pair with dual supervision, from preprocessed text to evaluated models.
 
-DEST is the folder that preprocessing wrote. Sizes, batches, learning rates and limits are chosen for as much text as it
-holds, and printed (docs/settings.md); a run that was begun keeps its own. The stages, each with its folder in RUN:
-  lm/<language>  the two language models (dual-fairseq train-lm), unless they are given
+DEST is the folder that preprocessing wrote. Sizes, batches, learning rates and limits depend on the amount of text, and
+are printed (docs/settings.md). A run keeps the settings that it started with. Each stage has a folder in RUN:
+  lm/<language>  the two language models (dual-fairseq train-lm), without --src-lm and --tgt-lm
   warmup         warm start: the pair by maximum likelihood (λ = 0), until the mean BLEU of both directions on the
                  validation text no longer improves
   dual           dual training from the best warm start, until the mean BLEU no longer improves
-  mle            with --control: the same, but by maximum likelihood, for exactly as many updates
-Where a side is labels (--subword label), their accuracy takes the place of the mean BLEU, and P(label) is counted.
-With --rounds the pair translates text, and dual training goes on with it, several times (RUN/rounds).
-The language models' scores of the training text are computed once and kept in RUN/lm-scores. RUN/text holds what
-dual-fairseq translate RUN needs of DEST: dictionaries, BPE codes, how text is tokenised. RUN/train.toml holds all
-options, to be used again with --config.
-Each keeps checkpoint_best.pt (best mean BLEU), checkpoint_last.pt and train.log, and is evaluated in both directions
-(<stage>/eval/test, see dual-fairseq evaluate). A table of the results ends the run.
+  mle            with --control: the same, but by maximum likelihood, for exactly the same number of updates
+Each stage keeps checkpoint_best.pt (best mean BLEU), checkpoint_last.pt and train.log. Both directions are evaluated
+(<stage>/eval/test, see dual-fairseq evaluate). At the end, the command prints a table of the results.
 
-The same command again goes on where it was stopped; finished stages are not done twice.
+If a side is labels (--subword label), accuracy replaces BLEU, and P(label) is counted. With --rounds the pair
+translates text and continues dual training on it, several times (RUN/rounds).
+
+The language models' scores of the training text are computed once and kept in RUN/lm-scores. RUN/text is a copy of the
+parts of DEST that dual-fairseq translate RUN needs: dictionaries, BPE codes, the record of the tokenisation.
+RUN/train.toml holds all options, for use with --config.
+
+If the command was stopped, run it again: it continues, and skips finished stages.
 """
 # Options of train-lm that are options here too, with lm_ before their names.
 LM_OPTIONS = ("arch", "cell", "size", "dropout", "max_tokens", "lr", "lr_warmup", "max_epoch", "max_update", "patience")
@@ -53,8 +55,8 @@ def get_parser() -> Parser:
     parser.add_argument("run", metavar="RUN", type=file_path, help="the folder for the run")
     parser.add_argument(
         "--config", type=file_path, metavar="FILE",
-        help="take options from a TOML file, a long option's name without its dashes as the key (RUN/train.toml of "
-        f"another run is such a file; {config.EXTRA} = [...] is what follows `--`); the command line wins",
+        help="read options from a TOML file, such as the RUN/train.toml of another run. The keys are long option names "
+        f"without the dashes; {config.EXTRA} = [...] holds the options after `--`. The command line overrides the file",
     )  # fmt: skip
     _add_language_models(parser.add_argument_group("language models"))
     _add_pair(parser.add_argument_group("the pair"))
@@ -66,11 +68,11 @@ def get_parser() -> Parser:
                             help="what to evaluate on (default: test, or valid if there is no test)")  # fmt: skip
     evaluate.add_search(evaluation)
     evaluation.add_argument("--dual-inference", action=argparse.BooleanOptionalAction, default=True,
-                            help="re-score translations by both models and both language models as well (weights are "
-                            "tuned on the validation text; takes another translation of it)")  # fmt: skip
+                            help="also re-score translations with both models and both language models (the weights "
+                            "are tuned on the validation text, which is translated for this)")  # fmt: skip
     evaluation.add_argument("--eval", action=argparse.BooleanOptionalAction, default=True,
                             help="evaluate the stages")  # fmt: skip
-    train_lm.add_training(parser.add_argument_group("machine"), "go on in stages that were trained with other options")
+    train_lm.add_training(parser.add_argument_group("machine"), "continue stages that were trained with other options")
     return parser
 
 
@@ -78,7 +80,7 @@ def _add_language_models(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("--src-lm", type=file_path, metavar="FILE", help="trained language model of the source language ...")
     add("--tgt-lm", type=file_path, metavar="FILE", help="... and of the target language (default: train them)")
-    add("--lm-arch", choices=tuple(LANGUAGE_MODELS), help="this and the following: see dual-fairseq train-lm --help")
+    add("--lm-arch", choices=tuple(LANGUAGE_MODELS), help="for the --lm options see dual-fairseq train-lm --help")
     add("--lm-cell", choices=("rnn", "gru", "lstm"))
     add("--lm-size", choices=SIZES)
     add("--lm-dropout", type=decimal, metavar="P")
@@ -100,8 +102,8 @@ def _add_pair(group: argparse._ArgumentGroup) -> None:
         help="default: by the corpus; another arch: its own")  # fmt: skip
     add("--label-smoothing", type=decimal, default="0.1", metavar="X", help="default 0.1; never in the gap")
     add("--init", type=file_path, metavar="RUN",
-        help="start dual training from a trained pair, a run or a checkpoint, instead of the stage warmup; its sizes "
-        "and its language models are taken as well, unless others are given")  # fmt: skip
+        help="start dual training from a trained pair (a run or a checkpoint) instead of the stage warmup; its sizes "
+        "and its language models are used too, unless other options set them")  # fmt: skip
     add("--init-src2tgt", type=file_path, metavar="FILE",
         help="start a direction from a plain fairseq translation checkpoint of the same --arch and dictionaries, or "
         "from a pair ...")  # fmt: skip
@@ -112,9 +114,9 @@ def _add_dual(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("--dual-lambda", type=decimal, default="0.01", metavar="X",
         help="weight of the squared gap, both directions (default 0.01)")  # fmt: skip
-    add("--dual-lambda-reverse", type=decimal, metavar="X", help="that of target->source, when it differs")
-    add("--dual-start-update", type=count, metavar="N", help="weight 0 for the first N updates (default 0)")
-    add("--dual-ramp-updates", type=count, metavar="N", help="then growing linearly over N updates (default 0)")
+    add("--dual-lambda-reverse", type=decimal, metavar="X", help="the weight of target->source, if it differs")
+    add("--dual-start-update", type=count, metavar="N", help="the weight is 0 for the first N updates (default 0)")
+    add("--dual-ramp-updates", type=count, metavar="N", help="then it grows linearly over N updates (default 0)")
     add("--dual-gap-clip", type=decimal, metavar="X",
         help="bound |gap| (nats) in the gradient (default 0: not bounded)")  # fmt: skip
     add("--control", action=argparse.BooleanOptionalAction, default=False, help="train and evaluate the stage mle too")
@@ -127,17 +129,19 @@ def _add_stages(group: argparse._ArgumentGroup) -> None:
     add("--lr", type=decimal, metavar="RATE",
         help="peak learning rate of the warm start (default: by the corpus; another arch: its own)")  # fmt: skip
     add("--dual-lr", type=decimal, metavar="RATE",
-        help="peak learning rate of dual training and of mle (default: likewise)")  # fmt: skip
+        help="peak learning rate of dual training and of mle (default: as for --lr)")  # fmt: skip
     add("--lr-warmup", type=positive, metavar="N",
-        help="updates until the peak, then inverse square root (default: likewise)")  # fmt: skip
+        help="updates until the peak, then inverse square root (default: as for --lr)")  # fmt: skip
     for stage, name in (("warmup", "warm start"), ("dual", "dual training")):
         add(f"--{stage}-max-epoch", type=positive, metavar="N",
-            help=f"at most so many epochs of {name} (default: by the corpus, unless the next is given)")  # fmt: skip
+            help=f"at most N epochs of {name} (default: by the corpus, unless --{stage}-max-update "
+            "is given)")  # fmt: skip
         add(f"--{stage}-max-update", type=positive, metavar="N",
-            help=f"at most so many updates of {name} (default: likewise)")  # fmt: skip
+            help=f"at most N updates of {name} (default: by the corpus, unless --{stage}-max-epoch "
+            "is given)")  # fmt: skip
     add("--warmup-only", action=argparse.BooleanOptionalAction, default=False,
-        help="train the warm start and no more; needs no language models, whose options and those of dual training are "
-        "then of no account")  # fmt: skip
+        help="train only the warm start. It needs no language models; the options of language models and of dual "
+        "training are then ignored")  # fmt: skip
     add("--patience", type=positive, default="10", metavar="N",
         help="stop after N validations without a better mean BLEU (default 10)")  # fmt: skip
     add_average(group)

@@ -128,7 +128,7 @@ class LinePrinter:
     """Prints more about a batch's hypotheses than fairseq does, in the order of its H- lines, before these come.
 
     ``R-3`` and the components of a hypothesis of sentence 3, where it has such. ``L-3``, a tab and its rank (1 is the
-    best) for a hypothesis that the limit of its length ended.
+    best) for a hypothesis that was cut off at the length limit.
 
     Args:
         dictionary: of the source language.

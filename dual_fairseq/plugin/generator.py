@@ -103,7 +103,7 @@ class _AligningBySentence(SequenceGeneratorWithAlignment, _BySentence):
 
 
 class CutOff:
-    """Counts the translations that the limit of their length ended, and says so when the command ends."""
+    """Counts the translations that were cut off at the length limit, and says so when the command ends."""
 
     def __init__(self) -> None:
         self._counts = counts = Counter[str]()
@@ -118,8 +118,8 @@ class CutOff:
     def _say(counts: Counter[str]) -> None:
         if counts["cut_off"]:
             logger.warning(
-                "%s of %s translations were ended by the limit of their length (sentences with an L- line); "
-                "--max-len-a and --max-len-b allow longer ones",
+                "%s of %s translations were cut off at the length limit (sentences with an L- line); --max-len-a and "
+                "--max-len-b allow longer translations",
                 f"{counts['cut_off']:,}", f"{counts['all']:,}",
             )  # fmt: skip
 

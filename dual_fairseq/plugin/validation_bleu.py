@@ -136,7 +136,7 @@ def log_bleu(logging_outputs: Sequence[dict[str, Any]], of_directions: Mapping[s
     """Log ``bleu_<direction>`` of each direction and ``bleu``, their mean, where there are counts.
 
     Of a direction into labels it is ``accuracy_<direction>`` and ``accuracy``. And ``cut_off_<direction>``: how many
-    translations the limit of their length ended.
+    translations were cut off at the length limit.
 
     Args:
         logging_outputs: of the criterion.

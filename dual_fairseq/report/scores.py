@@ -108,8 +108,8 @@ def score_rows(systems: Sequence[System], split: str, trials: int = TRIALS) -> t
                 of_direction[system.name] = Row(direction, system.name, own, scores.get("gap_abs"), search=search)
                 if own.get("cut_off"):
                     notes.append(
-                        f"{system.name}, {arrow(direction)}: {own['cut_off']:,} translations were ended by the limit "
-                        "of their length."
+                        f"{system.name}, {arrow(direction)}: {own['cut_off']:,} translations were cut off at the "
+                        "length limit."
                     )
                 if own.get("dual_inference"):
                     name = system.name + RE_SCORED

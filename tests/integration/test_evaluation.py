@@ -87,7 +87,7 @@ def test_what_the_limit_of_length_ended_is_counted_and_said(evaluated, capsys):
     scores = evaluation.evaluate(dest, out, "test")
     assert (scores[f"{SOURCE}-{TARGET}"]["cut_off"], scores[f"{TARGET}-{SOURCE}"]["cut_off"]) == (2, 0)
     (said,) = [line for line in capsys.readouterr().out.splitlines() if "limit" in line]
-    assert said.startswith(f"{SOURCE}-{TARGET}: 2 of 16 translations were ended by the limit of their length")
+    assert said.startswith(f"{SOURCE}-{TARGET}: 2 of 16 translations were cut off at the length limit")
 
 
 def test_without_language_models_there_is_no_gap(evaluated):

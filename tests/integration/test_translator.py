@@ -280,8 +280,8 @@ def test_what_the_limit_of_length_ended_is_marked_and_said(pair, command, run, c
     assert not short[1][0].cut_off
     numbers = [7 + i for i, (best,) in enumerate(short) if best.cut_off]
     assert [record.getMessage() for record in caplog.records] == [
-        f"line {', '.join(map(str, numbers))}: {len(numbers)} of 3 translations were ended by the limit of their "
-        "length; --max-len-a and --max-len-b (in Python max_len_a and max_len_b) allow longer ones"
+        f"line {', '.join(map(str, numbers))}: {len(numbers)} of 3 translations were cut off at the length limit; "
+        "--max-len-a and --max-len-b (in Python max_len_a and max_len_b) allow longer translations"
     ]
     words = ("-t", TARGET, "--beam", 1, "--max-len-a", 0, "--max-len-b", length - 2)
     data = "\n".join(texts).encode()
@@ -297,10 +297,10 @@ def test_text_of_which_the_models_know_nothing_is_told_once(run, dest, caplog):
         caplog.clear()
         pair.translate(["Bak1 bet2 bik3."] * 20, SOURCE, TARGET, **options)
         pair.translate(["\u4f60\u597d"], SOURCE, TARGET, **options)  # too little to tell by
-        assert all("limit of their length" in record.getMessage() for record in caplog.records)
+        assert all("length limit" in record.getMessage() for record in caplog.records)
         for _ in range(2):
             pair.translate(["\u4f60\u597d \u4e16\u754c"] * 10, SOURCE, TARGET, first=3, **options)
-    (record,) = (record for record in caplog.records if "limit of their length" not in record.getMessage())
+    (record,) = (record for record in caplog.records if "length limit" not in record.getMessage())
     assert record.getMessage() == f"lines 3 to 12: most tokens are unknown to the models; is the text {SOURCE}?"
 
 
@@ -421,7 +421,7 @@ def command(run, capfd, tmp_path):
         capfd.readouterr()
         main(["translate", str(run), "--cpu", "--input", str(tmp_path / "text"), *map(str, arguments)])
         out, err = capfd.readouterr()
-        checkpoint, *said = [line for line in err.splitlines(keepends=True) if "limit of their length" not in line]
+        checkpoint, *said = [line for line in err.splitlines(keepends=True) if "length limit" not in line]
         assert checkpoint.split(" with ")[1] == f"{run / 'dual' / 'checkpoint_best.pt'}\n"
         assert "".join(said) == warning
         return out

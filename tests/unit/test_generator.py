@@ -176,7 +176,7 @@ def test_a_command_says_at_its_end_how_many_translations_were_cut_off(caplog):
     counter.count([[{"cut_off": True}]])
     with caplog.at_level(logging.WARNING, logger="dual_fairseq"):
         del counter
-    assert "2 of 4 translations were ended by the limit of their length" in caplog.text
+    assert "2 of 4 translations were cut off at the length limit" in caplog.text
     caplog.clear()
     counter = CutOff()
     counter.count([[{"cut_off": False}]])
