@@ -31,7 +31,7 @@ class Parser(argparse.ArgumentParser):
         )
         self.passes_on = passes_on
         if passes_on:
-            self.epilog = f"What follows `--` goes to {passes_on} as it is and wins over the options above."
+            self.epilog = f"Options after `--` go to {passes_on} unchanged. They override the options above."
 
     def error(self, message: str) -> NoReturn:
         if wrong := re.search(r"invalid choice: '(.*)' \(choose from (.*)\)", message):

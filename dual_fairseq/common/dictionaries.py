@@ -31,9 +31,9 @@ def check_dictionary_file(path: AnyPath, known: Iterable[str] = SPECIAL) -> None
                 text = line.rstrip()
                 symbol, _, count = text.removesuffix(_OVERWRITE).rpartition(" ")
                 if not symbol or not count.isdecimal() or len(count) > LONGEST_NUMBER:
-                    raise UserError(f"{path}: line {number} is no symbol and its count; {fix}")
+                    raise UserError(f"{path}: line {number} is not a symbol and its count; {fix}")
                 if symbol in symbols and not text.endswith(_OVERWRITE):
-                    raise UserError(f"{path}: line {number} has '{symbol}' once more; {fix}")
+                    raise UserError(f"{path}: line {number} repeats '{symbol}'; {fix}")
                 symbols.add(symbol)
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: is not UTF-8 ({error.reason}); {fix}") from error

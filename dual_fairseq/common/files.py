@@ -152,7 +152,9 @@ def read_lines(path: AnyPath) -> list[str]:
     except FileNotFoundError as error:
         raise UserError(f"{path}: there is no such file") from error
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: is not UTF-8 (byte {error.start}); convert it, as by iconv -f latin1") from error
+        raise UserError(
+            f"{path}: is not UTF-8 (byte {error.start}); convert it, for example with iconv -f latin1"
+        ) from error
     if lines[-1] == "":
         lines.pop()
     return lines

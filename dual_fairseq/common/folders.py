@@ -261,7 +261,7 @@ class StageFolder:
             if line.startswith("--"):
                 name, _, value = line[2:].partition(" ")
                 if value.startswith("--"):
-                    raise UserError(f"{self.options_file}: is damaged ({line!r}); delete {self.folder} to train anew")
+                    raise UserError(f"{self.options_file}: is damaged ({line!r}); delete {self.folder} to train again")
                 yield name, value
 
     def evaluation(self, split: str) -> Path:

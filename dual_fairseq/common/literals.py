@@ -35,7 +35,7 @@ def literal(text: str) -> Any:
     except NoLiteral:
         raise
     except (SyntaxError, ValueError, TypeError, MemoryError, RecursionError) as error:
-        raise NoLiteral("is no plain value (numbers, strings, lists, and + and * of them)") from error
+        raise NoLiteral("is not a plain value (numbers, strings, lists, and + and * of them)") from error
 
 
 def _value(node: ast.expr, depth: int) -> tuple[Any, int]:
@@ -58,7 +58,7 @@ def _value(node: ast.expr, depth: int) -> tuple[Any, int]:
         return (-value if isinstance(node.op, ast.USub) else +value), 1
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add | ast.Sub | ast.Mult):
         return _combined(node.op, *_value(node.left, depth + 1), *_value(node.right, depth + 1))
-    raise NoLiteral("is no plain value (numbers, strings, lists, and + and * of them)")
+    raise NoLiteral("is not a plain value (numbers, strings, lists, and + and * of them)")
 
 
 def _combined(operator: ast.operator, left: Any, left_size: int, right: Any, right_size: int) -> tuple[Any, int]:

@@ -29,6 +29,6 @@ def enough_memory() -> Iterator[None]:
         wanted = re.search(r"tried to allocate (\d+) bytes", str(error))
         amount = f" ({int(wanted[1]) / 2**20:,.0f} MB more were wanted)" if wanted else ""
         raise UserError(
-            f"the memory does not suffice{amount}: give a smaller --max-tokens or a smaller model, or raise the limit "
+            f"there is not enough memory{amount}: give a smaller --max-tokens or a smaller model, or raise the limit "
             "(ulimit -v)"
         ) from error

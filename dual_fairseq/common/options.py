@@ -40,7 +40,7 @@ def finite_number(text: str) -> float:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise argparse.ArgumentTypeError(f"give a finite number, as 1.5, not '{text}'")
+        raise argparse.ArgumentTypeError(f"give a finite number such as 1.5, not '{text}'")
     return value
 
 

@@ -40,7 +40,7 @@ def read_scores(path: Path) -> dict[str, Any]:
     scores = read_record(path, {"gap_abs?": _NUMBER, str: (None, str, float, _DIRECTION)}, fix)
     for name, values in scores.items():
         if isinstance(values, dict) and not re.fullmatch(r"\w{1,64}-\w{1,64}", name):  # which names files
-            raise UserError(f"{path}: is damaged ({name} is no direction); {fix}")
+            raise UserError(f"{path}: is damaged ({name} is not a direction); {fix}")
     return scores
 
 

@@ -88,7 +88,7 @@ def load_checkpoint_to_cpu(
         text = str(error)
         wanted = re.search(r"(?:GLOBAL|global|class:?) `?([\w.]+\.[\w.]+)", text)
         if "eights only load failed" in text:  # PyTorch goes on to say how to let the file run its code
-            what = f"asks for {wanted[1]}" if wanted else "is no list of tensors and plain values"
+            what = f"asks for {wanted[1]}" if wanted else "is not a list of tensors and plain values"
             reason = f"it {what}; a file that could run code is not loaded"
         else:
             reason = text.strip().splitlines()[0] if text.strip() else type(error).__name__
@@ -198,7 +198,7 @@ def load_model_ensemble_and_task(
     except AttributeError as error:
         if error.name != "supported_targets":  # for which fairseq's language modeling asks
             raise
-        raise UserError(f"--path {names}: is no language model") from error
+        raise UserError(f"--path {names}: is not a language model") from error
 
 
 def load_checkpoint(cfg, trainer, **passthrough_args):

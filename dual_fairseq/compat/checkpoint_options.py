@@ -179,7 +179,7 @@ def model_options(arch: Any, given: Mapping[str, Any]) -> dict[str, Any]:
         RefusedOption: as :func:`take_options`.
     """
     if not isinstance(arch, str) or arch not in ARCH_MODEL_REGISTRY:
-        raise RefusedOption(f"--arch {_shown(arch)}: is none of this fairseq's (is its --user-dir missing?)")
+        raise RefusedOption(f"--arch {_shown(arch)}: is not an arch of this fairseq (is its --user-dir missing?)")
     options: dict[str, Any] = {name: _number(name, given[name]) for name in MODEL_UNDECLARED & given.keys()}
     for name, action in declared_options(arch).items():
         if name not in given:
@@ -222,14 +222,14 @@ def _check_types(record: Any, values: Mapping[str, Any]) -> None:
 def _number(name: str, value: Any) -> Any:
     """None, a number, a switch, or a list of them. fairseq computes with as many heads as -1."""
     if name.endswith(("attention_heads", "_positions")) and isinstance(value, int) and value < 1:
-        raise RefusedOption(f"{flag(name)} {value}: is no number above 0")
+        raise RefusedOption(f"{flag(name)} {value}: is not a number above 0")
     if value is None or type(value) in (bool, int, float):
         return value
     if isinstance(value, list | tuple) and len(value) <= _LONGEST_LIST:
         items = [item for item in value if type(item) in (bool, int, float)]
         if len(items) == len(value):
             return items
-    raise RefusedOption(f"{flag(name)} {_shown(value)}: is no number")
+    raise RefusedOption(f"{flag(name)} {_shown(value)}: is not a number")
 
 
 def _single(name: str, value: Any) -> Any:
@@ -242,7 +242,7 @@ def _single(name: str, value: Any) -> Any:
 def _word(name: str, value: Any) -> str | None:
     if value is None or (isinstance(value, str) and _WORD.fullmatch(value)):
         return value
-    raise RefusedOption(f"{flag(name)} {_shown(value)}: is no word")
+    raise RefusedOption(f"{flag(name)} {_shown(value)}: is not a word")
 
 
 def _text(name: str, value: Any, choices: Iterable[Any] | None) -> Any:
@@ -250,7 +250,7 @@ def _text(name: str, value: Any, choices: Iterable[Any] | None) -> Any:
     if not isinstance(value, str):
         return _number(name, value)
     if choices is not None and value not in map(str, choices):
-        raise RefusedOption(f"{flag(name)} {_shown(value)}: is none of {', '.join(map(str, choices))}")
+        raise RefusedOption(f"{flag(name)} {_shown(value)}: is not one of {', '.join(map(str, choices))}")
     if not _WORD.fullmatch(value):
         try:
             literal(value)
@@ -267,7 +267,7 @@ def _place(name: str, value: Any) -> str | None:
         odd = [character for character in value if unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp")]
         if not odd:
             return value
-    raise RefusedOption(f"{flag(name)} {_shown(value)}: is no name of a file")
+    raise RefusedOption(f"{flag(name)} {_shown(value)}: is not a file name")
 
 
 _CHECKS: dict[str, Callable[[str, Any], Any]] = {"number": _single, "word": _word, "place": _place}

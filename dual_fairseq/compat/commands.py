@@ -100,7 +100,8 @@ def convert_namespace_to_omegaconf(args: Namespace) -> Any:
     except (HydraException, OmegaConfBaseException) as error:
         found = re.search(r"override (?:\w+\.)*(\w+)=(.*)", str(error))
         option = f"{flag(found[1])} {found[2]}" if found else "one of the options"
-        raise UserError(f"{option}: cannot be; give another value ({first_line(error.__cause__ or error)})") from error
+        reason = first_line(error.__cause__ or error)
+        raise UserError(f"{option}: this value is not possible; give another value ({reason})") from error
 
 
 def call_main(cfg: Any, main: Any, **kwargs: Any) -> Any:
@@ -111,7 +112,7 @@ def call_main(cfg: Any, main: Any, **kwargs: Any) -> Any:
     """
     how = cfg.distributed_training
     if how.distributed_init_method is not None and not how.distributed_no_spawn and not torch.cuda.is_available():
-        raise UserError("--distributed-init-method: starts a process a GPU, and there is none; use torchrun")
+        raise UserError("--distributed-init-method: starts one process per GPU, but there is no GPU; use torchrun")
     with one_line(cfg):
         return _call_main(cfg, main, **kwargs)
 

@@ -103,7 +103,7 @@ def check_option_values(args: argparse.Namespace) -> None:
         _check_two_numbers(name, get(name), example)
     for name in ("lr", "update_freq"):
         if get(name) == []:
-            raise UserError(f"{flag(name)}: holds no number; give one, or one for each epoch")
+            raise UserError(f"{flag(name)}: is empty; give one number, or one for each epoch")
     for name, package in _PACKAGES.items():
         if get(name) and not get("bf16") and find_spec(package) is None:  # fairseq sets --tpu for --bf16
             raise UserError(f"{flag(name)}: {package} is not installed; install it or leave the option out")
@@ -115,16 +115,16 @@ def check_option_values(args: argparse.Namespace) -> None:
         try:
             post_process("", get(name) or "none")
         except NotImplementedError:
-            raise UserError(f"{flag(name)} {get(name)}: there is no such segmentation to undo") from None
+            raise UserError(f"{flag(name)} {get(name)}: is not a known segmentation") from None
     _dictionary("optimizer_overrides", get("optimizer_overrides"))
     read_overrides(get("model_overrides"))
     if get("finetune_from_model"):
         if given := [flag(other) for other in _NOT_TOO if get(other)]:
-            raise UserError(f"--finetune-from-model: takes the weights alone; leave out {' and '.join(given)}")
+            raise UserError(f"--finetune-from-model: takes only the weights; leave out {' and '.join(given)}")
         if get("restore_file", "checkpoint_last.pt") != "checkpoint_last.pt":
             raise UserError("--finetune-from-model, --restore-file: give one of them")
     if get("shard_id", 0) >= get("num_shards", 1):
-        raise UserError(f"--shard-id {args.shard_id}: is none of --num-shards {args.num_shards}, from 0 on")
+        raise UserError(f"--shard-id {args.shard_id}: must be below --num-shards {args.num_shards}")
     if get("nbest", 1) > get("beam", math.inf):
         raise UserError(f"--nbest {args.nbest}: needs --beam {args.nbest} or more, not {args.beam}")
     if get("sampling") and get("nbest", 1) != get("beam", 1):
@@ -132,7 +132,7 @@ def check_option_values(args: argparse.Namespace) -> None:
     if (groups := get("diverse_beam_groups", 0)) > 0 and get("beam", 0) % groups:
         raise UserError(f"--diverse-beam-groups {groups}: does not divide --beam {args.beam}")
     if get("constraints") and not hasattr(args, "buffer_size"):
-        raise UserError("--constraints: is for fairseq-interactive alone, which reads them behind each line")
+        raise UserError("--constraints: works only with fairseq-interactive, which reads them after each line")
     if not get("temperature", 1.0) > 0:
         raise UserError(f"--temperature {args.temperature}: give a number above 0")
 
@@ -145,7 +145,7 @@ def _check_two_numbers(name: str, given: Any, example: str) -> None:
         if not (len(value) == 2 and all(0 <= number < 1 for number in value)):
             raise NoLiteral
     except (NoLiteral, TypeError):
-        raise UserError(f'{flag(name)} {given}: give two numbers from 0 to below 1, as "{example}"') from None
+        raise UserError(f'{flag(name)} {given}: give two numbers from 0 to below 1, such as "{example}"') from None
 
 
 def read_overrides(text: Any) -> dict[str, Any]:
@@ -178,7 +178,7 @@ def _dictionary(name: str, text: Any) -> dict[str, Any]:
         if not (isinstance(value, dict) and all(isinstance(key, str) for key in value)):
             raise NoLiteral
     except (NoLiteral, TypeError):
-        raise UserError(f"{flag(name)} {str(text)[:60]}: give a dictionary, as \"{{'dropout': 0.1}}\"") from None
+        raise UserError(f"{flag(name)} {str(text)[:60]}: give a dictionary such as \"{{'dropout': 0.1}}\"") from None
     return value
 
 
@@ -202,7 +202,7 @@ def parse_args_and_arch(*args: Any, **kwargs: Any) -> Any:
     except RuntimeError as error:
         if str(error):
             raise
-        raise UserError("--arch: is missing; name one, as --arch transformer") from error
+        raise UserError("--arch: is missing; name one, for example --arch transformer") from error
     check_option_values(found if isinstance(found, argparse.Namespace) else found[0])
     return found
 

@@ -100,8 +100,8 @@ def _stopper(save_dir: str, usual: Any) -> Callable[[int, Any], None]:
             where = f"the same command goes on from {last}, written {written}"
         else:
             where = (
-                f"{save_dir} has no checkpoint_last.pt, so the same command begins anew (--save-interval-updates N "
-                "writes one every N updates)"
+                f"{save_dir} has no checkpoint_last.pt, so the same command starts again from the beginning "
+                "(--save-interval-updates N writes one every N updates)"
             )
         sys.stdout.flush()
         print(f"dual_fairseq: stopped by {signal.Signals(number).name}: {where}", file=sys.stderr, flush=True)

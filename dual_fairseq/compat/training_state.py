@@ -83,7 +83,7 @@ def check_optimizer_state(found: Any, optimizer: torch.optim.Optimizer) -> None:
     for number, kept in found["state"].items():
         where = f"last_optimizer_state.state[{number}]"
         if number not in shapes or not isinstance(kept, dict):
-            raise UnfitState(f"{where} is of no parameter")
+            raise UnfitState(f"{where} belongs to no parameter")
         kinds = {name: _kinds(value, shapes[number]) for name, value in kept.items()}
         others = kinds_of.setdefault(len(shapes[number]), kinds)
         if kinds.keys() != others.keys() or not all(kinds[name] & others[name] for name in kinds):
@@ -120,7 +120,7 @@ def build_optimizer(self) -> None:
         UserError: one of them is missing or cannot be built.
     """
     if self.cfg.optimizer is None:
-        raise UserError("--optimizer: is missing; name one, as --optimizer adam")
+        raise UserError("--optimizer: is missing; name one, for example --optimizer adam")
     try:
         _build_optimizer(self)
     except (OSError, RuntimeError):
@@ -132,7 +132,7 @@ def build_optimizer(self) -> None:
 
     def load_checked(state: Any) -> None:
         if not isinstance(state, dict):
-            raise UnfitState("lr_scheduler_state is no record")
+            raise UnfitState("lr_scheduler_state is not a record")
         if state.keys() >= own.keys():  # fairseq hands over whatever state another scheduler has left
             check_like(state, own, "lr_scheduler_state")
             load(state)
@@ -147,13 +147,13 @@ def load_metrics(state_dict: Any) -> None:
         UnfitState: the state is damaged.
     """
     if not isinstance(state_dict, dict):
-        raise UnfitState("metrics is no record")
+        raise UnfitState("metrics is not a record")
     for name, entries in state_dict.items():
         found = [_meter(entry) for entry in entries] if isinstance(entries, list) else [None]
         names = {meter[0] for meter in found if meter is not None}
         own = {(key, type(meter).__name__) for key, meter in metrics._aggregators.get(name, {}).items()}
         if len(names) < len(found) or not own <= set(found):
-            raise UnfitState(f"metrics.{name} is no list of this run's meters")
+            raise UnfitState(f"metrics.{name} is not a list of this run's meters")
     _load_metrics(state_dict)
 
 

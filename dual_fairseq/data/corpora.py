@@ -296,7 +296,7 @@ def fetch(url: str, file: Path) -> None:
             with gzip.open(part.name) as content:
                 _drain(content)
         except (EOFError, zlib.error, gzip.BadGzipFile):
-            raise UserError(f"{url}: what came is no whole gzip file; try again, or {FROM}") from None
+            raise UserError(f"{url}: the download is not a complete gzip file; try again, or {FROM}") from None
 
 
 def _drain(stream: gzip.GzipFile | IO[bytes]) -> None:

@@ -67,7 +67,7 @@ def table(forms: Iterable[tuple[str, Form]]) -> str:
 
 
 def differences(text: Form, pairs: Form, valid: Form) -> list[str]:
-    """In what a text is of another kind than the pairs, in words.
+    """In what a text differs from the text of the pairs, in words.
 
     Args:
         text, pairs: the two.
@@ -99,6 +99,6 @@ def report(language: str, pairs: Path, valid: Path, text: Path) -> None:
     say(table(zip((f"{language}: pairs", "validation", "monolingual"), forms, strict=True)))
     if found := differences(forms[2], forms[0], forms[1]):
         say(
-            f"warning: the monolingual text of {language} is of another kind than the pairs: {'; '.join(found)}. "
+            f"warning: the monolingual text of {language} differs from the text of the pairs: {'; '.join(found)}. "
             "dual-fairseq select keeps the lines that are like the pairs"
         )

@@ -51,7 +51,7 @@ def _refuse_utf16(beginning: bytes, name: str) -> None:
     units = beginning[:64]
     marked = units.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     if marked or (len(units) > 3 and 0 in (any(units[0::2]), any(units[1::2]))):
-        raise UserError(f"{name}: is UTF-16, not UTF-8; convert it, as by iconv -f utf-16 -t utf-8")
+        raise UserError(f"{name}: is UTF-16, not UTF-8; convert it, for example with iconv -f utf-16 -t utf-8")
 
 
 @contextmanager
@@ -105,7 +105,9 @@ def survey(path: Path) -> Survey:
     if not newlines and last == b"\n":
         raise UserError(f"{path}: the file is empty; give one with a sentence a line")
     if not newlines and returns > 1:
-        raise UserError(f"{path}: lines end in carriage returns alone; convert them to newlines, as by tr '\\r' '\\n'")
+        raise UserError(
+            f"{path}: lines end in carriage returns only; convert them to newlines, for example with tr '\\r' '\\n'"
+        )
     return Survey(str(path), digest.hexdigest(), newlines + (last != b"\n"))
 
 
@@ -197,7 +199,7 @@ def read_blocks(stream: IO[bytes], name: str, size: int) -> Iterator[tuple[int, 
                 yield first, lines
             raise UserError(
                 f"{name}: line {number}: is not UTF-8 (byte {error.start + 1} of the line); convert the text, "
-                "as by iconv -f latin1 -t utf-8"
+                "for example with iconv -f latin1 -t utf-8"
             ) from error
         held += len(raw)
         if len(lines) >= size or held > 4 * _BLOCK_BYTES:

@@ -67,7 +67,7 @@ EARLIER = {"normalized": False, "normalize-punctuation": True}  # what earlier v
 def number(text: str) -> float:
     """A type for argparse: a number that is not negative."""
     if not re.fullmatch(r"[0-9]+\.?[0-9]*|\.[0-9]+", text):
-        raise argparse.ArgumentTypeError(f"give a number that is 0 or more, as 2.5, not '{text}'")
+        raise argparse.ArgumentTypeError(f"give a number that is 0 or more, such as 2.5, not '{text}'")
     return float(text)
 
 
@@ -227,14 +227,14 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     if options.source_lang == options.target_lang:
         raise UserError(f"source and target language are both '{options.source_lang}'; give two, as in -s de -t en")
     if options.upsample > 1 and not options.synthetic:
-        raise UserError(f"--upsample {options.upsample}: is for real text beside synthetic; give --synthetic too")
+        raise UserError(f"--upsample {options.upsample}: needs synthetic text; give --synthetic too")
     for name in ("train", "valid") if options.synthetic or not options.like else ():
         if not getattr(options, name):
             why = " with --synthetic" * bool(options.like)
             raise UserError(f"--{name}: is needed{why}; give the PREFIX of text")
     more = [*options.train, options.valid, options.test, *options.extra_mono_source, *options.extra_mono_target]
     if not any(more):
-        raise UserError(f"--like {options.like}: give the text to preprocess, as --test PREFIX")
+        raise UserError(f"--like {options.like}: give the text to preprocess, for example --test PREFIX")
     _by_side(options)
     if options.like:
         _take_over(options)
@@ -323,7 +323,7 @@ def _take_over(options: argparse.Namespace) -> None:
     values = {name: {**EARLIER, **record["options"]}[name] for name in names}
     if languages != {options.source_lang, options.target_lang}:
         raise UserError(
-            f"--like {like}: is of {record['source']} and {record['target']}; "
+            f"--like {like}: has the languages {record['source']} and {record['target']}; "
             f"give a folder of {options.source_lang} and {options.target_lang}"
         )
     if like.resolve() == Path(options.dest).resolve():

@@ -95,7 +95,7 @@ class Preprocessing:
         self.like = Path(options.like) if options.like else None
         for file in [*codes_files(self.like, options).values(), *self._dictionaries(self.like)] if self.like else []:
             if not file.is_file():
-                raise UserError(f"--like {self.like}: {file} is gone; run the command that made the folder once more")
+                raise UserError(f"--like {self.like}: {file} is missing; run the command that made the folder again")
         for file in self._dictionaries(self.like) if self.like else []:
             check_dictionary_file(file)
         extra = dict(zip(self.languages, (options.extra_mono_source, options.extra_mono_target), strict=True))

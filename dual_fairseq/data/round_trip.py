@@ -59,16 +59,16 @@ class RoundTrip:
         if self.bleu >= ENOUGH:
             return
         if not options.normalized:
-            fix = "an earlier version made it; --overwrite makes it anew"
+            fix = "an earlier version made it; --overwrite makes it again"
         elif not subword:
             fix = f"{VISIBLE_SPACE} stands for a space among tokens and became _; take it out of the text"
         elif options.normalize_punctuation:
             fix = "--normalize-punctuation changes it; leave that out"
         elif self.tokenised:
             option = subword.replace("subword", "tokenizer")
-            fix = f"another program has tokenised it; {option} none keeps its words as they are"
+            fix = f"another program has tokenised it; {option} none keeps its words unchanged"
         else:
-            fix = f"{subword} sentencepiece keeps every text as it is"
+            fix = f"{subword} sentencepiece keeps every text unchanged"
         say(f"warning: {name}: no translation can reach more than BLEU {self.bleu:.1f}: tokenisation changes it; {fix}")
 
 

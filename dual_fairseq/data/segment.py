@@ -75,7 +75,10 @@ class Segmentation:
             pieces = self._find_pieces({language: words[language] for language in group if language in words}, group)
             if pieces:
                 of = "" if len(group) > 1 else f" of {group[0]}"
-                say(f"the text{of} is in pieces already ({pieces}); translations and scores are of its words")
+                say(
+                    f"the text{of} is already split into pieces ({pieces}); translations consist of words, and "
+                    "scores are computed on words"
+                )
             way = {**self._learn(group), "pieces": pieces}
             ways |= dict.fromkeys(group, way)
         for text in sorted((self.dest / "tokenized").iterdir()):

@@ -116,10 +116,10 @@ def load_bpe(codes: str | os.PathLike[str]) -> Callable[[str], str]:
     if len(lines) == first:
         raise UserError(f"{codes}: holds no BPE codes; {fix}")
     if first and not re.fullmatch(r"#version: 0\.[12](\.0+)*", lines[0].rstrip()):
-        raise UserError(f"{codes}: line 1 names no version that subword-nmt knows, as 0.2; {fix}")
+        raise UserError(f"{codes}: line 1 names no version that subword-nmt knows, such as 0.2; {fix}")
     for number, line in enumerate(lines[first:], start=first + 1):
         if len(line.strip("\r ").split(" ")) != 2 or "\r" in line.rstrip("\r"):
-            raise UserError(f"{codes}: line {number} is no pair of pieces of words; {fix}")
+            raise UserError(f"{codes}: line {number} is not a pair of pieces of words; {fix}")
     with open(codes, encoding="utf-8") as file:
         bpe = BPE(file, separator=SEPARATOR)
 
@@ -210,7 +210,7 @@ def learn_sentencepiece(texts: Sequence[Path], size: int, model: Path, label: st
         if needed is None:
             raise
         raise UserError(
-            f"--vocab-size {size}: the text has so many characters that {int(needed[1]):,} pieces are needed at least"
+            f"--vocab-size {size}: the characters of the text need at least {int(needed[1]):,} pieces"
         ) from None
     pieces = count_pieces(model)
     if pieces < size:
@@ -240,7 +240,7 @@ def load_sentencepiece(model: str | os.PathLike[str]) -> Callable[[str], str]:
         processor = SentencePieceProcessor(model_file=os.fspath(model))
     except (RuntimeError, OSError) as error:
         raise UserError(
-            f"{model}: is no model of SentencePiece; copy the one that the text was segmented with, or run "
+            f"{model}: is not a model of SentencePiece; copy the one that the text was segmented with, or run "
             "dual-fairseq preprocess again"
         ) from error
     return lambda line: " ".join(processor.encode(visible_spaces_replaced(line), out_type=str))

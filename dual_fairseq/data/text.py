@@ -66,9 +66,7 @@ class TextPipeline:
         needed += [data.codes(language) for language, side in data.sides.items() if side.has_codes]
         for file in needed:
             if not file.is_file():
-                raise UserError(
-                    f"{file}: there is no such file, though {path} names it; run dual-fairseq preprocess again"
-                )
+                raise UserError(f"{file}: is missing, but {path} names it; run dual-fairseq preprocess again")
         self._tokenize = {
             language: Tokenizer(side.tokenizer, language, data.normalize_punctuation, data.normalized)
             for language, side in data.sides.items()
@@ -148,7 +146,7 @@ class TextPipeline:
         known = self._labels[language]
         if known and tokens and tokens not in known:
             some = ", ".join(known[:10]) + ", ..." * (len(known) > 10)
-            raise UnknownLabel(f"'{tokens[:60]}' is none of the labels of {language}: {some}")
+            raise UnknownLabel(f"'{tokens[:60]}' is not a label of {language}: {some}")
         return tokens
 
     def _watch(self, text: str, tokens: str, language: str) -> None:

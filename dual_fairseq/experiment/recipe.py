@@ -184,7 +184,7 @@ class Recipe:
         """
         if self.data:
             if self.synthetic and any(row.synthetic for row in self.rows):
-                raise UserError(f"{path}: synthetic text is made data by the commands of corpus: give them, not data")
+                raise UserError(f"{path}: the commands of corpus preprocess synthetic text: give corpus, not data")
             data = refuse_labels(Data.from_folder(self.data))
             languages = data.languages
             if not all(data.index("test", language).is_file() for language in languages):
@@ -208,7 +208,7 @@ class Recipe:
                 if not _FOLDER.fullmatch(name) or names.count(name) > 1 or (kind == "row" and name.startswith(_MADE)):
                     raise ValueError(f"{kind} {name!r}: give a name of its own, of letters, digits, dots and dashes")
         if unknown := [row.stage for row in self.rows if row.stage not in STAGES]:
-            raise ValueError(f"stage {unknown[0]!r}: is none of {', '.join(STAGES)}")
+            raise ValueError(f"stage {unknown[0]!r}: is not one of {', '.join(STAGES)}")
         train = [self.pair_options, self.warmup_options, self.continued_options]
         train += [row.options for row in self.rows] + [variant.options for variant in self.variants]
         of_language_models, of_synthetic = (
@@ -230,21 +230,23 @@ class Recipe:
         if bool(self.data) == bool(self.corpus):
             raise ValueError("give data, or the commands of corpus that make it")
         if self.run and (self.corpus or len(self.language_models) > 1 or self.warmup_options):
-            raise ValueError("run goes with data, and has a warm start and language models: leave options of both out")
+            raise ValueError(
+                "run needs data, and already has a warm start and language models: leave out the options of both"
+            )
         self.one_warm_start = self.one_warm_start or bool(self.run)
         if bool(self.part) != bool(self.part_corpus):
             raise ValueError("give part and part_corpus both, or neither")
         if self.part and (
             not re.fullmatch(r"[\w-]+", self.part) or self.part in TAKEN or self.part.startswith("seed-")
         ):
-            raise ValueError(f"part {self.part!r}: give a folder's name that WORK does not use itself, as '1k'")
+            raise ValueError(f"part {self.part!r}: give a folder's name that WORK does not use itself, such as '1k'")
         for commands, places in ((self.corpus, WHOLE_PLACES), (self.part_corpus, PART_PLACES)):
             if not isinstance(commands, list):
                 raise TypeError("corpus and part_corpus are lists of commands")
             for command in commands:
                 for _, place, form, conversion in string.Formatter().parse(command):
                     if place is not None and (place not in places or form or conversion):
-                        raise LookupError(f"{{{place}}} in a command: is none of {', '.join(places)}")
+                        raise LookupError(f"{{{place}}} in a command: is not one of {', '.join(places)}")
                 if not shlex.split(command):
                     raise ValueError("a command of corpus is empty")
 
@@ -303,7 +305,7 @@ def read_with_bases(path: Path, over: tuple[Path, ...] = ()) -> dict[str, Any]:
     if (base := content.pop("base", None)) is None:
         return content
     if not isinstance(base, str) or (path.parent / base).resolve() in (*over, path.resolve()):
-        raise UserError(f"{path}: base: name another recipe file, which is not based on this one")
+        raise UserError(f"{path}: base: name another recipe file that is not based on this one")
     inherited = read_with_bases(path.parent / base, (*over, path.resolve()))
     if "row" in content:
         inherited.pop("only", None)  # is about the rows that these take the place of

@@ -255,7 +255,7 @@ def tabulate(
     baseline = next(row for row in recipe.rows if row.baseline)
     if not made[baseline.id]:
         raise UserError(
-            f"{work}: the baseline, {baseline.id}, has not been evaluated for every seed yet; give --seeds those done"
+            f"{work}: the baseline, {baseline.id}, is not evaluated for every seed yet; give --seeds the finished seeds"
         )
     rows = [row for row in recipe.rows if made[row.id]]
     results = {

@@ -53,7 +53,7 @@ def average(inputs: Sequence[str | os.PathLike[str]]) -> dict[str, Any]:
             for key in (*weights, *sums):
                 if key not in weights or key not in sums or weights[key].shape != sums[key].shape:
                     what = "have another shape" if key in weights and key in sums else "are in only one of them"
-                    raise UserError(f"--inputs {path}: is another model than {inputs[0]}: the weights {key} {what}")
+                    raise UserError(f"--inputs {path}: is not the same model as {inputs[0]}: the weights {key} {what}")
             check_model_options(result["cfg"].model, state["cfg"].model, path, "--inputs")
             for key in sums:
                 sums[key] += weights[key]  # in place, in the wide type
@@ -136,7 +136,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         inputs = newest(inputs[0], count, by_update, options.checkpoint_upper_bound)
     elif folder := next((path for path in inputs if os.path.isdir(path)), None):
         raise UserError(
-            f"--inputs {folder}: is a folder; say which of its checkpoints (--num-epoch-checkpoints N or "
+            f"--inputs {folder}: is a folder; choose its checkpoints (--num-epoch-checkpoints N or "
             "--num-update-checkpoints N), or name them"
         )
     elif options.checkpoint_upper_bound is not None:

@@ -74,7 +74,7 @@ def choose_engine(
     except CannotConvert as error:
         if name == "ctranslate2":
             raise UserError(f"--engine ctranslate2: {error}; give --engine fairseq") from error
-        logger.warning("--engine auto: fairseq translates%s, for CTranslate2 %s", " in float32" * int8, error)
+        logger.warning("--engine auto: fairseq translates%s, because CTranslate2 %s", " in float32" * int8, error)
         return None
 
 
@@ -138,7 +138,7 @@ class CTranslate2:
             message = f"CTranslate2 does not translate with {', '.join(others)}"
             if self._strict:
                 raise UserError(f"--engine ctranslate2: {message}; give --engine fairseq")
-            logger.warning("--engine auto: fairseq translates, for %s", message)
+            logger.warning("--engine auto: fairseq translates, because %s", message)
             return generator
         if isinstance(generator, DualInferenceGenerator):
             return _DualInference(self, task, self._search(task, generator.generator, options), generator)

@@ -184,7 +184,7 @@ def evaluate(
         binarized = dest / "dual" / f"{split}.{languages[0]}-{languages[1]}.{target}"
         if len(data_utils.load_indexed_dataset(str(binarized), None)) != count:
             raise UserError(
-                f"{dest / 'raw' / f'{split}.{target}'}: has not as many lines as {binarized}.bin has sentences; "
+                f"{dest / 'raw' / f'{split}.{target}'} and {binarized}.bin have different numbers of sentences; "
                 "run dual-fairseq preprocess again"
             )
         # a sentence that fairseq-generate left out counts as translated by nothing

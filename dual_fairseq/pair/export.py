@@ -233,7 +233,7 @@ def _refuse_other_dictionaries(files: list[Path], folder: Path) -> None:
     for file in files:
         existing = folder / file.name
         if existing.exists() and existing.read_bytes() != file.read_bytes():
-            raise UserError(f"{existing}: is another dictionary than {file}; write to a folder of its own")
+            raise UserError(f"{existing}: differs from the dictionary {file}; write to another folder")
 
 
 def _copy(file: Path, folder: Path) -> bool:
@@ -299,7 +299,9 @@ def export(
     text = _find_text(path)
     other = output.parent / "text" / RECORD
     if text is not None and other.is_file() and Data.from_folder(other.parent).kept() != text.kept():
-        raise UserError(f"{other}: is of a model whose text is treated otherwise; write to a folder of its own")
+        raise UserError(
+            f"{other}: belongs to a model whose text is preprocessed in another way; write to another folder"
+        )
     if files:
         _check_fit(state, files, path)
         _refuse_other_dictionaries(files, output.parent)
@@ -330,4 +332,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for file in written:
         print(f"wrote {file}")
     if missing:
-        print(f"note: did not find {' and '.join(missing)}, which the model needs beside it; name the folder by --data")
+        print(
+            f"note: {' and '.join(missing)} not found; the model needs these files in its folder; name their "
+            "folder with --data"
+        )

@@ -157,14 +157,14 @@ def get_parser() -> Parser:
     parser.add_argument("--source", type=Path, required=True, metavar="FILE", help="the source text, raw or not")
     parser.add_argument("--target", type=Path, required=True, metavar="FILE", help="the target text, line by line")
     parser.add_argument(
-        "--output-prefix", required=True, metavar="PREFIX", help="what the names of the files to write begin with"
+        "--output-prefix", required=True, metavar="PREFIX", help="the beginning of the names of the files to write"
     )
     parser.add_argument(
         "--by",
         choices=STATISTICS,
         default="normalized_pmi",
         metavar="NAME",
-        help="what decides about a pair, see below (default %(default)s)",
+        help="the statistic that decides about a pair, see below (default %(default)s)",
     )
     how = parser.add_mutually_exclusive_group(required=True)
     how.add_argument("--keep", type=finite_number, metavar="SHARE", help="the share of all lines to keep, e.g. 0.8")
@@ -172,7 +172,7 @@ def get_parser() -> Parser:
         "--threshold", type=finite_number, metavar="VALUE", help="keep pairs whose value is this good or better"
     )
     parser.add_argument(
-        "--dropped", type=Path, metavar="FILE", help="also write what was dropped: line, value, source, target"
+        "--dropped", type=Path, metavar="FILE", help="also write the dropped pairs: line, value, source, target"
     )
     return parser
 
@@ -199,7 +199,7 @@ def main(arguments: Sequence[str]) -> None:
         )
     outputs = [Path(f"{options.output_prefix}.{suffix}") for suffix in suffixes]
     if options.dropped in outputs:
-        raise UserError(f"--dropped {options.dropped}: is where the kept lines go; choose another name")
+        raise UserError(f"--dropped {options.dropped}: is the file of the kept lines; choose another name")
     for path in (*outputs, *filter(None, [options.dropped])):
         check_output(path, inputs)
     lines = {path: survey(path).lines for path in inputs[1:]}
@@ -249,7 +249,7 @@ def _check_order(options: argparse.Namespace, columns: Columns) -> None:
         return
     if np.corrcoef(text[known], table[known])[0, 1] < EXCHANGED:
         raise UserError(
-            f"--source {options.source} --target {options.target}: look exchanged: where a line of the source is the "
+            f"--source {options.source} --target {options.target}: look exchanged: if a line of the source is the "
             f"longer one, the target has more tokens in {options.scores}; give the files as they were scored"
         )
 

@@ -93,12 +93,12 @@ def import_pair(
 def _languages(state: dict[str, Any], path: str, option: str) -> tuple[str, str]:
     """Raises: UserError: it is no single model of fairseq's ``translation`` task."""
     if any(key.startswith("models.") for key in state["model"]):
-        raise UserError(f"{option} {path}: holds a pair; take one direction out with dual-fairseq export")
+        raise UserError(f"{option} {path}: holds a pair; write one direction with dual-fairseq export")
     task = state["cfg"].task
     name = getattr(task, "_name", None) or getattr(task, "task", None)
     if name != "translation":
         raise UserError(
-            f"{option} {path}: is a checkpoint of --task {name}; a pair is made of two of --task translation"
+            f"{option} {path}: is a checkpoint of --task {name}; a pair needs two checkpoints of --task translation"
         )
     if not (task.source_lang and task.target_lang):
         raise UserError(f"{option} {path}: does not say which languages it translates")
@@ -117,7 +117,7 @@ def _compare(cfg: Any, reverse_cfg: Any, path: str) -> list[str]:
     """
     names = [arch_name(c.model) for c in (cfg, reverse_cfg)]
     if ARCH_MODEL_REGISTRY.get(names[0]) is not ARCH_MODEL_REGISTRY.get(names[1]):
-        raise UserError(f"--tgt2src {path}: is of --arch {names[1]}, and --src2tgt of --arch {names[0]}")
+        raise UserError(f"--tgt2src {path}: has --arch {names[1]}, but --src2tgt has --arch {names[0]}")
     mine = {**arch_options(cfg.model), **translation_options(cfg.task)}
     theirs = {**arch_options(reverse_cfg.model), **translation_options(reverse_cfg.task)}
     remarks = []

@@ -61,7 +61,7 @@ def load_pair(
     recorded = pair_languages(state, path)
     for language in (source, target):
         if language not in (None, *recorded):
-            raise UserError(f"{path}: is a pair of {recorded[0]} and {recorded[1]}, without '{language}'")
+            raise UserError(f"{path}: is a pair of {recorded[0]} and {recorded[1]}, not of '{language}'")
     source = source or next(language for language in recorded if language != target)
     target = target or next(language for language in recorded if language != source)
     changes["source_lang"], changes["target_lang"] = source, target
@@ -78,7 +78,7 @@ def load_pair(
         )
     known = {field.name for field in fields(DualTranslationConfig)}
     if unknown := [name for name in changes if name not in known and name not in state["cfg"].model]:
-        raise UserError(f"{path}: {', '.join(unknown)}: no option of --task dual_translation or of this model")
+        raise UserError(f"{path}: {', '.join(unknown)}: is not an option of --task dual_translation or of this model")
     model = state["cfg"].model
     try:
         model_options(arch_name(model), {name: value for name, value in changes.items() if name in model})

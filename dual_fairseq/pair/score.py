@@ -277,8 +277,8 @@ def _fitting(pipeline: TextPipeline, task: DualTranslationTask) -> TextPipeline:
     languages = {task.cfg.source_lang, task.cfg.target_lang}
     if set(pipeline.languages) != languages:
         raise UserError(
-            f"{pipeline.folder}: is of {' and '.join(pipeline.languages)}, not {' and '.join(sorted(languages))}; "
-            "give another --dest"
+            f"{pipeline.folder}: has the languages {' and '.join(pipeline.languages)}, not "
+            f"{' and '.join(sorted(languages))}; give another --dest"
         )
     return pipeline
 

@@ -298,7 +298,7 @@ class DualTranslator:
         if self._tuned is not None and self._tuned[1] != target:
             raise UserError(
                 f"dual_inference {self._tuned[0]}: was tuned for translations into {self._tuned[1]}, not {target}; "
-                "give weights by language, as {'en': ..., 'de': ...}"
+                "give weights by language, such as {'en': ..., 'de': ...}"
             )
         if lenpen is None:
             lenpen = self._lenpen.get((source, target), 1.0)

@@ -282,7 +282,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--tokenizer", choices=("moses", "none"), default="moses",
-        help="how the list is tokenised, which is undone (default %(default)s)",
+        help="the tokenisation of the list, which tune undoes (default %(default)s)",
     )  # fmt: skip
     parser.add_argument(
         "--lenpen", type=finite_number, default=1.0, metavar="X",

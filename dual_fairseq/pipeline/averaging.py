@@ -16,7 +16,7 @@ def add_average(group: argparse._ArgumentGroup) -> None:
     """Add the option."""
     group.add_argument(
         "--average", type=positive, metavar="K",
-        help="of each stage, use the mean of the weights after its last K epochs (checkpoint_average.pt) in place of "
+        help="of each stage, use the mean of the weights after its last K epochs (checkpoint_average.pt) instead of "
         "its best checkpoint; until then it keeps K checkpoints (default: the best checkpoint)",
     )  # fmt: skip
 

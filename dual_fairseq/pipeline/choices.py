@@ -47,7 +47,7 @@ def sizes_of(index: Path) -> array[int]:
     with open(index, "rb") as file:
         head = file.read(_HEAD.size)
         if len(head) < _HEAD.size or not head.startswith(b"MMIDIDX"):
-            raise UserError(f"{index}: is no index of binarized text; run dual-fairseq preprocess again")
+            raise UserError(f"{index}: is not an index of binarized text; run dual-fairseq preprocess again")
         sizes = array("i")
         try:
             sizes.fromfile(file, min(_HEAD.unpack(head)[3], index.stat().st_size))
@@ -79,7 +79,7 @@ def recorded(stage: StageFolder) -> dict[str, str | None]:
                 _NUMBERS[name](value)
         except argparse.ArgumentTypeError as error:
             raise UserError(
-                f"{stage.options_file}: is damaged (--{name} {error}); delete {stage.folder} to train anew"
+                f"{stage.options_file}: is damaged (--{name} {error}); delete {stage.folder} to train again"
             ) from error
         found.setdefault(name, None if name == "max-update" and value == "none" else value)
     return found

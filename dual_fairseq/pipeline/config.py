@@ -46,10 +46,11 @@ def _words(parser: Parser, file: Path) -> tuple[list[str], list[str]]:
     content = read_toml(file, "--config", parse_float=str)
     extra = content.pop(EXTRA, [])
     if not isinstance(extra, list) or not all(isinstance(word, str) for word in extra):
-        raise UserError(f'{file}: {EXTRA}: give a list of strings, as ["--fp16", "--update-freq", "4"]')
+        raise UserError(f'{file}: {EXTRA}: give a list of strings such as ["--fp16", "--update-freq", "4"]')
     if refused := [word for word in extra if word.partition("=")[0] in _COMMAND_LINE_ALONE]:
         raise UserError(
-            f"{file}: {EXTRA}: {refused[0]}: runs code or names a place; give it after -- on the command line"
+            f"{file}: {EXTRA}: {refused[0]}: runs code or names a place to write to; give it after -- on the command "
+            "line"
         )
     known = [option[2:] for option in parser._option_string_actions if option.startswith("--") and option != "--help"]
     words = []

@@ -59,8 +59,8 @@ def get_parser() -> Parser:
         "of warmup")  # fmt: skip
     add("--split", type=split_name, default="test", metavar="NAME", help="test (default), valid, ...")
     add("-o", "--output", "--out", type=file_path, metavar="DIR",
-        help="the output folder; what it holds is replaced (default: eval/<split> beside the checkpoint, or a folder "
-        "beside that one where it holds scores with other settings)")  # fmt: skip
+        help="the output folder; its files are replaced (default: eval/<split> beside the checkpoint; a new folder "
+        "beside that one if it holds scores with other settings)")  # fmt: skip
     add_search(parser)
     add("--max-tokens", type=positive, default="4096", metavar="N",
         help="tokens of a batch, padding included (default 4096)")  # fmt: skip
@@ -153,7 +153,7 @@ class Evaluation:
         if extra and options.engine == "ctranslate2":
             raise UserError(f"--engine ctranslate2: takes no options of fairseq-generate ({extra[0]}); leave one out")
         if extra and options.engine == "auto":
-            say(f"--engine auto: fairseq translates, for it takes {extra[0]}")
+            say(f"--engine auto: fairseq translates, because CTranslate2 does not take {extra[0]}")
             self.engine = []
         if options.dual_inference and options.split == options.tune_split:
             raise UserError(f"--dual-inference tunes its weights on '{options.tune_split}': evaluate another split")

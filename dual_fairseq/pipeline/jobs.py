@@ -56,7 +56,7 @@ def locked(folder: Path) -> Iterator[None]:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise UserError(f"another run is at work in {folder}: wait for it, or stop it") from None
+                raise UserError(f"another run is using {folder}: wait for it, or stop it") from None
         _locks.append(descriptor)
         try:
             yield

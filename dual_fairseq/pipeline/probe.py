@@ -58,5 +58,5 @@ def main(arguments: Sequence[str]) -> None:
             score = state["extra_state"].get("val_loss") if question == "score" else None
             numbers = [int(state["optimizer_history"][-1]["num_updates"])] + ([] if score is None else [float(score)])
         except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
-            raise UserError(f"{rest[0]} is no checkpoint of a training: remove it, or give a copy of it") from error
+            raise UserError(f"{rest[0]} is not a checkpoint of a training: remove it, or give a copy") from error
         print(*numbers)

@@ -115,7 +115,7 @@ class Stage:
                 if not go_on:
                     raise UserError(
                         f"{files.folder} was trained with other options or input ({changes}): choose another folder, "
-                        "delete this one to train anew, or give --continue to go on from its last checkpoint"
+                        "delete this one to train again, or give --continue to continue from its last checkpoint"
                     )
             elif files.finished.is_file():
                 patience = files.finished.read_text(encoding="utf-8").startswith(PATIENCE)
@@ -128,7 +128,7 @@ class Stage:
         if files.last.is_file() and not is_whole(files.last):
             # fairseq copies the best over the last in place: killed right then, it leaves a torn copy.
             if not is_whole(files.best):
-                raise UserError(f"{files.last} is damaged: delete {files.folder} to train anew")
+                raise UserError(f"{files.last} is damaged: delete {files.folder} to train again")
             self._copy_best()
         try:
             files.folder.mkdir(parents=True, exist_ok=True)

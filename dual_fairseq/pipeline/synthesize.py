@@ -114,7 +114,7 @@ class Synthesis:
         refuse_colons(options.dest, *checkpoints)
         self.data = data = Data.from_folder(options.dest)
         if options.only not in (None, *data.languages):
-            raise UserError(f"--only {options.only}: {data.folder} is of {' and '.join(data.languages)}")
+            raise UserError(f"--only {options.only}: {data.folder} has the languages {' and '.join(data.languages)}")
         if options.match_lengths and not options.select:
             raise UserError("--match-lengths goes with --select: give both")
         if options.from_pairs and options.select:

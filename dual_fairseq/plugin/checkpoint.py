@@ -211,7 +211,7 @@ def check_dictionaries(
         check_dictionary(dictionary, language, state, candidates, path, option)
     if not (state or {}).get("dictionaries"):
         logger.warning(
-            "%s %s: does not say which dictionaries it was trained with (it is of an earlier version), so they are not "
+            "%s %s: does not say which dictionaries it was trained with (an earlier version wrote it), so they are not "
             "compared with the data's",
             option, path,
         )  # fmt: skip

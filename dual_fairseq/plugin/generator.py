@@ -60,7 +60,9 @@ class _BySentence(SequenceGenerator):
         except AssertionError as error:
             if not re.fullmatch(r"\d+ < \d+", str(error)):
                 raise
-            raise UserError("the model gives no word a probability; it is damaged, or its training diverged") from error
+            raise UserError(
+                "the model's probabilities are not finite: it is damaged or its training diverged"
+            ) from error
         net_input = sample["net_input"]
         limits = self.limits(net_input["src_lengths"]).tolist() if "src_lengths" in net_input else []
         for limit, hypotheses in zip(limits, finalized, strict=bool(limits)):
@@ -178,13 +180,13 @@ class DirectionTask(TranslationTask):
 
     def _check_search(self, args: Any, language_model: Any) -> None:
         if getattr(args, "print_step", False):
-            raise UserError("--print-step: these models translate word by word, without steps; leave it out")
+            raise UserError("--print-step: only models with refinement steps have this; leave it out")
         words = len(self.target_dictionary)
         if getattr(args, "sampling_topk", -1) > words:
             raise UserError(f"--sampling-topk {args.sampling_topk}: the dictionary has only {words:,} words")
         if language_model is None:
             return
         if not isinstance(language_model, FairseqLanguageModel):
-            raise UserError(f"--lm-path {args.lm_path}: is no language model")
+            raise UserError(f"--lm-path {args.lm_path}: is not a language model")
         if language_model.decoder.dictionary != self.target_dictionary:
             raise UserError(f"--lm-path {args.lm_path}: has another dictionary than the data's target language")

@@ -134,7 +134,7 @@ def pair_arch(name: str) -> str:
             f"--arch {name}: is not autoregressive, so it has no log P(y|x) for the duality gap; try --arch transformer"
         )
     if arch is not None and arch.__module__.startswith(_SPEECH):
-        raise UserError(f"--arch {name}: is for speech, and a pair is of text; try --arch transformer")
+        raise UserError(f"--arch {name}: is for speech, but a pair translates text; try --arch transformer")
     return name
 
 

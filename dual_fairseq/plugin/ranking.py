@@ -105,7 +105,7 @@ def read_choice(given: str | float | os.PathLike[str]) -> Choice:
     except ValueError:
         pass
     if not (path := Path(str(given))).exists():
-        raise UserError(f"{given}: is no number, and there is no such file; dual-fairseq evaluate writes one")
+        raise UserError(f"{given}: is neither a number nor a file; dual-fairseq evaluate writes one")
     wrong, fix = "is not the weights.json of dual-fairseq tune", "give α from 0 to 1, or such a file"
     tuned = read_record(path, {"best": str, "target_lang?": (None, str)}, fix, wrong)
     names = {field.name: float for field in fields(Weights)}

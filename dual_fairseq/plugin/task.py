@@ -102,7 +102,9 @@ class DualTranslationTask(DirectionTask):
         directory = utils.split_paths(cfg.data)[0]
         cfg.source_lang, cfg.target_lang = languages_of(directory, cfg.source_lang, cfg.target_lang)
         if cfg.num_batch_buckets > 0:
-            raise UserError("--num-batch-buckets: not for a pair, whose sentences are padded once a direction")
+            raise UserError(
+                "--num-batch-buckets: not for a pair, whose sentences are padded for each direction; leave it out"
+            )
         if cfg.left_pad_target:
             raise UserError("--left-pad-target: not for a pair, since language models read a target from its beginning")
         task = super().setup_task(cfg, **kwargs)

@@ -35,7 +35,7 @@ class DualTranslationConfig(TranslationConfig):
     eval_bleu_by_language: Optional[str] = field(
         default=None,
         metadata={
-            "help": "options of --eval-bleu for translations into one language, in place of those for both, as JSON: "
+            "help": "options of --eval-bleu for translations into one language, instead of those for both, as JSON: "
             '{"ja": {"eval_bleu_remove_bpe": "sentencepiece", "eval_bleu_detok": "space"}}'
         },
     )

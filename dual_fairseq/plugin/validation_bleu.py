@@ -49,7 +49,7 @@ def validate_as_target(cfg: Any) -> None:
     own = _record("eval_bleu_by_language", cfg.eval_bleu_by_language, {str: _OWN}).get(cfg.target_lang, {})
     for name, value in own.items():
         if name not in _NAMES:
-            raise UserError(f"--eval-bleu-by-language: {name} is none of {', '.join(_NAMES)}")
+            raise UserError(f"--eval-bleu-by-language: {name} is not one of {', '.join(_NAMES)}")
         setattr(cfg, name, value)
     languages = {"source_lang": language_of(cfg.source_lang), "target_lang": language_of(cfg.target_lang)}
     cfg.eval_bleu_detok_args = json.dumps({**languages, **args})
@@ -82,7 +82,7 @@ def _record(name: str, text: str | None, shape: Any = None) -> dict[str, Any]:
         args = parse_json(text or "{}")
         check_shape(args, shape or {})
     except ValueError as error:
-        raise UserError(f"{flag(name)} {(text or '')[:60]}: {error}; give a JSON record, as '{{}}'") from error
+        raise UserError(f"{flag(name)} {(text or '')[:60]}: {error}; give a JSON record such as '{{}}'") from error
     return args
 
 

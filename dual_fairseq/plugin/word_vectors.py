@@ -166,7 +166,7 @@ def read_word_vectors(file: VectorFile, dimension: int) -> WordVectors:
     if not have:
         raise UserError(
             f"{file}: has none of the {len(words):,} words of dict.{file.language}.txt; give vectors of this language, "
-            "trained on text that is segmented alike (dual-fairseq vectors)"
+            "trained on text with the same segmentation (dual-fairseq vectors)"
         )
     counted = sum(dictionary.count[index] for index in words)
     return WordVectors(
@@ -267,7 +267,7 @@ def check_options(files: Sequence[VectorFile], model_cfg: Any, arch: type | None
         if arch is LSTMModel and getattr(model_cfg, name, False):
             raise UserError(
                 f"{flag(name)}: fairseq's lstm freezes only vectors that --encoder-embed-path and "
-                f"--decoder-embed-path give; use these in place of {given}, or another arch"
+                f"--decoder-embed-path give; use these instead of {given}, or another arch"
             )
 
 

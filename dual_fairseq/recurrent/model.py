@@ -222,7 +222,7 @@ def _check(cfg: Any, source: Dictionary, target: Dictionary) -> None:
                 f"--decoder-embed-dim {cfg.decoder_embed_dim}"
             )
         if cfg.decoder_embed_path and cfg.decoder_embed_path != cfg.encoder_embed_path:
-            raise UserError("--share-all-embeddings: one table takes one file; give it with --encoder-embed-path alone")
+            raise UserError("--share-all-embeddings: one table takes one file; give it only with --encoder-embed-path")
     if (cfg.share_decoder_input_output_embed or cfg.share_all_embeddings) and (
         _readout_size(cfg) != cfg.decoder_embed_dim
     ):

@@ -227,8 +227,8 @@ class RunningTextTask(LanguageModelingTask):
     def eval_lm_dataloader(self, *args: Any, **kwargs: Any) -> Any:
         """Raises: UserError: ``fairseq-eval-lm`` scores each batch alone."""
         raise UserError(
-            "fairseq-eval-lm: carries no states over running text; take fairseq-validate, or leave out --task, which "
-            "scores text that begins anew with every sample"
+            "fairseq-eval-lm: carries no states over running text; take fairseq-validate, or leave out --task: each "
+            "sample is then scored alone"
         )
 
     # --- states

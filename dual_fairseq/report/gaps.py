@@ -152,7 +152,7 @@ def _sides(
         chosen = np.unique(np.linspace(0, len(text) - 1, min(len(text), pairs)).round().astype(int))
         sides.append(_Side(language, dictionary, [text[int(i)] for i in chosen], lm))
     if len(sides[0].sentences) != len(sides[1].sentences):
-        raise UserError(f"{data}: split '{split}' has not as many sentences in one language as in the other")
+        raise UserError(f"{data}: split '{split}' has different numbers of sentences in the two languages")
     return data, sides[0], sides[1]
 
 

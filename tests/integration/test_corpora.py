@@ -63,7 +63,7 @@ def test_multi30k_downloads_or_takes_a_folder(mirror: tuple[str, Path], tmp_path
     whole = (folder / "task1" / "raw" / "val.en.gz").read_bytes()
     (folder / "task1" / "raw" / "val.en.gz").write_bytes(whole[:-20])
     run = corpus(*command)
-    assert run.returncode == 1 and "val.en.gz: what came is no whole gzip file" in run.stderr
+    assert run.returncode == 1 and "val.en.gz: the download is not a complete gzip file" in run.stderr
     assert not [path.name for path in (dest / "download").iterdir() if "val.en" in path.name]
     (folder / "task1" / "raw" / "val.en.gz").write_bytes(whole)
     run = corpus(*command)

@@ -260,7 +260,7 @@ def test_options_of_generation_are_refused_or_left_to_fairseq(checkpoint, dest, 
     with pytest.raises(UserError, match=f"--engine ctranslate2: {message}; give --engine fairseq"):
         load(checkpoint, dest, engine="ctranslate2").translate(texts, SOURCE, TARGET, **option)
     found = load(checkpoint, dest, engine="auto").translate(texts, SOURCE, TARGET, **option)
-    assert f"--engine auto: fairseq translates, for {message}" in caplog.text
+    assert f"--engine auto: fairseq translates, because {message}" in caplog.text
     assert found == load(checkpoint, dest).translate(texts, SOURCE, TARGET, **option)
 
 

@@ -555,7 +555,7 @@ def test_the_averaging_command_takes_a_folder(pairs, tmp_path, capsys):
 
 def test_models_that_cannot_be_averaged(exports, pairs, tmp_path):
     first = pairs / "transformer" / "checkpoint_last.pt"
-    with pytest.raises(UserError, match="is another model than"):
+    with pytest.raises(UserError, match="is not the same model as"):
         average.average([first, pairs / "lstm" / "checkpoint_last.pt"])
     with pytest.raises(UserError, match="are in only one of them"):
         average.average([first, pairs / "transformer" / "export" / f"{FORWARD}.pt"])
@@ -568,7 +568,7 @@ def test_models_that_cannot_be_averaged(exports, pairs, tmp_path):
     torch.save(state, tmp_path / "shapes.pt")
     with pytest.raises(UserError, match="have another shape"):
         average.average([first, tmp_path / "shapes.pt"])
-    with pytest.raises(UserError, match="is a folder; say which of its checkpoints"):
+    with pytest.raises(UserError, match="is a folder; choose its checkpoints"):
         main(["average", "--inputs", str(pairs), "-o", str(tmp_path / "average.pt")])
 
 
@@ -661,8 +661,8 @@ def test_options_that_matter_in_training_only_may_differ(exports, data, tmp_path
     "case, message",
     {
         "same": f"translates {FORWARD}; the reverse of --src2tgt",
-        "pair": "holds a pair; take one direction out",
-        "arch": "is of --arch lstm, and --src2tgt of --arch transformer",
+        "pair": "holds a pair; write one direction",
+        "arch": "has --arch lstm, but --src2tgt has --arch transformer",
         "heads": "was trained with --decoder-attention-heads 4, and --src2tgt with 2",
         "layers": "was trained with --encoder-layers 3, and --src2tgt with 1",
         "task": "is a checkpoint of --task denoising",

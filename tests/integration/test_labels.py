@@ -101,7 +101,7 @@ def test_dual_inference_looks_at_every_label(run):
 
 def test_a_line_that_is_no_label_is_not_translated(run, monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"question\nfish\n")))
-    with pytest.raises(UserError, match="line 2: 'fish' is none of the labels of kind: "):
+    with pytest.raises(UserError, match="line 2: 'fish' is not a label of kind: "):
         main(["translate", str(run), "-s", "kind", "--cpu"])
 
 

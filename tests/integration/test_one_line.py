@@ -163,4 +163,4 @@ def test_a_damaged_dictionary_is_named_by_every_task(corpus, tmp_path, task):
         "--criterion", "dual_cross_entropy" if task == "dual_translation" else "cross_entropy", "--save-dir",
         tmp_path / "save", check=False,
     )  # fmt: skip
-    assert refused(run).startswith(f"dual_fairseq: error: {data / name}: line 3 has '<unk>' once more")
+    assert refused(run).startswith(f"dual_fairseq: error: {data / name}: line 3 repeats '<unk>'")

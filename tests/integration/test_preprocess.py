@@ -416,7 +416,7 @@ def test_other_text_like_an_earlier_folder_fits_its_models(corpus: Path, tmp_pat
         (["--separate-bpe"], r"was made with another --joint-bpe \(on, not off\)"),
         (["--joined-dictionary"], r"was made with another --joined-dictionary \(off, not on\)"),
         (["--vocab-size=9"], "was made with another --vocab-size"),
-        (["--target-lang=fr"], "is of de and en; give a folder of de and fr"),
+        (["--target-lang=fr"], "has the languages de and en; give a folder of de and fr"),
         (["--like={tmp}"], "not a folder that this command has finished"),
         (["--dest={done}"], "is --dest itself"),
     ],
@@ -438,7 +438,7 @@ def test_like_an_earlier_folder_that_is_not_whole(corpus: Path, done: Path, tmp_
     main(["preprocess", *arguments])
     shutil.rmtree(tmp_path / "out")
     (folder / "dual" / "dict.en.txt").unlink()
-    with pytest.raises(UserError, match=r"dict\.en\.txt is gone; run the command that made the folder once more"):
+    with pytest.raises(UserError, match=r"dict\.en\.txt is missing; run the command that made the folder again"):
         main(["preprocess", *arguments])
     assert not (tmp_path / "out").exists()
 
@@ -462,7 +462,7 @@ def test_a_test_set_or_monolingual_text_alone_like_an_earlier_folder(
     assert lines(tmp_path / "mono-de" / "raw" / "mono.de") == ["Ein Baum."]  # without the sentence of LIKE's test text
     assert len(decoded(tmp_path / "mono-de", "lm/de/train", "lm/de/dict.txt")) == 1
     for wrong, refusal in (
-        ([], "--like .*: give the text to preprocess, as --test PREFIX"),
+        ([], "--like .*: give the text to preprocess, for example --test PREFIX"),
         ([f"--synthetic={tmp_path / 'other'}"], "--train: is needed with --synthetic; give the PREFIX of text"),
     ):
         with pytest.raises(UserError, match=refusal):

@@ -470,7 +470,7 @@ REFUSED = {
     "rnn_luong --encoder-bidirectional": "--bridge copy: needs a decoder like the encoder",
     "rnn_luong --decoder-layers 1": "--bridge copy: .* take --bridge tanh",
     "rnn --share-all-embeddings --encoder-embed-dim 8": "--share-all-embeddings: one table has one size",
-    "rnn --share-all-embeddings --decoder-embed-path v.txt": "give it with --encoder-embed-path alone",
+    "rnn --share-all-embeddings --decoder-embed-path v.txt": "give it only with --encoder-embed-path",
     "rnn --share-decoder-input-output-embed --readout-size 8": "--readout-size 8 must be --decoder-embed-dim 512",
     "rnn --encoder-layers 0": "--encoder-layers 0: must be at least 1",
     "rnn --decoder-embed-dim 0": "--decoder-embed-dim 0: must be at least 1",

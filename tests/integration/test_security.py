@@ -620,7 +620,7 @@ def test_scripts_evaluate_no_text_and_make_no_names_that_can_be_guessed():
 def test_a_number_of_updates_that_is_none_is_refused(tmp_path, updates):
     path = tmp_path / "checkpoint_last.pt"
     torch.save({"optimizer_history": [{"num_updates": updates}], "extra_state": {}}, path)
-    with pytest.raises(UserError, match=r"checkpoint_last\.pt is no checkpoint of a training"):
+    with pytest.raises(UserError, match=r"checkpoint_last\.pt is not a checkpoint of a training"):
         main(["pipeline.probe", "updates", str(path)])
 
 

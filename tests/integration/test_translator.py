@@ -486,7 +486,7 @@ def test_dual_inference_by_tuned_weights(command, run, pair, tmp_path):
     with pytest.raises(UserError, match=f"was not tuned for translations into {TARGET}"):
         command(TEXT, "-t", TARGET, "--dual-inference", path)
     refusals = {
-        tmp_path / "none": "is no number, and there is no such file",
+        tmp_path / "none": "is neither a number nor a file",
         run / "text" / "preprocess.json": "is not the weights.json",
         2: "give a number from 0 to 1",
     }
@@ -582,7 +582,7 @@ def test_what_export_wrote_translates_raw_text_by_the_same_command(command, run,
     assert back.translate("Mak1 met2.", TARGET) == pair.translate("Mak1 met2.", TARGET)
     record = out / "text" / "preprocess.json"
     record.write_text(json.dumps(json.loads(record.read_text()) | {"lowercase": True}))
-    with pytest.raises(UserError, match="is of a model whose text is treated otherwise"):
+    with pytest.raises(UserError, match="belongs to a model whose text is preprocessed in another way"):
         export.export(run, f"{SOURCE}-{TARGET}", out / "again.pt")
     assert not (out / "again.pt").exists()
 

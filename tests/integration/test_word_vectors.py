@@ -455,7 +455,7 @@ def test_vectors_of_text_that_is_not_there_are_refused(dest, trained):
         (("/nowhere",), "/nowhere/preprocess.json: No such file or directory; give the folder that dual-fairseq"),
         (("/nowhere", "--dim", "0"), "--dim: give a whole number of at least 1, not '0'"),
         (("/nowhere", "--epochs=many"), "--epochs: give a whole number of at least 1, not 'many'"),
-        (("/nowhere", "--norm", "-1"), "--norm: give a number that is 0 or more, as 2.5, not '-1'"),
+        (("/nowhere", "--norm", "-1"), "--norm: give a number that is 0 or more, such as 2.5, not '-1'"),
         (("/nowhere", "--window"), "--window: expected one argument"),
         (("/nowhere", "--cbow"), "unknown option --cbow"),
         (("/nowhere", "--min-coun", "2"), "unknown option --min-coun; did you mean --min-count?"),

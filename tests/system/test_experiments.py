@@ -128,7 +128,7 @@ def test_a_recipe_takes_some_rows_of_its_base(recipe, tmp_path):
         (('id = "dual"', 'id = "--user-dir"'), "row '--user-dir': give a name of its own"),
         (('id = "dual"', 'id = "dual; rm"'), "row 'dual; rm': give a name of its own"),
         (('id = "dual"', 'id = "mle"'), "row 'mle': give a name of its own"),
-        (('id = "dual"', 'id = "dual"\nstage = "../x"'), "stage '../x': is none of warmup, mle, dual"),
+        (('id = "dual"', 'id = "dual"\nstage = "../x"'), "stage '../x': is not one of warmup, mle, dual"),
         (('id = "dual"', 'id = "dual"\nbaseline = "yes"'), r"baseline is not true or false"),
         (('synthetic = "captions"', 'synthetic = ["captions"]'), "synthetic is not a string"),
     ],
@@ -175,8 +175,8 @@ def test_a_part_has_its_own_pairs_and_the_language_models_of_the_whole(recipe, t
         ("{whole}", "{hole}", "hole"),
         ("{data}", "{}", "is not a recipe"),
         ("part =", "pert =", "unknown key pert; did you mean part"),
-        ("{data}", "{data.__class__}", "{data.__class__} in a command: is none of"),
-        ("{data}", "{data:>999999999999}", "in a command: is none of"),
+        ("{data}", "{data.__class__}", "{data.__class__} in a command: is not one of"),
+        ("{data}", "{data:>999999999999}", "in a command: is not one of"),
         ("{data}", "{data}'", "No closing quotation"),
         ("[", "", "is not TOML"),
     ):
@@ -229,7 +229,10 @@ def test_anyone_s_text_needs_its_data_and_rows_and_no_more(tmp_path, monkeypatch
     for text, complaint in (
         (OWN_TEXT.replace("data =", "# data ="), "give data, or the commands of corpus"),
         (OWN_TEXT.replace("{data}", "/no/data"), "/no/data/preprocess.json: No such file"),
-        (OWN_TEXT + 'synthetic = "a"\n[synthetic.a]\n', "by the commands of corpus: give them, not data"),
+        (
+            OWN_TEXT + 'synthetic = "a"\n[synthetic.a]\n',
+            "the commands of corpus preprocess synthetic text: give corpus, not data",
+        ),
     ):
         recipe.write_text(text.format(data=tmp_path / "mine"))
         with pytest.raises(SystemExit, match=complaint):
@@ -264,7 +267,7 @@ def test_rows_may_go_on_from_a_run_that_is_there(tmp_path, monkeypatch):
     for job in jobs.values():
         job.run()  # once more
     recipe.write_text('warmup_options = "--lr 1"\n' + recipe.read_text())
-    with pytest.raises(SystemExit, match="leave options of both out"):
+    with pytest.raises(SystemExit, match="leave out the options of both"):
         Recipe.read(recipe)
 
 
@@ -529,7 +532,7 @@ def test_a_job_that_waits_for_nothing_that_comes_ends_all(tmp_path):
 
 
 def test_the_table_of_an_unfinished_experiment_needs_its_baseline(recipe, tmp_path):
-    with pytest.raises(SystemExit, match="the baseline, mle, has not been evaluated for every seed yet"):
+    with pytest.raises(SystemExit, match="the baseline, mle, is not evaluated for every seed yet"):
         table.tabulate(Recipe.read(recipe), tmp_path, [1], recipe)
 
 

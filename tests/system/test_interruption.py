@@ -196,7 +196,7 @@ def test_a_stopped_run_says_where_its_last_checkpoint_is(corpus, tmp_path, sent)
         assert f"the same command goes on from {last}, written " in line
         assert load_state(str(last), "--path")["optimizer_history"][-1]["num_updates"] >= 3
     else:
-        assert f"{run.save} has no checkpoint_last.pt, so the same command begins anew" in line
+        assert f"{run.save} has no checkpoint_last.pt, so the same command starts again from the beginning" in line
     assert last.exists() or sent != signal.SIGINT
 
 

@@ -72,7 +72,7 @@ def test_a_job_that_outlives_its_command_keeps_the_folder(tmp_path):
     process.communicate()
     assert all(map(alive, pids))
     with (
-        pytest.raises(UserError, match=f"another run is at work in {tmp_path / 'lock'}"),
+        pytest.raises(UserError, match=f"another run is using {tmp_path / 'lock'}"),
         jobs.locked(tmp_path / "lock"),
     ):
         pass

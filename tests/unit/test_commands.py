@@ -68,7 +68,7 @@ def arguments(*words: str) -> Namespace:
 def test_a_value_that_a_configuration_cannot_have_is_named():
     args = arguments("--lr-scheduler", "polynomial_decay")
     args.total_num_update = None
-    with pytest.raises(UserError, match="--total-num-update null: cannot be; give another value"):
+    with pytest.raises(UserError, match="--total-num-update null: this value is not possible; give another value"):
         convert_namespace_to_omegaconf(args)
 
 

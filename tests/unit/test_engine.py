@@ -42,7 +42,7 @@ def test_what_it_cannot_do_is_refused_by_name_or_left_to_fairseq(options, reason
     with pytest.raises(UserError, match=f"--engine ctranslate2: {reason}; give --engine fairseq$"):
         choose("ctranslate2", **options)
     assert choose("auto", int8=True, **options) is None
-    assert caplog.messages == [f"--engine auto: fairseq translates in float32, for CTranslate2 {reason}"]
+    assert caplog.messages == [f"--engine auto: fairseq translates in float32, because CTranslate2 {reason}"]
     assert choose("fairseq", **options) is None
 
 
@@ -55,7 +55,7 @@ def test_where_it_is_not_installed(monkeypatch, caplog):
             refused("ctranslate2")
     assert choose("auto") is None
     assert caplog.messages == [
-        "--engine auto: fairseq translates, for CTranslate2 is not installed: pip install ctranslate2"
+        "--engine auto: fairseq translates, because CTranslate2 is not installed: pip install ctranslate2"
     ]
 
 
@@ -80,7 +80,7 @@ def test_options_of_generation_that_it_does_not_have(strict, monkeypatch, caplog
             engine.generator(TASK, generator := object(), options)
     else:
         assert engine.generator(TASK, generator := object(), options) is generator
-        assert "fairseq translates, for CTranslate2 does not translate with min_len, sampling" in caplog.text
+        assert "fairseq translates, because CTranslate2 does not translate with min_len, sampling" in caplog.text
     options = GenerationConfig(beam=4, lenpen=0.5, max_len_a=2, unnormalized=True)
     assert engine.generator(TASK, generator := SimpleNamespace(eos=2), options) is not generator
     labelled = DualTranslationTask.__new__(DualTranslationTask)

@@ -183,7 +183,7 @@ def test_statistics_choose_in_their_own_direction(table, parallel_text, tmp_path
         (("--keep", 0.5, "--target", "{other}/short.en"), "has 1 lines, but .* of 5 pairs"),
         (("--keep", 0.5, "--target", "{other}/nothing.en"), "nothing.en: No such file"),
         (("--keep", 0.5, "--output-prefix", "{other}/my"), "is the same file as the input"),
-        (("--keep", 0.5, "--dropped", "{other}/clean.en"), "is where the kept lines go"),
+        (("--keep", 0.5, "--dropped", "{other}/clean.en"), "is the file of the kept lines"),
     ],
     ids=["none", "percent", "much", "nan", "same name", "short", "missing", "overwrite", "dropped"],
 )

@@ -189,5 +189,5 @@ def test_a_model_that_gives_no_word_a_probability_is_one_line(monkeypatch):
         raise AssertionError("29 < 29")  # as fairseq says it, of any length
 
     monkeypatch.setattr(SequenceGenerator, "_generate", fails)
-    with pytest.raises(UserError, match="the model gives no word a probability"):
+    with pytest.raises(UserError, match="the model's probabilities are not finite"):
         object.__new__(_BySentence)._generate({})

@@ -53,7 +53,7 @@ def thread() -> None:
     ids=["torch", "python", "numpy", "library", "thread"],
 )
 def test_a_lack_of_memory_is_one_line(lacking):
-    with pytest.raises(UserError, match=r"the memory does not suffice.*--max-tokens") as caught, enough_memory():
+    with pytest.raises(UserError, match=r"there is not enough memory.*--max-tokens") as caught, enough_memory():
         lacking()
     assert "\n" not in str(caught.value)
 

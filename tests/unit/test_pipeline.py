@@ -222,7 +222,7 @@ def test_text_that_was_made_stays_until_the_new_one_is_complete(dest, tmp_path, 
 )
 def test_an_option_of_a_training_that_was_begun_is_a_number(tmp_path, line):
     (tmp_path / "options.txt").write_text(f"data 1\n--seed 1\n{line}\n--max-tokens y\n")
-    with pytest.raises(UserError, match=r"options.txt: is damaged .*; delete .* to train anew"):
+    with pytest.raises(UserError, match=r"options.txt: is damaged .*; delete .* to train again"):
         choices.recorded(StageFolder(tmp_path))
     (tmp_path / "options.txt").write_text("--max-tokens 10\n--max-update none\n--lr 1e-3\n--max-tokens y\n")
     assert choices.recorded(StageFolder(tmp_path)) == {"max-tokens": "10", "max-update": None, "lr": "1e-3"}

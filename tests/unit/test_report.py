@@ -74,7 +74,7 @@ def test_a_direction_is_one(tmp_path):
     """It names files, too."""
     for name in ("../../x-y", "<b>", "a\x1b-b", "a-b-c"):
         (tmp_path / "scores.json").write_text(json.dumps({name: {"bleu": 1.0}}))
-        with pytest.raises(UserError, match="is no direction"):
+        with pytest.raises(UserError, match="is not a direction"):
             read_scores(tmp_path / "scores.json")
 
 

@@ -139,7 +139,7 @@ def test_a_damaged_index_is_refused(tmp_path):
     with pytest.raises(SystemExit, match=r"x\.idx: was cut short"):
         choices.sizes_of(tmp_path / "x.idx")
     (tmp_path / "x.idx").write_bytes(b"TNTIDX")
-    with pytest.raises(SystemExit, match=r"x\.idx: is no index"):
+    with pytest.raises(SystemExit, match=r"x\.idx: is not an index"):
         choices.sizes_of(tmp_path / "x.idx")
 
 

@@ -171,7 +171,7 @@ def test_other_options_make_it_anew(dest, commands):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--only", "fr"], "--only fr: .* is of de and en"),
+        (["--only", "fr"], "--only fr: .* has the languages de and en"),
         (["--match-lengths"], "--match-lengths goes with --select"),
         (["--from-pairs", "--select"], "--select is for monolingual text"),
         (["--nbest", "6"], "--nbest 6: needs --beam 6 or more, not 5"),

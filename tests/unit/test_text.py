@@ -96,7 +96,11 @@ def test_utf_16_is_refused_by_name(encoding, ending, tmp_path):
     text = "Ein Hund rennt.\nEine Katze schläft.\n".encode(encoding)
     path = tmp_path / f"text.de{ending}"
     path.write_bytes(gzip.compress(text) if ending else text)
-    with pytest.raises(UserError, match=r"text\.de.*: is UTF-16, not UTF-8; convert it, as by iconv -f utf-16"):
+    with pytest.raises(
+        UserError,
+        match=r"text\.de.*: is UTF-16, not UTF-8; convert it, for example with iconv -f "
+        "utf-16",
+    ):
         survey(path)
     if not ending:
         with open(path, "rb") as stream, pytest.raises(UserError, match="standard input: is UTF-16"):
@@ -312,14 +316,14 @@ def test_its_segmentation_is_that_of_fairseqs_encoder(model):
 def test_too_few_pieces_for_the_characters_is_one_line(tmp_path):
     text = tmp_path / "train"
     text.write_text("abcdefghijklmnopqrstuvwxyz\n" * 9)
-    with pytest.raises(UserError, match=r"--vocab-size 10: .* [0-9]+ pieces are needed at least"):
+    with pytest.raises(UserError, match=r"--vocab-size 10: .* at least [0-9]+ pieces"):
         learn_sentencepiece([text], 10, tmp_path / "model", "text")
 
 
 def test_a_damaged_model_is_one_line(tmp_path):
     (tmp_path / "model").write_bytes(b"no model")
     for path in (tmp_path / "model", tmp_path / "missing"):
-        with pytest.raises(UserError, match="is no model of SentencePiece"):
+        with pytest.raises(UserError, match="is not a model of SentencePiece"):
             load_sentencepiece(path)
 
 

@@ -80,7 +80,7 @@ def test_each_language_is_validated_in_its_own_way():
         assert json.loads(cfg.eval_bleu_detok_args)["target_lang"] == target
     assert found == {"en": of_both, "zh": json.loads(ways)["zh"]}
     cfg.eval_bleu_by_language = '{"zh": {"beam": 1}}'
-    with pytest.raises(UserError, match="--eval-bleu-by-language: beam is none of eval_bleu_remove_bpe, "):
+    with pytest.raises(UserError, match="--eval-bleu-by-language: beam is not one of eval_bleu_remove_bpe, "):
         validate_as_target(cfg)
 
 
