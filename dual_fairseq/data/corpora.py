@@ -27,12 +27,14 @@ FROM = "give a folder with the files by --from"
 
 MULTI30K_URL = "https://raw.githubusercontent.com/multi30k/dataset/master/data"
 MULTI30K = """\
-Multi30k (image captions; 29,000 training pairs): from the public repository, or a copy of it, to training data.
+Download and preprocess Multi30k (image captions; 29,000 training pairs).
 
-Fetches task 1 and preprocesses it into DEST: train, valid (val) and test (test_2016_flickr). For non-commercial
-research and education only; see https://github.com/multi30k/dataset for its terms.
+The command downloads task 1 from the public repository, or from a copy, and preprocesses it into DEST: train, valid
+(val) and test (test_2016_flickr). For non-commercial research and education only; see
+https://github.com/multi30k/dataset for its terms.
 
-Settings: Moses tokenisation, joint BPE of 8000 merges, a dictionary a language. Downloads are kept in DEST/download.
+The settings are the defaults of dual-fairseq preprocess: Moses tokenisation and joint BPE (8000 merges for all pairs).
+Downloads are kept in DEST/download.
 """
 
 
@@ -42,19 +44,19 @@ def multi30k_parser() -> Parser:
     add = parser.add_argument
     mono = parser.add_mutually_exclusive_group()
     mono.add_argument("--mono", action="store_true",
-        help="give the language models the task 2 captions too: 145,000 lines of German and of English. The German "
-        "ones were written independently; among the English ones is the English side of each training pair. There are "
-        "none of French: with --pairs, the French lines that it leaves over")  # fmt: skip
+        help="also train the language models on the task 2 captions: 145,000 lines of German and of English. The "
+        "German captions were written independently; the English captions contain the English side of each training pair. "
+        "There are no French captions; with --pairs, the remaining French lines are used")  # fmt: skip
     mono.add_argument("--mono-unpaired", action="store_true",
-        help="as --mono, without captions that are a side of a training pair (29,000 of English, 185 of German): no "
-        "translation of another language's text is in them")  # fmt: skip
+        help="like --mono, without captions that are a side of a training pair (29,000 English, 185 German), so they "
+        "contain no translation of the other language's text")  # fmt: skip
     mono.add_argument("--mono-of-pairs", action="store_true",
-        help="with --pairs: give them text of the pairs that it leaves over, the source side of the first half and the "
-        "target side of the second, so that no sentence's translation is in it. It is of the same kind as the pairs; "
-        "the German captions of task 2 are not (and shorter)")  # fmt: skip
-    add("--pairs", type=positive, metavar="N", help="take only the first N training pairs: a low-resource setting")
+        help="with --pairs: train them on the remaining pairs, on the source side of the first half and the target "
+        "side of the second half, so the text contains no translation of its sentences. This text is of the same kind as "
+        "the pairs; the German captions of task 2 differ from the pairs and are shorter")  # fmt: skip
+    add("--pairs", type=positive, metavar="N", help="use only the first N training pairs: a low-resource setting")
     add("--from", dest="folder", type=file_path, metavar="FOLDER",
-        help="fetch nothing, take FOLDER/{train,val,test_2016_flickr}.LANG.gz and, for the captions, "
+        help="download nothing, use FOLDER/{train,val,test_2016_flickr}.LANG.gz and, for the captions, "
         "FOLDER/mono/train.{1..5}.LANG.gz")  # fmt: skip
     add("--url", default=MULTI30K_URL, help="a mirror of %(default)s")
     return parser
@@ -120,13 +122,13 @@ WMT16_URLS = (
     "https://data.statmt.org/wmt16/translation-task/test.tgz",
 )
 WMT16 = f"""\
-WMT16 German-English news translation (4.5 million training pairs): from the standard archives to training data.
+Download and preprocess WMT16 German-English news translation (4.5 million training pairs).
 
-Training: Europarl v7, Common Crawl, News Commentary v11; valid: newstest2013; test: newstest2016. Archives of 1.7 GB;
-allow 15 GB in DEST.
+Training: Europarl v7, Common Crawl, News Commentary v11; valid: newstest2013; test: newstest2016. The archives have 1.7
+GB; DEST needs up to 15 GB.
 
 Settings: Moses tokenisation, joint BPE of 32000 merges, one dictionary for both languages, training pairs of up to 250
-words whose lengths differ by a factor of up to 2.5. Downloads are kept in DEST/download, the text out of them in
+words whose lengths differ by a factor of up to 2.5. Downloads are kept in DEST/download, and their text in
 DEST/text.<source>-<target>. The archives:
   {", ".join(url.rpartition("/")[2] for url in WMT16_URLS)}
 """
@@ -137,7 +139,7 @@ def wmt16_parser() -> Parser:
     """The options of ``dual-fairseq corpus wmt16``."""
     parser = _parser("wmt16", WMT16, ("de", "en"))
     parser.add_argument("--from", dest="folder", type=file_path, metavar="FOLDER",
-                        help="fetch nothing, take the archives from FOLDER")  # fmt: skip
+                        help="download nothing, use the archives in FOLDER")  # fmt: skip
     parser.add_argument("--url", help="a mirror that has all five archives at URL/<name>, instead of statmt.org")
     return parser
 

@@ -21,7 +21,7 @@ from .repeated import SHORT
 from .subword import require_sentencepiece
 
 DESCRIPTION = """\
-Make a pair's training data from plain text, a sentence a line: clean, tokenise, segment and binarize it.
+Make a pair's training data from plain text, one sentence per line: clean, tokenise, segment and binarize it.
 
 A PREFIX stands for two files, PREFIX.<source> and PREFIX.<target>, plain or with .gz at the end. Line i of one is the
 translation of line i of the other."""

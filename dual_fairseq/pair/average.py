@@ -3,9 +3,9 @@
     dual-fairseq average --inputs a.pt b.pt c.pt -o average.pt
     dual-fairseq average --inputs run/dual --num-epoch-checkpoints 5 -o average.pt
 
-The options are those of fairseq's ``scripts/average_checkpoints.py``, which no pip package of fairseq contains and
-which under PyTorch >= 2.6 cannot read the checkpoints of a training run. Everything but the weights is taken from the
-first input; with ``--num-...-checkpoints`` that is the newest.
+The options are those of fairseq's ``scripts/average_checkpoints.py``. No pip package of fairseq contains this script,
+and with PyTorch >= 2.6 it cannot read the checkpoints of a training run. Everything except the weights is taken from
+the first input; with ``--num-...-checkpoints`` that is the newest checkpoint.
 """
 
 from __future__ import annotations

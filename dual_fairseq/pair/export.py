@@ -2,9 +2,9 @@
 
     dual-fairseq export dual.pt --direction de-en -o out/de-en.pt
 
-Stock fairseq (no ``--user-dir``) and what builds on it use the file like any other single model: ``fairseq-generate``,
-``TransformerModel.from_pretrained``, checkpoint averaging, ensembles, CTranslate2's fairseq converter. It holds tensors
-and plain Python values only, so PyTorch >= 2.6 reads it with ``weights_only`` and nothing in it can run code.
+Stock fairseq (no ``--user-dir``) and tools for it can use the file like any other single model: ``fairseq-generate``,
+``TransformerModel.from_pretrained``, checkpoint averaging, ensembles, CTranslate2's fairseq converter. It holds only
+tensors and plain Python values, so PyTorch >= 2.6 reads it with ``weights_only`` and nothing in it can run code.
 """
 
 from __future__ import annotations

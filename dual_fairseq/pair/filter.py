@@ -1,15 +1,15 @@
-"""Keep the good pairs of noisy parallel text, by the table of scores that ``dual-fairseq score`` made of it.
+"""Keep the good pairs of noisy parallel text, with the table of scores from ``dual-fairseq score``.
 
     dual-fairseq filter scores.tsv --source my.de --target my.en --keep 0.8 --output-prefix clean
 
-A statistic of the four log-probabilities separates good pairs from bad ones. Two estimates of the pointwise mutual
-information of x and y come with a pair of models and their language models:
+A statistic of the four log-probabilities separates good pairs from bad pairs. A pair of models and their language
+models give two estimates of the pointwise mutual information of x and y:
 
     log P(y|x) − log P(y)    and    log P(x|y) − log P(x)
 
-Each is the log-likelihood ratio of "y translates x" to "x and y are independent", which by the lemma of Neyman and
-Pearson is the best test of a misaligned pair, as far as the models are right. Their difference is the gap. If
-the models agree, it is 0 for good and for bad pairs: it says how far they disagree, not how good the pair is.
+Each is the log-likelihood ratio of "y translates x" to "x and y are independent". If the models are right, this is the
+best test of a misaligned pair, by the lemma of Neyman and Pearson. The difference of the two estimates is the gap. If
+the models agree, it is 0 for good and for bad pairs: it shows how much they disagree, not how good the pair is.
 """
 
 from __future__ import annotations

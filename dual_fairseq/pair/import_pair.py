@@ -1,10 +1,10 @@
-"""Make a pair's checkpoint of two plain fairseq translation models, one a direction.
+"""Make a pair's checkpoint from two plain fairseq translation models, one for each direction.
 
     dual-fairseq import --src2tgt de-en.pt --tgt2src en-de.pt --data DIR -o pair.pt
 
 Both were trained by ``fairseq-train --task translation`` with the same arch and sizes over the dictionaries in DIR. The
-pair translates, validates and is exported like a trained one, and training goes on from it with
-``--finetune-from-model pair.pt``.
+pair translates, validates and is exported like a trained pair. ``--finetune-from-model pair.pt`` continues its
+training.
 """
 
 from __future__ import annotations

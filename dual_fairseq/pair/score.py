@@ -1,10 +1,10 @@
-"""How probable a trained pair finds parallel text: log P(y|x), log P(x|y), log P(x), log P(y) and the gap of each pair.
+"""Score parallel text with a trained pair: log P(y|x), log P(x|y), log P(x), log P(y) and the gap of each pair.
 
     dual-fairseq score RUN -s de -t en --split valid
     dual-fairseq score RUN -s de -t en --source my.de --target my.en -o scores.tsv
     dual-fairseq filter scores.tsv --source my.de --target my.en --keep 0.8 --output-prefix clean
 
-docs/scoring.md explains how to filter noisy parallel text and to estimate the quality of translations by the table.
+docs/scoring.md explains how to filter noisy parallel text and how to estimate the quality of translations.
 """
 
 from __future__ import annotations
@@ -172,8 +172,8 @@ The table has a header line and one line for each pair, in the order of the inpu
   unknown_x, unknown_y            how many of these are not in the dictionary
   log_p_y_given_x ... log_p_y     log P(y|x), log P(x|y), log P(x), log P(y), in nats, </s> included
   gap                             [log P(x) + log P(y|x)] - [log P(y) + log P(x|y)], in nats
-  ..._per_token                   each divided by the number of tokens that it is about (the gap: those of x and y)
-  note                            why cells are empty: a sentence is empty, too long, not UTF-8, ...
+  ..._per_token                   each divided by the number of its tokens (for the gap: those of x and y)
+  note                            the reason for empty cells: a sentence is empty, too long, not UTF-8, ...
 
 `dual-fairseq filter --help` explains filtering."""
 
@@ -191,14 +191,14 @@ def get_parser() -> Parser:
     )
     what = parser.add_argument_group("what to score: --split, or --source and --target")
     what.add_argument("--split", metavar="NAME", help="a split of the binarized data, e.g. valid")
-    what.add_argument("--source", type=Path, metavar="FILE", help="sentences in the -s language, one a line (or .gz)")
+    what.add_argument("--source", type=Path, metavar="FILE", help="sentences in the -s language, one per line (or .gz)")
     what.add_argument("--target", type=Path, metavar="FILE", help="their translations, line by line")
     what.add_argument(
         "--dest",
         metavar="DEST",
         help="folder of dual-fairseq preprocess, for tokenising and segmenting raw text (default: that of RUN)",
     )
-    what.add_argument("--segmented", action="store_true", help="the text is tokenised and segmented (BPE) already")
+    what.add_argument("--segmented", action="store_true", help="the text is already tokenised and segmented (BPE)")
     lms = parser.add_argument_group("language models (default: those that the pair was trained with)")
     lms.add_argument("--src-lm", metavar="FILE", help="fairseq language model of the -s language")
     lms.add_argument("--tgt-lm", metavar="FILE", help="fairseq language model of the -t language")

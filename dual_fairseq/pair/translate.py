@@ -39,22 +39,22 @@ if TYPE_CHECKING:
     import argparse
 
 DESCRIPTION = """\
-Translate raw text, a sentence a line, with a trained pair, in either direction. Tokenisation and BPE are applied and
-undone. Standard output holds the translations and nothing else, in the order of the input."""
+Translate raw text with a trained pair, in either direction, one sentence per line. Tokenisation and BPE are applied and
+undone. Standard output holds only the translations, in the order of the input."""
 
 EPILOG = """\
-RUN is a folder of dual-fairseq train (the best checkpoint of its stage dual is taken, else of mle, else of warmup), a
-folder of one stage, a checkpoint, or what dual-fairseq export wrote. Several translate together, as an ensemble.
+RUN is a folder of dual-fairseq train (with its stage dual, else mle, else warmup), a folder of one stage, a checkpoint,
+or the output of dual-fairseq export. Several RUNs translate together, as an ensemble.
 
-Output: a line for each line of the input; an empty line for an empty one. With --scores the score and a tab come before
-the translation: its log-probability in nats, or what --dual-inference chose it by, divided by length ** lenpen (0 for
-an empty line). With --nbest above 1 up to N lines, best first, each with the number of the input's line and a tab
-before it (and before the score).
+Output: one line for each line of the input; an empty line for an empty line. With --scores, the score and a tab come
+before the translation. The score is the log-probability in nats, or the score of --dual-inference, divided by
+length ** lenpen (0 for an empty line). With --nbest N above 1, each line of the input has up to N lines of output, best
+first. Each begins with the number of the input line and a tab.
 
-A line of more tokens than the model takes (1,023 unless it was trained otherwise) is cut into its sentences, which
-are translated one by one; a warning names the line. A line that is not UTF-8 ends the work after the lines before it
-are translated. Windows line ends and byte order marks are understood. When a command with --output stops early, what
-was translated until then is kept as FILE.partial."""
+If a line has more tokens than the model can read (1,023 by default), its sentences are translated one by one, and a
+warning names the line. If a line is not UTF-8, the command stops there; the lines before it are translated. Windows
+line ends and byte order marks are accepted. If a command with --output stops early, the finished translations are kept
+in FILE.partial."""
 
 
 def get_parser() -> Parser:
@@ -73,7 +73,7 @@ def get_parser() -> Parser:
     add_length_limit(parser)
     parser.add_argument(
         "--dual-inference", metavar="WEIGHTS",
-        help="let both models and both language models choose among the beam's translations: α from 0 to 1, or the "
+        help="use both models and both language models to choose among the beam's translations: α from 0 to 1, or the "
         "weights.json that dual-fairseq evaluate wrote to RUN/dual/eval/test/tuning/<src>-<tgt>",
     )  # fmt: skip
     parser.add_argument(

@@ -3,10 +3,9 @@
     fairseq-generate ... --gen-subset valid --remove-bpe --nbest 5 --dual-inference-alpha 1 > nbest.txt
     dual-fairseq tune nbest.txt --reference valid.en -t en -o tuned
 
-No model runs: the components of every translation are in the list. Prints BLEU, chrF and length ratio (of labels their
-accuracy) by α, finds the best α and the best weights of the general form, and writes tuned/weights.json,
-tuned/alpha.tsv and tuned/tuning.png.
-dual-fairseq evaluate --dual-inference does all of this.
+No model runs: the list holds the components of every translation. The command prints BLEU, chrF and length ratio (for
+labels, accuracy) by α. It finds the best α and the best weights of the general form, and writes tuned/weights.json,
+tuned/alpha.tsv and tuned/tuning.png. dual-fairseq evaluate --dual-inference does all of this.
 """
 
 from __future__ import annotations
@@ -267,9 +266,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = Parser("tune", str(__doc__))
     parser.add_argument(
         "nbest", type=Path, nargs="+", metavar="FILE",
-        help="what fairseq-generate printed (with --results-path, both files)",
+        help="the output of fairseq-generate (with --results-path, both files)",
     )  # fmt: skip
-    parser.add_argument("--reference", type=Path, metavar="FILE", help="the references, raw text, a sentence a line")
+    parser.add_argument("--reference", type=Path, metavar="FILE", help="the references: raw text, a sentence per line")
     parser.add_argument(
         "--dest", metavar="DEST",
         help="instead of --reference and --tokenizer: the folder of dual-fairseq preprocess that has the split",
@@ -278,7 +277,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add_languages(parser, sides=("target",), required=True)
     parser.add_argument(
         "-o", "--output", "--out", type=Path, required=True, metavar="DIR",
-        help="folder that gets weights.json, alpha.tsv and tuning.png",
+        help="the folder for weights.json, alpha.tsv and tuning.png",
     )  # fmt: skip
     parser.add_argument(
         "--tokenizer", choices=("moses", "none"), default="moses",

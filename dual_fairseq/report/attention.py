@@ -30,16 +30,16 @@ _CELL = 0.27  # inches
 LOOK: Any = {"font.size": 9, "text.parse_math": False}
 
 DESCRIPTION = """\
-Translate raw text with a trained pair, or a single model, and draw where the decoder looks: a PNG a sentence, the
-source's tokens at the top, those of the translation on the left, a dark cell where much attention is."""
+Translate raw text with a trained pair, or a single model, and draw its attention, one PNG per sentence. The tokens of
+the source are at the top, those of the translation on the left. A dark cell means much attention."""
 
 EPILOG = """\
-RUN is a folder of dual-fairseq train (the best checkpoint of its stage dual is taken, else of mle, else of warmup), a
-folder of one stage, or a checkpoint; also a checkpoint of --task translation, whose text DEST (--dest) segments.
+RUN is a folder of dual-fairseq train (with its stage dual, else mle, else warmup), a folder of one stage, or a
+checkpoint. It can also be a checkpoint of --task translation; then --dest names the folder that segments its text.
 
-The attention is what fairseq's own generator reports (as for --print-alignment): of a Transformer the mean over the
-heads of its last layer, of fconv the mean over the layers. The weights of each target token add up to 1. It shows what
-the decoder read, not always what a word was translated from.
+The attention is that of fairseq's own generator (as for --print-alignment): for a Transformer the mean over the heads
+of its last layer, for fconv the mean over the layers. The weights of each target token add up to 1. They show what the
+decoder read. This is not always the word that was translated.
 
 Standard output: the file and the translation of each sentence, separated by a tab."""
 

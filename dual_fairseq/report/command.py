@@ -1,9 +1,9 @@
-"""A report on one run or on several: a table on the terminal, and a page with pictures and examples.
+"""Report on one or several runs: print a table, and write a page with pictures and examples.
 
 Each RUN is a folder of dual-fairseq train (or of the demo). The page shows both directions' NLL and BLEU over
 updates, the gap, scatters of log P(x) + log P(y|x) against log P(y) + log P(x|y), scores with sacreBLEU's significance
-test, and translations side by side. What a run lacks (a stage, an evaluation, language models) is left out with a note;
-a run that still trains can be looked at any time. Several RUNs, say of other seeds or λ, share tables and pictures.
+test, and translations side by side. If a run lacks a part (a stage, an evaluation, language models), a note
+says so. The command also works while a run trains. Several RUNs (such as other seeds or λ) share tables and pictures.
 """
 
 from __future__ import annotations
@@ -34,18 +34,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "-o", "--output", "--html", metavar="FILE", type=Path, nargs="?",
         help="the page (default: report.html in the first RUN)",
     )  # fmt: skip
-    parser.add_argument("--split", metavar="NAME", help="what to show the scores of (default: test if there is one)")
     parser.add_argument(
-        "--examples", metavar="N", type=whole_number(), default=6, help="sentences a direction (default %(default)s)"
+        "--split", metavar="NAME", help="the split whose scores are shown (default: test if there is one)"
     )
-    parser.add_argument("--no-scatter", action="store_true", help="score no sentence pairs: no models are loaded")
+    parser.add_argument(
+        "--examples", metavar="N", type=whole_number(), default=6, help="sentences per direction (default %(default)s)"
+    )
+    parser.add_argument("--no-scatter", action="store_true", help="do not score sentence pairs: no models are loaded")
     parser.add_argument(
         "--pairs", metavar="N", type=whole_number(), default=1000,
         help="sentence pairs to score for scatters (default %(default)s)",
     )  # fmt: skip
     parser.add_argument(
         "--data", metavar="DEST", type=Path,
-        help="the folder of dual-fairseq preprocess, where it is not where the run found it",
+        help="the folder of dual-fairseq preprocess, if it was moved after the training",
     )  # fmt: skip
     add_device(parser)
     options = parser.parse_args(arguments)

@@ -17,8 +17,8 @@ from .limits import entropies
 DESCRIPTION = """\
 Write the embedded corpus, pairs of German and English sentences, and its exact probabilities.
 
-OUT gets {train,valid,test,mono}.{de,en} and, last, truth.json: the sums of the log-probabilities of each split and the
-entropies of the grammar, in nats. The sentences of mono.de and mono.en are not translations of each other."""
+The command writes {train,valid,test,mono}.{de,en} to OUT, and then truth.json: the sums of the log-probabilities of
+each split and the entropies of the grammar, in nats. The sentences of mono.de and mono.en are not translations of each other."""
 
 
 def write_corpus(
@@ -99,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
     parser.add_argument(
         "--mono", type=whole_number(0), default=20_000, metavar="N",
-        help="monolingual sentences a language (default %(default)s)",
+        help="monolingual sentences per language (default %(default)s)",
     )  # fmt: skip
     add_seed(parser)
     options = parser.parse_args(arguments)
