@@ -45,15 +45,15 @@ def multi30k_parser() -> Parser:
     mono = parser.add_mutually_exclusive_group()
     mono.add_argument("--mono", action="store_true",
         help="also train the language models on the task 2 captions: 145,000 lines of German and of English. The "
-        "German captions were written independently; the English captions contain the English side of each training pair. "
-        "There are no French captions; with --pairs, the remaining French lines are used")  # fmt: skip
+        "German captions were written independently; the English captions contain the English side of each training "
+        "pair. There are no French captions; with --pairs, the remaining French lines are used")  # fmt: skip
     mono.add_argument("--mono-unpaired", action="store_true",
         help="like --mono, without captions that are a side of a training pair (29,000 English, 185 German), so they "
         "contain no translation of the other language's text")  # fmt: skip
     mono.add_argument("--mono-of-pairs", action="store_true",
         help="with --pairs: train them on the remaining pairs, on the source side of the first half and the target "
-        "side of the second half, so the text contains no translation of its sentences. This text is of the same kind as "
-        "the pairs; the German captions of task 2 differ from the pairs and are shorter")  # fmt: skip
+        "side of the second half, so the text contains no translation of its sentences. This text is of the same kind "
+        "as the pairs; the German captions of task 2 differ from the pairs and are shorter")  # fmt: skip
     add("--pairs", type=positive, metavar="N", help="use only the first N training pairs: a low-resource setting")
     add("--from", dest="folder", type=file_path, metavar="FOLDER",
         help="download nothing, use FOLDER/{train,val,test_2016_flickr}.LANG.gz and, for the captions, "

@@ -18,7 +18,8 @@ DESCRIPTION = """\
 Write the embedded corpus, pairs of German and English sentences, and its exact probabilities.
 
 The command writes {train,valid,test,mono}.{de,en} to OUT, and then truth.json: the sums of the log-probabilities of
-each split and the entropies of the grammar, in nats. The sentences of mono.de and mono.en are not translations of each other."""
+each split and the entropies of the grammar, in nats. The sentences of mono.de and mono.en are not translations of each
+other."""
 
 
 def write_corpus(
