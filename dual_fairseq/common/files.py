@@ -93,7 +93,7 @@ def whole_file(path: AnyPath, inputs: Iterable[AnyPath | None] = (), keep_partia
     except BaseException as error:
         if keep_partial and os.path.getsize(file.name):
             os.replace(file.name, f"{path}.partial")
-            say(f"what was written until then is in {path}.partial")
+            say(f"the finished part is in {path}.partial")
         else:
             Path(file.name).unlink(missing_ok=True)
         reason = error if complete and isinstance(error, OSError) else _failed_write(error)

@@ -230,7 +230,7 @@ class StageFolder:
         """Raises: UserError: the training has come to its end, but its best checkpoint is gone."""
         if self.finished.is_file() and not self.result.is_file():
             raise UserError(
-                f"{self.best} is gone, though its training has finished: put it back, or delete {self.folder} to train "
+                f"{self.best} is missing, but its training has finished: put it back, or delete {self.folder} to train "
                 "anew"
             )
 
@@ -297,7 +297,7 @@ def refuse_colons(*paths: Path | None) -> None:
     """Raises: UserError: one of the paths cannot be named to fairseq, which takes ``:`` for a separator of paths."""
     for path in paths:
         if ":" in str(path):
-            raise UserError(f"fairseq takes ':' in a path for a separator: rename {path}")
+            raise UserError(f"fairseq reads ':' in a path as a separator: rename {path}")
 
 
 def find_run(folder: Path) -> Path | None:

@@ -63,8 +63,8 @@ def first_batch(self) -> Any:
     if not self.frozen_batches:
         shortest = min((_size(self.dataset, i) for i in range(len(self.dataset))), default=0)
         raise UserError(
-            f"no sentence is left of {len(self.dataset):,}: the shortest has {shortest} tokens, </s> included, which "
-            "is over --max-tokens or over what the model takes; give higher --max-tokens or a model of more positions"
+            f"no sentence is left of {len(self.dataset):,}: the shortest has {shortest} tokens, </s> included, more "
+            "than --max-tokens or than the model can read; give higher --max-tokens or a model of more positions"
         )
     return _first_batch(self)
 

@@ -221,7 +221,7 @@ def load_checkpoint(cfg, trainer, **passthrough_args):
             raise
         path = os.path.join(cfg.save_dir, restore) if restore == "checkpoint_last.pt" else restore
         raise UserError(
-            f"{path}: stopped later in its epoch than this data's epoch has batches; give the data and --max-tokens "
+            f"{path}: its position in the epoch is after the last batch of this data; give the data and --max-tokens "
             "that it was trained with, or --reset-dataloader to begin an epoch"
         ) from error
 
@@ -261,7 +261,8 @@ def trainer_load_checkpoint(self, filename: str, reset_optimizer: bool = False, 
         ) from error
     except UnfitState as error:
         raise UserError(
-            f"{filename}: its training does not go on with these options ({error}), or it is damaged; give the options "
+            f"{filename}: its training cannot continue with these options ({error}), or it is damaged; give the "
+            "options "
             "that it was trained with, or --reset-optimizer --reset-lr-scheduler --reset-meters"
         ) from error
     except Exception as error:

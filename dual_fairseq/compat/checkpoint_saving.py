@@ -64,7 +64,7 @@ def _write(path: str, write: Callable[[Any], Any]) -> None:
                 kept = "the old one is whole" if os.path.exists(path) else "there is no old one"
                 raise UserError(
                     f"{path}: this checkpoint cannot be written ({error.reason}); {kept}: make room or change the "
-                    "folder's permissions, and the same command goes on"
+                    "folder's permissions, then run the same command again"
                 ) from error
             logger.warning("%s: %s; trying again", path, error.reason)
             time.sleep(_PAUSE)

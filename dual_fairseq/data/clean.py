@@ -192,7 +192,8 @@ def clean_corpus(
     say(f"{label}: {summary(result, rules)}")
     if not count["kept"]:
         raise UserError(
-            f"{_names(parts[0])}: no usable line is left ({summary(result, rules)}); give text with a sentence a line"
+            f"{_names(parts[0])}: no usable line is left ({summary(result, rules)}); give text with one sentence per "
+            "line"
         )
     return result
 

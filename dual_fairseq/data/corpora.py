@@ -70,7 +70,7 @@ def multi30k(arguments: Sequence[str]) -> None:
     """
     options, more = multi30k_parser().parse(arguments)
     if options.mono_of_pairs and not options.pairs:
-        raise UserError("--mono-of-pairs: without --pairs none are left over; give that too")
+        raise UserError("--mono-of-pairs: no pairs remain without --pairs; give --pairs too")
     languages, own = _languages(options), options.dest / "download"
     captions = [language for language in languages if language != "fr" and (options.mono or options.mono_unpaired)]
     folder = options.folder
@@ -90,7 +90,7 @@ def multi30k(arguments: Sequence[str]) -> None:
                 paired = set(_lines(folder / f"train.{language}.gz"))
                 others = [line for text in texts for line in text if line not in paired]
                 if not others:
-                    raise UserError(f"{folder / 'mono'}: every {language} line is a side of a pair; do without "
+                    raise UserError(f"{folder / 'mono'}: every {language} line is a side of a pair; leave out "
                                     "--mono-unpaired")  # fmt: skip
                 files = [_write(own / f"unpaired.{language}", others)]
             extra += [f"--extra-mono-{role}={file}" for file in files]
@@ -250,7 +250,7 @@ def extract(archive: Path, folder: Path, names: Sequence[str]) -> None:
     Raises:
         UserError: the archive is damaged, or does not hold them.
     """
-    say(f"taking {', '.join(names)} out of {archive.name}")
+    say(f"extracting {', '.join(names)} from {archive.name}")
     missing = set(names)
     try:
         with gzip.open(archive) as stream:

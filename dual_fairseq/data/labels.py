@@ -27,7 +27,8 @@ def check_options(options: argparse.Namespace) -> None:
             raise UserError(f"--max-ratio: each label of {language} is one word; leave it out")
         if getattr(options, f"extra_mono_{side}"):
             raise UserError(
-                f"--extra-mono-{side}: the language model of labels counts those of the training text; leave it out"
+                f"--extra-mono-{side}: the language model of labels counts only labels of the training text; leave "
+                "the option out"
             )
 
 

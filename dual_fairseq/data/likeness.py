@@ -100,5 +100,5 @@ def report(language: str, pairs: Path, valid: Path, text: Path) -> None:
     if found := differences(forms[2], forms[0], forms[1]):
         say(
             f"warning: the monolingual text of {language} differs from the text of the pairs: {'; '.join(found)}. "
-            "dual-fairseq select keeps the lines that are like the pairs"
+            "dual-fairseq select keeps the lines that are similar to the pairs"
         )

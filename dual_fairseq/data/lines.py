@@ -103,7 +103,7 @@ def survey(path: Path) -> Survey:
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None
     if not newlines and last == b"\n":
-        raise UserError(f"{path}: the file is empty; give one with a sentence a line")
+        raise UserError(f"{path}: the file is empty; give text with one sentence per line")
     if not newlines and returns > 1:
         raise UserError(
             f"{path}: lines end in carriage returns only; convert them to newlines, for example with tr '\\r' '\\n'"

@@ -223,7 +223,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     options = get_parser().parse_args(arguments)
     for language in (options.source_lang, options.target_lang):
         if not re.fullmatch("[A-Za-z][A-Za-z0-9_]*", language):
-            raise UserError(f"language code '{language}': use letters, digits and _ only, as in de or zh_CN")
+            raise UserError(f"language code '{language}': use only letters, digits and _, as in de or zh_CN")
     if options.source_lang == options.target_lang:
         raise UserError(f"source and target language are both '{options.source_lang}'; give two, as in -s de -t en")
     if options.upsample > 1 and not options.synthetic:
@@ -298,7 +298,7 @@ def _complete(options: argparse.Namespace) -> None:
         if is_given and not same_way(options):
             ways = (f"{lang} {options.tokenizer[lang]} and {kind}" for lang, kind in kinds.items())
             raise UserError(
-                f"{flag}: the sides have no common symbols, for their tokenizers and subwords differ "
+                f"{flag}: the sides have no common symbols, because their tokenizers and subwords differ "
                 f"({', '.join(ways)}); leave it out, or give both sides the same"
             )
     if options.joint_bpe is None and set(kinds.values()).intersection(("bpe", "sentencepiece")):
@@ -337,7 +337,9 @@ def _take_over(options: argparse.Namespace) -> None:
             wrong = asked is not None and asked != value
         if wrong:
             there, here = (("off", "on")[v] if isinstance(v, bool) else v for v in (_in_words(value), _in_words(asked)))
-            raise UserError(f"--like {like}: was made with another --{name} ({there}, not {here}); leave that out")
+            raise UserError(
+                f"--like {like}: was made with another --{name} ({there}, not {here}); leave the option out"
+            )
         setattr(options, attribute, value)
 
 
@@ -382,7 +384,7 @@ def _check_file(file: Path) -> None:
     if not os.access(file, os.R_OK):
         raise UserError(f"{file}: no permission to read it")
     if not file.stat().st_size:
-        raise UserError(f"{file}: the file is empty; give one with a sentence a line")
+        raise UserError(f"{file}: the file is empty; give text with one sentence per line")
 
 
 def find_side(prefix: str, language: str) -> Path:

@@ -195,7 +195,7 @@ class Preprocessing:
                 **more,
             )
             if rules.keep_long and counts[name]["read"] > counts[name]["kept"]:
-                say(f"warning: {name}: lines were dropped, so scores do not compare with those on the whole set")
+                say(f"warning: {name}: lines were dropped, so scores cannot be compared with scores on the whole set")
 
         if by_moses := [language for language, name in options.tokenizer.items() if name == "moses"]:
             say(f"Moses rules: {rules_in_words(by_moses)}")

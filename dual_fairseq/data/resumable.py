@@ -57,7 +57,7 @@ def locked(dest: Path, outputs: Sequence[str]) -> Iterator[None]:
         with FileLock(notes / "lock", timeout=0):
             yield
     except Timeout:
-        raise UserError(f"{dest}: another run is at work there; wait for it or choose another --dest") from None
+        raise UserError(f"{dest}: another run is using it; wait for it or choose another --dest") from None
 
 
 def workplace(dest: Path, stages: Sequence[Stage], overwrite: bool, record: str) -> Path:
@@ -123,7 +123,7 @@ def run_stages(dest: Path, stages: Sequence[Stage], overwrite: bool) -> dict[str
             _note(dest, stage).unlink(missing_ok=True)
     for stage in stages:
         if stage.name in results:
-            say(f"{stage.name}: done before")
+            say(f"{stage.name}: already done")
         else:
             say(f"{stage.name}: started")
             results[stage.name] = _do(dest, stage)
@@ -164,7 +164,7 @@ def _do(dest: Path, stage: Stage) -> dict[str, Any]:
         write_json(_note(dest, stage), {"settings": stage.settings, "result": result})
     except OSError as error:
         reason = f"{error.filename or dest}: {error.strerror or error}"
-        raise UserError(f"{reason}; fix that, and the same command goes on with stage {stage.name}") from error
+        raise UserError(f"{reason}; fix that and run the command again: it continues with {stage.name}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return result

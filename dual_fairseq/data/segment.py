@@ -120,14 +120,16 @@ class Segmentation:
         if self.kinds[group[0]] is None and self.options.tokenizer[group[0]] == "none":
             if len(set(kinds.values())) > 1:
                 both = " and ".join(f"{language} in those of {kind}" for language, kind in kinds.items())
-                raise UserError(f"the text is in pieces already, {both}; give both languages in pieces of one kind")
+                raise UserError(
+                    f"the text is already split into pieces, {both}; give both languages in pieces of one kind"
+                )
             return next(iter(kinds.values()), None)
         for language, kind in kinds.items():
             counts = words[language].pieces
             marks = f"end in {SEPARATOR}" if kind == "subword_nmt" else f"begin with {VISIBLE_SPACE}"
             say(
-                f"warning: train.{language}: {counts[kind]:,} of {counts['']:,} words {marks}: the text is in pieces "
-                "already, which are now cut again; give --tokenizer none --bpe-size 0"
+                f"warning: train.{language}: {counts[kind]:,} of {counts['']:,} words {marks}: the text is already "
+                "split into pieces, and BPE now splits it again; give --tokenizer none --bpe-size 0"
             )
         return None
 

@@ -92,7 +92,7 @@ def read_clean(files: Iterable[Path]) -> list[str]:
                 except BadLine:
                     continue
         if not lines:
-            raise UserError(f"{file}: no usable line; give UTF-8 text with a sentence a line")
+            raise UserError(f"{file}: no usable line; give UTF-8 text with one sentence per line")
     return lines
 
 
@@ -177,11 +177,11 @@ def select(options: argparse.Namespace) -> None:
     texts = {"pairs": pairs, "validation": valid, "monolingual": text, "chosen": chosen}
     print(table((name, form(lines, known)) for name, lines in texts.items()))
     if not chosen:
-        raise UserError(f"{options.candidates[0]}: no line is like the pairs; try --keep 1, or other text")
+        raise UserError(f"{options.candidates[0]}: no line is similar to the pairs; try --keep 1, or other text")
     with whole_file(options.output, inputs) as file:
         file.writelines(f"{line}\n".encode() for line in chosen)
     say(
-        f"{len(text):,} lines; {len(text) - len(new):,} repeated or to be left out, {len(new) - len(like):,} unlike "
+        f"{len(text):,} lines; {len(text) - len(new):,} repeated or left out, {len(new) - len(like):,} not similar to "
         f"the pairs, {len(like) - len(chosen):,} not drawn; {len(chosen):,} chosen: {options.output}"
     )
 

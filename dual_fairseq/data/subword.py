@@ -149,7 +149,7 @@ def learn_bpe(texts: Sequence[Path], size: int, codes: Path, label: str) -> int:
             pairs[word[i : i + 2]] += count
     if not pairs or max(pairs.values()) < 2:
         raise UserError(
-            f"{texts[0]}: no two characters occur together twice, so there is no BPE to learn; "
+            f"{texts[0]}: no pair of characters occurs twice, so BPE cannot be learned; "
             "give more text or pass --bpe-size 0"
         )
 
@@ -179,7 +179,7 @@ def require_sentencepiece() -> None:
         if error.name not in (None, "sentencepiece"):
             raise
         raise UserError(
-            f"sentencepiece is not installed, which segments the text: {sys.executable} -m pip install sentencepiece"
+            f"sentencepiece is not installed; it segments the text: {sys.executable} -m pip install sentencepiece"
         ) from None
 
 
@@ -214,7 +214,7 @@ def learn_sentencepiece(texts: Sequence[Path], size: int, model: Path, label: st
         ) from None
     pieces = count_pieces(model)
     if pieces < size:
-        say(f"sentencepiece: {label}: only {pieces:,} pieces instead of {size:,}: the text has no more")
+        say(f"sentencepiece: {label}: only {pieces:,} pieces instead of {size:,}: the text has no more pieces")
     return pieces
 
 

@@ -157,7 +157,7 @@ class TextPipeline:
         del self._watched[language]
         if found:
             logger.warning(
-                "the text of %s is not written as the training text: %s; models read text best that has the same case "
+                "the text of %s is not written like the training text: %s; models work best on text with the same case "
                 "and spaces", language, "; ".join(found),
             )  # fmt: skip
 
@@ -191,8 +191,9 @@ class TextPipeline:
         torn = {line for line in lines if repair(line, Counter()) != repair(line, Counter(), normalized=False)}
         if torn:
             say(
-                f"note: {file}: dual-fairseq preprocess was an earlier version that tore words at combining marks and "
-                f"invisible characters; in {len(torn):,} lines translations are compared with words torn like that"
+                f"note: {file}: an earlier version of dual-fairseq preprocess split words at combining marks and "
+                f"invisible characters; in {len(torn):,} lines, translations are compared with words that were split "
+                "in this way"
             )
         return [self.decode(self.encode(line, language), language) if line in torn else line for line in lines]
 

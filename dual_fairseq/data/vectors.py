@@ -104,7 +104,7 @@ def train(files: Sequence[Path], title: str, options: argparse.Namespace) -> Any
         model.build_vocab(sentences)
         if not len(model.wv):
             raise UserError(
-                f"--min-count {options.min_count}: no word of {title} occurs so often; give a smaller number"
+                f"--min-count {options.min_count}: no word of {title} occurs this often; give a smaller number"
             )
         model.train(sentences, total_examples=model.corpus_count, epochs=options.epochs, callbacks=[Epochs()])
     return model.wv
@@ -170,7 +170,7 @@ def _gensim_version() -> str:
         if error.name not in (None, "gensim"):
             raise
         raise UserError(
-            f"gensim is not installed, which trains the vectors: {sys.executable} -m pip install gensim"
+            f"gensim is not installed; it trains the vectors: {sys.executable} -m pip install gensim"
         ) from None
     return gensim.__version__
 

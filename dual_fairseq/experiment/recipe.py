@@ -154,7 +154,7 @@ class Recipe:
         except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
             raise UserError(f"{path}: is not a recipe: {error}") from error
         if sum(row.baseline for row in rows) != 1:
-            raise UserError(f"{path}: one row has to be the baseline")
+            raise UserError(f"{path}: one row must be the baseline")
         recipe.find_languages(path)
         ids = {row.id for row in rows}
         recipe.comparisons = [
@@ -189,7 +189,7 @@ class Recipe:
             languages = data.languages
             if not all(data.index("test", language).is_file() for language in languages):
                 raise UserError(
-                    f"{path}: data {self.data} has no test text, on which rows are compared; make it with --test of "
+                    f"{path}: data {self.data} has no test text to compare rows on; make it with --test of "
                     "dual-fairseq preprocess"
                 )
         else:
@@ -277,7 +277,7 @@ def refuse_labels(data: Data) -> Data:
     """Raises: UserError: a side is labels, which have no BLEU to compare."""
     if data.has_labels:
         raise UserError(
-            f"{data.folder}: has labels, and an experiment compares BLEU; give each seed to dual-fairseq train"
+            f"{data.folder}: has labels, but an experiment compares BLEU; run dual-fairseq train for each seed"
         )
     return data
 

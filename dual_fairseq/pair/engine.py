@@ -210,7 +210,7 @@ class CTranslate2:
                 folder = converted_language_model(lm)
                 self._generators[lm.path] = self._library.Generator(str(folder), **self._settings)
             except CannotConvert as error:
-                logger.info("%s: PyTorch runs it, for CTranslate2 %s", lm.path, error)
+                logger.info("%s: PyTorch runs it, because CTranslate2 %s", lm.path, error)
                 self._generators[lm.path] = None
         return self._generators[lm.path]
 

@@ -192,7 +192,7 @@ def evaluate(
         if missing:
             print(
                 f"{direction}: {missing} of {count} sentences were not translated and count as empty "
-                "(too long for the model, or an output that was cut short)"
+                "(too long for the model, or the output is incomplete)"
             )
         hypotheses = pipeline.detokenize([by_number.get(number, "") for number in range(count)], target)
         for name, lines in (("src", texts[source]), ("hyp", hypotheses), ("ref", texts[target])):

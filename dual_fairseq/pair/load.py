@@ -73,9 +73,7 @@ def load_pair(
     if data is None and not folder.is_dir() and own.is_dir():
         folder = own
     if not folder.is_dir():
-        raise UserError(
-            f"{path}: the folder of its dictionaries, {folder}, is gone; name the folder where they are now (--data)"
-        )
+        raise UserError(f"{path}: the folder of its dictionaries, {folder}, is missing; name their new folder (--data)")
     known = {field.name for field in fields(DualTranslationConfig)}
     if unknown := [name for name in changes if name not in known and name not in state["cfg"].model]:
         raise UserError(f"{path}: {', '.join(unknown)}: is not an option of --task dual_translation or of this model")

@@ -266,7 +266,7 @@ def _check_options(options: argparse.Namespace) -> None:
     if bool(options.split) == bool(files) or len(files) == 1:
         raise UserError("give what to score: --split NAME, or both --source FILE and --target FILE")
     if options.segmented and (options.split or options.dest):
-        raise UserError("--segmented: is for --source and --target, and without --dest, which is for raw text")
+        raise UserError("--segmented: needs --source and --target, and takes no --dest, which is for raw text")
     if bool(options.src_lm) != bool(options.tgt_lm):
         raise UserError("--src-lm and --tgt-lm: give both, or neither for those that the pair was trained with")
     if options.no_lm and options.src_lm:
@@ -296,7 +296,10 @@ def _language_models(options: argparse.Namespace, task: DualTranslationTask, che
         return task.priors.models()
     gone = task.gone_language_models
     reason = f"the language model {gone[0]} that it was trained with is gone" if gone else "has no language models"
-    say(f"note: {checkpoint}: {reason}: the cells that need one stay empty; --src-lm and --tgt-lm fill them")
+    say(
+        f"note: {checkpoint}: {reason}: the cells that need a language model stay empty; give --src-lm and --tgt-lm "
+        "to fill them"
+    )
     return None
 
 

@@ -141,7 +141,7 @@ class DualTranslator:
         text = TextPipeline.of_checkpoint(checkpoints[0], dest)
         if os.pathsep in str(text.dictionaries):
             raise UserError(
-                f"{text.dictionaries}: fairseq takes '{os.pathsep}' for a separator of paths; rename the folder"
+                f"{text.dictionaries}: fairseq reads '{os.pathsep}' as a separator of paths; rename the folder"
             )
         pairs, directions = [], []
         for checkpoint in checkpoints:
@@ -343,7 +343,7 @@ class DualTranslator:
             parts = self.text.subword[source].cut(tokens, limit) if tokens else []
             if len(parts) > 1:
                 logger.warning(
-                    "line %d: %s tokens, over the %s that this model takes; translated in %d pieces",
+                    "line %d: %s tokens, more than the %s that this model can read; translated in %d pieces",
                     first + number, f"{len(tokens):,}", f"{limit:,}", len(parts),
                 )  # fmt: skip
             pieces += [indices(part, dictionary) for part in parts]

@@ -28,7 +28,7 @@ def take_over(options: argparse.Namespace) -> None:
         return
     arch = found.get("arch")
     if options.arch and arch != options.arch:
-        raise UserError(f"--arch {options.arch}: {checkpoint} is of --arch {arch}; leave the option out")
+        raise UserError(f"--arch {options.arch}: {checkpoint} has --arch {arch}; leave the option out")
     options.arch = arch
     if arch != "transformer" or size_of(recorded(RunFolder(options.run).stage("dual"))):  # begun with that
         return
@@ -36,7 +36,7 @@ def take_over(options: argparse.Namespace) -> None:
     size = size_of(shape)
     if options.size and options.size != size:
         raise UserError(
-            f"--size {options.size}: {checkpoint} is of " + (f"--size {size}" if size else "other dimensions") +
+            f"--size {options.size}: {checkpoint} has " + (f"--size {size}" if size else "other dimensions") +
             "; leave the option out"
         )  # fmt: skip
     if size:

@@ -204,7 +204,7 @@ class Rounds:
         Raises:
             SystemExit: a command failed.
         """
-        say("Rounds: the pair translates text and learns from it")
+        say("Rounds: the pair translates text and is trained on it")
         say("\n".join(self.recipe.explain()))
         self._judge(self.run, self.run.stage("warmup"))
         while len(self.done) < self.number:

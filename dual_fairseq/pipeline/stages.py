@@ -123,7 +123,7 @@ class Stage:
                     return False
             if files.best.is_file() and not files.last.is_file():
                 # stopped before the first copy of the best was made, or deleted by someone
-                say(f"  {files.last} is gone: going on from {files.best.name}")
+                say(f"  {files.last} is missing: continuing from {files.best.name}")
                 self._copy_best()
         if files.last.is_file() and not is_whole(files.last):
             # fairseq copies the best over the last in place: killed right then, it leaves a torn copy.
@@ -175,7 +175,7 @@ class Stage:
             if self.max_update and made >= int(self.max_update):
                 files.finished.write_text(f"{self._option('max-update')} {self.max_update}\n")
                 return
-            say(f"  going on after update {made}")
+            say(f"  continuing after update {made}")
         command = self.command(device)
         began = files.log.stat().st_size if files.log.exists() else 0
         with open(files.log, "a", encoding="utf-8", errors="surrogateescape") as log:

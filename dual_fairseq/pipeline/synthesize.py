@@ -116,7 +116,7 @@ class Synthesis:
         if options.only not in (None, *data.languages):
             raise UserError(f"--only {options.only}: {data.folder} has the languages {' and '.join(data.languages)}")
         if options.match_lengths and not options.select:
-            raise UserError("--match-lengths goes with --select: give both")
+            raise UserError("--match-lengths needs --select: give both")
         if options.from_pairs and options.select:
             raise UserError("--select is for monolingual text: leave it out with --from-pairs")
         if int(options.nbest) > int(options.beam):

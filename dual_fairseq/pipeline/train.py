@@ -184,7 +184,7 @@ class Training:
             updates = self.rounds.updates()
         elif known and not dual.last.is_file():
             raise UserError(
-                f"{dual.last} is gone, which says for how many updates the control has to go on: put it back, or leave "
+                f"{dual.last} is missing; it holds the number of updates for the control: put it back, or leave "
                 "--control out"
             )
         else:

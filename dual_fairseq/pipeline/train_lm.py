@@ -205,7 +205,7 @@ def train(options: argparse.Namespace, device: Device) -> None:
             with whole_file(result) as file:
                 file.write(f"{json.dumps(scores)}\n".encode())
     perplexity = read_record(result, {"perplexity": float}, "remove it, and it will be measured again")["perplexity"]
-    say(f"  validation perplexity {perplexity:.2f} a token: {files.best}")
+    say(f"  validation perplexity {perplexity:.2f} per token: {files.best}")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

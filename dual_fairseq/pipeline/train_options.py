@@ -175,14 +175,14 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         raise UserError(f"--lm-cell {options.lm_cell} is for --lm-arch rnn: give that too")
     if options.warmup_only and (start or options.control):
         raise UserError(
-            "--warmup-only: leave out --init-src2tgt, --init-tgt2src and --control, which are about what comes after it"
+            "--warmup-only: leave out --init-src2tgt, --init-tgt2src and --control, which are for later stages"
         )
     if int(options.rounds or 0) and (start or options.warmup_only):
         raise UserError("--rounds: begins with the warm start; leave out --init-src2tgt, --init-tgt2src, --warmup-only")
     if options.rounds is None:
         for name in ("round_text", "round_lines", "upsample"):
             if getattr(options, name):
-                raise UserError(f"{flag(name)} {getattr(options, name)}: goes with --rounds; give it too")
+                raise UserError(f"{flag(name)} {getattr(options, name)}: needs --rounds; give it too")
     if options.size and options.arch != "transformer":
-        raise UserError(f"--size goes with --arch transformer; set the dimensions of {options.arch} after --")
+        raise UserError(f"--size is for --arch transformer; set the dimensions of {options.arch} after --")
     return options

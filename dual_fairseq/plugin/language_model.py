@@ -134,8 +134,8 @@ def load_language_model(path: str, dictionary: Dictionary, language: str, option
     _check_dictionary(state, dictionary, language, path, option)
     if getattr(cfg.task, "sample_break_mode", None) != "eos":
         logger.warning(
-            "%s %s was trained with --sample-break-mode %s (on running text, if by train-lm); sentences are "
-            "scored one by one, which --sample-break-mode eos trains for",
+            "%s %s was trained with --sample-break-mode %s (on running text, if by train-lm); dual training "
+            "scores single sentences; --sample-break-mode eos is better for this",
             option, path, getattr(cfg.task, "sample_break_mode", "none"),
         )  # fmt: skip
 

@@ -111,6 +111,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     limits = truth["entropies"]
     print(
         f"wrote {', '.join(f'{size} {name}' for name, size in sizes.items())} pairs and {options.mono} monolingual "
-        f"sentences a language to {options.out}; H(en|de) = {limits['en_given_de']:.2f}, "
+        f"sentences per language to {options.out}; H(en|de) = {limits['en_given_de']:.2f}, "
         f"H(de|en) = {limits['de_given_en']:.2f} nats a sentence"
     )

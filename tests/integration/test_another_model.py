@@ -229,7 +229,8 @@ OPTIMIZER, EXTRA, HISTORY = "last_optimizer_state", "extra_state", ("optimizer_h
         (in_state(EXTRA, "train_iterator", value="text"), "extra_state.train_iterator is not a record"),
         (in_state(EXTRA, "train_iterator", "epoch", value=-7), "train_iterator.epoch is not a whole number from 0"),
         (in_state(EXTRA, "train_iterator", "version", value="text"), "train_iterator.version is not a whole number"),
-        (in_state(EXTRA, "train_iterator", "iterations_in_epoch", value=10**6), "stopped later in its epoch than"),
+        (in_state(EXTRA, "train_iterator", "iterations_in_epoch", value=10**6), "its position in the epoch is after "
+        "the last batch"),
         (in_state(EXTRA, "metrics", "default", value="text"), "metrics.default is not a list of this run's meters"),
         (in_state(EXTRA, "dual_fairseq_patience", value="text"), "dual_fairseq_patience is not a record"),
         (in_state(EXTRA, "ema", value="text"), "extra_state.ema is not a record"),

@@ -76,7 +76,7 @@ def test_multi30k_downloads_or_takes_a_folder(mirror: tuple[str, Path], tmp_path
 
     # The same files given as a folder are the same input.
     run = corpus("multi30k", dest, "--from", dest / "download", "--mono", "--", "--bpe-size", "40")
-    assert run.returncode == 0 and run.stderr.count("done before") == 4
+    assert run.returncode == 0 and run.stderr.count("already done") == 4
     elsewhere = tmp_path / "elsewhere"
     run = corpus("multi30k", elsewhere, "--from", dest / "download", "--", "--bpe-size", "40")
     assert run.returncode == 0 and not (elsewhere / "download").exists()
@@ -144,7 +144,7 @@ def test_multi30k_refuses_what_it_does_not_know(tmp_path: Path) -> None:
         (["a", "--from", "absent", "--pairs", "2"], "absent/train.de.gz: there is no such file"),
         (["a", "--pairs", "0"], "--pairs: takes a whole number above 0, not '0'"),
         (["a", "--from", "absent", "--mono-unpaired"], "absent/mono/train.1.de.gz: there is no such file"),
-        (["a", "--mono-of-pairs"], "--mono-of-pairs: without --pairs none are left over; give that too"),
+        (["a", "--mono-of-pairs"], "--mono-of-pairs: no pairs remain without --pairs; give --pairs too"),
         (["a", "--bpe-size", "5"], "options of dual-fairseq preprocess go after --"),
     ):
         run = corpus("multi30k", *arguments, cwd=tmp_path)

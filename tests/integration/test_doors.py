@@ -71,7 +71,7 @@ def test_a_colon_in_a_path_is_refused_before_any_work(command, tmp_path, monkeyp
     (tmp_path / "a:b").mkdir()
     (tmp_path / "a:b" / "pair.pt").touch()
     words = [word.format(dest=tmp_path, data=tmp_path) for word in command]
-    with pytest.raises(UserError, match=r"takes ':' in a path for a separator: rename a:b"):
+    with pytest.raises(UserError, match=r"reads ':' in a path as a separator: rename a:b"):
         main(words)
     assert list((tmp_path / "a:b").iterdir()) == [tmp_path / "a:b" / "pair.pt"]
 

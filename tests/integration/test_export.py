@@ -363,10 +363,10 @@ def test_without_the_data_the_dictionaries_are_missed_or_given(pairs, data, tmp_
     pair = without_data(pairs / "transformer" / "checkpoint_last.pt", tmp_path)
     output = tmp_path / "out" / "single.pt"
     main(["export", str(pair), "--direction", FORWARD, "-o", str(output)])
-    assert f"did not find dict.{SOURCE}.txt and dict.{TARGET}.txt" in capsys.readouterr().out
+    assert f"dict.{SOURCE}.txt and dict.{TARGET}.txt not found" in capsys.readouterr().out
     assert [path.name for path in output.parent.iterdir()] == ["single.pt"]
     main(["export", str(pair), "--direction", FORWARD, "-o", str(output), "--data", str(data)])
-    assert "did not find" not in capsys.readouterr().out
+    assert "not found" not in capsys.readouterr().out
     assert len(list(output.parent.iterdir())) == 3
 
 

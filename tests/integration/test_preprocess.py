@@ -129,7 +129,7 @@ def test_the_command_with_names_that_shells_and_fairseq_trip_over(tmp_path: Path
     # Again: nothing is done twice.
     before = {path: path.stat().st_mtime_ns for path in made.rglob("*") if path.name not in (".stages", "lock")}
     again = script("preprocess.sh", *arguments, cwd=tmp_path)
-    assert again.returncode == 0 and again.stderr.count("done before") == 4
+    assert again.returncode == 0 and again.stderr.count("already done") == 4
     changed = {path.name for path, time_ in before.items() if path.stat().st_mtime_ns != time_}
     assert changed <= {"preprocess.json"}
 
@@ -147,11 +147,11 @@ REFUSALS = {
         ["-s", "de", "-t", "en", "--valid", "valid", "--dest", "out"],
         "--train: is needed; give the PREFIX of text",
     ),
-    "slash in language": (["-s", "d/e"], "'d/e': use letters"),
-    "space in language": (["-t", "e n"], "'e n': use letters"),
-    "dot in language": (["-t", "en.x"], "'en.x': use letters"),
-    "empty language": (["-t", ""], "'': use letters"),
-    "leading dash in language": (["--target-lang=-en"], "'-en': use letters"),
+    "slash in language": (["-s", "d/e"], "'d/e': use only letters"),
+    "space in language": (["-t", "e n"], "'e n': use only letters"),
+    "dot in language": (["-t", "en.x"], "'en.x': use only letters"),
+    "empty language": (["-t", ""], "'': use only letters"),
+    "leading dash in language": (["--target-lang=-en"], "'-en': use only letters"),
     "one language twice": (["-t", "de"], "both 'de'"),
     "missing file": (["--train", "trian"], "trian.de: no such file"),
     "missing side": (["--valid", "half"], "half.en: no such file"),
@@ -505,7 +505,7 @@ def test_nothing_to_learn_is_one_line(tmp_path: Path) -> None:
     for split in ("train", "valid", "test"):
         for language in ("de", "en"):
             (tmp_path / f"{split}.{language}").write_text("a b c\nd e f\n")
-    with pytest.raises(UserError, match="no BPE to learn; give more text or pass --bpe-size 0"):
+    with pytest.raises(UserError, match="BPE cannot be learned; give more text or pass --bpe-size 0"):
         main(["preprocess", *options(tmp_path, tmp_path / "out")])
     main(["preprocess", *options(tmp_path, tmp_path / "out"), "--bpe-size=0", "--overwrite"])
     assert decoded(tmp_path / "out", "dual/train.de-en.de", "dual/dict.de.txt") == ["a b c", "d e f"]
@@ -542,7 +542,7 @@ def test_text_that_is_written_unlike_the_training_text_is_warned_of_once(
         text.encode(change(line), "de")
     warnings = [record.getMessage() for record in caplog.records]
     assert len(warnings) == bool(found) and all(found in warning for warning in warnings), warnings
-    assert all("the text of de is not written as the training text" in warning for warning in warnings)
+    assert all("the text of de is not written like the training text" in warning for warning in warnings)
 
 
 # --- again, changed, interrupted ----------------------------------------------------------------------------------
@@ -564,9 +564,9 @@ def test_a_folder_that_is_made_anew_stays_as_it_was_until_all_of_it_is_there(
     capfd.readouterr()
     if stopped_at == "_bpe":  # as it was made
         main(["preprocess", *options(corpus, dest)])
-        assert capfd.readouterr().err.count("done before") == 4 and content(dest) == before
+        assert capfd.readouterr().err.count("already done") == 4 and content(dest) == before
     main(["preprocess", *anew])
-    assert capfd.readouterr().err.count("done before") == (1 if stopped_at == "_bpe" else 2)
+    assert capfd.readouterr().err.count("already done") == (1 if stopped_at == "_bpe" else 2)
     main(["preprocess", *options(corpus, tmp_path / "fresh", "--bpe-size=30")])
     assert content(dest) == content(tmp_path / "fresh")
     assert not any(path.is_symlink() for path in dest.rglob("*"))
@@ -687,5 +687,5 @@ def test_two_runs_at_once_do_not_mix(corpus: Path, done: Path) -> None:
 
     with open(done / ".stages" / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(UserError, match="another run is at work there"):
+        with pytest.raises(UserError, match="another run is using it"):
             main(["preprocess", *options(corpus, done)])

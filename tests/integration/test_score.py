@@ -256,7 +256,7 @@ def test_the_table_can_be_read_from_stdout(checkpoint, tmp_path, text, capfd):
         ([], "give what to score"),
         (["--split", "valid", "--source", "F", "--target", "F"], "give what to score"),
         (["--source", "F"], "both --source FILE and --target FILE"),
-        (["--split", "valid", "--segmented"], "--segmented: is for --source"),
+        (["--split", "valid", "--segmented"], "--segmented: needs --source"),
         (["--source", "F", "--target", "F", "--segmented", "--dest", "D"], "--segmented"),
         (["--split", "valid", "--src-lm", "F"], "--src-lm and --tgt-lm: give both"),
         (["--split", "valid", "--src-lm", "F", "--tgt-lm", "F", "--no-lm"], "--no-lm: contradicts"),

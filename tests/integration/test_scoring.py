@@ -127,7 +127,7 @@ def test_a_run_that_was_moved_has_its_dictionaries_with_it(trained_pair, corpus,
     state["cfg"]["task"]["data"] = str(tmp_path / "gone")
     (tmp_path / "run" / "dual").mkdir(parents=True)
     torch.save(state, tmp_path / "run" / "dual" / "checkpoint_best.pt")
-    with pytest.raises(UserError, match=r"the folder of its dictionaries, .*gone, is gone; name the folder"):
+    with pytest.raises(UserError, match=r"the folder of its dictionaries, .*gone, is missing; name their new folder"):
         load_pair(tmp_path / "run")
     (tmp_path / "run" / "text").mkdir()
     for language in (SOURCE, TARGET):

@@ -242,7 +242,7 @@ def test_fairseq_evaluates_nothing():
             evaluating += 1
             assert vars(sys.modules[name])["eval"] is no_eval.evaluate, name
     assert evaluating > 15, "fairseq has changed, or this test does not see what it looks for"
-    with pytest.raises(UserError, match="no plain value"):
+    with pytest.raises(UserError, match="not a plain value"):
         fairseq.utils.eval_str_list("__import__('os').getcwd()")
     assert fairseq.utils.eval_str_list("0.5,1e-3") == [0.5, 0.001]
     assert fairseq.utils.eval_bool("False") is False and fairseq.utils.eval_bool(True, default=True) is True

@@ -137,7 +137,7 @@ def test_text_that_was_never_composed_scores_100_against_itself(old, tmp_path, c
     assert "Ma \u0308 dchen" in lines(dest / "tokenized" / "test.de")[0]  # as it was trained
     scores = evaluated(dest, tmp_path / "eval", words(dest))
     assert scores["en-de"]["bleu"] == scores["de-en"]["bleu"] == pytest.approx(100)
-    assert "in 6 lines translations are compared with words torn like that" in capfd.readouterr().err
+    assert "in 6 lines, translations are compared with words that were split in this way" in capfd.readouterr().err
 
 
 def test_the_same_command_goes_on_as_it_began_and_overwrite_makes_it_anew(old, tmp_path):
@@ -177,7 +177,7 @@ def test_text_in_pieces_is_compared_as_words(pieces, tmp_path, capfd):
     )
     main(["preprocess", *split, "--tokenizer=none", "--bpe-size=0"])
     said = capfd.readouterr().err
-    assert "no translation can reach" not in said and "the text is in pieces already" in said
+    assert "no translation can reach" not in said and "the text is already split into pieces" in said
     text, of_words = TextPipeline(dest), lines(tmp_path / "words" / "test.de")
     assert lines(dest / "segmented" / "test.de") == lines(pieces / "test.de") != of_words
     assert text.text("test", "de") == of_words
@@ -189,7 +189,9 @@ def test_text_in_pieces_is_compared_as_words(pieces, tmp_path, capfd):
     main(["preprocess", *options(pieces, tmp_path / "again")])
     said = capfd.readouterr().err
     assert "warning: train.de: " in said and "words " in said
-    assert "the text is in pieces already, which are now cut again; give --tokenizer none --bpe-size 0" in said
+    assert (
+        "the text is already split into pieces, and BPE now splits it again; give --tokenizer none --bpe-size 0" in said
+    )
 
 
 def test_pieces_of_two_kinds_are_refused(tmp_path):

@@ -311,7 +311,7 @@ def test_an_over_long_line_is_translated_in_pieces_and_named(pair, caplog):
     with caplog.at_level(logging.WARNING, logger="dual_fairseq"):
         short, long, third = pair.translate_nbest(["Bop1.", first + second, first], SOURCE, TARGET, first=11, nbest=2)
     assert [record.getMessage() for record in caplog.records] == [
-        f"line 12: {sum(tokens)} tokens, over the 59 that this model takes; translated in 11 pieces"
+        f"line 12: {sum(tokens)} tokens, more than the 59 that this model can read; translated in 11 pieces"
     ]
     pieces = pair.text.subword[SOURCE].cut(pair.text.encode(first + second, SOURCE).split(), 59)
     parts = [pair.translate_nbest([pair.text.decode(" ".join(p), SOURCE)], SOURCE, TARGET, nbest=2)[0] for p in pieces]
@@ -526,8 +526,7 @@ def test_a_line_that_is_not_utf8_is_named_after_the_lines_before_it(command, tmp
     assert not (tmp_path / "out").exists()
     assert (tmp_path / "out.partial").read_text().splitlines() == expected
     assert (
-        capfd.readouterr().err.splitlines(keepends=True)[-1]
-        == f"what was written until then is in {tmp_path / 'out.partial'}\n"
+        capfd.readouterr().err.splitlines(keepends=True)[-1] == f"the finished part is in {tmp_path / 'out.partial'}\n"
     )
 
 
@@ -535,7 +534,8 @@ def test_an_over_long_line_is_named_on_stderr(command, pair):
     long = "Bak1 bet2 bik3. " * 10  # ten sentences
     count, (expected,) = len(pair.text.encode(long, SOURCE).split()), pair.translate([long], target=TARGET)
     warning = (
-        f"dual_fairseq: warning: line 3: {count} tokens, over the 59 that this model takes; translated in 10 pieces\n"
+        f"dual_fairseq: warning: line 3: {count} tokens, more than the 59 that this model can read; translated in 10 "
+        "pieces\n"
     )
     out = command(f"Bak1.\nBop1.\n{long}".encode(), "-t", TARGET, "--buffer", 2, warning=warning)
     assert out.splitlines()[2] == expected

@@ -488,4 +488,4 @@ def test_gensim_trains_vectors(dest):
     assert script(dest, "--dim", 16, "--epochs", 3, "--workers", 1).returncode == 0
     assert first == {language: (dest / "vectors" / f"{language}.vec").read_text() for language in VALUE}
     done = script(dest, "--dim", 16, "--min-count", 10**6)
-    assert done.returncode == 1 and "no word of xx occurs so often" in done.stderr
+    assert done.returncode == 1 and "no word of xx occurs this often" in done.stderr

@@ -109,7 +109,7 @@ def test_a_recipe_takes_some_rows_of_its_base(recipe, tmp_path):
 @pytest.mark.parametrize(
     "change, complaint",
     [
-        (("baseline = true", ""), "one row has to be the baseline"),
+        (("baseline = true", ""), "one row must be the baseline"),
         (('language_models = "parallel"', 'language_models = "none"'), "there are no language models 'none'"),
         (('name = "dual"', 'nam = "dual"'), "nam"),
         (('synthetic = "captions"', 'synthetic = "none"'), "there is no synthetic text 'none'"),

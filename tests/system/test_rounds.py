@@ -28,7 +28,7 @@ def finish(words: list[str]) -> str:
     deadline = time.monotonic() + 900
     while time.monotonic() < deadline:
         done = run_command(words, env=ENVIRONMENT, timeout=1800)
-        if "another run is at work" not in done.stderr:
+        if "another run is using" not in done.stderr:
             assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
             return done.stdout
         time.sleep(2)
@@ -44,7 +44,7 @@ def killed_at(words: list[str], title: str) -> None:
         seen.append(line)
         if line.startswith(title):
             break
-        if "another run is at work" in line:  # a job of the one killed before
+        if "another run is using" in line:  # a job of the one killed before
             process.wait()
             time.sleep(2)
             return killed_at(words, title)

@@ -139,7 +139,7 @@ def test_options_that_mean_the_same_are_explained_the_same():
         ("train {dest} {out} --dual-lambda -1", "--dual-lambda: takes a number that is 0 or more, not '-1'"),
         ("train {dest} {out} --dual-gap-clip x", "--dual-gap-clip: takes a number"),
         ("train {dest} {out} --dual-start-update 0.5", "--dual-start-update: takes a whole number"),
-        ("train {dest} {out} --arch lstm --size tiny", "--size goes with --arch transformer"),
+        ("train {dest} {out} --arch lstm --size tiny", "--size is for --arch transformer"),
         ("evaluate {dest} /no/pair.pt", "/no/pair.pt: there is no such folder or checkpoint"),
         ("evaluate {dest} {dest}/preprocess.json --split ../x", "--split: takes a name such as test, not '../x'"),
         ("evaluate {dest} {dest}/preprocess.json --split dev", "has no split 'dev' of xx-yy"),
@@ -206,7 +206,7 @@ def test_a_language_model_is_trained_once_and_repaired_when_torn(dest, tmp_path)
     last = save / "checkpoint_last.pt"
     last.write_bytes(last.read_bytes()[:2000])  # as a kill leaves it while fairseq copies the best over it
     out = succeed("train-lm", data, save, *TINY_LM, 3)  # a higher limit is no other training
-    assert f"going on after update {record['num_updates']}" in out and "epoch   3  valid" in out
+    assert f"continuing after update {record['num_updates']}" in out and "epoch   3  valid" in out
     assert "  stopped by --max-epoch 3" in out
     assert not list(Path.cwd().glob("pwned"))
 

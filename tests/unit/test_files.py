@@ -50,7 +50,7 @@ def test_what_was_written_before_an_error_is_kept_where_that_is_asked_for(tmp_pa
         file.write(b"half")
         raise KeyboardInterrupt
     assert (tmp_path / "a.txt.partial").read_bytes() == b"half" and not path.exists()
-    assert capsys.readouterr().err == f"what was written until then is in {path}.partial\n"
+    assert capsys.readouterr().err == f"the finished part is in {path}.partial\n"
     (tmp_path / "a.txt.partial").unlink()
     with pytest.raises(KeyboardInterrupt), whole_file(path, keep_partial=True):
         raise KeyboardInterrupt

@@ -128,6 +128,6 @@ def test_another_stage_does_not_take_the_place_of_one_whose_checkpoint_is_gone(t
     assert find_checkpoint(tmp_path) == run.stage("dual").best
     run.stage("dual").best.unlink()
     for folder in (tmp_path, tmp_path / "dual"):
-        with pytest.raises(UserError, match=r"dual/checkpoint_best\.pt is gone, though its training has finished"):
+        with pytest.raises(UserError, match=r"dual/checkpoint_best\.pt is missing, but its training has finished"):
             find_checkpoint(folder)
     assert find_checkpoint(tmp_path / "warmup") == run.stage("warmup").best

@@ -81,7 +81,7 @@ def test_a_refusal_names_what_was_typed(training, change, message):
 def test_a_checkpoint_that_was_deleted_is_named(training, capsys):
     stage = training()
     stage.files.best.unlink()
-    with pytest.raises(SystemExit, match=r"checkpoint_best.pt is gone, though its training has finished: put it back"):
+    with pytest.raises(SystemExit, match=r"checkpoint_best.pt is missing, but its training has finished: put it back"):
         stage.begin(go_on=False)
     assert stage.files.last.is_file() and stage.files.finished.is_file()
 
@@ -90,7 +90,7 @@ def test_without_its_last_checkpoint_a_training_goes_on_from_its_best_and_says_s
     stage = training(max_update="200")
     stage.files.last.unlink()
     assert stage.begin(go_on=False)
-    assert "checkpoint_last.pt is gone: going on from checkpoint_best.pt" in capsys.readouterr().out
+    assert "checkpoint_last.pt is missing: continuing from checkpoint_best.pt" in capsys.readouterr().out
     assert stage.files.last.read_bytes() == stage.files.best.read_bytes()
     stage.files.last.unlink()  # not finished
     assert stage.begin(go_on=False)

@@ -190,8 +190,8 @@ def test_the_table_says_what_each_round_gained(pipeline, data):
     ("words", "message"),
     [
         (["--rounds=1", "--warmup-only"], "--rounds: begins with the warm start"),
-        (["--upsample=2"], "--upsample 2: goes with --rounds"),
-        (["--round-text=pairs"], "--round-text pairs: goes with --rounds"),
+        (["--upsample=2"], "--upsample 2: needs --rounds"),
+        (["--round-text=pairs"], "--round-text pairs: needs --rounds"),
     ],
 )
 def test_a_mistake_is_one_line(words, message):

@@ -258,7 +258,7 @@ def test_a_run_takes_the_sizes_of_the_pair_that_it_starts_from(data, tmp_path, p
     assert (options.size, options.shape) == ("tiny", None)
     with pytest.raises(SystemExit, match=r"--size base: .*checkpoint_best.pt is of --size tiny; leave"):
         chosen(data, tmp_path / "run", "--init", str(pair), "--size", "base")
-    with pytest.raises(SystemExit, match=r"--arch lstm: .*checkpoint_best.pt is of --arch transformer; leave"):
+    with pytest.raises(SystemExit, match=r"--arch lstm: .*checkpoint_best.pt has --arch transformer; leave"):
         chosen(data, tmp_path / "run", "--init", str(pair), "--arch", "lstm")
     with pytest.raises(SystemExit, match="give --init, or --init-src2tgt and"):
         chosen(data, tmp_path / "run", "--init", str(pair), f"--init-src2tgt={pair}")

@@ -172,7 +172,7 @@ def test_other_options_make_it_anew(dest, commands):
     ("options", "message"),
     [
         (["--only", "fr"], "--only fr: .* has the languages de and en"),
-        (["--match-lengths"], "--match-lengths goes with --select"),
+        (["--match-lengths"], "--match-lengths needs --select"),
         (["--from-pairs", "--select"], "--select is for monolingual text"),
         (["--nbest", "6"], "--nbest 6: needs --beam 6 or more, not 5"),
         (["--int8"], "--int8: fairseq does not compute in 8 bits"),
