@@ -254,7 +254,7 @@ def test_the_best_checkpoint_is_not_told_by_what_grows_with_lambda(setting, monk
         setting.task.build_criterion(config)
 
     for schedule in ({"dual_start_update": 1}, {"dual_ramp_updates": 1}):
-        with pytest.raises(UserError, match="--best-checkpoint-metric gap_abs: .* give bleu or nll_loss"):
+        with pytest.raises(UserError, match=r"--best-checkpoint-metric gap_abs: .* give bleu or nll_loss"):
             build("gap_abs", **schedule)
         build("loss", **schedule)
         assert "early checkpoints look better" in caplog.text
