@@ -219,11 +219,15 @@ def load_checkpoint(cfg, trainer, **passthrough_args):
     except RuntimeError as error:
         if "dataloader mismatch" not in str(error):
             raise
-        path = os.path.join(cfg.save_dir, restore) if restore == "checkpoint_last.pt" else restore
         raise UserError(
-            f"{path}: its position in the epoch is after the last batch of this data; give the data and --max-tokens "
-            "that it was trained with, or --reset-dataloader to begin an epoch"
+            f"{restored_file(cfg.save_dir, restore)}: its position in the epoch is after the last batch of this data; "
+            "give the data and --max-tokens that it was trained with, or --reset-dataloader to begin an epoch"
         ) from error
+
+
+def restored_file(save_dir: str, restore_file: str) -> str:
+    """The checkpoint that a run goes on from, as fairseq finds it."""
+    return os.path.join(save_dir, restore_file) if restore_file == "checkpoint_last.pt" else restore_file
 
 
 def trainer_load_checkpoint(self, filename: str, reset_optimizer: bool = False, *args: Any, **kwargs: Any):

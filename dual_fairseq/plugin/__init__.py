@@ -1,1 +1,1 @@
-"""The idea: two translation models trained as a pair. All that ``fairseq-train --user-dir dual_fairseq`` runs."""
+"""The idea: two translation models trained as a pair, as task, criterion and model of fairseq."""

@@ -40,8 +40,9 @@ def check_pair(arguments: list[str]) -> tuple[int, int]:
     criterion = task.build_criterion(cfg.criterion)
     if cfg.task.src_lm:
         task.priors.models()
-    task.load_dataset("valid")
-    data = task.dataset("valid")
+    split = cfg.dataset.valid_subset.split(",")[0]
+    task.load_dataset(split)
+    data = task.dataset(split)
     batches = task.get_batch_iterator(
         data,
         max_tokens=cfg.dataset.max_tokens_valid,

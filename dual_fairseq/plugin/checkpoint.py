@@ -21,6 +21,7 @@ from ..common.errors import UserError
 from ..common.literals import NoLiteral, literal
 from ..common.options import flag
 from ..compat.checkpoint_options import declared_options, model_options
+from ..compat.commands import first_line
 from .model import arch_name
 
 logger = logging.getLogger(__name__)
@@ -41,10 +42,9 @@ def load_state(path: str, option: str) -> dict[str, Any]:
     try:
         state = checkpoint_utils.load_checkpoint_to_cpu(path)
     except Exception as error:  # torch.load raises whatever the bytes make it raise
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
             f"{option} {path}: cannot be read as a fairseq checkpoint (truncated, or not made by fairseq-train?): "
-            f"{reason}"
+            f"{first_line(error)}"
         ) from error
     if state.get("cfg") is None or not state.get("model"):
         raise UserError(f"{option} {path}: is not a fairseq model checkpoint (no model or no configuration in it)")
@@ -209,7 +209,7 @@ def check_dictionaries(
     for language, dictionary in dictionaries.items():
         candidates = (folder / f"dict.{language}.txt" for folder in folders)
         check_dictionary(dictionary, language, state, candidates, path, option)
-    if not (state or {}).get("dictionaries"):
+    if not (state or {}).get("dictionaries"):  # a file that was compared may be the data's own
         logger.warning(
             "%s %s: does not say which dictionaries it was trained with (an earlier version wrote it), so they are not "
             "compared with the data's",

@@ -40,7 +40,10 @@ class DualCrossEntropyConfig(FairseqDataclass):
         default=None, metadata={"help": "λ of target→source (default: --dual-lambda)"}
     )
     dual_start_update: int = field(
-        default=0, metadata={"help": "λ is 0 for this many updates; no LM is evaluated until then"}
+        default=0,
+        metadata={
+            "help": "λ is 0 for this many updates; no LM runs until then (--lm-score-cache fills its cache first)"
+        },
     )
     dual_ramp_updates: int = field(
         default=0, metadata={"help": "then λ grows linearly to its value over this many updates"}

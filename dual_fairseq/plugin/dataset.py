@@ -59,12 +59,6 @@ class DualLanguagePairDataset(BaseWrapperDataset):
             raise AttributeError(name)
         return getattr(self.dataset, name)
 
-    def num_tokens_vec(self, indices):
-        return self.dataset.num_tokens_vec(indices)
-
-    def get_batch_shapes(self):
-        return self.dataset.get_batch_shapes()
-
     def batch_by_size(self, indices, max_tokens=None, max_sentences=None, required_batch_size_multiple=1):
         batches = self.dataset.batch_by_size(indices, max_tokens, max_sentences, required_batch_size_multiple)
         batched = sum(len(batch) for batch in batches)
@@ -72,15 +66,13 @@ class DualLanguagePairDataset(BaseWrapperDataset):
             batches = [*batches, indices[batched:]]  # batches are consecutive runs of the indices
         return batches
 
-    def collater(self, samples: list[dict[str, Any]], pad_to_length=None) -> dict[str, Any]:
+    def collater(self, samples: list[dict[str, Any]]) -> dict[str, Any]:
         """Merge pairs (``id``, ``source``, ``target``) into one batch; an empty list gives an empty batch."""
-        batch = self.dataset.collater(samples, pad_to_length=pad_to_length)
+        batch = self.dataset.collater(samples)
         if not batch:
             return batch
         swapped = [{"id": s["id"], "source": s["target"], "target": s["source"]} for s in samples]
-        if pad_to_length is not None:
-            pad_to_length = {"source": pad_to_length["target"], "target": pad_to_length["source"]}
-        batch["reverse"] = self.reverse.collater(swapped, pad_to_length=pad_to_length)
+        batch["reverse"] = self.reverse.collater(swapped)
         batch["align"] = align_rows(batch["id"], batch["reverse"]["id"])
         if self.lm_scores is not None:
             rows = batch["id"].numpy()

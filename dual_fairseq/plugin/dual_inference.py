@@ -16,10 +16,25 @@ from fairseq.data import Dictionary
 from fairseq.modules import BeamableMM
 from torch import Tensor, nn
 
+from ..common.errors import UserError
+from ..common.options import flag
 from .language_model import FrozenLanguageModel
 from .log_probs import BATCH_TOKENS, language_model_log_probs, translation_log_probs
 from .model import parameter_like
 from .ranking import COMPONENTS, Weights, component_line
+
+# Options of generation by which the beam's scores are not log P(y|x), and their values that leave it.
+_IMPURE = {"unkpen": 0, "temperature": 1, "lm_path": None, "diverse_beam_groups": -1}
+
+
+def check_pure(generation: Any) -> None:
+    """Raises: UserError: by an option of generation the beam would not be scored by log P(y|x) alone."""
+    for name, none in _IMPURE.items():
+        if (value := getattr(generation, name, none)) not in (none, None):
+            raise UserError(
+                f"{flag(name)} {value}: changes the beam's scores, which dual inference takes for log P(y|x); leave it "
+                "out"
+            )
 
 
 class DualInferenceGenerator(nn.Module):

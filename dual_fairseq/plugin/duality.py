@@ -126,7 +126,7 @@ def negative_weights(gap: Tensor, lambda_xy: float, lambda_yx: float) -> Tensor:
 def ramped_lambda(value: float, num_updates: int, start: int = 0, ramp: int = 0) -> float:
     """λ at the update that follows ``num_updates`` finished ones.
 
-    0 for the first ``start`` updates, then growing linearly: λ/ramp at the next one, λ after ``ramp`` more.
+    0 for the first ``start`` updates, then growing linearly: λ/ramp at the next one, λ at the ``ramp``-th of them.
 
     Args:
         value: the final λ.

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ..common.errors import UserError
 from ..common.memory import enough_memory
+from ..compat.commands import first_line
 from .output_layer import TokenLogProbs, batch_log_probs
 
 
@@ -65,9 +66,6 @@ class DualModel(BaseFairseqModel):
         """Every sentence is a source once and a target once, so both limits are the smallest of all."""
         limit = min(limit for model in self.models.values() for limit in model.max_positions())
         return (limit, limit)
-
-    def max_decoder_positions(self) -> float:
-        return min(model.max_decoder_positions() for model in self.models.values())
 
     def set_num_updates(self, num_updates: int) -> None:
         """fairseq calls this before every update (and on loading); the criterion's schedule of λ reads it."""
@@ -150,8 +148,9 @@ def built(arch: str, build: Callable[[], Any]) -> Any:
     except Exception as error:
         if not ARCH_MODEL_REGISTRY[arch].__module__.startswith("fairseq."):
             raise  # of whoever wrote the arch
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError(f"--arch {arch}: cannot be built with these options and dictionaries: {reason}") from error
+        raise UserError(
+            f"--arch {arch}: cannot be built with these options and dictionaries: {first_line(error)}"
+        ) from error
 
 
 def parameter_like(model: nn.Module) -> Tensor:

@@ -46,13 +46,13 @@ class TokenLogProbs(NamedTuple):
 def batch_log_probs(
     model: BaseFairseqModel, sample: dict[str, Any], padding_idx: int, smoothing: bool = False
 ) -> TokenLogProbs:
-    """log P of every target token of a batch by any fairseq encoder–decoder.
+    """log P of every target token of a batch by any fairseq encoder–decoder or language model.
 
     Where the arch's output layer is one matrix product at the end, it is computed together with the softmax, block by
     block and for real tokens only, so that no (B, T, V) tensor exists; any other arch runs as it is.
 
     Args:
-        model: an encoder–decoder.
+        model: one of these.
         sample: a batch, with ``net_input`` and ``target``.
         padding_idx: the index of padding in the target.
         smoothing: whether sums over the vocabulary are wanted.

@@ -29,6 +29,7 @@ from ..common.errors import UserError
 from ..common.files import CannotWrite, whole_file
 from ..common.progress import Progress
 from ..common.records import read_record
+from ..compat.commands import first_line
 from .language_model import FrozenLanguageModel
 from .log_probs import length_sorted_batches
 
@@ -61,7 +62,8 @@ class ScoreCache:
     """A directory of score files.
 
     Args:
-        directory: made if it is missing. Where all scores are in it, it need not be writable.
+        directory: made if it is missing; all nodes of a run must share it. Where all scores are in it, it need not be
+            writable.
         cpu: compute on the CPU even where there is a GPU.
     """
 
@@ -171,9 +173,7 @@ def load_scores(path: Path, shape: tuple[int, ...], fix: str, mmap_mode: Any = N
     try:
         scores = np.load(path, mmap_mode=mmap_mode, allow_pickle=False)
     except _UNREADABLE as error:
-        raise UserError(
-            f"{path}: cannot be read ({(str(error).splitlines() or [type(error).__name__])[0]}); {fix}"
-        ) from error
+        raise UserError(f"{path}: cannot be read ({first_line(error)}); {fix}") from error
     if not isinstance(scores, np.ndarray):
         raise UserError(f"{path}: holds an archive, not an array; {fix}")
     if scores.dtype != np.float32 or scores.shape != shape:

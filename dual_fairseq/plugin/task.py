@@ -1,12 +1,12 @@
 """``dual_translation``: both directions of a language pair from one binarized directory and in one checkpoint."""
 
 import copy
+import logging
 import os
 from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
-import torch
 from fairseq import utils
 from fairseq.data import Dictionary
 from fairseq.models import ARCH_MODEL_REGISTRY, FairseqEncoderDecoderModel
@@ -15,18 +15,21 @@ from fairseq.tasks.translation import TranslationTask
 from omegaconf import OmegaConf, open_dict
 
 from ..common.errors import UserError
+from ..compat.checkpoint_loading import restored_file
 from .binarized import explain_split, languages_of
 from .checkpoint import check_dictionaries, check_resumed, dictionary_digests
 from .dataset import DualLanguagePairDataset
-from .dual_inference import DualInferenceGenerator, LinePrinter
+from .dual_inference import DualInferenceGenerator, LinePrinter, check_pure
 from .generator import CutOff, DirectionTask
 from .model import DualModel, arch_name, built, direction_name, pair_arch
 from .priors import Priors
 from .ranking import weights_of_options
 from .task_options import DualTranslationConfig
-from .validation_bleu import bleu_counts, check_search, log_bleu, validate_as_target, validation_metric
+from .validation_bleu import check_search, log_bleu, validate_as_target, validation_counts, validation_metric
 from .warm_start import warm_start
 from .word_vectors import check_options, reversed_model_options, start_from_vectors, vector_files
+
+logger = logging.getLogger(__name__)
 
 
 @register_task("dual_translation", dataclass=DualTranslationConfig)
@@ -127,7 +130,7 @@ class DualTranslationTask(DirectionTask):
             self.priors.trained |= state_dict
 
     def check_checkpoint(self, state: dict[str, Any], path: str, model_cfg: Any, keeps_optimizer: bool) -> None:
-        """``compat/loading`` calls this before a run takes over what is in a checkpoint.
+        """``compat/checkpoint_loading`` calls this before a run takes over what is in a checkpoint.
 
         Args:
             state: the checkpoint's content.
@@ -184,8 +187,8 @@ class DualTranslationTask(DirectionTask):
         models: dict[str, FairseqEncoderDecoderModel] = {}
         for direction, side in self.sides.items():
             models[direction] = built(name, partial(side.build_model, configs[direction], from_checkpoint))
-        restored = os.path.exists(os.path.join(self.cfg.save_dir, self.cfg.restore_file))
-        if not from_checkpoint and not restored:  # a run that goes on has its weights already
+        restored = restored_file(self.cfg.save_dir, self.cfg.restore_file)
+        if not from_checkpoint and not os.path.exists(restored):  # a run that goes on has its weights already
             afresh = {} if self.cfg.finetune_from_model else dict(models)
             init = (("--init-src2tgt", self.cfg.init_src2tgt), ("--init-tgt2src", self.cfg.init_tgt2src))
             for (direction, side), (option, path) in zip(self.sides.items(), init, strict=True):
@@ -200,11 +203,23 @@ class DualTranslationTask(DirectionTask):
         """Build the criterion, which loads and checks the language models before any training.
 
         Raises:
-            UserError: the criterion is not one for a pair.
+            UserError: the criterion is not one for a pair, or the best checkpoint cannot be told by the metric.
         """
         name = getattr(cfg, "_name", None) or getattr(cfg, "criterion", None)
         if name != "dual_cross_entropy":
             raise UserError(f"--criterion {name}: --task dual_translation trains with --criterion dual_cross_entropy")
+        metric = self.cfg.best_checkpoint_metric
+        if not from_checkpoint and (cfg.dual_start_update or cfg.dual_ramp_updates):
+            if metric.startswith(("gap_", "neg_weight", "dual_lambda")):
+                raise UserError(
+                    f"--best-checkpoint-metric {metric}: is not logged, or not alike, while λ is not what it will be "
+                    "(--dual-start-update, --dual-ramp-updates); give bleu or nll_loss"
+                )
+            if metric == "loss":
+                logger.warning(
+                    "--best-checkpoint-metric loss grows with λ (--dual-start-update, --dual-ramp-updates), so early "
+                    "checkpoints look better; give bleu or nll_loss"
+                )
         return super().build_criterion(cfg, from_checkpoint)
 
     def begin_epoch(self, epoch: int, model) -> None:
@@ -214,13 +229,11 @@ class DualTranslationTask(DirectionTask):
     # --- fairseq's hooks: validation
 
     def valid_step(self, sample, model, criterion):
-        model.eval()
-        with torch.no_grad():
-            loss, sample_size, logging_output = criterion(model, sample)
+        loss, sample_size, logging_output = super(TranslationTask, self).valid_step(sample, model, criterion)
         batches = dict(zip(self.directions, (sample, sample["reverse"]), strict=True))
         for direction, metric in self._bleu.items():
             side, batch = self.sides[direction], batches[direction]
-            logging_output.update(bleu_counts(side, metric, batch, model.models[direction], direction))
+            logging_output.update(validation_counts(side, metric, batch, model.models[direction], direction))
         return loss, sample_size, logging_output
 
     def reduce_metrics(self, logging_outputs, criterion) -> None:
@@ -233,7 +246,8 @@ class DualTranslationTask(DirectionTask):
         """A generator of source→target: of a pair, that direction's model is taken, or all of it for dual inference.
 
         Raises:
-            UserError: dual inference asks for a language model that is missing.
+            UserError: dual inference asks for a language model that is missing, or the beam would score by something
+                else than log P(y|x).
         """
         models_of_direction = self._of_direction(models)
         generator = super().build_generator(models_of_direction, args, seq_gen_cls, extra_gen_cls_kwargs, **kwargs)
@@ -243,6 +257,7 @@ class DualTranslationTask(DirectionTask):
         self._lines.set_up(getattr(args, "nbest", 1), file)
         if self.dual_inference is None:
             return generator
+        check_pure(args)
         return DualInferenceGenerator(
             generator,
             [model.models[self.directions[1]] for model in models],

@@ -59,6 +59,7 @@ class DualTranslationConfig(TranslationConfig):
         default=None, metadata={"help": "re-score translations by log P(y|x) + this · length of y in tokens + ..."}
     )
     cpu: bool = II("common.cpu")
+    best_checkpoint_metric: str = II("checkpoint.best_checkpoint_metric")
     save_dir: str = II("checkpoint.save_dir")
     restore_file: str = II("checkpoint.restore_file")
     finetune_from_model: Optional[str] = II("checkpoint.finetune_from_model")

@@ -102,7 +102,7 @@ def validation_metric(cfg: Any, labels: bool = False) -> bleu.BLEU:
     return metric
 
 
-def bleu_counts(
+def validation_counts(
     side: TranslationTask, metric: bleu.BLEU, sample: dict[str, Any], model: Any, direction: str
 ) -> dict[str, int]:
     """Translate a batch, and count what has to be added up over batches and processes, entry by entry.

@@ -154,6 +154,15 @@ def test_a_checkpoint_without_digests_is_taken_with_a_warning(go_on, pair, tmp_p
     assert len(said) == 1 and str(old) in said[0]
 
 
+def test_a_checkpoint_to_go_on_from_is_found_as_fairseq_finds_it(go_on, pair, tmp_path, monkeypatch):
+    """In the current directory, not in --save-dir; nothing is taken from other checkpoints then."""
+    shutil.copy(pair / "checkpoint_last.pt", tmp_path / "start.pt")
+    monkeypatch.chdir(tmp_path)
+    initial = ("--init-src2tgt", "gone.pt", "--max-update", 2)
+    assert go_on(tmp_path / "new", "--restore-file", "start.pt", *initial) is None
+    assert "gone.pt: there is no such file" in go_on(tmp_path / "other", *initial)
+
+
 # --- languages
 
 

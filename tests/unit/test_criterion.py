@@ -245,6 +245,24 @@ def test_without_lambda_there_is_no_gap_and_no_language_model_is_asked(setting, 
     assert "gap_abs" not in aggregated.get_smoothed_values()
 
 
+def test_the_best_checkpoint_is_not_told_by_what_grows_with_lambda(setting, monkeypatch, caplog):
+    def build(metric: str, **options) -> None:
+        caplog.clear()
+        monkeypatch.setattr(setting.task, "cfg", SimpleNamespace(best_checkpoint_metric=metric))
+        config = DualCrossEntropyConfig(sentence_avg=False, dual_lambda=0, **options)
+        config._name = "dual_cross_entropy"
+        setting.task.build_criterion(config)
+
+    for schedule in ({"dual_start_update": 1}, {"dual_ramp_updates": 1}):
+        with pytest.raises(UserError, match=r"--best-checkpoint-metric gap_abs: .* give bleu or nll_loss"):
+            build("gap_abs", **schedule)
+        build("loss", **schedule)
+        assert "early checkpoints look better" in caplog.text
+    for metric, schedule in (("gap_abs", {}), ("loss", {}), ("bleu", {"dual_start_update": 1})):
+        build(metric, **schedule)
+        assert not caplog.messages
+
+
 def test_lambda_follows_its_schedule_only_while_a_run_trains(setting, monkeypatch):
     criterion = setting.criterion(dual_start_update=2, dual_ramp_updates=4, dual_lambda_reverse=None)
     for updates, share in ((0, 0), (1, 0), (2, 0.25), (4, 0.75), (5, 1), (9, 1)):

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 from fairseq.data import Dictionary
+from fairseq.dataclass.configs import GenerationConfig
 
 from dual_fairseq.common.errors import UserError
-from dual_fairseq.plugin.dual_inference import LinePrinter
+from dual_fairseq.plugin.dual_inference import LinePrinter, check_pure
 from dual_fairseq.plugin.ranking import Weights, weights_of_options
 
 
@@ -26,6 +27,13 @@ def test_the_general_form_and_components_that_could_not_be_computed():
     assert scores[0] == pytest.approx(-3 - 2.5 - 1.75 + 8) and scores[1] == -np.inf
     # what has no weight does not count
     assert Weights(1.0, lm=1.0).score(components, 0.0) == pytest.approx([-10, -2])
+
+
+def test_a_beam_that_is_scored_by_more_than_the_model_is_refused():
+    check_pure(GenerationConfig())
+    for name, value in (("unkpen", 2.0), ("temperature", 0.5), ("lm_path", "lm.pt"), ("diverse_beam_groups", 2)):
+        with pytest.raises(UserError, match=f"--{name.replace('_', '-')} {value}: .* leave it out"):
+            check_pure(GenerationConfig(**{name: value}))
 
 
 @pytest.mark.parametrize(

@@ -275,7 +275,7 @@ def test_a_failing_forward_leaves_the_arch_whole(monkeypatch):
 
 def test_limits_are_the_smallest_of_all_roles():
     pair = DualModel({"de-en": plain_model(), "en-de": plain_model()})
-    assert pair.max_positions() == (20, 20) and pair.max_decoder_positions() == 20
+    assert pair.max_positions() == (20, 20)
 
 
 def prepared_fconv_pair() -> DualModel:

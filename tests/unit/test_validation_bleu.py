@@ -14,7 +14,7 @@ from fairseq.logging import metrics
 from dual_fairseq.common.bleu import Accuracy, bleu_of_counts
 from dual_fairseq.common.errors import UserError
 from dual_fairseq.pair.evaluate import score
-from dual_fairseq.plugin.validation_bleu import bleu_counts, log_bleu, validate_as_target, validation_metric
+from dual_fairseq.plugin.validation_bleu import log_bleu, validate_as_target, validation_counts, validation_metric
 
 HYPOTHESES = ["今 天 天 气 很 好 。", "他 在 公 园 里 跑 步 ， 很 快 。", "我 们 明 天 去 北 京 。"]
 REFERENCES = ["今 天 天 气 真 好 。", "他 在 公 园 里 跑 步 。", "我 们 明 天 去 上 海 。"]
@@ -38,7 +38,7 @@ def side(target: str, tokenized: bool = False, chosen: str | None = None):
 
 
 def validated(task, sample) -> tuple[float, int]:
-    counts = bleu_counts(task, validation_metric(task.cfg), sample, None, "en-zh")
+    counts = validation_counts(task, validation_metric(task.cfg), sample, None, "en-zh")
     assert list(counts)[-1] == "cut_off_en-zh"
     return bleu_of_counts(list(counts.values())[:-1]), counts["cut_off_en-zh"]
 
@@ -93,8 +93,8 @@ def test_labels_are_validated_by_their_accuracy():
     found, right = rows[:3], rows[3:]
     task.tgt_dict = labels
     task.inference_step = lambda generator, models, sample: [[{"tokens": row, "cut_off": False}] for row in found]
-    first = bleu_counts(task, metric, {"target": torch.stack(right).long()}, None, "x-y")
-    second = bleu_counts(task, metric, {"target": torch.stack(found).long()}, None, "x-y")
+    first = validation_counts(task, metric, {"target": torch.stack(right).long()}, None, "x-y")
+    second = validation_counts(task, metric, {"target": torch.stack(found).long()}, None, "x-y")
     with metrics.aggregate(new_root=True) as aggregator:
         log_bleu([first, second], {"x-y": metric})
         values = aggregator.get_smoothed_values()
