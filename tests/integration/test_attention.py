@@ -164,7 +164,7 @@ def test_only_the_first_lines_are_read_and_long_ones_left_out(command, tmp_path,
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("-s", "fr"), "is a pair of xx and yy, without 'fr'"),
+        (("-s", "fr"), "is a pair of xx and yy, not of 'fr'"),
         (("-s", SOURCE, "--input", "/no/text"), "--input /no/text: there is no such file"),
         (("-s", SOURCE, "--output", "/proc/none"), "/proc/none: "),
         (("-s", SOURCE, "--dest", "/no/dest"), "/no/dest/preprocess.json: "),

@@ -100,7 +100,7 @@ def test_a_pair_is_loaded_either_way_round(trained_pair, language_models, tmp_pa
     for given in ({"source": TARGET}, {"target": SOURCE}):
         assert load_pair(checkpoint, device="cpu", **given)[1].directions[0] == f"{TARGET}-{SOURCE}"
     for arguments, message in (
-        ((checkpoint, None, "qq"), "without 'qq'"),
+        ((checkpoint, None, "qq"), "not of 'qq'"),
         ((checkpoint, None, SOURCE, SOURCE), "a pair needs two languages"),
         ((checkpoint, tmp_path / "gone"), "the folder of its dictionaries"),
         ((language_models[SOURCE],), "of --task language_modeling, not of a pair"),
@@ -118,7 +118,7 @@ def test_options_may_be_younger_than_the_checkpoint_but_not_unknown(trained_pair
     torch.save(state, tmp_path / "old.pt")
     _, task = load_pair(tmp_path / "old.pt", device="cpu", overrides={"dual_inference_alpha": 0.5})
     assert task.dual_inference.forward == 0.5
-    with pytest.raises(UserError, match="bean: no option of"):
+    with pytest.raises(UserError, match="bean: is not an option of"):
         load_pair(path, device="cpu", overrides={"bean": 4})
 
 

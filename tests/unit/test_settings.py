@@ -256,7 +256,7 @@ def test_a_run_takes_the_sizes_of_the_pair_that_it_starts_from(data, tmp_path, p
     (pair / "dual" / "options.txt").write_text(record.replace("--encoder-layers 1\n", ""))
     options, _ = chosen(data, tmp_path / "run", f"--init-src2tgt={pair}", f"--init-tgt2src={pair}")
     assert (options.size, options.shape) == ("tiny", None)
-    with pytest.raises(SystemExit, match=r"--size base: .*checkpoint_best.pt is of --size tiny; leave"):
+    with pytest.raises(SystemExit, match=r"--size base: .*checkpoint_best.pt has --size tiny; leave"):
         chosen(data, tmp_path / "run", "--init", str(pair), "--size", "base")
     with pytest.raises(SystemExit, match=r"--arch lstm: .*checkpoint_best.pt has --arch transformer; leave"):
         chosen(data, tmp_path / "run", "--init", str(pair), "--arch", "lstm")
