@@ -286,9 +286,10 @@ def export(
     path, output = os.fspath(checkpoint), Path(output)
     if os.path.isdir(path):
         path = str(find_checkpoint(path))
+    if not output.is_dir():
+        check_output(output, [path])
     if output.is_dir() or not output.suffix:  # most would take it for the folder of all that is written
         raise UserError(f"-o {output}: name the checkpoint to write, as in {output / (direction + '.pt')}")
-    check_output(output, [path])
     pair = load_state(path, "checkpoint")
     state = export_state(pair, direction, path, half)
     languages = (state["args"]["source_lang"], state["args"]["target_lang"])

@@ -346,7 +346,7 @@ def test_dictionaries_that_are_there_already_stay(pairs, data, tmp_path, capsys)
         assert len(written) == count and not missing
     other = tmp_path / f"dict.{SOURCE}.txt"
     other.write_text("another 1\n")
-    with pytest.raises(UserError, match="another dictionary"):
+    with pytest.raises(UserError, match="differs from the dictionary"):
         export.export(pair, FORWARD, tmp_path / "new.pt")
     assert other.read_text() == "another 1\n" and not (tmp_path / "new.pt").exists()
 

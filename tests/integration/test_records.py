@@ -247,7 +247,7 @@ def test_a_file_of_language_model_scores(tmp_path):
         ("a 3\nb x\n", "line 2 is not a symbol"),
         ("a 3\n\nb 2\n", "line 2 is not a symbol"),
         ("a -3\n", "line 1 is not a symbol"),
-        ("a 3\nb 2\na 1\n", "line 3 has 'a' once more"),
+        ("a 3\nb 2\na 1\n", "line 3 repeats 'a'"),
         ("<unk> 3\n", "line 1 repeats '<unk>'"),
         (f"a {'9' * 5000}\n", "line 1 is not a symbol"),
         (b"a 3\n\xff 2\n", "is not UTF-8"),

@@ -231,7 +231,7 @@ def test_sentencepiece_without_its_package_is_one_line(tmp_path, monkeypatch):
     write_corpus(tmp_path / "in")
     monkeypatch.setitem(sys.modules, "sentencepiece", None)
     arguments = [option for option in options(tmp_path / "in", tmp_path / "out") if "--bpe-size" not in option]
-    with pytest.raises(UserError, match=r"sentencepiece is not installed, .* -m pip install sentencepiece"):
+    with pytest.raises(UserError, match=r"sentencepiece is not installed; .* -m pip install sentencepiece"):
         main(["preprocess", *arguments, "--subword=sentencepiece"])
     with pytest.raises(UserError, match="--vocab-size 0: is for the other kinds"):
         main(["preprocess", *arguments, "--subword=sentencepiece", "--vocab-size=0"])

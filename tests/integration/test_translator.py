@@ -191,8 +191,8 @@ def test_text_is_found_in_the_run_then_in_the_data_then_where_it_is_said(dest, r
         pytest.param(
             {"preprocess.json": '{"source": "xx", "target": "yy", "tokenizer": "spm"}'}, "spm", id="tokenizer"
         ),
-        pytest.param({"codes.xx": None}, r"codes\.xx: there is no such file", id="no-codes"),
-        pytest.param({"dict.yy.txt": None}, r"dict\.yy\.txt: there is no such file", id="no-dictionary"),
+        pytest.param({"codes.xx": None}, r"codes\.xx: is missing, but ", id="no-codes"),
+        pytest.param({"dict.yy.txt": None}, r"dict\.yy\.txt: is missing, but ", id="no-dictionary"),
     ],
 )
 def test_a_damaged_text_folder_is_refused_in_one_line(change, message, run, tmp_path):

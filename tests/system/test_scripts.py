@@ -193,7 +193,7 @@ def test_a_language_model_is_trained_once_and_repaired_when_torn(dest, tmp_path)
     best = torch.load(save / "checkpoint_best.pt", weights_only=False)
     record = json.loads((save / "perplexity.json").read_text())
     assert record["perplexity"] == pytest.approx(2 ** best["extra_state"]["val_loss"])
-    assert 1 < record["perplexity"] < 60 and f"perplexity {record['perplexity']:.2f} a token" in out.splitlines()[-1]
+    assert 1 < record["perplexity"] < 60 and f"perplexity {record['perplexity']:.2f} per token" in out.splitlines()[-1]
     assert best["cfg"]["task"]["sample_break_mode"] == "eos"
     assert (save / "dict.txt").read_bytes() == (data / "dict.txt").read_bytes()
     assert sorted(path.name for path in save.glob("*.pt")) == ["checkpoint_best.pt", "checkpoint_last.pt"]
