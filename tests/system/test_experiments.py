@@ -33,7 +33,7 @@ corpus = [
        --extra-mono-source {text}/mono.de --extra-mono-target {text}/mono.en --dest {data}""",
 ]
 pair_options = "--size tiny --max-tokens 1024 --lr-warmup 20 -- --weight-decay 0.001"
-warmup_options = "--lr 0.002 --warmup-max-epoch 2"
+warmup_options = "--lr 0.002 --warmup-max-epoch 6"
 continued_options = "--dual-lr 0.0007 --dual-max-update 4 --dual-max-epoch 1000 --patience 1000 -- --log-interval 5"
 
 [language_models.all]
