@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..common.arguments import Parser
+from ..common.errors import UserError
 from .plan import Plan
 from .recipe import Recipe, add_training
 from .runner import Runner, run_all
@@ -42,6 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         UserError: the user has something to fix, or a command failed.
     """
     options = get_parser().parse_args(arguments)
+    if options.results and not options.results.is_dir():
+        raise UserError(f"--results {options.results}: there is no such folder; make it first")
     recipe, work = Recipe.read(options.recipe), work_of(options.recipe, options.work)
     if not options.table:
         with Runner(work, ["--cpu"] if options.cpu else []) as runner:

@@ -18,8 +18,9 @@ try:
     import collect
 finally:
     sys.path.pop(0)
+from dual_fairseq.common.errors import UserError
+from dual_fairseq.experiment import run, table
 from dual_fairseq.experiment import runner as running
-from dual_fairseq.experiment import table
 from dual_fairseq.experiment.plan import Plan
 from dual_fairseq.experiment.recipe import Recipe
 
@@ -534,6 +535,12 @@ def test_a_job_that_waits_for_nothing_that_comes_ends_all(tmp_path):
 def test_the_table_of_an_unfinished_experiment_needs_its_baseline(recipe, tmp_path):
     with pytest.raises(SystemExit, match="the baseline, mle, is not evaluated for every seed yet"):
         table.tabulate(Recipe.read(recipe), tmp_path, [1], recipe)
+
+
+def test_a_folder_for_the_table_is_looked_for_before_the_work(recipe, tmp_path):
+    with pytest.raises(UserError, match=r"--results .*gone: there is no such folder; make it first"):
+        run.main([str(recipe), str(tmp_path / "work"), "--results", str(tmp_path / "gone")])
+    assert not (tmp_path / "work").exists()
 
 
 @pytest.mark.slow
