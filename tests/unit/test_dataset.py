@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 
+import numpy as np
 import pytest
 import torch
 from fairseq.data import Dictionary, FairseqDataset, LanguagePairDataset
@@ -87,6 +88,21 @@ def test_no_sentence_of_an_evaluation_split_gets_lost_in_batching():
     assert [len(b) for b in DualLanguagePairDataset(pair_dataset()).batch_by_size(indices, **options)] == [
         len(b) for b in pair_dataset().batch_by_size(indices, **options)
     ]
+
+
+def test_where_nothing_is_left_over_no_batch_is_added():
+    dual = DualLanguagePairDataset(pair_dataset(), keep_remainder=True)
+    batches = dual.batch_by_size(np.arange(len(LENGTHS)), max_tokens=1000, max_sentences=1)
+    assert [len(batch) for batch in batches] == [1] * len(LENGTHS)
+
+
+def test_cached_scores_are_those_of_the_batch_s_rows_and_keep_their_digits():
+    scores = tuple(np.arange(len(LENGTHS), dtype=np.float32) * factor - 300.1 for factor in (1, -7))
+    dual = DualLanguagePairDataset(pair_dataset(), lm_scores=scores)
+    batch = dual.collater([dual[i] for i in (3, 0, 4)])
+    for name, of_all in zip(("log_p_source", "log_p_target"), scores, strict=True):
+        assert batch[name].dtype == torch.float64
+        assert batch[name].tolist() == [float(of_all[i]) for i in batch["id"].tolist()]
 
 
 def test_an_empty_list_gives_an_empty_batch():
