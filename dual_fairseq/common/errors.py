@@ -29,6 +29,11 @@ class UserError(SystemExit):
         self.code = f"dual_fairseq: error: {message}"
 
 
+def first_line(error: BaseException) -> str:
+    """What an error says, else its kind."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def printable(text: str, kept: str = "") -> str:
     r"""A text without what a terminal would obey: control characters are written as ``\x1b``.
 

@@ -15,7 +15,7 @@ from fairseq import trainer as fairseq_trainer
 from fairseq.dataclass.utils import overwrite_args_by_name
 from fairseq.file_io import PathManager
 
-from ..common.errors import UserError
+from ..common.errors import UserError, first_line
 from ..common.records import check_shape
 from . import numpy_records  # noqa: F401
 from .checkpoint_options import RefusedOption, model_options, take_options
@@ -91,8 +91,7 @@ def load_checkpoint_to_cpu(
             what = f"asks for {wanted[1]}" if wanted else "is not a list of tensors and plain values"
             reason = f"it {what}; a file that could run code is not loaded"
         else:
-            reason = text.strip().splitlines()[0] if text.strip() else type(error).__name__
-            reason = f"it has no {reason}" if isinstance(error, KeyError) else reason
+            reason = f"it has no {first_line(error)}" if isinstance(error, KeyError) else first_line(error)
         raise UnreadableCheckpoint(reason) from error
     for name, weights in (state["model"] or {}).items():
         if weights.is_floating_point() and not weights.isfinite().all():
@@ -154,9 +153,11 @@ def _check_sharing(state: dict[str, Any]) -> None:
         raise ValueError("its weights are far more than the file has of them")
 
 
-def _refuse_unreadable(path: str, error: UnreadableCheckpoint) -> UserError:
+def unreadable(path: str, error: Exception) -> UserError:
+    """The refusal of a file that is no checkpoint, or of a part of one."""
     return UserError(
-        f"{path}: cannot be read as a fairseq checkpoint (truncated, or not made by fairseq-train?): {error}"
+        f"{path}: cannot be read as a fairseq checkpoint (truncated, or not made by fairseq-train?): "
+        f"{first_line(error)}"
     )
 
 
@@ -188,7 +189,7 @@ def load_model_ensemble_and_task(
     try:
         return _load_model_ensemble_and_task(filenames, *given)
     except UnreadableCheckpoint as error:
-        raise _refuse_unreadable(f"--path {names}", error) from error
+        raise unreadable(f"--path {names}", error) from error
     except RuntimeError as error:
         of = "the data's dictionaries" + (" with these --model-overrides" if arg_overrides else "")
         refusal = _refuse_misfit(f"--path {names}", error, of)
@@ -254,7 +255,7 @@ def trainer_load_checkpoint(self, filename: str, reset_optimizer: bool = False, 
     try:
         return _trainer_load_checkpoint(self, filename, reset_optimizer, *args, **kwargs)
     except UnreadableCheckpoint as error:
-        raise _refuse_unreadable(filename, error) from error
+        raise unreadable(filename, error) from error
     except AssertionError as error:
         if _RESET not in str(error):
             raise
@@ -266,8 +267,7 @@ def trainer_load_checkpoint(self, filename: str, reset_optimizer: bool = False, 
     except UnfitState as error:
         raise UserError(
             f"{filename}: its training cannot continue with these options ({error}), or it is damaged; give the "
-            "options "
-            "that it was trained with, or --reset-optimizer --reset-lr-scheduler --reset-meters"
+            "options that it was trained with, or --reset-optimizer --reset-lr-scheduler --reset-meters"
         ) from error
     except Exception as error:
         refusal = _refuse_misfit(filename, error, "this model (another --arch, size or dictionary?)")

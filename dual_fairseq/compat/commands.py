@@ -17,7 +17,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from ..common.errors import UserError
+from ..common.errors import UserError, first_line
 from ..common.memory import enough_memory
 from ..common.options import flag
 from .no_eval import fairseq_modules
@@ -82,11 +82,6 @@ def _flat(options: Any) -> list[tuple[str, Any]]:
         return list(vars(options).items())
     sections: Any = OmegaConf.to_container(options, resolve=False)
     return [item for section in sections.values() if isinstance(section, dict) for item in section.items()]
-
-
-def first_line(error: BaseException) -> str:
-    """What an error says, else its kind."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def convert_namespace_to_omegaconf(args: Namespace) -> Any:

@@ -11,8 +11,7 @@ from fairseq import trainer as fairseq_trainer
 from fairseq.logging import meters, metrics
 from fairseq.optim.fairseq_optimizer import FairseqOptimizer
 
-from ..common.errors import UserError
-from .commands import first_line
+from ..common.errors import UserError, first_line
 
 # PyTorch looks at the number of parameters alone. It takes over all else of a damaged state, and stumbles over it in
 # the middle of the first update. fairseq makes a meter of whatever name stands in a checkpoint.

@@ -171,7 +171,7 @@ def _lines_and_pauses(stream: IO[bytes], name: str) -> Iterator[bytes | None]:
 def read_blocks(stream: IO[bytes], name: str, size: int) -> Iterator[tuple[int, list[str]]]:
     r"""UTF-8 text in blocks of at most ``size`` lines: the number of the first line, from 1, and the lines.
 
-    A pause in what a pipe or a terminal sends ends a block, too: who sends a line and waits for the answer gets it.
+    A pause of a pipe or a terminal ends a block, too, because its other end may wait for the answer.
 
     Args:
         stream: the text.
@@ -184,26 +184,22 @@ def read_blocks(stream: IO[bytes], name: str, size: int) -> Iterator[tuple[int, 
     first, held = 1, 0
     lines: list[str] = []
     for raw in _lines_and_pauses(stream, name):
-        if raw is None:
-            if lines:
-                yield first, lines
-                first, lines, held = first + len(lines), [], 0
-            continue
-        number = first + len(lines)
-        if number == 1:
-            _refuse_utf16(raw, name)
-        try:
-            lines.append(raw.removesuffix(b"\n").decode("utf-8"))
-        except UnicodeDecodeError as error:
-            if lines:
-                yield first, lines
-            raise UserError(
-                f"{name}: line {number}: is not UTF-8 (byte {error.start + 1} of the line); convert the text, "
-                "for example with iconv -f latin1 -t utf-8"
-            ) from error
-        held += len(raw)
-        if len(lines) >= size or held > 4 * _BLOCK_BYTES:
+        if raw is not None:
+            number = first + len(lines)
+            if number == 1:
+                _refuse_utf16(raw, name)
+            try:
+                lines.append(raw.removesuffix(b"\n").decode("utf-8"))
+            except UnicodeDecodeError as error:
+                if lines:
+                    yield first, lines
+                raise UserError(
+                    f"{name}: line {number}: is not UTF-8 (byte {error.start + 1} of the line); convert the text, "
+                    "for example with iconv -f latin1 -t utf-8"
+                ) from error
+            held += len(raw)
+        if lines and (raw is None or len(lines) >= size or held > 4 * _BLOCK_BYTES):
             yield first, lines
-            first, lines, held = number + 1, [], 0
+            first, lines, held = first + len(lines), [], 0
     if lines:
         yield first, lines

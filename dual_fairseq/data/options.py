@@ -160,10 +160,9 @@ def _add_token_options(parser: Parser) -> None:
     )
     both.add_argument(
         "--joined-dictionary", action="store_true", default=None,
-        help=f"one for both, so that dual-fairseq train can share their embeddings; not with --separate-bpe, and not "
-        "if "
-        f"the sides differ in tokenizer or subwords (default if the languages share {100 * SHARED_WORDS:.0f} %% or "
-        "more of their words)",
+        help="one for both, so that dual-fairseq train can share their embeddings; not with --separate-bpe, and not "
+        "if the sides differ in tokenizer or subwords (default if the languages share "
+        f"{100 * SHARED_WORDS:.0f} %% or more of their words)",
     )  # fmt: skip
     dictionaries.add_argument(
         "--vocab-threshold", type=whole_number(0), metavar="N",

@@ -174,7 +174,7 @@ def evaluate(
         direction = f"{source}-{target}"
         printed = read_lines(out / f"{direction}.generate.txt")
         result["engine"] = read_engine(printed)
-        by_number = read_hypotheses(printed)
+        by_number, cut_off = read_hypotheses(printed), read_cut_off(printed)
         count = len(texts[target])
         if len(texts[source]) != count:
             raise UserError(
@@ -199,7 +199,7 @@ def evaluate(
             write_text(out / f"{direction}.{name}.txt", "".join(f"{line}\n" for line in lines))
         side = pipeline.data.sides[target]
         scores = score(hypotheses, texts[target], target, side.segmented, tokenize, missing, side.labels)
-        scores.cut_off = sum(rank == 1 for _, rank in read_cut_off(printed))
+        scores.cut_off = sum(rank == 1 for _, rank in cut_off)
         if scores.cut_off:
             print(
                 f"{direction}: {scores.cut_off} of {count} translations were cut off at the length limit; "
@@ -207,7 +207,9 @@ def evaluate(
             )
         scores.nll_bits_per_token = validation.get(f"nll_loss_{direction}")
         if dual_inference:
-            scores.dual_inference = _rescored(out, direction, target, printed, texts[target], pipeline, tokenize)
+            scores.dual_inference = _rescored(
+                out, direction, target, printed, cut_off, texts[target], pipeline, tokenize
+            )
         result[direction] = asdict(scores)
     if "gap_abs" in validation:
         result["gap_abs"] = validation["gap_abs"]
@@ -220,6 +222,7 @@ def _rescored(
     direction: str,
     target: str,
     printed: list[str],
+    cut_off: set[tuple[int, int]],
     references: list[str],
     pipeline: TextPipeline,
     tokenize: str | None,
@@ -233,7 +236,6 @@ def _rescored(
     best = pipeline.detokenize(nbest.take(chosen), target)
     write_text(out / f"{direction}.dual-inference.hyp.txt", "".join(f"{line}\n" for line in best))
     scores = score(best, references, target, side.segmented, tokenize, labels=side.labels)
-    cut_off = read_cut_off(printed)
     return {
         "bleu": scores.bleu, "chrf": scores.chrf, "length_ratio": scores.length_ratio,
         "bleu_signature": scores.bleu_signature, "accuracy": scores.accuracy, "confusion": scores.confusion,

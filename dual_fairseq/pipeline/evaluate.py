@@ -190,7 +190,7 @@ class Evaluation:
         self.beam = {language: str(len(data.labels(language)) or options.beam) for language in data.languages}
         folder = self.checkpoint.parent / "eval" / options.split
         if not (options.output or expected):
-            folder = place(folder, self._comparable, self._settings(), digest(*self.lms.values())[:6])
+            folder = place(folder, self._comparable, self._settings(), lambda: digest(*self.lms.values())[:6])
         self.out = options.output or folder
 
     def _settings(self) -> str:

@@ -44,14 +44,16 @@ def covers(theirs: Sequence[str], mine: Sequence[str]) -> bool:
     )
 
 
-def place(first: Path, record_like: Callable[[Sequence[str]], Sequence[str]], settings: str, models: str) -> Path:
+def place(
+    first: Path, record_like: Callable[[Sequence[str]], Sequence[str]], settings: str, models: Callable[[], str]
+) -> Path:
     """The folder that holds scores with some settings, or may get them.
 
     Args:
         first: that of the first settings that the split was evaluated with.
         record_like: a record → that of this evaluation, of the splits that the first is of.
         settings: a name for them.
-        models: a name for the language models.
+        models: makes a name for the language models, of their content.
     """
     folders = [first, *sorted(first.parent.glob(f"{first.name}-*"))]
     of_other_text = ""
@@ -67,5 +69,5 @@ def place(first: Path, record_like: Callable[[Sequence[str]], Sequence[str]], se
         return first
     name = f"{first.name}-{settings}{of_other_text}"
     if any(folder.name == name and recorded(folder) for folder in folders):  # with other language models
-        name += f"-lm{models}"
+        name += f"-lm{models()}"
     return first.with_name(name)

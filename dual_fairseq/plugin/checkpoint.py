@@ -20,8 +20,8 @@ from torch import Tensor
 from ..common.errors import UserError
 from ..common.literals import NoLiteral, literal
 from ..common.options import flag
+from ..compat.checkpoint_loading import unreadable
 from ..compat.checkpoint_options import declared_options, model_options
-from ..compat.commands import first_line
 from .model import arch_name
 
 logger = logging.getLogger(__name__)
@@ -42,10 +42,7 @@ def load_state(path: str, option: str) -> dict[str, Any]:
     try:
         state = checkpoint_utils.load_checkpoint_to_cpu(path)
     except Exception as error:  # torch.load raises whatever the bytes make it raise
-        raise UserError(
-            f"{option} {path}: cannot be read as a fairseq checkpoint (truncated, or not made by fairseq-train?): "
-            f"{first_line(error)}"
-        ) from error
+        raise unreadable(f"{option} {path}", error) from error
     if state.get("cfg") is None or not state.get("model"):
         raise UserError(f"{option} {path}: is not a fairseq model checkpoint (no model or no configuration in it)")
     return state

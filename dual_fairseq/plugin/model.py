@@ -11,9 +11,8 @@ from fairseq.models import ARCH_MODEL_REGISTRY, BaseFairseqModel, FairseqEncoder
 from fairseq.models.nat import FairseqNATModel
 from torch import Tensor, nn
 
-from ..common.errors import UserError
+from ..common.errors import UserError, first_line
 from ..common.memory import enough_memory
-from ..compat.commands import first_line
 from .output_layer import TokenLogProbs, batch_log_probs
 
 

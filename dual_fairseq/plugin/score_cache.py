@@ -25,11 +25,10 @@ import torch.distributed as dist
 from fairseq.data import Dictionary, data_utils
 from fairseq.data.indexed_dataset import MMapIndexedDataset
 
-from ..common.errors import UserError
+from ..common.errors import UserError, first_line
 from ..common.files import CannotWrite, whole_file
 from ..common.progress import Progress
 from ..common.records import read_record
-from ..compat.commands import first_line
 from .language_model import FrozenLanguageModel
 from .log_probs import length_sorted_batches
 

@@ -130,17 +130,7 @@ class DualTranslationTask(DirectionTask):
             self.priors.trained |= state_dict
 
     def check_checkpoint(self, state: dict[str, Any], path: str, model_cfg: Any, keeps_optimizer: bool) -> None:
-        """``compat/checkpoint_loading`` calls this before a run takes over what is in a checkpoint.
-
-        Args:
-            state: the checkpoint's content.
-            path: its file.
-            model_cfg: the options of this run's model.
-            keeps_optimizer: whether the optimizer's state is taken over, too.
-
-        Raises:
-            UserError: the weights would fit, but the model would compute something else with them.
-        """
+        """:func:`~.checkpoint.check_resumed`; ``compat/checkpoint_loading`` calls this."""
         check_resumed(state, path, model_cfg, self.directions, self._dictionaries, keeps_optimizer)
 
     @property

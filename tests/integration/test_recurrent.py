@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import copy
 from argparse import Namespace
-from functools import cache
 from itertools import product
 from types import SimpleNamespace
 
@@ -13,11 +11,10 @@ import torch
 from fairseq import options
 from fairseq.data import Dictionary, LanguagePairDataset
 from fairseq.dataclass.configs import GenerationConfig
-from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.sequence_generator import SequenceGenerator, SequenceGeneratorWithAlignment
 from fairseq.sequence_scorer import SequenceScorer
 from fairseq.tasks.translation import TranslationTask
-from helpers import PLUGIN, SOURCE, TARGET, fairseq_here, parameters, sentence_pairs, train
+from helpers import PLUGIN, SOURCE, TARGET, configuration, fairseq_here, parameters, sentence_pairs, train
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
@@ -64,19 +61,13 @@ def dictionary() -> Dictionary:
     return symbols
 
 
-@cache
-def task_config():
-    """fairseq's configuration of the task; composing it takes longer than most of these tests."""
-    return convert_namespace_to_omegaconf(options_of("rnn")).task
-
-
 def options_of(arguments: str) -> Namespace:
     command = ["data", "--task", "translation", "--arch", *arguments.split()]
     return options.parse_args_and_arch(options.get_training_parser(), command)
 
 
 def build(arguments: str, source: Dictionary | None = None, target: Dictionary | None = None) -> RecurrentModel:
-    args, task = options_of(arguments), copy.deepcopy(task_config())
+    args, task = options_of(arguments), configuration("data", "--task", "translation", "--arch", "rnn").task
     task.left_pad_target = args.left_pad_target
     source = source or dictionary()
     torch.manual_seed(2)
