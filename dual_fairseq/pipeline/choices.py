@@ -8,13 +8,14 @@ from __future__ import annotations
 import argparse
 import struct
 from array import array
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..common.arguments import decimal, positive
 from ..common.errors import UserError
 from ..common.folders import Data, RunFolder, StageFolder
 from ..common.options import flag
+from ..common.progress import duration
 from ..common.settings import REASONS, UNMEASURED, language_model_settings, pair_settings
 from .presets import LANGUAGE_MODELS, PAIRS
 
@@ -36,6 +37,7 @@ _OF_STAGE = {
     "warmup": {"lr": "lr", "warmup_max_update": "max-update", "warmup_max_epoch": "max-epoch"},
     "dual": {"dual_lr": "lr", "dual_max_update": "max-update", "dual_max_epoch": "max-epoch"},
 }
+LIMITS = {stage: (f"{stage}_max_update", f"{stage}_max_epoch") for stage in ("warmup", "dual")}
 
 
 def sizes_of(index: Path) -> array[int]:
@@ -149,9 +151,8 @@ def choose_pair(options: argparse.Namespace, data: Data, run: RunFolder) -> list
     row = pair_settings(pairs)
     choices = Choices(options, row.measured)
     characters = CHARACTERS if any(side.subword == "char" for side in data.sides.values()) else 1
-    limits = {stage: (f"{stage}_max_update", f"{stage}_max_epoch") for stage in ("warmup", "dual")}
     choices.take(begun_pair(options, run), BEGUN)
-    for names in limits.values():
+    for names in LIMITS.values():
         choices.keep_limits(*names)
     if options.arch != "transformer":
         choices.take({"size": None, "dropout": None}, "its own")
@@ -166,12 +167,12 @@ def choose_pair(options: argparse.Namespace, data: Data, run: RunFolder) -> list
     else:
         choices.take({name: getattr(row, name) for name in ("dropout", "lr", "lr_warmup", "dual_lr")})
     choices.take({"max_tokens": str(characters * int(row.max_tokens))})
-    for names in limits.values():
+    for names in LIMITS.values():
         choices.take({name: getattr(row, name) for name in names})
     lines = choices.lines()
     updates = updates_an_epoch(data, options.max_tokens)
-    for stage, names in limits.items() if not options.warmup_only else [("warmup", limits["warmup"])]:
-        lines += short_limit(options, names, updates, stage)
+    for stage in LIMITS if not options.warmup_only else ["warmup"]:
+        lines += short_limit(options, LIMITS[stage], updates, stage)
     return [f"Settings for {pairs:,} sentence pairs (docs/settings.md):", *lines]
 
 
@@ -208,6 +209,40 @@ def choose_language_model(options: argparse.Namespace) -> list[str]:
     return [f"Settings for {sentences:,} sentences (docs/settings.md):", *lines]
 
 
+def last_update(options: argparse.Namespace, names: tuple[str, str], updates: float) -> tuple[int, str | None]:
+    """The update that a training ends at, and the option that says so; 0 and None where there is no limit.
+
+    Args:
+        names: of the limits of updates and of epochs.
+        updates: about how many an epoch has.
+    """
+    limits = [
+        (round(int(value) * each), name)
+        for name, each in zip(names, (1.0, updates), strict=True)
+        if (value := getattr(options, name))
+    ]
+    return min(limits, default=(0, None))
+
+
+def longest_time(options: argparse.Namespace, data: Data, stages: Sequence[str], seconds: float) -> str:
+    """How long the stages of a pair take at most, in a line.
+
+    Args:
+        options: of ``dual-fairseq train``, complete.
+        stages: their names.
+        seconds: of an update.
+    """
+    epoch = updates_an_epoch(data, options.max_tokens)
+    times = []
+    for stage in stages:
+        last, name = last_update(options, LIMITS["warmup" if stage == "warmup" else "dual"], epoch)
+        each = " in each round" if stage == "dual" and options.rounds else ""
+        times.append(
+            f"{stage}{each} {duration(last * seconds)} ({last:,} updates)" if name else f"{stage} has no limit"
+        )
+    return f"Time on this CPU, at most, without language models, validation and evaluation: {', '.join(times)}"
+
+
 def short_limit(
     options: argparse.Namespace, names: tuple[str, str], updates: float, what: str, prefix: str = ""
 ) -> list[str]:
@@ -219,15 +254,8 @@ def short_limit(
         what: is limited.
         prefix: of the options' names, for people.
     """
-    limits = [
-        (round(int(value) * each), name)
-        for name, each in zip(names, (1.0, updates), strict=True)
-        if (value := getattr(options, name))
-    ]
-    if not limits:
-        return []
-    last, name = min(limits)
-    if last >= int(options.lr_warmup):
+    last, name = last_update(options, names, updates)
+    if name is None or last >= int(options.lr_warmup):
         return []
     limit = f"{flag(prefix + name)} {getattr(options, name)}"
     return [

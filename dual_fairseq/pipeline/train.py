@@ -15,7 +15,7 @@ from ..common.options import flag
 from ..common.segmentation import POST_PROCESS
 from ..common.tables import read_scores, score_table
 from . import averaging, config, evaluate, train_lm
-from .choices import choose_pair, shares_embeddings, validation_interval
+from .choices import LIMITS, choose_pair, longest_time, shares_embeddings, validation_interval
 from .devices import Device, find_device
 from .inheritance import language_model_of
 from .jobs import PACKAGE, ask, locked, say, show, step
@@ -123,7 +123,7 @@ class Training:
         """A stage of the pair, without a limit of updates."""
         options, files = self.options, self.run.stage(name)
         limits = "warmup" if name == "warmup" else "dual"  # those of dual training hold for mle, too
-        epochs = getattr(options, f"{limits}_max_epoch")
+        epochs = getattr(options, LIMITS[limits][1])
         words += validation_interval(self.data, files, options.max_tokens, epochs, options.extra)
         typed = {
             "lr": "--lr" if name == "warmup" else "--dual-lr", "warmup-updates": "--lr-warmup",
@@ -270,8 +270,8 @@ class Training:
         """See what fairseq says of the pair's options and of the validation text, before any training."""
         words = [str(self.data.dual), "--user-dir", str(PACKAGE), *self.model_options(), "--dual-lambda", "0"]
         words += [*language_models, "--save-dir", str(self.run.stage("warmup").folder), *self.device.options]
-        answer = ask(step("plugin.check", *words, *self.options.extra)).splitlines()[-1]
-        for language, longest in zip(self.data.languages, answer.split(), strict=True):
+        source, target, *seconds = ask(step("plugin.check", *words, *self.options.extra)).splitlines()[-1].split()
+        for language, longest in zip(self.data.languages, (source, target), strict=True):
             if language not in self.to_train or self.data.sides[language].labels:
                 continue
             if int(longest) > int(self.language_model(language).max_tokens):
@@ -279,6 +279,8 @@ class Training:
                     f"--lm-max-tokens {self.language_model(language).max_tokens}: the longest validation sentence of "
                     f"{language} has {longest} tokens, </s> included; give --lm-max-tokens {longest} or more"
                 )
+        if seconds and self.device.processes == 1:
+            say(longest_time(self.options, self.data, self.stages, float(*seconds)))
 
     def train(self, stage: Stage) -> None:
         """Train a stage unless it is finished."""

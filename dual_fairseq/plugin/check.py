@@ -1,15 +1,18 @@
 """Whether fairseq-train takes some arguments for a pair, before hours are spent on what comes before its training.
 
-python -m dual_fairseq plugin.check ARGUMENTS    prints the tokens of the longest validation sentence of each language
+python -m dual_fairseq plugin.check ARGUMENTS    prints the tokens of the longest validation sentence of each language,
+                                                 and on a CPU the seconds that an update takes
 """
 
 from __future__ import annotations
 
 import argparse
 import logging
+import time
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
+import numpy as np
 from fairseq import options, tasks, utils
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.logging import metrics
@@ -17,13 +20,15 @@ from fairseq.logging import metrics
 from ..common.errors import UserError
 from ..compat.best_metric import check_metric, small_batch
 
+SLOW = 5.0  # seconds; a batch that takes longer is not computed again
 
-def check_pair(arguments: list[str]) -> tuple[int, int]:
+
+def check_pair(arguments: list[str]) -> tuple[int | float, ...]:
     """Build a pair of untrained models by arguments of fairseq-train, load its language models, validate two sentences.
 
     Returns:
         The longest sentence of each language in the validation text, in tokens with ``</s>``; those that the model
-        does not take left out.
+        does not take left out. With ``--cpu`` also :func:`seconds_an_update`.
 
     Raises:
         SystemExit: something is wrong with the arguments, in one line.
@@ -55,7 +60,32 @@ def check_pair(arguments: list[str]) -> tuple[int, int]:
         task.reduce_metrics([sums], criterion)
     check_metric(cfg.checkpoint.best_checkpoint_metric, logged.get_smoothed_values())
     kept = [i for batch in batches.frozen_batches for i in batch]
-    return int(data.src_sizes[kept].max()), int(data.tgt_sizes[kept].max())
+    longest = int(data.src_sizes[kept].max()), int(data.tgt_sizes[kept].max())
+    if not cfg.common.cpu:
+        return longest
+    max_tokens = cfg.dataset.max_tokens * cfg.optimization.update_freq[0]
+    return *longest, seconds_an_update(batches, model, criterion, max_tokens)
+
+
+def seconds_an_update(batches: Any, model: Any, criterion: Any, max_tokens: int) -> float:
+    """About how long an update takes on this machine, the optimizer's step left out.
+
+    Args:
+        batches: of validation; their largest one is computed, forward and backward.
+        model, criterion: of the pair, without a penalty; the model gets gradients.
+        max_tokens: of an update.
+    """
+    sizes = np.maximum(batches.dataset.src_sizes, batches.dataset.tgt_sizes)
+    largest = max(batches.frozen_batches, key=lambda batch: sizes[batch].sum())
+    sample = batches.collate_fn([batches.dataset[i] for i in largest])
+    model.train()
+    for _ in range(2):  # the first time takes longer
+        began = time.perf_counter()
+        criterion(model, sample)[0].backward()
+        seconds = time.perf_counter() - began
+        if seconds > SLOW:
+            break
+    return seconds * max_tokens / int(sizes[largest].sum())
 
 
 def main(arguments: Sequence[str]) -> None:

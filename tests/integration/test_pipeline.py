@@ -14,7 +14,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from helpers import ROOT, SOURCE, TARGET, parameter_difference, preprocessed, run_command
+from helpers import PLUGIN, ROOT, SOURCE, TARGET, TINY, parameter_difference, preprocessed, run_command
 
 from dual_fairseq.__main__ import main
 from dual_fairseq.common.errors import UserError
@@ -38,6 +38,16 @@ def succeed(*words: object) -> str:
     done = run_command(command(*words), env=ENVIRONMENT)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+def test_the_time_of_an_update_grows_with_its_tokens(corpus):
+    words = [
+        *(corpus / "dual", "--user-dir", PLUGIN, "--task", "dual_translation", "-s", SOURCE, "-t", TARGET, "--cpu"),
+        *(*TINY["transformer"], "--criterion", "dual_cross_entropy", "--dual-lambda", 0, "--max-tokens", 200),
+    ]
+    source, target, one = succeed("plugin.check", *words).split()
+    four = succeed("plugin.check", *words, "--update-freq", 4).split()[-1]
+    assert int(source) > 2 and int(target) > 2 and 0 < float(one) < float(four)
 
 
 @pytest.fixture(scope="module")

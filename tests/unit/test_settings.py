@@ -234,6 +234,17 @@ def test_a_limit_below_the_learning_rate_s_warm_up_is_warned_of(data, tmp_path):
     ]
 
 
+def test_the_time_of_each_stage_is_known_before(data, tmp_path):
+    words = ("--max-tokens=144", "--warmup-max-update=7200", "--dual-max-epoch=3")  # 10 updates an epoch
+    options, _ = chosen(data, tmp_path / "run", *words)
+    line = choices.longest_time(options, data, ["warmup", "dual"], 0.5)
+    assert line.endswith(": warmup 1 h 00 min (7,200 updates), dual 15 s (30 updates)")
+    options, _ = chosen(data, tmp_path / "run", *words, "--rounds=2")
+    options.warmup_max_update = None  # as in a run that was begun without a limit
+    line = choices.longest_time(options, data, ["warmup", "dual", "mle"], 0.5)
+    assert line.endswith(": warmup has no limit, dual in each round 15 s (30 updates), mle 15 s (30 updates)")
+
+
 @pytest.fixture
 def pair(tmp_path) -> Path:
     """A run to start from, of models with dimensions of their own; its language models are elsewhere."""
