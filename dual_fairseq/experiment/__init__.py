@@ -1,1 +1,1 @@
-"""Experiments: several ways to go on from one warm start, with seeds and significance, in one table."""
+"""Experiments: several ways to continue from one warm start, with seeds and significance, in one table."""

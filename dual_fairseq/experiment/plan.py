@@ -1,4 +1,4 @@
-"""A recipe as commands, each naming what it waits for."""
+"""A recipe as commands, each with the names of those that it waits for."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from .runner import Job, Runner
 
 @dataclass
 class Plan:
-    """What has to be done in the folder ``work``.
+    """The jobs of a recipe in the folder ``work``.
 
     Args:
-        recipe: of what.
-        work: gets data, language models and runs.
+        recipe: the recipe.
+        work: the folder for data, language models and runs.
         runner: runs the commands.
-        folder: from which dual-fairseq corpus takes what it would fetch.
+        folder: the folder from which dual-fairseq corpus takes files, instead of downloading them.
     """
 
     recipe: Recipe
@@ -40,7 +40,7 @@ class Plan:
 
     @property
     def data(self) -> Path:
-        """That of the pairs."""
+        """The folder of dual-fairseq preprocess that the pairs are trained on."""
         return self.recipe.of_pairs(self.work)
 
     @property
@@ -54,7 +54,7 @@ class Plan:
         return self.recipe.source, self.recipe.target
 
     def jobs(self, seeds: Sequence[int]) -> list[Job]:
-        """All of a recipe: corpus, language models, and of every seed the warm start and the rows."""
+        """All jobs of a recipe: corpus, language models, and the warm start and rows of every seed."""
         recipe = self.recipe
         jobs = [*self.corpus_jobs(), *self.language_model_jobs()]
         for home, seed in self.warm_starts(seeds).items():
@@ -65,7 +65,7 @@ class Plan:
         return jobs
 
     def command(self, name: str, after: Sequence[str], command: str, *arguments: object) -> Job:
-        """A call of a command of dual-fairseq that trains or translates."""
+        """The job that calls a command of dual-fairseq that trains or translates."""
         words = step(command, *self.runner.machine, *arguments)
         return Job(name, lambda: self.runner(name, words), list(after))
 
@@ -79,10 +79,10 @@ class Plan:
         return jobs
 
     def use_run(self) -> None:
-        """Let the warm start and the language models of the recipe's run stand where those of ``work`` would.
+        """Link the warm start and the language models of the recipe's run to their places in ``work``.
 
         Raises:
-            UserError: it has none.
+            UserError: the run has none.
         """
         run, recipe = RunFolder(Path(self.recipe.run).resolve()), self.recipe
         folders = {self.warm_start(recipe.home(recipe.rows[0], 1)).parent: run.stage("warmup")}
@@ -95,19 +95,19 @@ class Plan:
                     "warm start and language models of its own"
                 )
             place.mkdir(parents=True, exist_ok=True)
-            own = [files.best, files.last, files.log, files.options_file, files.finished, files.folder / "dict.txt"]
-            for file in filter(Path.is_file, own):
+            sources = [files.best, files.last, files.log, files.options_file, files.finished, files.folder / "dict.txt"]
+            for file in filter(Path.is_file, sources):
                 (place / file.name).unlink(missing_ok=True)
                 (place / file.name).symlink_to(file)
 
     def make_corpus(self, name: str, commands: Sequence[str], data: Path, *more: object) -> None:
-        """Run these of the recipe's commands, with ``more`` options of dual-fairseq preprocess."""
+        """Run some of the recipe's commands, with ``more`` options of dual-fairseq preprocess."""
         places = {"data": data, "text": self.work / "text", "whole": self.whole}
         quoted = {key: shlex.quote(str(place)) for key, place in places.items()}
         for command in commands:
             words = shlex.split(command.format(**quoted))
             if words[:2] == ["dual-fairseq", "corpus"]:
-                if "--" not in words:  # behind it are options of dual-fairseq preprocess
+                if "--" not in words:  # after it come options of dual-fairseq preprocess
                     words.append("--")
                 cut = words.index("--")  # the last --from counts
                 words[cut:cut] = ["--from", str(self.folder.resolve())] if self.folder else []
@@ -123,18 +123,18 @@ class Plan:
                 if self.recipe.run:
                     jobs.append(Job(f"lm/{name}/{language}", lambda: None, ["corpus"]))
                     continue
-                of_language, waits = self.whole / "lm" / language, ["corpus"]
+                data, waits = self.whole / "lm" / language, ["corpus"]
                 if settings.get("text") == "parallel":
-                    of_language, waits = self.work / "parallel" / language, [f"parallel/{language}"]
-                    side = (self.whole, self.recipe, language, of_language)
+                    data, waits = self.work / "parallel" / language, [f"parallel/{language}"]
+                    side = (self.whole, self.recipe, language, data)
                     jobs.append(Job(waits[0], partial(parallel_text, *side), ["corpus"]))
                 options = shlex.split(settings.get("options", ""))
                 folder = self.work / "lm" / name / language
-                jobs.append(self.command(f"lm/{name}/{language}", waits, "train-lm", of_language, folder, *options))
+                jobs.append(self.command(f"lm/{name}/{language}", waits, "train-lm", data, folder, *options))
         return jobs
 
     def language_models(self, name: str) -> list[object]:
-        """Options that name them to a script."""
+        """The options that name the language models."""
         files = [self.work / "lm" / name / language / "checkpoint_best.pt" for language in self.languages]
         return ["--src-lm", files[0], "--tgt-lm", files[1]]
 
@@ -157,7 +157,7 @@ class Plan:
         return ["--seed", str(seed), "--no-eval", *shlex.split(self.recipe.pair_options)]
 
     def synthetic_jobs(self, home: str) -> list[Job]:
-        """What the warm start translates, and the corpus with it."""
+        """The jobs that let the warm start translate, and make the corpus with the result."""
         jobs = []
         for made, settings in self.recipe.synthetic.items():
             prefix, place = self.work / home / f"synthetic-{made}", self.work / home / f"data-{made}"
@@ -169,8 +169,8 @@ class Plan:
             start = self.warm_start(home)
             jobs.append(self.command(name, waits, "synthesize", self.data, start, prefix, *options))
             more = ("--synthetic", prefix, "--upsample", settings.get("upsample", 1))
-            of_it = f"{home}/data-{made}"
-            jobs.append(Job(of_it, partial(self.make_corpus, of_it, self.corpus[1][-1:], place, *more), [name]))
+            data_name = f"{home}/data-{made}"
+            jobs.append(Job(data_name, partial(self.make_corpus, data_name, self.corpus[1][-1:], place, *more), [name]))
         return jobs
 
     def row_jobs(self, row: Row, home: str, seed: int) -> list[Job]:
@@ -178,29 +178,29 @@ class Plan:
         name, folder = f"{home}/{row.id}", self.work / home / row.id
         # the warm start itself needs no language models, but its evaluation does
         models = row.language_models or self.recipe.first_language_models
-        given = self.language_models(models)
-        trained = [f"lm/{models}/{language}" for language in self.languages]
-        of_row = self.data
+        lm_options = self.language_models(models)
+        lm_jobs = [f"lm/{models}/{language}" for language in self.languages]
+        data = self.data
         if row.stage == "warmup" and self.recipe.run:
             training = Job(name, lambda: None, ["corpus"])
         elif row.stage == "warmup":
             training = self.warm_start_job(name, [self.corpus[0]], self.data, folder, seed)
         else:
             start = self.recipe.home(self.recipe.rows[0], seed)
-            of_row = self.work / start / f"data-{row.synthetic}" if row.synthetic else self.data
-            waits = [f"{start}/data-{row.synthetic}" if row.synthetic else f"{start}/warmup", *trained]
+            data = self.work / start / f"data-{row.synthetic}" if row.synthetic else self.data
+            waits = [f"{start}/data-{row.synthetic}" if row.synthetic else f"{start}/warmup", *lm_jobs]
             init = ["--init-src2tgt", self.warm_start(start), "--init-tgt2src", self.warm_start(start)]
             options = joined(
                 self.pair_options(seed), shlex.split(self.recipe.continued_options), shlex.split(row.options)
             )
-            training = self.command(name, waits, "train", of_row, folder, *given, *init, *options)
+            training = self.command(name, waits, "train", data, folder, *lm_options, *init, *options)
         best = folder / row.stage / "checkpoint_best.pt"
-        evaluation = [of_row, best, *given, "--dual-inference", "--beam", self.recipe.beam]
-        return [training, self.command(f"{name}/test", [name, *trained], "evaluate", *evaluation)]
+        evaluation = [data, best, *lm_options, "--dual-inference", "--beam", self.recipe.beam]
+        return [training, self.command(f"{name}/test", [name, *lm_jobs], "evaluate", *evaluation)]
 
 
 def joined(*parts: Sequence[str]) -> list[str]:
-    """Options of dual-fairseq train put together: those for fairseq-train, behind each part's ``--``, come last."""
+    """Joins options of dual-fairseq train; those for fairseq-train, after each part's ``--``, come last."""
     front: list[str] = []
     back: list[str] = []
     for options in parts:

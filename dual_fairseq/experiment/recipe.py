@@ -1,4 +1,4 @@
-"""What a recipe file says: data, language models, a warm start and the ways to go on from it."""
+"""The content of a recipe file: data, language models, a warm start and the ways to continue from it."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from ..common.options import add_device, whole_number
 from ..common.records import check_shape, read_toml
 from ..pipeline import synthesize, train_lm, train_options
 
-TAKEN = ("baseline", "data", "lm", "logs", "parallel", "shared", "text")  # what else is in WORK
-WHOLE_PLACES = ("data", "text")  # what may stand in braces in a command
+TAKEN = ("baseline", "data", "lm", "logs", "parallel", "shared", "text")  # other folders in WORK
+WHOLE_PLACES = ("data", "text")  # the names that a command may have in braces
 PART_PLACES = (*WHOLE_PLACES, "whole")
 
 _ROW = {
@@ -35,8 +35,8 @@ _SHAPE = {
     "pair_options?": str, "warmup_options?": str, "continued_options?": str,
     "comparisons?": [[str]], "one_warm_start?": bool, "beam?": range(1, 10_000),
 }  # fmt: skip
-_MADE = ("data-", "synthetic-")  # folders beside those of the rows
-_FOLDER = re.compile(r"\w[\w.-]*")  # what a name in a recipe becomes
+_MADE = ("data-", "synthetic-")  # prefixes of the other folders beside the rows' folders
+_FOLDER = re.compile(r"\w[\w.-]*")  # the names in a recipe become folders
 
 
 Made = TypeVar("Made")
@@ -44,16 +44,16 @@ Made = TypeVar("Made")
 
 @dataclass
 class Row:
-    """A way to go on from the warm start.
+    """A way to continue from the warm start.
 
     Args:
         id: its folder, in WORK/seed-N or WORK/PART/seed-N.
         name: in the table.
         options: of dual-fairseq train.
-        language_models: which of the recipe's.
+        language_models: which of the recipe's language models it uses.
         synthetic: which of the recipe's synthetic text is in its training data.
-        baseline: whether the others are compared with it.
-        stage: of dual-fairseq train, which is evaluated.
+        baseline: whether the other rows are compared with it.
+        stage: the stage of dual-fairseq train that is evaluated.
     """
 
     id: str
@@ -84,33 +84,33 @@ class Variant:
 
 @dataclass
 class Recipe:
-    """What a recipe file holds; ``*_options`` are options of the script in question.
+    """The content of a recipe file; ``*_options`` are options of the command in question.
 
-    A file may name another as ``base``, which may do so too, and hold only what differs; with ``only``, a list of ids,
-    it takes no more than these of the rows. Rows of its own take the place of the base's, and of the base's ``only``.
+    A file may name another one as ``base`` and hold only the differences; a base may have a base too. A list of ids,
+    ``only``, leaves out all other rows. A file's own rows replace both the rows and the ``only`` of its base.
 
     Args:
         title: of the table.
-        data: the folder that dual-fairseq preprocess made, as seen from where the command is run.
-        run: a run of dual-fairseq train on ``data``, whose warm start and language models all rows go on from, so that
-            none are trained.
-        corpus: in the place of ``data``, commands that make it, of dual-fairseq or Python; ``{data}`` stands for the
-            folder of dual-fairseq preprocess, ``{text}`` for one for raw text.
+        data: the folder that dual-fairseq preprocess made, relative to the current directory.
+        run: a run of dual-fairseq train on ``data``. All rows use its warm start and language models, so that none are
+            trained.
+        corpus: instead of ``data``, commands of dual-fairseq or Python that make it; ``{data}`` stands for the folder
+            of dual-fairseq preprocess, ``{text}`` for a folder for raw text.
         language_models: name → options of dual-fairseq train-lm and ``text``, "all" or "parallel". By default one pair
             with train-lm's own settings.
         pair_options: of dual-fairseq train, for the warm start and all rows.
-        warmup_options, continued_options: for the one and for the others.
+        warmup_options, continued_options: for the warm start, and for the other rows.
         rows: the first is the warm start itself.
         source, target: the languages; by default those of ``data``.
-        synthetic: name → options of dual-fairseq synthesize, by which each warm start makes some, and ``upsample``, of
-            dual-fairseq preprocess.
-        comparisons: of two rows' ids each, beside those with the baseline.
-        variants: other warm starts, by which its own was chosen.
+        synthetic: name → options of dual-fairseq synthesize, with which each warm start makes this text, and
+            ``upsample`` of dual-fairseq preprocess.
+        comparisons: pairs of row ids, in addition to the comparisons with the baseline.
+        variants: other warm starts, which were compared to choose this one.
         part, part_corpus: a folder in WORK, and commands that make another corpus there (``{whole}`` stands for the
-            folder of ``corpus``), with the same BPE and dictionaries. Pairs are trained on it, in that folder; language
-            models are trained on ``corpus``, and so are common to parts of different sizes.
-        one_warm_start: every seed goes on from the same warm start, in the folder ``shared``, whose seed is 1. Saves
-            most of the time of long warm starts; the spread between seeds is then that of going on alone.
+            folder of ``corpus``), with the same BPE and dictionaries. Pairs are trained on this corpus, in that folder.
+            Language models are trained on ``corpus``, so parts of different sizes share them.
+        one_warm_start: every seed continues from the same warm start (seed 1), in the folder ``shared``. This saves
+            most of the time of long warm starts; the spread between seeds then comes from the continuation alone.
     """
 
     title: str
@@ -137,7 +137,7 @@ class Recipe:
         """Read a file.
 
         Raises:
-            UserError: it cannot be read, or holds something else.
+            UserError: the file cannot be read, or is not a recipe.
         """
         try:
             content = read_with_bases(path)
@@ -166,11 +166,11 @@ class Recipe:
                 raise UserError(f"{path}: row {row.id}: there are no language models '{row.language_models}'")
             if row.synthetic and row.synthetic not in recipe.synthetic:
                 raise UserError(f"{path}: row {row.id}: there is no synthetic text '{row.synthetic}'")
-        # what only rows of the base need is not made; the first language models evaluate the warm start
+        # drop settings that no row needs; the first language models evaluate the warm start
         needed = {recipe.first_language_models, *(row.language_models for row in rows)}
-        recipe.language_models = {name: of for name, of in recipe.language_models.items() if name in needed}
+        recipe.language_models = {name: settings for name, settings in recipe.language_models.items() if name in needed}
         needed = {row.synthetic for row in rows}
-        recipe.synthetic = {name: of for name, of in recipe.synthetic.items() if name in needed}
+        recipe.synthetic = {name: settings for name, settings in recipe.synthetic.items() if name in needed}
         return recipe
 
     def find_languages(self, path: Path) -> None:
@@ -193,11 +193,11 @@ class Recipe:
                     "dual-fairseq preprocess"
                 )
         else:
-            languages = ("de", "en")  # of the recipes for Multi30k and the embedded corpus
+            languages = ("de", "en")  # as in the recipes for Multi30k and the embedded corpus
         self.source, self.target = self.source or languages[0], self.target or languages[1]
 
     def check_commands(self) -> None:
-        """Raises ValueError or LookupError if there is something that no command can be made of."""
+        """Raises ValueError, LookupError or TypeError if a part of the recipe cannot become a command."""
         for kind, names in (
             ("row", [row.id for row in self.rows]),
             ("variant", [variant.id for variant in self.variants]),
@@ -211,14 +211,14 @@ class Recipe:
             raise ValueError(f"stage {unknown[0]!r}: is not one of {', '.join(STAGES)}")
         train = [self.pair_options, self.warmup_options, self.continued_options]
         train += [row.options for row in self.rows] + [variant.options for variant in self.variants]
-        of_language_models, of_synthetic = (
+        lm_options, synthetic_options = (
             [settings.get("options", "") for settings in named.values()]
             for named in (self.language_models, self.synthetic)
         )
         for parser, arguments, texts in (
             (train_options.get_parser(), ["DEST", "RUN"], train),
-            (train_lm.get_parser(), ["DATA", "SAVE_DIR"], of_language_models),
-            (synthesize.get_parser(), ["DEST", "CHECKPOINT", "OUT"], of_synthetic),
+            (train_lm.get_parser(), ["DATA", "SAVE_DIR"], lm_options),
+            (synthesize.get_parser(), ["DEST", "CHECKPOINT", "OUT"], synthetic_options),
         ):
             for options in texts:
                 try:
@@ -252,16 +252,16 @@ class Recipe:
 
     @property
     def first_language_models(self) -> str:
-        """The name of those that a row has unless it says otherwise."""
+        """The name of the language models that a row uses by default."""
         return next(iter(self.language_models))
 
     def home(self, row: Row, seed: int) -> str:
         """The folder in WORK that holds the row's run of this seed."""
-        of_seed = "shared" if self.one_warm_start and row.stage == "warmup" else f"seed-{seed}"
-        return f"{self.part}/{of_seed}" if self.part else of_seed
+        folder = "shared" if self.one_warm_start and row.stage == "warmup" else f"seed-{seed}"
+        return f"{self.part}/{folder}" if self.part else folder
 
     def folders(self, work: Path, row: Row, seeds: Sequence[int]) -> list[Path]:
-        """Those of the row's runs in WORK; one where seeds share the warm start."""
+        """The folders of the row's runs in WORK; only one if the seeds share a warm start."""
         return list(dict.fromkeys(work / self.home(row, seed) / row.id for seed in seeds))
 
     def whole(self, work: Path) -> Path:
@@ -269,7 +269,7 @@ class Recipe:
         return Path(self.data).resolve() if self.data else work / "data"
 
     def of_pairs(self, work: Path) -> Path:
-        """That of the pairs."""
+        """The folder of dual-fairseq preprocess that the pairs are trained on."""
         return work / self.part / "data" if self.part else self.whole(work)
 
 
@@ -292,14 +292,14 @@ def _made(kind: type[Made], values: dict[str, Any]) -> Made:
 
 
 def read_with_bases(path: Path, over: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """A recipe file over those that it is based on.
+    """The content of a recipe file, with what it inherits from its bases.
 
     Args:
         path: the file.
-        over: those that are based on it.
+        over: the files that are based on it.
 
     Raises:
-        UserError: one of them cannot be read, or is based on itself.
+        UserError: one of the files cannot be read, or is based on itself.
     """
     content = read_toml(path)
     if (base := content.pop("base", None)) is None:
@@ -308,12 +308,12 @@ def read_with_bases(path: Path, over: tuple[Path, ...] = ()) -> dict[str, Any]:
         raise UserError(f"{path}: base: name another recipe file that is not based on this one")
     inherited = read_with_bases(path.parent / base, (*over, path.resolve()))
     if "row" in content:
-        inherited.pop("only", None)  # is about the rows that these take the place of
+        inherited.pop("only", None)  # it names rows of the base, which these replace
     return inherited | content
 
 
 def add_experiment(parser: argparse.ArgumentParser) -> None:
-    """Add what names a recipe, its folder and some of its seeds."""
+    """Add the options that name a recipe, its folder and its seeds."""
     parser.add_argument("recipe", type=Path, metavar="RECIPE", help="the file")
     parser.add_argument("work", type=Path, metavar="WORK", nargs="?", help="the folder for all of it (runs/RECIPE)")
     parser.add_argument(
@@ -323,7 +323,7 @@ def add_experiment(parser: argparse.ArgumentParser) -> None:
 
 
 def add_training(parser: argparse.ArgumentParser) -> None:
-    """Add the options of a command that trains, too."""
+    """Add the options of a command that also trains."""
     add_experiment(parser)
     parser.add_argument("--jobs", type=whole_number(), default=1, metavar="N", help="commands side by side (default 1)")
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""``dual-fairseq experiment``: what one way of training a pair gains over another, in a table."""
+"""``dual-fairseq experiment``: compares ways of training a pair, in a table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs commands, several side by side, and stops them when it is stopped."""
+"""Runs commands side by side, and stops them when it is stopped itself."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..pipeline.jobs import environment
 
 @dataclass
 class Job:
-    """A command and the jobs that have to be done before it."""
+    """A command and the jobs that must be done before it."""
 
     name: str
     run: Callable[[], None]
@@ -26,12 +26,12 @@ class Job:
 
 
 class Runner:
-    """Runs commands and keeps what they print, a log a job.
+    """Runs commands and keeps their output, one log per job.
 
-    ``with Runner(...) as runner:`` stops them if one of them, the block or a signal ends it early.
+    ``with Runner(...) as runner:`` stops the commands if a failed command, an error or a signal ends the block early.
 
     Args:
-        work: gets ``logs``.
+        work: the folder for ``logs``.
         machine: options that every command of dual-fairseq gets.
     """
 
@@ -43,7 +43,7 @@ class Runner:
         self._stopped = False
 
     def __call__(self, name: str, command: Sequence[str]) -> None:
-        """Run it; RuntimeError if it fails."""
+        """Run a command; raises RuntimeError if it fails."""
         log = self.work / "logs" / f"{name.replace('/', '-')}.log"
         with log.open("ab") as file:
             file.write(f"\n# {time.strftime('%F %T')}\n# {shlex.join(command)}\n".encode())
@@ -62,7 +62,7 @@ class Runner:
             raise RuntimeError(f"{name} ended with status {status}; see {log}")
 
     def stop(self) -> None:
-        """Ask all that runs to stop; nothing is begun any more."""
+        """Ask all running commands to stop; no other command starts any more."""
         with self._lock:
             self._stopped = True
             for process in self._running:
@@ -81,7 +81,7 @@ class Runner:
 
 
 def run_all(jobs: Sequence[Job], workers: int, runner: Runner) -> None:
-    """Run the jobs, so many side by side; the first failure stops all of them."""
+    """Run the jobs, ``workers`` of them side by side; the first failure stops all of them."""
     waiting = list(jobs)
     done: set[str] = set()
     running: dict[Future[None], Job] = {}
@@ -99,6 +99,6 @@ def run_all(jobs: Sequence[Job], workers: int, runner: Runner) -> None:
                     job = running.pop(future)
                     future.result()
                     done.add(job.name)
-        except BaseException:  # or the pool would wait for them
+        except BaseException:  # otherwise the pool would wait for the commands
             runner.stop()
             raise

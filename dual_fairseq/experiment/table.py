@@ -14,7 +14,7 @@ from ..common.files import write_json, write_text
 from .recipe import Recipe, Row
 
 TRIALS = 2000  # of each significance test
-# How a row's translations are chosen; each row is compared with the baseline by the same.
+# How translations are chosen; a row is compared with the baseline under the same choice.
 SEARCHES = {
     "plain": "beam search", "tuned": "length penalty tuned", "alpha": "dual inference by one α",
     "dual_inference": "dual inference",
@@ -29,13 +29,13 @@ class Result:
         scores: search → BLEU, chrF, length ratio.
         texts: search → translations.
         references: of the test text.
-        lenpen: the length penalty tuned on the validation text, by which the n-best list of the beam is ranked anew.
-        nll_bits: of the reference, a token.
-        limit_bits: the truth's own, where it is known.
-        validation_bleu: by which the checkpoint was chosen: greedy, mean of both directions.
-        checkpoint_updates: after how many the evaluated checkpoint was written.
-        updates, seconds: of the whole training, validation left out.
-        signature: sacreBLEU's, of BLEU.
+        lenpen: the length penalty tuned on the validation text; it ranks the n-best list of the beam again.
+        nll_bits: NLL of the reference, in bits per token.
+        limit_bits: the truth's own NLL, if it is known.
+        validation_bleu: the BLEU that chose the checkpoint: greedy, mean of both directions.
+        checkpoint_updates: the number of updates of the evaluated checkpoint.
+        updates, seconds: of the whole training, without validation.
+        signature: sacreBLEU's signature of BLEU.
     """
 
     scores: dict[str, Any]
@@ -52,12 +52,12 @@ class Result:
 
 
 def result_of(work: Path, data: Path, folder: Path, row: Row, direction: str) -> Result:
-    """What dual-fairseq evaluate left, and the same translations with the tuned length penalty.
+    """The results of dual-fairseq evaluate, and those of its n-best lists with other choices.
 
     Args:
-        work: of the experiment.
+        work: the folder of the experiment.
         data: the folder of dual-fairseq preprocess.
-        folder: of the row's run.
+        folder: the folder of the row's run.
     """
     from ..common.bleu import tokenizer_of_signature
     from ..common.files import read_lines
@@ -86,14 +86,14 @@ def result_of(work: Path, data: Path, folder: Path, row: Row, direction: str) ->
     }
     signature = scores["bleu_signature"]
     bleu_by = tokenizer_of_signature(signature)
-    found = {search: score(lines, references, target, tokenize=bleu_by) for search, lines in texts.items()}
+    measured = {search: score(lines, references, target, tokenize=bleu_by) for search, lines in texts.items()}
     limits = entropy_limits(work, "test") if (work / "text" / "truth.json").is_file() else {}
     stage = read_run(folder).stages[row.stage]
     best = stage.best
     if best is None:
         raise UserError(f"{stage.folder}: its log holds no validation; delete the folder, and run the command again")
     return Result(
-        scores={s: {"bleu": f.bleu, "chrf": f.chrf, "length_ratio": f.length_ratio} for s, f in found.items()},
+        scores={s: {"bleu": f.bleu, "chrf": f.chrf, "length_ratio": f.length_ratio} for s, f in measured.items()},
         texts=texts, references=references, lenpen=lenpen, nll_bits=scores["nll_bits_per_token"],
         limit_bits=limits.get(direction), validation_bleu=best["bleu"],
         checkpoint_updates=int(best["num_updates"]),
@@ -104,14 +104,14 @@ def result_of(work: Path, data: Path, folder: Path, row: Row, direction: str) ->
 
 @dataclass
 class Comparison:
-    """Difference in BLEU, and its p."""
+    """A difference in BLEU, and its p-value."""
 
     gain: float
     p: float
 
 
 def compare(mine: Result, search: str, other: Result, its_search: str) -> Comparison:
-    """A search of one result with a search of another."""
+    """Compare a search of one result with a search of another result."""
     from ..common.bleu import metric_of_signature
     from ..pair.significance import paired_test
 
@@ -133,23 +133,23 @@ def against(recipe: Recipe, rows: Sequence[Row], results: dict[str, dict[str, li
         if not names.keys() >= {id, other}:
             continue
         cells = [f"{names[id]} − {names[other]}"]
-        for found in results.values():
+        for by_row in results.values():
             for search in searches:
-                pairs = zip(found[id], found[other], strict=True)
+                pairs = zip(by_row[id], by_row[other], strict=True)
                 cells += gain_cells([compare(mine, search, its, search) for mine, its in pairs])
         body.append(cells)
     return rows_of_table("Row against row", head, body) if body else []
 
 
 def mean_sd(values: Sequence[float], digits: int = 2, sign: str = "") -> str:
-    """With the sample standard deviation of several."""
+    """The mean, with the sample standard deviation if there are several values."""
     spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
     mean = round(statistics.fmean(values), digits) + 0.0  # no −0.00
     return f"{mean:{sign}.{digits}f}{spread}"
 
 
 def verdict(comparisons: Sequence[Comparison]) -> str:
-    """p of one seed; of several how many are better, and worse, with p < 0.05."""
+    """p of one seed; for several seeds, how many are better, and how many worse, with p < 0.05."""
     from ..report.scores import probability
 
     if len(comparisons) == 1:
@@ -159,19 +159,19 @@ def verdict(comparisons: Sequence[Comparison]) -> str:
 
 
 def gain_cells(comparisons: Sequence[Comparison] | None) -> list[str]:
-    """Mean gain and verdict; empty where nothing was compared."""
+    """Mean gain and verdict; empty if nothing was compared."""
     return [mean_sd([c.gain for c in comparisons], sign="+"), verdict(comparisons)] if comparisons else ["", ""]
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """The lines of a table; a bar in a cell, as in |gap|, does not divide it."""
+    """The lines of a table; a bar in a cell, as in |gap|, is escaped."""
     escaped = [" | ".join(cell.replace("|", "\\|") for cell in cells) for cells in (head, *rows)]
     first, *others = [f"| {cells} |" for cells in escaped]
     return [first, "|" + "---|" * len(head), *others]
 
 
 def rows_of_table(name: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """A table under a heading, whose first column, the row's name, has none."""
+    """A table under a heading; the first column, the row's name, has no title."""
     return [f"## {name}", "", *markdown(["", *head], rows), ""]
 
 
@@ -182,29 +182,29 @@ def tables(
     chosen: dict[str, dict[str, dict[str, list[Comparison]]]],
     seeds: int,
 ) -> list[str]:
-    """Lines of Markdown: a table a way of choosing, and one of all else.
+    """Lines of Markdown: one table per way of choosing, and one for all other results.
 
     Args:
         rows: in order.
         results: direction → row → seed.
-        compared: direction → row → search → seed, with the baseline; without rows that are not compared.
+        compared: direction → row → search → seed: comparisons with the baseline, without rows that have none.
         chosen: the same, with the row's own beam search.
-        seeds: how many.
+        seeds: the number of seeds.
     """
     lines = []
     arrows = {direction: direction.replace("-", "→") for direction in results}
     difference = "p" if seeds == 1 else "p < 0.05"
     for search, title in SEARCHES.items():
-        anew = search in ("alpha", "dual_inference")
-        measures = ["BLEU", *(["over beam search", difference] if anew else []), "gain", difference]
+        reranked = search in ("alpha", "dual_inference")
+        measures = ["BLEU", *(["over beam search", difference] if reranked else []), "gain", difference]
         measures += ["length ratio"] if search == "tuned" else []
         body = []
         for row in rows:
             cells = [row.name]
-            for direction, found in results.items():
-                scores = [r.scores[search] for r in found[row.id]]
+            for direction, by_row in results.items():
+                scores = [r.scores[search] for r in by_row[row.id]]
                 cells.append(mean_sd([s["bleu"] for s in scores]))
-                for comparisons in (chosen, compared) if anew else (compared,):
+                for comparisons in (chosen, compared) if reranked else (compared,):
                     cells += gain_cells(comparisons[direction].get(row.id, {}).get(search))
                 if search == "tuned":
                     cells.append(mean_sd([s["length_ratio"] for s in scores], 3))
@@ -212,14 +212,14 @@ def tables(
         head = [f"{arrow} {measures[0]}" if i == 0 else m for arrow in arrows.values() for i, m in enumerate(measures)]
         lines += rows_of_table(title[0].upper() + title[1:], head, body)
 
-    limited = all(r.limit_bits is not None for found in results.values() for of_row in found.values() for r in of_row)
+    limited = all(r.limit_bits is not None for by_row in results.values() for runs in by_row.values() for r in runs)
     head, body = [], []
     for arrow in arrows.values():
         head += [f"{arrow} chrF", "length ratio", "NLL, bits", *(["above the limit"] if limited else [])]
     for row in rows:
         cells = [row.name]
-        for found in results.values():
-            mine = found[row.id]
+        for by_row in results.values():
+            mine = by_row[row.id]
             cells += [mean_sd([r.scores["plain"]["chrf"] for r in mine])]
             cells += [
                 mean_sd([r.scores["plain"]["length_ratio"] for r in mine], 3),
@@ -240,7 +240,7 @@ def tabulate(
 
     Args:
         recipe, work, seeds: of the command.
-        file: the recipe's.
+        file: the recipe file.
         published: a folder that gets NAME.md as well.
     """
     from ..common.quiet import quieten_libraries
@@ -249,34 +249,34 @@ def tabulate(
     name, data = file.stem, recipe.whole(work)
     directions = [f"{recipe.source}-{recipe.target}", f"{recipe.target}-{recipe.source}"]
     places = {row.id: recipe.folders(work, row, seeds) for row in recipe.rows}
-    made = {
+    evaluated = {
         row.id: all((p / row.stage / "eval/test/scores.json").is_file() for p in places[row.id]) for row in recipe.rows
     }
     baseline = next(row for row in recipe.rows if row.baseline)
-    if not made[baseline.id]:
+    if not evaluated[baseline.id]:
         raise UserError(
             f"{work}: the baseline, {baseline.id}, is not evaluated for every seed yet; give --seeds the finished seeds"
         )
-    rows = [row for row in recipe.rows if made[row.id]]
+    rows = [row for row in recipe.rows if evaluated[row.id]]
     results = {
         d: {row.id: [result_of(work, data, place, row, d) for place in places[row.id]] for row in rows}
         for d in directions
     }
     compared: dict[str, dict[str, dict[str, list[Comparison]]]] = {d: {} for d in directions}
     chosen: dict[str, dict[str, dict[str, list[Comparison]]]] = {d: {} for d in directions}
-    for direction, of_row in compared.items():
-        found = results[direction]
+    for direction, gains in compared.items():
+        by_row = results[direction]
         for row in rows:
             chosen[direction][row.id] = {
-                s: [compare(r, s, r, "plain") for r in found[row.id]] for s in ("alpha", "dual_inference")
+                s: [compare(r, s, r, "plain") for r in by_row[row.id]] for s in ("alpha", "dual_inference")
             }
-            if row.baseline or len(found[row.id]) != len(seeds):  # a warm start that seeds share is one system
+            if row.baseline or len(by_row[row.id]) != len(seeds):  # a warm start that seeds share is one system
                 continue
-            pairs = list(zip(found[row.id], found[baseline.id], strict=True))
-            of_row[row.id] = {s: [compare(mine, s, its, s) for mine, its in pairs] for s in SEARCHES}
-    of_seeds = " ".join(map(str, seeds))
+            pairs = list(zip(by_row[row.id], by_row[baseline.id], strict=True))
+            gains[row.id] = {s: [compare(mine, s, its, s) for mine, its in pairs] for s in SEARCHES}
+    seed_words = " ".join(map(str, seeds))
     lines = [f"# {recipe.title}", "", f"Seeds {', '.join(map(str, seeds))}; beam {recipe.beam}. Made by", ""]
-    lines += [f"    dual-fairseq experiment {file} WORK --seeds {of_seeds}", ""]
+    lines += [f"    dual-fairseq experiment {file} WORK --seeds {seed_words}", ""]
     lines += tables(rows, results, compared, chosen, len(seeds))
     lines += against(recipe, rows, results, len(seeds))
     lines += [
@@ -286,7 +286,7 @@ def tabulate(
         "validation text, too, and choose among the beam's translations. NLL is of the references. Hours: of",
         "training; no comparison where the machine had other work.",
     ]
-    if left_out := [row.id for row in recipe.rows if not made[row.id]]:
+    if left_out := [row.id for row in recipe.rows if not evaluated[row.id]]:
         lines += ["", f"Not evaluated yet for all of these seeds: {', '.join(left_out)}."]
     preprocessing = json.loads((recipe.of_pairs(work) / "preprocess.json").read_text())
     record: dict[str, Any] = {"title": recipe.title, "seeds": list(seeds), "rows": {}}
@@ -313,7 +313,7 @@ def tabulate(
 
 
 def picture(title: str, rows: Sequence[Row], record: dict[str, Any], directions: Sequence[str], path: Path) -> None:
-    """BLEU by row, a panel a direction: points are seeds, hollow ones with dual inference."""
+    """BLEU by row, one panel per direction: points are seeds; hollow points are with dual inference."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -1,4 +1,4 @@
-"""The mean of a stage's last epochs, in place of its best checkpoint: ``dual-fairseq train --average``."""
+"""The mean of a stage's last epochs, instead of its best checkpoint: ``dual-fairseq train --average``."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ def add_average(group: argparse._ArgumentGroup) -> None:
 
 
 def options(count: str | None) -> list[str]:
-    """Options of fairseq-train that keep what is averaged."""
+    """The options of fairseq-train that keep the checkpoints to average."""
     return ["--keep-last-epochs", count] if count else []
 
 
 def average(files: StageFolder, count: str | None) -> None:
-    """Write the mean of a finished training's last epochs, unless that was done, and remove what it was made of.
+    """Average the last epochs of a finished training, unless this was done before, and delete their checkpoints.
 
     Args:
-        count: how many epochs, or as many as there are; None: none.
+        count: how many epochs (or all, if there are fewer); None averages nothing.
 
     Raises:
         SystemExit: a checkpoint cannot be read, or the mean cannot be written.
@@ -38,7 +38,7 @@ def average(files: StageFolder, count: str | None) -> None:
     epochs = sorted(_epochs(files.folder), key=lambda file: int(re.sub(r"\D", "", file.name)), reverse=True)
     if count is None or not epochs:
         return
-    # the average has its last epoch's time, which says what it is of even if the clock was set back
+    # the average gets the file time of its last epoch: this identifies its epochs, even if the clock was set back
     last = epochs[0].stat().st_mtime_ns
     if not files.average.is_file() or files.average.stat().st_mtime_ns != last:
         say(f"Averaging the last {min(int(count), len(epochs))} epochs: {files.average}")

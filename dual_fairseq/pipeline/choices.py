@@ -1,6 +1,6 @@
-"""The options that the size of the corpus decides, where the user has not: see :mod:`dual_fairseq.common.settings`.
+"""Chooses options that the user left out, by the size of the corpus: see :mod:`dual_fairseq.common.settings`.
 
-A training that was begun goes on with what it was begun with, whatever the table says today.
+A resumed training keeps its original settings, even if the table has changed since.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from ..common.settings import REASONS, UNMEASURED, language_model_settings, pair
 from .presets import LANGUAGE_MODELS, PAIRS
 
 BEGUN = "as it was begun"
-ENOUGH_UPDATES = 60  # between two validations; with 3,000 pairs an epoch has as many
-CHARACTERS = 4  # a batch has so many times more tokens where these are characters: about as much text
-_HEAD = struct.Struct("<9sQBQ")  # of fairseq's memory-mapped index: magic, version, type, length
-# option of train-lm → of fairseq-train
+ENOUGH_UPDATES = 60  # between two validations; an epoch of 3,000 pairs has this many
+CHARACTERS = 4  # a batch has this many times more tokens if they are characters: about as much text
+_HEAD = struct.Struct("<9sQBQ")  # start of fairseq's memory-mapped index: magic, version, type, length
+# option of train-lm → option of fairseq-train
 _LANGUAGE_MODEL = {
     "dropout": "dropout", "max_tokens": "max-tokens", "lr": "lr", "lr_warmup": "warmup-updates",
     "max_update": "max-update", "max_epoch": "max-epoch",
@@ -41,10 +41,10 @@ LIMITS = {stage: (f"{stage}_max_update", f"{stage}_max_epoch") for stage in ("wa
 
 
 def sizes_of(index: Path) -> array[int]:
-    """The tokens of each sentence of a binarized side.
+    """The number of tokens of each sentence of a binarized side.
 
     Raises:
-        UserError: it is no index of fairseq-preprocess.
+        UserError: the file is no index of fairseq-preprocess.
     """
     with open(index, "rb") as file:
         head = file.read(_HEAD.size)
@@ -59,7 +59,7 @@ def sizes_of(index: Path) -> array[int]:
 
 
 def count_pairs(data: Data) -> int:
-    """The sentence pairs that people wrote: those of models do not count."""
+    """The number of sentence pairs that people wrote, without pairs that models made."""
     counts = data.record.get("counts")
     train = counts.get("train") if isinstance(counts, dict) else None
     kept = train.get("kept") if isinstance(train, dict) else None
@@ -67,33 +67,33 @@ def count_pairs(data: Data) -> int:
 
 
 def recorded(stage: StageFolder) -> dict[str, str | None]:
-    """The options of fairseq-train that a training was begun with, but for those that the user has put after ``--``.
+    """The options of fairseq-train that a training began with; the user's options after ``--`` do not override them.
 
-    None is no limit. Empty where it was not begun.
+    None means no limit. Empty if the training has not begun.
 
     Raises:
-        UserError: a value is no number where one is needed.
+        UserError: an option that needs a number has another value.
     """
-    found: dict[str, str | None] = {}
+    options: dict[str, str | None] = {}
     for name, value in stage.option_values():
         try:
-            if name in _NUMBERS and name not in found and value != "none":
+            if name in _NUMBERS and name not in options and value != "none":
                 _NUMBERS[name](value)
         except argparse.ArgumentTypeError as error:
             raise UserError(
                 f"{stage.options_file}: is damaged (--{name} {error}); delete {stage.folder} to train again"
             ) from error
-        found.setdefault(name, None if name == "max-update" and value == "none" else value)
-    return found
+        options.setdefault(name, None if name == "max-update" and value == "none" else value)
+    return options
 
 
 class Choices:
-    """Gives options values, and remembers why.
+    """Gives values to options, and remembers the reasons.
 
     Args:
-        options: None stands for one that was not given.
-        measured: whether the settings of the table were.
-        prefix: of the options' names, for people.
+        options: None for each option that was not given.
+        measured: whether the settings of the table were measured.
+        prefix: begins the option names that are printed.
     """
 
     def __init__(self, options: argparse.Namespace, measured: bool, prefix: str = "") -> None:
@@ -101,19 +101,19 @@ class Choices:
         self.reasons: dict[str, str] = {}
 
     def take(self, values: Mapping[str, str | None], reason: str | None = None) -> None:
-        """Give these values to the options that have none yet; without a reason that of the table."""
+        """Give these values to the options that have none yet; the default reason is the table's."""
         for name, value in values.items():
             if getattr(self.options, name) is None and name not in self.reasons:
                 setattr(self.options, name, value)
                 self.reasons[name] = UNMEASURED if reason is None and not self.measured else reason or REASONS[name]
 
     def keep_limits(self, *names: str) -> None:
-        """Where one of the limits is known, the others are none."""
+        """If one of the limits is known, leave the others unlimited."""
         if any(getattr(self.options, name) is not None for name in names):
             self.take(dict.fromkeys(names), "no limit")
 
     def lines(self) -> list[str]:
-        """What was chosen, a line for each option."""
+        """The chosen values, one line per option."""
         chosen = [
             (f"{flag(self.prefix + name)} {value}", reason)
             for name, reason in self.reasons.items()
@@ -124,20 +124,20 @@ class Choices:
 
 
 def begun_pair(options: argparse.Namespace, run: RunFolder) -> dict[str, str | None]:
-    """The options of a run's stages, so far as they were begun."""
+    """The options of those stages of a run that have begun."""
     values: dict[str, str | None] = {}
     for stage, names in _OF_STAGE.items():
-        found = recorded(run.stage(stage))
-        if not found:
+        begun = recorded(run.stage(stage))
+        if not begun:
             continue
-        values |= {name: found.get(theirs) for name, theirs in (_PAIR | names).items() if name not in values}
-        if options.arch == "transformer" and (size := size_of(found)):
+        values |= {name: begun.get(option) for name, option in (_PAIR | names).items() if name not in values}
+        if options.arch == "transformer" and (size := size_of(begun)):
             values.setdefault("size", size)
     return values
 
 
 def size_of(found: Mapping[str, str | None]) -> str | None:
-    """The size of a pair's Transformers; None where they are of none that has a name."""
+    """The size of a pair's Transformers; None if their size has no name."""
     return next((name for name, preset in PAIRS.items() if preset.shape().items() <= found.items()), None)
 
 
@@ -145,7 +145,7 @@ def choose_pair(options: argparse.Namespace, data: Data, run: RunFolder) -> list
     """Complete the options of ``dual-fairseq train``.
 
     Returns:
-        What was chosen, and why, in lines.
+        Lines that say what was chosen, and why.
     """
     pairs = count_pairs(data)
     row = pair_settings(pairs)
@@ -180,18 +180,18 @@ def choose_language_model(options: argparse.Namespace) -> list[str]:
     """Complete the options of ``dual-fairseq train-lm``.
 
     Args:
-        options: of it; ``prefix`` begins their names where ``dual-fairseq train`` has them.
+        options: of train-lm; ``prefix`` begins their names in ``dual-fairseq train``.
 
     Returns:
-        What was chosen, and why, in lines.
+        Lines that say what was chosen, and why.
     """
     sizes = sizes_of(options.data / "train.idx")
     sentences = len(sizes)
     row = language_model_settings(sentences)
     choices = Choices(options, row.measured, options.prefix)
-    if found := recorded(StageFolder(options.save_dir)):
-        values = {name: found.get(theirs) for name, theirs in _LANGUAGE_MODEL.items()}
-        presets, dimension = LANGUAGE_MODELS[options.arch], found.get("decoder-embed-dim")
+    if begun := recorded(StageFolder(options.save_dir)):
+        values = {name: begun.get(option) for name, option in _LANGUAGE_MODEL.items()}
+        presets, dimension = LANGUAGE_MODELS[options.arch], begun.get("decoder-embed-dim")
         values["size"] = next((name for name, preset in presets.items() if preset.dimension == dimension), None)
         choices.take({name: value for name, value in values.items() if name != "size" or value}, BEGUN)
     choices.keep_limits("max_update", "max_epoch")
@@ -210,27 +210,27 @@ def choose_language_model(options: argparse.Namespace) -> list[str]:
 
 
 def last_update(options: argparse.Namespace, names: tuple[str, str], updates: float) -> tuple[int, str | None]:
-    """The update that a training ends at, and the option that says so; 0 and None where there is no limit.
+    """The last update of a training, and the option that sets this limit; 0 and None if there is no limit.
 
     Args:
-        names: of the limits of updates and of epochs.
-        updates: about how many an epoch has.
+        names: the options that limit updates and epochs.
+        updates: about how many updates an epoch has.
     """
     limits = [
-        (round(int(value) * each), name)
-        for name, each in zip(names, (1.0, updates), strict=True)
+        (round(int(value) * factor), name)
+        for name, factor in zip(names, (1.0, updates), strict=True)
         if (value := getattr(options, name))
     ]
     return min(limits, default=(0, None))
 
 
 def longest_time(options: argparse.Namespace, data: Data, stages: Sequence[str], seconds: float) -> str:
-    """How long the stages of a pair take at most, in a line.
+    """How long the stages of a pair take at most, as one line.
 
     Args:
         options: of ``dual-fairseq train``, complete.
         stages: their names.
-        seconds: of an update.
+        seconds: for one update.
     """
     epoch = updates_an_epoch(data, options.max_tokens)
     times = []
@@ -246,13 +246,13 @@ def longest_time(options: argparse.Namespace, data: Data, stages: Sequence[str],
 def short_limit(
     options: argparse.Namespace, names: tuple[str, str], updates: float, what: str, prefix: str = ""
 ) -> list[str]:
-    """A warning where a training ends before its learning rate has reached its peak.
+    """A warning if a training ends before its learning rate reaches its peak.
 
     Args:
-        names: of the limits of updates and of epochs.
-        updates: about how many an epoch has.
-        what: is limited.
-        prefix: of the options' names, for people.
+        names: the options that limit updates and epochs.
+        updates: about how many updates an epoch has.
+        what: the name of the training.
+        prefix: begins the option names that are printed.
     """
     last, name = last_update(options, names, updates)
     if name is None or last >= int(options.lr_warmup):
@@ -270,7 +270,7 @@ def is_labels(data: Path) -> bool:
 
 
 def _subword_of(data: Path) -> str | None:
-    """How the text of a language model (DEST/lm/<language>) became tokens; None where it was binarized otherwise."""
+    """The subword method of a language model's text (DEST/lm/<language>); None if the text has no record of it."""
     try:
         return Data.from_folder(data.parent.parent).sides[data.name].subword
     except (UserError, KeyError):
@@ -278,30 +278,30 @@ def _subword_of(data: Path) -> str | None:
 
 
 def shares_embeddings(data: Data, run: RunFolder, start: Path | None = None) -> bool:
-    """Whether both sides have one set of embeddings: where a common dictionary was chosen for their common words.
+    """Whether both sides share one set of embeddings: if they have a common dictionary for their common words.
 
     Args:
-        start: the checkpoint that training starts from, whose stage says so.
+        start: the checkpoint that training starts from; its stage decides if no stage of the run has begun.
     """
     for stage in (run.stage("warmup"), run.stage("dual"), *([StageFolder(start.parent)] if start else [])):
-        if found := recorded(stage):
-            return "share-all-embeddings" in found
+        if begun := recorded(stage):
+            return "share-all-embeddings" in begun
     return data.shares_words
 
 
 def validation_interval(
     data: Data, stage: StageFolder, max_tokens: str, max_epoch: str | None, extra: list[str]
 ) -> list[str]:
-    """Options that let several epochs of little text pass between validations.
+    """Options for little text: several epochs between two validations.
 
     Args:
-        max_epoch: with such a limit, each epoch is validated: fairseq would not validate the last one by itself.
-        extra: options of the user's, which may say so themselves.
+        max_epoch: with this limit, each epoch is validated, because fairseq might not validate the last one otherwise.
+        extra: the user's options, which may set an interval themselves.
     """
     if any(word.startswith(("--validate-interval", "--save-interval")) for word in extra):
         return []
-    if found := recorded(stage):
-        interval = found.get("validate-interval") or "1"
+    if begun := recorded(stage):
+        interval = begun.get("validate-interval") or "1"
     else:
         updates = updates_an_epoch(data, max_tokens)
         interval = "1" if max_epoch else str(int(ENOUGH_UPDATES / max(updates, 1)))
@@ -309,6 +309,6 @@ def validation_interval(
 
 
 def updates_an_epoch(data: Data, max_tokens: str) -> float:
-    """About how many updates of one process an epoch of the pairs is."""
+    """About how many updates one process makes in an epoch of the pairs."""
     sides = [sizes_of(data.index("train", language)) for language in data.languages]
     return sum(map(max, *sides)) / int(max_tokens)

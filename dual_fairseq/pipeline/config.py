@@ -1,4 +1,4 @@
-"""Options of a command in a TOML file: read by ``--config``, and written for the record."""
+"""Options of a command in a TOML file: ``--config`` reads them, and a run keeps them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..common.errors import UserError
 from ..common.records import read_toml
 
 EXTRA = "fairseq-train"  # the key for what follows `--` on the command line
-# A file may be a stranger's: what runs code, writes elsewhere or sends something away is not taken from it.
+# A file may come from a stranger, so it must not run code, write elsewhere or send data away.
 _COMMAND_LINE_ALONE = frozenset(
     "--user-dir --save-dir --log-file --tensorboard-logdir --wandb-project --azureml-logging --aim-repo "
     "--distributed-init-method --lm-score-cache".split()
@@ -41,7 +41,7 @@ def parse(parser: Parser, arguments: Sequence[str] | None) -> tuple[argparse.Nam
 
 
 def _words(parser: Parser, file: Path) -> tuple[list[str], list[str]]:
-    """A file's options as words of a command line, and those for fairseq-train."""
+    """A file's options as words of a command line, and its options for fairseq-train."""
     # Numbers stay as they are written: 1e-4 in options.txt is not 0.0001.
     content = read_toml(file, "--config", parse_float=str)
     extra = content.pop(EXTRA, [])
@@ -71,7 +71,7 @@ def _words(parser: Parser, file: Path) -> tuple[list[str], list[str]]:
 
 
 def text(heading: str, options: Mapping[str, Any], extra: Sequence[str]) -> str:
-    """A file for ``--config`` with these options; those that are None are left out."""
+    """A file for ``--config`` with these options, except options that are None or empty."""
     lines = [f"# {heading}"]
     for key, value in options.items():
         if value is not None and value != "":

@@ -21,8 +21,8 @@ RUN holds all files, and RUN/report/ the result: a table, a picture and a page. 
 again: it continues.
 """
 CORPUS = "--train 1000 --valid 200 --test 500 --mono 12000 --seed 1"
-# What is quick at this size (common/settings.py has what is best). Validation goes by updates, since an epoch with
-# translated text is several times as long as one of the pairs.
+# Quick settings for this size (common/settings.py has the best ones). Validation counts updates, because an epoch with
+# translated text is several times as long as an epoch of the pairs.
 TRAINING = """--control --rounds 1 --round-lines 3000 --size tiny --max-tokens 512 --dropout 0.2 --dual-lambda 0.01
     --lm-size tiny --lm-max-tokens 2048 --lm-max-epoch 3 --lm-lr 0.004 --lm-lr-warmup 30
     --lr 0.004 --lr-warmup 100 --warmup-max-epoch 1000 --warmup-max-update 900

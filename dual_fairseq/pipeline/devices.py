@@ -14,8 +14,8 @@ from .jobs import Shell, ask, program, step
 class Device:
     """
     Attributes:
-        gpus: how many there are to use.
-        processes: of fairseq-train.
+        gpus: how many GPUs to use.
+        processes: how many processes of fairseq-train.
     """
 
     gpus: int
@@ -23,17 +23,17 @@ class Device:
 
     @property
     def options(self) -> list[str]:
-        """What it means for a fairseq command."""
+        """The options of a fairseq command for this device."""
         if not self.gpus:
             return ["--cpu"] + ["--distributed-backend", "gloo"] * (self.processes > 1)
-        # Otherwise fairseq starts a process for every GPU by itself, which does not go with --user-dir.
+        # Otherwise fairseq starts a process for every GPU by itself, which does not work with --user-dir.
         return ["--distributed-world-size", "1"] * (self.processes == 1)
 
     def launch(self, shown: bool = False) -> list[str]:
         """The words that start fairseq-train.
 
         Args:
-            shown: whether a person is to read and copy them.
+            shown: whether a person will read and copy them.
         """
         if self.processes == 1:
             return ["fairseq-train"]
@@ -48,12 +48,12 @@ def find_device(cpu: bool, processes: str | None = None, options: Sequence[str] 
     """The device of a command.
 
     Args:
-        cpu: whether no GPU is to be used.
-        processes: how many; None for one a GPU.
-        options: that the user has for fairseq.
+        cpu: use no GPU.
+        processes: how many; None for one per GPU, or one on the CPU.
+        options: the user's options for fairseq.
 
     Raises:
-        UserError: there are not so many GPUs, or an option needs one and there is none.
+        UserError: there are too few GPUs, or an option needs a GPU and there is none.
     """
     gpus = 0 if cpu else _gpus()
     number = int(processes) if processes else gpus or 1

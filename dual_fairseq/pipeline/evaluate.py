@@ -1,4 +1,4 @@
-"""``dual-fairseq evaluate``: both directions' translations of a split by one checkpoint, and their scores."""
+"""``dual-fairseq evaluate``: translates a split in both directions with one checkpoint, and scores the result."""
 
 from __future__ import annotations
 
@@ -96,14 +96,14 @@ def add_search(parser: argparse._ActionsContainer) -> None:
 
 
 def check_search(options: argparse.Namespace, data: Data) -> None:
-    """Raises: UserError: half a limit of length was given, or BLEU cannot be computed as asked."""
+    """Raises: UserError: only half of a length limit was given, or BLEU cannot be computed as asked."""
     check_length_limit(options)
     for language in data.languages:
         bleu_tokenizer(language, data.sides[language].segmented, options.sacrebleu_tokenize or None)
 
 
 def say_missing(options: argparse.Namespace, data: Data) -> None:
-    """Say, before the work, where a language's tokenizer for BLEU is not installed."""
+    """Say, before the work, if a language's tokenizer for BLEU is not installed."""
     for language in data.languages:
         if missing := missing_tokenizer(language, data.sides[language].segmented, options.sacrebleu_tokenize or None):
             say(missing)
@@ -121,9 +121,9 @@ class Part:
 
     Attributes:
         title: what it does, for people.
-        name: the file below the output folder that gets what it prints.
+        name: the file for its output, below the output folder.
         command: its words.
-        sentences: how many it reads.
+        sentences: how many sentences it reads.
     """
 
     title: str
@@ -136,10 +136,10 @@ class Evaluation:
     """The evaluation of a checkpoint on a split.
 
     Args:
-        options: of :func:`get_parser`; language models that it leaves open are looked for in the run.
+        options: of :func:`get_parser`; if they name no language models, those of the run are used.
         extra: options of fairseq-generate.
         device: where to run.
-        expected: whether the checkpoint and the language models need not be there yet, for a dry run.
+        expected: whether the checkpoint and the language models may be missing, for a dry run.
 
     Raises:
         UserError: something is wrong with the options, the data, the checkpoint or the language models.
@@ -158,22 +158,22 @@ class Evaluation:
         if options.dual_inference and options.split == options.tune_split:
             raise UserError(f"--dual-inference tunes its weights on '{options.tune_split}': evaluate another split")
         self.checkpoint = options.checkpoint if expected else find_checkpoint(options.checkpoint)
-        given = [lm for lm in (options.src_lm, options.tgt_lm) if lm]
-        if len(given) == 1:
+        lm_files = [lm for lm in (options.src_lm, options.tgt_lm) if lm]
+        if len(lm_files) == 1:
             raise UserError("give both --src-lm and --tgt-lm, or neither")
-        for file in [] if expected else given:
+        for file in [] if expected else lm_files:
             if not file.is_file():
                 raise UserError(f"{file}: there is no such language model")
         self.data = data = Data.from_folder(options.dest)
         check_search(options, data)
         refuse_colons(options.dest, self.checkpoint)
         self.splits = [options.split, *([options.tune_split] if options.dual_inference else [])]
-        self.lms = dict(zip(data.languages, given, strict=True)) if given else self._own_language_models()
+        self.lms = dict(zip(data.languages, lm_files, strict=True)) if lm_files else self._own_language_models()
         for split in self.splits:
             for language in data.languages:
                 if not data.index(split, language).is_file():
-                    there = sorted(path.name.partition(".")[0] for path in data.dual.glob(f"*.{data.pair}.*.idx"))
-                    has = ", ".join(dict.fromkeys(there)) or "none"
+                    existing = sorted(path.name.partition(".")[0] for path in data.dual.glob(f"*.{data.pair}.*.idx"))
+                    has = ", ".join(dict.fromkeys(existing)) or "none"
                     fix = (
                         "see --split"
                         if split == options.split
@@ -194,17 +194,17 @@ class Evaluation:
         self.out = options.output or folder
 
     def _settings(self) -> str:
-        """The name of a folder of scores with these settings."""
+        """The name of a folder for scores with these settings."""
         options = self.options
         name = f"beam{options.beam}-lenpen{options.lenpen}"
         name += f"-{options.sacrebleu_tokenize}" * bool(options.sacrebleu_tokenize)
         name += "".join(f"-{word.lstrip('-')}" for word in self.engine[1:])
-        if more := " ".join(self.search[4:]):
-            name += f"-{hashlib.sha256(more.encode()).hexdigest()[:6]}"
+        if search_options := " ".join(self.search[4:]):
+            name += f"-{hashlib.sha256(search_options.encode()).hexdigest()[:6]}"
         return name
 
     def _comparable(self, theirs: Sequence[str]) -> list[str]:
-        """The lines of :meth:`identity`, of the splits that a record is of."""
+        """The lines of :meth:`identity` for the splits of another record."""
         tuned_on = theirs[-1].removeprefix("--dual-inference").strip() if theirs else ""
         splits = [self.options.split, tuned_on] if tuned_on else [self.options.split]
         if not all(self.data.raw(split, language).is_file() for split in splits for language in self.data.languages):
@@ -212,7 +212,7 @@ class Evaluation:
         return self.identity(splits).splitlines()
 
     def _own_language_models(self) -> dict[str, Path]:
-        """Those of the checkpoint's run, by language; none where one was not trained."""
+        """The language models of the checkpoint's run, by language; empty if one was not trained."""
         run = RunFolder(self.checkpoint.parent.parent)
         for language in self.data.languages:
             run.language_model(language).check_finished()
@@ -227,16 +227,16 @@ class Evaluation:
         return {}
 
     def identity(self, splits: Sequence[str] = ()) -> str:
-        """What decides about the result, in lines.
+        """Everything that affects the result, in lines.
 
         Args:
-            splits: whose text is read; by default those of this evaluation.
+            splits: the splits whose text is read; by default those of this evaluation.
         """
         data = self.data
         texts = [data.raw(split, language) for split in splits or self.splits for language in data.languages]
         segmented = [language for language, side in data.sides.items() if side.segmented]
-        own = "none" + f" for {segmented[0]}" * (len(segmented) == 1) if segmented else ""
-        tokenizer = self.options.sacrebleu_tokenize or own
+        default = "none" + f" for {segmented[0]}" * (len(segmented) == 1) if segmented else ""
+        tokenizer = self.options.sacrebleu_tokenize or default
         words = [*self.search, "--sacrebleu-tokenize", tokenizer, *self.engine]
         words += ["--dual-inference", " ".join(self.splits[1:])]
         lines = [
@@ -248,15 +248,15 @@ class Evaluation:
         return "\n".join(lines) + "\n"
 
     def run(self) -> None:
-        """Evaluate, unless that was done before. The old output stays until the new one is complete.
+        """Evaluate, unless this was done before. The old output stays until the new one is complete.
 
         Raises:
-            UserError: a command failed, or another run is at work in the output folder.
+            UserError: a command failed, or another run is using the output folder.
         """
         with locked(self.out):
             record, scores = self.out / "options.txt", self.out / "scores.json"
-            identity, theirs = self.identity(), recorded(self.out)
-            if scores.is_file() and covers(theirs, self._comparable(theirs)):
+            identity, old_identity = self.identity(), recorded(self.out)
+            if scores.is_file() and covers(old_identity, self._comparable(old_identity)):
                 say(f"Evaluated before: {scores}")
                 return
             say(f"Checkpoint: {self.checkpoint}; output: {self.out}")
@@ -273,7 +273,7 @@ class Evaluation:
                 say(f"Tuning the weights of dual inference, {table.parent.name.replace('-', ' -> ')}")
                 check(command, table)
             check(self.scoring(new))
-            record.unlink(missing_ok=True)  # what follows is no evaluation until all of it is in its place
+            record.unlink(missing_ok=True)  # the folder holds no evaluation until all files are in place
             for path in sorted(new.rglob("*")):
                 if path.is_file():
                     place = self.out / path.relative_to(new)
@@ -284,7 +284,7 @@ class Evaluation:
             shutil.rmtree(new)
 
     def show(self) -> None:
-        """The commands that would evaluate it, to be copied."""
+        """Print the commands of the evaluation, ready to copy."""
         folders = {(self.out / part.name).parent for part in self.steps(self.out)}
         show(f"Evaluation of {self.checkpoint} on {self.options.split}", ["mkdir", "-p", *map(str, sorted(folders))])
         for part in self.steps(self.out):
@@ -294,11 +294,11 @@ class Evaluation:
         show("BLEU and chrF", self.scoring(self.out))
 
     def steps(self, out: Path) -> list[Part]:
-        """The fairseq commands; ``out`` gets what they print."""
+        """The fairseq commands; ``out`` gets their output."""
         data, split = self.data, self.options.split
         weight = 1.0 if self.lms else 0.0
         source_lm, target_lm = (str(self.lms[lang]) if self.lms else None for lang in data.languages)
-        # The checkpoint remembers a λ, LM files and that BLEU was wanted; this measurement must not depend on them.
+        # The checkpoint records λ, the LM files and the use of BLEU; this measurement must not depend on them.
         overrides = {"dual_lambda": weight, "dual_lambda_reverse": weight, "src_lm": source_lm, "tgt_lm": target_lm}
         overrides |= {"lm_score_cache": None, "eval_bleu": False}
         validation = [
@@ -323,33 +323,33 @@ class Evaluation:
         ]  # fmt: skip
 
     def _translation(self, split: str, source: str, target: str, name: str) -> Part:
-        """The translations of a split; for dual inference its n-best lists with all scores."""
-        options, words = self.options, self.data.sides[target].post_process
+        """The command that translates a split; for dual inference, into n-best lists with all scores."""
+        options, post_process = self.options, self.data.sides[target].post_process
         search = ["--beam", self.beam[target], *self.search[2:]]
         if self.engine:
             command = step(
                 "pair.generate", self.data.dual, self.checkpoint, "-s", source, "-t", target, "--split", split,
                 "--max-tokens", options.max_tokens, *search, *self.engine, *["--cpu"] * options.cpu,
             )  # fmt: skip
-            every = ["--components"]
+            nbest = ["--components"]
         else:
             command = [*self._common("fairseq-generate"), "-s", source, "-t", target, "--gen-subset", split]
             command += ["--no-progress-bar", *search]
-            every = ["--nbest", self.beam[target], "--dual-inference-alpha", "1"]
-        command += ["--post-process", words] if words else []
+            nbest = ["--nbest", self.beam[target], "--dual-inference-alpha", "1"]
+        command += ["--post-process", post_process] if post_process else []
         if options.dual_inference:
-            command += [*every, "--src-lm", str(self.lms[source]), "--tgt-lm", str(self.lms[target])]
+            command += [*nbest, "--src-lm", str(self.lms[source]), "--tgt-lm", str(self.lms[target])]
         count = self._count(split)
         title = f"Translating {split}, {source} -> {target}: {count} sentences ({self.device})"
         return Part(title, name, command, count)
 
     def _count(self, split: str) -> int:
-        """The sentences of a split; its last line may lack a line end."""
+        """The number of sentences of a split; its last line may lack a line end."""
         text = self.data.raw(split, self.data.source).read_bytes()
         return text.count(b"\n") + (not text.endswith(b"\n") and bool(text))
 
     def tuning(self, out: Path) -> list[tuple[list[str], Path]]:
-        """The commands that tune the weights of dual inference, each with the file for the table that it prints."""
+        """The commands that tune the weights of dual inference, each with the file for its table."""
         if not self.options.dual_inference:
             return []
         commands = []
@@ -364,12 +364,12 @@ class Evaluation:
         return commands
 
     def scoring(self, out: Path) -> list[str]:
-        """The command that makes ``scores.json`` of what the others have printed."""
+        """The command that makes ``scores.json`` from the output of the other commands."""
         name = self.options.sacrebleu_tokenize
         options = ["--sacrebleu-tokenize", name] if name else []
         options += ["--dual-inference"] if self.options.dual_inference else []
-        more = shlex.join(self.search[4:])
-        settings = {"beam": self.options.beam, "lenpen": self.options.lenpen, "search_options": more}
+        search_options = shlex.join(self.search[4:])
+        settings = {"beam": self.options.beam, "lenpen": self.options.lenpen, "search_options": search_options}
         options += [f"--setting={name}={value}" for name, value in settings.items() if value]
         return step(
             "pair.evaluate", self.data.folder, out, "--split", self.options.split, "--checkpoint", self.checkpoint,
@@ -384,7 +384,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         UserError: the user has something to fix.
     """
     options, extra = get_parser().parse(arguments)
-    # All that can be refused without torch is refused first: asking for GPUs takes seconds.
+    # Errors that can be found without torch are reported first, because asking for GPUs takes seconds.
     evaluation = Evaluation(options, extra, Device(0, 1))
     evaluation.device = find_device(options.cpu, "1", extra)
     if options.dry_run:

@@ -1,8 +1,8 @@
-"""Commands as forks of one process that has imported torch and fairseq, which takes longer than a short command.
+"""Runs commands as forks of one process that has already imported torch and fairseq.
 
-As a program this file is that process. It has loaded nothing of this package: a command does, as when it is started.
-A forked command that starts others has them forked, too, from the same process.
-It is not for machines with a GPU: where importing torch or fairseq touches the driver, no fork can use the GPU.
+The imports take longer than a short command. As a program, this file is that process. It loads nothing of this package:
+each command does so itself. If a forked command starts other commands, the same process forks them. Machines with a GPU
+do not use forks: if importing torch or fairseq touches the driver, no fork can use the GPU.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-_VARIABLE = "DUAL_FAIRSEQ_FORKS"  # the socket to the process that forks, in a fork: descriptor and inode
-_GPUS = ("nvidia0", "nvidiactl", "nvgpu", "nvhost-gpu", "dxg", "kfd")  # of Linux, Jetson, Windows' Linux, AMD
+_VARIABLE = "DUAL_FAIRSEQ_FORKS"  # in a fork, the socket to the forking process: descriptor and inode
+_GPUS = ("nvidia0", "nvidiactl", "nvgpu", "nvhost-gpu", "dxg", "kfd")  # on Linux, Jetson, Windows' Linux, AMD
 
 
 class Fork:
-    """A running command: what :class:`subprocess.Popen` has of the same names."""
+    """A running command, with some of the names of :class:`subprocess.Popen`."""
 
     def __init__(self, answers: socket.socket) -> None:
         self._answers = answers
@@ -62,9 +62,9 @@ class Fork:
 
 
 def forkable(command: Sequence[str]) -> bool:
-    """Whether a command can be a fork, and the process to fork it from is ready."""
-    ours = list(command[:3]) == [sys.executable, "-m", "dual_fairseq"] or command[0].startswith("fairseq-")
-    return ours and not any(os.path.exists(f"/dev/{name}") for name in _GPUS) and _server() is not None
+    """Whether a command can be a fork and the forking process is ready."""
+    is_ours = list(command[:3]) == [sys.executable, "-m", "dual_fairseq"] or command[0].startswith("fairseq-")
+    return is_ours and not any(os.path.exists(f"/dev/{name}") for name in _GPUS) and _server() is not None
 
 
 def fork(
@@ -74,46 +74,46 @@ def fork(
 
     Args:
         command: its words.
-        descriptors: standard output, standard error, and what else it is to keep open.
+        descriptors: standard output, standard error, and others to keep open.
         environment: the environment variables.
-        folder: the current directory; by default that of this process.
+        folder: its current directory; by default that of this process.
     """
     server = _server()
     assert server is not None
-    answers, theirs = socket.socketpair()
-    with theirs, tempfile.TemporaryFile("w+") as request:
+    answers, server_end = socket.socketpair()
+    with server_end, tempfile.TemporaryFile("w+") as request:
         json.dump([list(command), dict(environment), str(folder or Path.cwd())], request)
         request.seek(0)
-        socket.send_fds(server, [b"\0"], [request.fileno(), theirs.fileno(), server.fileno(), *descriptors])
+        socket.send_fds(server, [b"\0"], [request.fileno(), server_end.fileno(), server.fileno(), *descriptors])
     return Fork(answers)
 
 
 @cache
 def _server() -> socket.socket | None:
-    from ..common.interruption import held_back  # not above: as a program this file is in no package
+    from ..common.interruption import held_back  # not at the top: as a program, this file is in no package
 
     with suppress(ValueError, OSError):
         descriptor, inode = map(int, os.environ.pop(_VARIABLE, "").split(":"))
         if os.fstat(descriptor).st_ino == inode:
             return socket.socket(fileno=descriptor)
-    ours, theirs = socket.socketpair()
+    our_end, server_end = socket.socketpair()
     command, null = [sys.executable, "-P", "-u", __file__], subprocess.DEVNULL
-    with theirs, held_back():
-        process = subprocess.Popen(command, stdin=theirs.fileno(), stdout=null, stderr=null, process_group=0)
+    with server_end, held_back():
+        process = subprocess.Popen(command, stdin=server_end.fileno(), stdout=null, stderr=null, process_group=0)
         atexit.register(_stop, process)
-    return ours if ours.recv(1) else None  # where it fails, so would the command, and that says why
+    return our_end if our_end.recv(1) else None  # if the imports fail, the command fails too and says why
 
 
 def _stop(server: subprocess.Popen) -> None:
-    server.kill()  # by itself it would end after its imports
+    server.kill()  # otherwise it would first finish its imports
     server.wait()
 
 
-# --- the process that is forked
+# --- the forking process
 
 
 def _serve() -> Callable[[], Any] | None:
-    """In a fork: its command."""
+    """Answer requests for forks; in a fork, return its command."""
     import fairseq.trainer  # noqa: F401
     import torch._dynamo  # noqa: F401  (as the first optimizer does)
 
@@ -125,7 +125,7 @@ def _serve() -> Callable[[], Any] | None:
     while descriptors := socket.recv_fds(requests, 1, 64)[1]:
         if _fork() == 0:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            requests.detach()  # standard input is to be another
+            requests.detach()  # standard input will be replaced
             return _keep(*descriptors)
         for descriptor in descriptors:
             os.close(descriptor)
@@ -139,7 +139,7 @@ def _fork() -> int:
 
 
 def _keep(request: int, answers: int, *descriptors: int) -> Callable[[], Any]:
-    """Fork the command, and answer its process's number and exit status."""
+    """Fork the command, and send its process ID and exit status to the client."""
     job = _fork()
     if job == 0:
         os.setpgid(0, 0)
@@ -149,7 +149,7 @@ def _keep(request: int, answers: int, *descriptors: int) -> Callable[[], Any]:
         os.close(descriptor)
     with socket.socket(fileno=answers) as client:
         with suppress(PermissionError, ProcessLookupError):
-            os.setpgid(job, job)  # before anybody learns of it
+            os.setpgid(job, job)  # before the client gets the ID
         for answer in (lambda: job, lambda: os.waitstatus_to_exitcode(os.waitpid(job, 0)[1])):
             client.send(answer().to_bytes(8, sys.byteorder, signed=True))
     os._exit(0)
@@ -161,8 +161,8 @@ def _command(request: int, server: int, output: int, errors: int, *kept: int) ->
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     for name, descriptor, target in (("stdout", 1, output), ("stderr", 2, errors)):
         os.dup2(target, descriptor)
-        before = getattr(sys, name)  # it knows whether its file can be sought in, and that was another
-        stream = io.TextIOWrapper(io.FileIO(descriptor, "w"), before.encoding, before.errors, write_through=True)
+        old = getattr(sys, name)  # not reused: it remembers whether its old file was seekable
+        stream = io.TextIOWrapper(io.FileIO(descriptor, "w"), old.encoding, old.errors, write_through=True)
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
     os.environ.clear()
@@ -183,7 +183,7 @@ def _module(name: str) -> None:
 
 
 def _end(run: Callable[[], Any]) -> None:
-    """Run a command, and end without taking down what was imported, which takes a second of page copies."""
+    """Run a command, and exit without unloading the imports, which would take a second of page copies."""
     status: Any = 1
     try:
         status = run()

@@ -13,26 +13,26 @@ from .presets import PAIRS
 
 
 def take_over(options: argparse.Namespace) -> None:
-    """Complete ``arch`` and ``size``, and set ``shape``: the Transformers' dimensions where these have no name.
+    """Complete ``arch`` and ``size``, and set ``shape``: the Transformers' dimensions if their size has no name.
 
     Args:
-        options: of ``dual-fairseq train``, with both checkpoints to start from or none.
+        options: of ``dual-fairseq train``, with both start checkpoints or none.
 
     Raises:
-        UserError: they ask for models of another size than those to start from.
+        UserError: they ask for another arch or size than that of the checkpoint.
     """
     options.shape = None
     checkpoint = options.init_src2tgt
-    found = StageFolder(checkpoint.parent).options() if checkpoint else {}
-    if not found:  # a checkpoint that no stage of ours has written
+    record = StageFolder(checkpoint.parent).options() if checkpoint else {}
+    if not record:  # no stage of ours wrote this checkpoint
         return
-    arch = found.get("arch")
+    arch = record.get("arch")
     if options.arch and arch != options.arch:
         raise UserError(f"--arch {options.arch}: {checkpoint} has --arch {arch}; leave the option out")
     options.arch = arch
-    if arch != "transformer" or size_of(recorded(RunFolder(options.run).stage("dual"))):  # begun with that
+    if arch != "transformer" or size_of(recorded(RunFolder(options.run).stage("dual"))):  # already begun
         return
-    shape = {name: found[name] for name in PAIRS["tiny"].shape() if name in found}
+    shape = {name: record[name] for name in PAIRS["tiny"].shape() if name in record}
     size = size_of(shape)
     if options.size and options.size != size:
         raise UserError(
@@ -46,12 +46,12 @@ def take_over(options: argparse.Namespace) -> None:
 
 
 def language_model_of(checkpoint: Path, data: Data, language: str) -> Path | None:
-    """The language model of the checkpoint's run; None where there is none, or it has another dictionary than the data.
+    """The language model of the checkpoint's run; None if there is none or its dictionary is not that of the data.
 
     Args:
         checkpoint: in a stage of a run.
-        data: that it is to score.
-        language: of it.
+        data: the data that it will score.
+        language: the language of the model.
     """
     run = RunFolder(checkpoint.parent.parent)
     files = [run.language_model(language).best]
@@ -62,9 +62,9 @@ def language_model_of(checkpoint: Path, data: Data, language: str) -> Path | Non
         kept = {}
     side = "src-lm" if language == data.source else "tgt-lm"
     if isinstance(named := kept.get(side), str):
-        files.append(Path(named).absolute())  # which no command takes for an option
+        files.append(Path(named).absolute())  # an absolute path never looks like an option
     for file in files:
-        own = file.parent / "dict.txt"
-        if file.is_file() and own.is_file() and own.read_bytes() == data.dictionary(language).read_bytes():
+        its_dict = file.parent / "dict.txt"
+        if file.is_file() and its_dict.is_file() and its_dict.read_bytes() == data.dictionary(language).read_bytes():
             return file
     return None

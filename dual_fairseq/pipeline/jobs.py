@@ -1,4 +1,4 @@
-"""Runs commands so that none of their processes is left behind, and folders that one run at a time may use."""
+"""Runs commands without leaving processes behind, and locks folders for one run at a time."""
 
 from __future__ import annotations
 
@@ -22,30 +22,30 @@ from ..common.interruption import held_back
 from .forks import Fork, fork, forkable
 
 PACKAGE = Path(__file__).resolve().parent.parent
-_PATIENCE = 30.0  # seconds that a job has to end by itself when it is asked to
+_PATIENCE = 30.0  # seconds that a job has to end by itself after SIGTERM
 _locks: list[int] = []
 
 
 class Shell(str):
-    """A word of a command that the shell has to evaluate when a dry run's output is copied."""
+    """A word of a command that the shell must evaluate when a user copies the output of a dry run."""
 
 
 def say(text: str) -> None:
-    """Print a line, or several, at once, also where the output is a pipe."""
+    """Print one or more lines at once, even into a pipe."""
     print(printable(text, kept="\n\t"), flush=True)
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Make a folder, and keep it for this process and the jobs that it starts.
+    """Make a folder, and lock it for this process and its jobs.
 
-    Jobs inherit the lock: as long as one of them lives, even after a ``kill -9`` of this process, the folder is taken.
-    (The package filelock has no descriptor to inherit.) A new folder that gets no file is removed in the end.
+    Jobs inherit the lock: the folder stays locked as long as one of them lives, even after a ``kill -9`` of this one.
+    (The package filelock has no descriptor to inherit.) A new folder that gets no file is removed at the end.
 
     Raises:
-        UserError: another run is at work there, or the folder cannot be written to.
+        UserError: another run is using the folder, or the folder cannot be written to.
     """
-    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    new_folders = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
@@ -62,17 +62,17 @@ def locked(folder: Path) -> Iterator[None]:
             yield
         finally:
             _locks.remove(descriptor)
-            if made and os.listdir(folder) == [".lock"]:
+            if new_folders and os.listdir(folder) == [".lock"]:
                 (folder / ".lock").unlink()
-                with suppress(OSError):  # a parent that holds something by now
-                    for path in made:
+                with suppress(OSError):  # a parent that is not empty any more
+                    for path in new_folders:
                         path.rmdir()
     finally:
         os.close(descriptor)
 
 
 def step(name: str, *arguments: object) -> list[str]:
-    """The command ``dual-fairseq NAME`` of this package, where NAME is a command or a module."""
+    """The command ``dual-fairseq NAME`` of this package; NAME is a command or a module."""
     return [sys.executable, "-m", "dual_fairseq", name, *map(str, arguments)]
 
 
@@ -83,17 +83,17 @@ def program(name: str) -> str:
         UserError: it is not installed.
     """
     places = [os.path.dirname(sys.executable), os.environ.get("PATH", os.defpath)]
-    found = shutil.which(name, path=os.pathsep.join(places))
-    if found is None:
+    path = shutil.which(name, path=os.pathsep.join(places))
+    if path is None:
         raise UserError(
             f"{name} is not installed for {sys.executable}: run 'make setup' in the checkout and use its .venv, or "
             "activate the environment that has fairseq"
         )
-    return found
+    return path
 
 
 def show(title: str, command: Sequence[str], output: Path | None = None) -> None:
-    """Print a command, an option a line, so that it can be copied into a shell; ``output`` gets what it prints."""
+    """Print a command, one option per line, ready to copy into a shell; ``output`` gets the command's output."""
     if list(command[:3]) == step("")[:3]:
         command = ["python", *command[1:]]
     lines: list[list[str]] = [[]]
@@ -114,18 +114,18 @@ def run(
 ) -> int:
     """Run a command in a process group of its own, without input.
 
-    Whatever ends this function early ends the whole group, also the processes that the command has started.
+    If this function ends early, the whole group is ended, including processes that the command has started.
 
     Args:
         command: the first word is a path, or the name of a program of this environment.
-        output: the file that gets what it prints, at the end; None: it prints where this process does.
+        output: the file that its output is appended to; None: the output of this process.
         see: gets each line of the output.
         errors: where its standard error goes; by default to the output.
 
     Returns:
         The exit status, negative for a signal.
     """
-    first = command[0] if os.path.isabs(command[0]) else program(command[0])
+    executable = command[0] if os.path.isabs(command[0]) else program(command[0])
     forked = forkable(command)
     process: Fork | subprocess.Popen | None = None
     with ExitStack() as stack:
@@ -139,7 +139,7 @@ def run(
                     out = file.fileno() if file else 1
                     process = fork(command, [out, out if file and errors else 2, *_locks], environment())
                 else:
-                    process = _start([first, *command[1:]], file, errors if file else None)
+                    process = _start([executable, *command[1:]], file, errors if file else None)
             if log is not None and see is not None:
                 _follow(process, log, see)
             return process.wait()
@@ -150,10 +150,10 @@ def run(
 
 
 def check(command: Sequence[str], output: Path | None = None) -> None:
-    """Run a command that has to succeed; where it fails, it has said why, unless a signal ended it.
+    """Run a command that must succeed; if it fails, it has printed the reason, unless a signal ended it.
 
     Args:
-        command, output: as in :func:`run`; its standard error goes where this process's does.
+        command, output: as in :func:`run`; standard error is that of this process.
 
     Raises:
         UserError: a signal ended it.
@@ -168,7 +168,7 @@ def check(command: Sequence[str], output: Path | None = None) -> None:
 
 
 def ask(command: Sequence[str]) -> str:
-    """What a command prints, which has to succeed, as in :func:`check`."""
+    """The output of a command that must succeed, as in :func:`check`."""
     with tempfile.TemporaryDirectory() as folder:
         answer = Path(folder) / "answer"
         check(command, answer)
@@ -176,11 +176,11 @@ def ask(command: Sequence[str]) -> str:
 
 
 def environment() -> dict[str, str]:
-    """That of a command: it uses this package, and no module of the current directory in place of a library's."""
+    """A command's environment: it uses this package; a module of the current directory never replaces a library."""
     variables = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONSAFEPATH": "1"}
     if str(PACKAGE.parent) not in site.getsitepackages():
-        others = variables.get("PYTHONPATH")
-        variables["PYTHONPATH"] = str(PACKAGE.parent) + (os.pathsep + others if others else "")
+        python_path = variables.get("PYTHONPATH")
+        variables["PYTHONPATH"] = str(PACKAGE.parent) + (os.pathsep + python_path if python_path else "")
     return variables
 
 
@@ -197,20 +197,20 @@ def _start(command: Sequence[str], output: IO[bytes] | None, errors: int | None)
 
 
 def _follow(process: Fork | subprocess.Popen, log: IO[bytes], see: Callable[[str], None]) -> None:
-    """See the lines of the output while they come."""
-    rest = b""
+    """Pass each line of the output to ``see`` as it comes."""
+    unfinished = b""
     ended = False
     while not ended:
         with suppress(subprocess.TimeoutExpired):
             process.wait(0.1)
         ended = process.poll() is not None
-        *lines, rest = (rest + log.read()).split(b"\n")
+        *lines, unfinished = (unfinished + log.read()).split(b"\n")
         for line in lines:
             see(line.decode("utf-8", "replace"))
 
 
 def _end(process: Fork | subprocess.Popen) -> None:
-    """End all processes of a job: gently at first. A second signal does not wait any longer."""
+    """End all processes of a job, first with SIGTERM. A second signal to this process ends the wait."""
     with suppress(ProcessLookupError):
         try:
             os.killpg(process.pid, signal.SIGTERM)

@@ -9,7 +9,7 @@ SIZES = ("tiny", "small", "base")
 
 @dataclass(frozen=True)
 class Pair:
-    """A Transformer of each direction; rates are of Adam with an inverse square root schedule."""
+    """A Transformer of each direction; learning rates are for Adam with an inverse square root schedule."""
 
     layers: str
     dimension: str
@@ -41,7 +41,7 @@ PAIRS = {
 
 @dataclass(frozen=True)
 class LanguageModel:
-    """A language model; a recurrent one has no heads and no feed-forward layers, but a hidden state."""
+    """A language model; a recurrent one has no heads and no feed-forward layers, but has a hidden state."""
 
     layers: str
     dimension: str

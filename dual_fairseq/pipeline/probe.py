@@ -1,8 +1,8 @@
-"""What the pipeline has to ask torch and fairseq, each question in a process of its own.
+"""Answers the pipeline's questions to torch and fairseq, each in a process of its own.
 
 python -m dual_fairseq pipeline.probe gpus                  the number of GPUs
 python -m dual_fairseq pipeline.probe updates CHECKPOINT    the number of updates that it has made
-python -m dual_fairseq pipeline.probe score CHECKPOINT      that, and the score of its last validation
+python -m dual_fairseq pipeline.probe score CHECKPOINT      the same, and the score of its last validation
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ..common.errors import UserError
 
 
 def gpus() -> int:
-    """torch is asked, not nvidia-smi: a CPU build of torch cannot use a GPU."""
+    """The number of GPUs that torch can use: a CPU build of torch can use none, whatever nvidia-smi says."""
     try:
         import torch
     except ImportError as error:
@@ -26,14 +26,14 @@ def gpus() -> int:
 
 
 def read_checkpoint(path: str) -> dict[str, Any]:
-    """Raises: UserError: it cannot be read."""
+    """Raises: UserError: the checkpoint cannot be read."""
     import torch
 
     torch.serialization.add_safe_globals([argparse.Namespace])
     try:
         try:
             return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        except pickle.UnpicklingError:  # the plugin allows a few more classes, but takes its time to import
+        except pickle.UnpicklingError:  # the plugin allows a few more classes, but is slow to import
             _register()
             return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:
@@ -49,14 +49,14 @@ def _register() -> None:
 
 def main(arguments: Sequence[str]) -> None:
     """The command line; see the first lines of this file."""
-    question, *rest = arguments
+    question, *paths = arguments
     if question == "gpus":
         print(gpus())
     else:
-        state = read_checkpoint(rest[0])
+        state = read_checkpoint(paths[0])
         try:
             score = state["extra_state"].get("val_loss") if question == "score" else None
             numbers = [int(state["optimizer_history"][-1]["num_updates"])] + ([] if score is None else [float(score)])
         except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
-            raise UserError(f"{rest[0]} is not a checkpoint of a training: remove it, or give a copy") from error
+            raise UserError(f"{paths[0]} is not a checkpoint of a training: remove it, or give a copy") from error
         print(*numbers)

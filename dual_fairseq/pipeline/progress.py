@@ -1,4 +1,4 @@
-"""What a person wants to see of a log of fairseq's: each validation, each epoch, and now and then a sign of life."""
+"""Shows the useful lines of a fairseq log: each validation, each epoch, and sometimes a sign of life."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Any
 
 from ..common.progress import duration, time_to_go
 
-# What is validated by, as fairseq calls it and as people do.
+# Metrics of validation: fairseq's name → the usual name.
 _RISING = {"accuracy": "accuracy", "bleu": "BLEU"}
 INTERVAL = 30.0  # seconds between two signs of life
-# What fairseq or the plugin notes about the input or the course of a run: the beginning or a part of a message.
+# Messages of fairseq or the plugin about the input or the course of a run: their beginnings (PARTS: parts of them).
 STOPPING = ("early stop since", "Stopping training due to", "stopping training because current learning rate")
 NOTES = (
     "loading pretrained model",
     "Loaded checkpoint",
     "LM scores of ",
 )
-PATIENCE = "stopped by --patience"  # how the reason begins that a training stopped for
+PATIENCE = "stopped by --patience"  # start of the reason if --patience stopped a training
 PARTS = (
     "start from the vectors in",
     "was trained with --sample-break-mode",
@@ -29,7 +29,7 @@ PARTS = (
 
 
 class TrainingDisplay:
-    """Prints a line now and then about the lines of fairseq-train's log (``--log-format json``).
+    """Prints the useful lines of fairseq-train's log (``--log-format json``) in short.
 
     Args:
         max_update, max_epoch: the limits of the training; None for no limit.
@@ -39,9 +39,9 @@ class TrainingDisplay:
         self._shown = time.monotonic()
         self._seen: set[tuple[object, ...]] = set()  # each process of a distributed run logs the same
         self._max_update, self._max_epoch = (int(n) if n and n.isdecimal() else 0 for n in (max_update, max_epoch))
-        self._began: tuple[float, float] | None = None  # when the first update was seen, and which it was
+        self._began: tuple[float, float] | None = None  # time and number of the first update that was seen
         self._validating = 0.0  # when the last validation began
-        self._validation: float | None = None  # seconds that the last one took
+        self._validation: float | None = None  # seconds of the last validation
         self._valid: list[dict[str, Any]] = []
         self._train: dict[str, Any] = {}
         self._messages: list[str] = []
@@ -70,7 +70,7 @@ class TrainingDisplay:
                 self._to_go(tag, stats)
         elif message.startswith("begin validation"):
             self._validating = time.monotonic()
-            text = "  validation has begun"  # the first one alone: it can take longer than an epoch, without a sign
+            text = "  validation has begun"  # only the first one: it can take longer than an epoch, without any output
         elif message.startswith(STOPPING):
             self._messages.append(message)
         elif message.startswith(NOTES) or any(part in message for part in PARTS):
@@ -82,7 +82,7 @@ class TrainingDisplay:
             self._seen.add(key)
 
     def _total(self, stats: dict[str, Any]) -> float:
-        """The updates of the whole training at most; 0 where there is no limit."""
+        """The most updates that the training can make; 0 if there is no limit."""
         limits = [float(self._max_update)] if self._max_update else []
         try:
             done = float(str(stats["update"]))  # epochs, in train_inner
@@ -93,7 +93,7 @@ class TrainingDisplay:
         return min(limits, default=0)
 
     def _to_go(self, tag: str, stats: dict[str, Any]) -> str:
-        """How long the rest takes at most, at the speed so far, with the validation at the end."""
+        """How long the rest takes at most, at the speed so far, including the validation at the end."""
         if tag != "train_inner" or "num_updates" not in stats:
             return ""
         now, made = time.monotonic(), float(str(stats["num_updates"]))
@@ -103,13 +103,13 @@ class TrainingDisplay:
         total = self._total(stats)
         if not total or updates <= 0:
             return ""
-        rest = (total - made) * seconds / updates
+        left = (total - made) * seconds / updates
         if self._validation is None:
-            return f", at most {duration(rest)} to go without validation"
-        return f", at most {duration(rest + self._validation)} to go"
+            return f", at most {duration(left)} to go without validation"
+        return f", at most {duration(left + self._validation)} to go"
 
     def reason(self, option: Callable[[str], str]) -> str:
-        """Why the training has come to its end, in words.
+        """Why the training ended, in words.
 
         Args:
             option: what the user types for an option of fairseq-train (without its dashes).
@@ -130,7 +130,7 @@ class TrainingDisplay:
         return reason + self._still_improving()
 
     def _still_improving(self) -> str:
-        """Whether the last validation was the best of several; the first one of a training is logged without a best."""
+        """A hint if the last validation was the best so far; fairseq logs the first validation without a best."""
         for key, name in (*_RISING.items(), ("loss", "perplexity")):
             values = [(s[f"valid_{key}"], s.get(f"valid_best_{key}")) for s in self._valid if f"valid_{key}" in s]
             if values:
@@ -142,10 +142,10 @@ class TrainingDisplay:
 
 
 class SentenceDisplay:
-    """Prints now and then how many sentences fairseq-generate has translated.
+    """Prints from time to time how many sentences fairseq-generate has translated.
 
     Args:
-        total: of how many.
+        total: the number of all sentences.
     """
 
     def __init__(self, total: int) -> None:
@@ -158,7 +158,7 @@ class SentenceDisplay:
             self._first = time.monotonic()
         if time.monotonic() - self._shown >= INTERVAL:
             self._shown = time.monotonic()
-            # models have been loaded when the first is done
+            # timed from the first sentence on, when the models are loaded
             to_go = time_to_go(self._shown - (self._first or 0), self._done - 1, self._total - 1)
             print(f"  {self._done:,} of {self._total:,} sentences{to_go}", flush=True)
 
@@ -167,13 +167,13 @@ def describe(tag: str, stats: dict[str, Any], total: float = 0) -> str:
     """One line for one record of fairseq's JSON log.
 
     Args:
-        total: of how many updates; 0 where that is not known.
+        total: the number of all updates; 0 if it is not known.
     """
     epoch = f"  epoch {stats.get('epoch', '?'):>3}"
     if tag == "train_inner":
-        of = f" of {total:,.0f}" if total else ""
+        of_total = f" of {total:,.0f}" if total else ""
         return (
-            f"{epoch}  update {_number(stats, 'num_updates', 0)}{of}, loss {_number(stats, 'loss')}, "
+            f"{epoch}  update {_number(stats, 'num_updates', 0)}{of_total}, loss {_number(stats, 'loss')}, "
             f"{_number(stats, 'wps', 0)} tokens/s"
         )
     gap = _number(stats, f"{tag}_gap_abs")
@@ -193,7 +193,7 @@ def describe(tag: str, stats: dict[str, Any], total: float = 0) -> str:
 
 
 def _number(stats: dict[str, Any], key: str, digits: int = 2) -> str:
-    """The value of a fairseq statistic, rounded; empty when there is none."""
+    """The value of a fairseq statistic, rounded; empty if there is none."""
     try:
         return f"{float(str(stats[key])):,.{digits}f}"
     except (KeyError, ValueError):
@@ -201,7 +201,7 @@ def _number(stats: dict[str, Any], key: str, digits: int = 2) -> str:
 
 
 def _by_direction(stats: dict[str, Any], name: str) -> str:
-    """The validation value of both directions together, and of each (``de-en ..., en-de ...``) where it was logged."""
+    """The validation value of both directions together, and of each (``de-en ..., en-de ...``) if it was logged."""
     prefix = f"valid_{name}_"
     parts = [
         f"{key.removeprefix(prefix)} {_number(stats, key)}" for key in stats if key.startswith(prefix) and "-" in key

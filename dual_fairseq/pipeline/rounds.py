@@ -1,7 +1,7 @@
-"""``dual-fairseq train --rounds``: the pair translates text for itself, learns from it with the penalty, and again.
+"""``dual-fairseq train --rounds``: the pair repeatedly translates text and learns from it with the penalty.
 
-A round is what a user would do by hand, each step a command that goes on where it was stopped: synthesize, preprocess,
-train, evaluate. ``RUN/rounds/N`` gets the round's text, data and run, and ``RUN/dual`` leads to the best round's stage.
+A round runs the commands that a user would run by hand: synthesize, preprocess, train, evaluate. Each continues if it
+was stopped. ``RUN/rounds/N`` holds the text, data and run of a round; ``RUN/dual`` links to the stage of the best one.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from ..common.folders import Data, RunFolder, StageFolder
 from ..common.tables import aligned, read_scores
 from .jobs import ask, check, say, show, step
 
-TIMES = 2  # lines of each language that are translated, for each pair
-MANY = 10_000  # pairs, from which translated text had no certain gain
-REAL = 0.75  # real pairs in the training text, those repeated included, for each pair that was made
+TIMES = 2  # translated lines of each language, per pair
+MANY = 10_000  # pairs; with this many or more, translated text had no certain gain
+REAL = 0.75  # real pairs in the training text, repetitions included, per made pair
 
 
 def add_rounds(group: argparse._ArgumentGroup) -> None:
@@ -51,7 +51,7 @@ class Recipe:
         dual_inference: whether translations can be chosen by dual inference.
 
     Raises:
-        UserError: there is no monolingual text, though it was asked for.
+        UserError: monolingual text was asked for, but there is none.
     """
 
     options: argparse.Namespace
@@ -67,7 +67,7 @@ class Recipe:
 
     @property
     def languages(self) -> list[str]:
-        """Those that have monolingual text."""
+        """The languages that have monolingual text."""
         return [language for language in self.data.languages if self.data.raw("mono", language).is_file()]
 
     @property
@@ -79,7 +79,7 @@ class Recipe:
         return self.options.round_text == "pairs" or not self.languages
 
     def synthesize(self) -> list[str]:
-        """Options of synthesize that say what is translated, and how."""
+        """The options of synthesize that say which text is translated, and how."""
         options, lines = self.options, self.options.round_lines
         if self.from_pairs:
             words = ["--from-pairs", "--nbest", "2", *(["--lines", lines] if lines else [])]
@@ -92,21 +92,21 @@ class Recipe:
     def expected(self) -> int:
         """The pairs that a round makes, if every translation is usable."""
         if self.from_pairs:
-            return 4 * int(self.options.round_lines or self.pairs)  # two of each side
+            return 4 * int(self.options.round_lines or self.pairs)  # two translations of each side
         return len(self.languages) * int(self.options.round_lines or TIMES * self.pairs)
 
     def upsample(self, made: int) -> str:
-        """How many times the real pairs are in the training text of a round that made so many."""
+        """How many times the real pairs are in the training text of a round that made ``made`` pairs."""
         return self.options.upsample or str(max(1, round(REAL * made / self.pairs)))
 
     def explain(self) -> list[str]:
-        """What a round does, and why, for people."""
+        """Lines that tell the user what a round does, and why."""
         if self.from_pairs:
-            what = "the sides of the pairs, two translations of each"
+            text = "the sides of the pairs, two translations of each"
             why = "--round-text pairs" if self.options.round_text else "there is no monolingual text in DEST/raw"
         else:
             limit = int(self.options.round_lines or TIMES * self.pairs)
-            what = f"up to {limit:,} lines of {' and '.join(self.languages)} that are like the {self.pairs:,} pairs"
+            text = f"up to {limit:,} lines of {' and '.join(self.languages)} that are like the {self.pairs:,} pairs"
             few, many = (
                 "it gained 1.0 to 3.7 BLEU with 3,000 pairs",
                 f"no certain gain was measured from {MANY:,} pairs on",
@@ -114,7 +114,7 @@ class Recipe:
             why = f"{few if self.pairs < MANY else many}; docs/results.md"
         chooser = "dual inference chooses" if self.dual_inference else "the beam chooses"
         return [
-            f"  text: {what} ({why})",
+            f"  text: {text} ({why})",
             f"  translations: {chooser}"
             + ("" if self.dual_inference else ", since dual inference needs test text and --dual-inference"),
             "  training: from the pair so far, with the penalty, on the real pairs "
@@ -129,7 +129,7 @@ class Round:
 
     Args:
         number: from 1.
-        start: the checkpoint that translates, and that training starts from.
+        start: the checkpoint that translates, and from which training starts.
         weights: the option of synthesize that names the weights of dual inference, if it is used.
     """
 
@@ -149,12 +149,12 @@ class Round:
         return self.folder.stage("dual")
 
     def made(self) -> int:
-        """The pairs that its pair made; before that, how many are expected."""
+        """The number of pairs that the round made; before that, the expected number."""
         file = self.folder.folder / f"made.{self.recipe.data.source}"
         return lines_of(file) if file.is_file() else self.recipe.expected()
 
     def steps(self) -> Iterator[tuple[str, Callable[[], list[str]]]]:
-        """The commands, each with a title; a later one may depend on what those before it have made."""
+        """The commands, each with a title; a command may depend on the output of those before it."""
         data, folder = self.recipe.data, self.folder.folder
         lms = [f"--{side}-lm={lm}" for side, lm in zip(("src", "tgt"), self.lms.values(), strict=True)]
         yield f"Round {self.number}: translating", lambda: step(
@@ -177,13 +177,13 @@ class Rounds:
     """All rounds of a run.
 
     Args:
-        recipe: what each of them does.
+        recipe: what each round does.
         run: RUN.
         lms: language → its language model.
-        evaluate: evaluates what a run's stage has trained; returns the folder of the scores.
+        evaluate: evaluates the result of a run's stage; returns the folder of the scores.
 
     Raises:
-        UserError: RUN/dual is of a training without rounds.
+        UserError: RUN/dual holds a training without rounds.
     """
 
     def __init__(
@@ -196,10 +196,10 @@ class Rounds:
             raise UserError(f"{self.place} was trained without --rounds: choose another folder for the run")
         self.done: list[Round] = []
         self.weights: list[str] = []  # the option of synthesize, for the pair so far
-        self.scores: list[float] = []  # validation BLEU, of the warm start first
+        self.scores: list[float] = []  # validation BLEU of the warm start, then of each round
 
     def do(self) -> None:
-        """Do what is not done yet.
+        """Do the rounds that are not done yet.
 
         Raises:
             SystemExit: a command failed.
@@ -208,17 +208,17 @@ class Rounds:
         say("\n".join(self.recipe.explain()))
         self._judge(self.run, self.run.stage("warmup"))
         while len(self.done) < self.number:
-            one = Round(self.recipe, self.run, self.lms, len(self.done) + 1, self._last().result, self.weights)
-            for title, command in one.steps():
-                say(f"{title}: {one.folder.folder}")
+            new = Round(self.recipe, self.run, self.lms, len(self.done) + 1, self._last().result, self.weights)
+            for title, command in new.steps():
+                say(f"{title}: {new.folder.folder}")
                 check(command())
-            self.done.append(one)
-            self._judge(one.folder, one.stage)
+            self.done.append(new)
+            self._judge(new.folder, new.stage)
             gain = self.scores[-1] - max(self.scores[:-1])
-            say(f"Round {one.number}: {one.made():,} pairs made; validation BLEU {self.scores[-1]:.2f} ({gain:+.2f})")
+            say(f"Round {new.number}: {new.made():,} pairs made; validation BLEU {self.scores[-1]:.2f} ({gain:+.2f})")
             if gain <= 0:
                 if len(self.done) < self.number:
-                    say(f"Validation BLEU no longer rises: stopping after round {one.number} of {self.number}")
+                    say(f"Validation BLEU no longer rises: stopping after round {new.number} of {self.number}")
                 break
         link(self.place, os.path.relpath(self.best.stage.folder, self.place.parent))
 
@@ -226,7 +226,7 @@ class Rounds:
         return self.done[-1].stage if self.done else self.run.stage("warmup")
 
     def _judge(self, run: RunFolder, stage: StageFolder) -> None:
-        """Evaluate a stage, where dual inference needs its weights, and take down its validation BLEU."""
+        """Evaluate a stage, if dual inference needs its weights, and note its validation BLEU."""
         if self.recipe.dual_inference:
             self.weights = ["--weights", str(self.evaluate(run, stage.folder.name) / "tuning")]
         self.scores.append(validation_bleu(stage))
@@ -234,20 +234,20 @@ class Rounds:
     @property
     def best(self) -> Round:
         """The round with the best validation BLEU."""
-        of_rounds = self.scores[1:]
-        return self.done[of_rounds.index(max(of_rounds))]
+        round_scores = self.scores[1:]
+        return self.done[round_scores.index(max(round_scores))]
 
     def updates(self) -> str:
-        """The updates that the best round has behind it, since the warm start."""
-        made = [int(ask(step("pipeline.probe", "updates", one.stage.last))) for one in self.done[: self.best.number]]
+        """The number of updates from the warm start to the best round."""
+        made = [int(ask(step("pipeline.probe", "updates", past.stage.last))) for past in self.done[: self.best.number]]
         return str(sum(made))
 
     def table(self) -> str:
-        """What each round gained. What was not evaluated before is evaluated."""
+        """What each round gained; stages that were not evaluated before are evaluated."""
         stages = [("warm start", self.run, "warmup", self.scores[0])]
         stages += [
-            (f"round {one.number}" + " (kept)" * (one is self.best), one.folder, "dual", score)
-            for one, score in zip(self.done, self.scores[1:], strict=True)
+            (f"round {past.number}" + " (kept)" * (past is self.best), past.folder, "dual", score)
+            for past, score in zip(self.done, self.scores[1:], strict=True)
         ]
         control = self.run.stage("mle")
         if control.finished.is_file():
@@ -260,15 +260,15 @@ class Rounds:
             scores = read_scores(self.evaluate(run, stage) / "scores.json")
             values: list[float | None] = [score]
             for direction in directions:
-                of = scores.get(direction) or {}
-                values += [of.get("bleu"), (of.get("dual_inference") or {}).get("bleu")]
+                own_scores = scores.get(direction) or {}
+                values += [own_scores.get("bleu"), (own_scores.get("dual_inference") or {}).get("bleu")]
             first = first or values
             made = f"{self.done[number - 1].made():,}" if 0 < number <= len(self.done) else "-"
             lines.append((name, made, *(gained(a, b, number) for a, b in zip(values, first, strict=True))))
         return aligned(lines)
 
     def show(self) -> None:
-        """The commands of the first round, to be copied; those after it are alike."""
+        """Print the commands of the first round, ready to copy; later rounds are alike."""
         start = self.run.stage("warmup").result
         for title, command in Round(self.recipe, self.run, self.lms, 1, start, []).steps():
             show(title, command())
@@ -280,20 +280,20 @@ def validation_bleu(stage: StageFolder) -> float:
 
 
 def gained(value: float | None, start: float | None, number: int) -> str:
-    """A score, with what it is above that of the warm start (line 0)."""
+    """A score, with its gain over the warm start (line 0)."""
     if value is None:
         return "-"
     return f"{value:.2f}" + (f" ({value - start:+.2f})" if number and start is not None else "")
 
 
 def lines_of(path: Path) -> int:
-    """The lines of a text file."""
+    """The number of lines of a text file."""
     with open(path, "rb") as file:
         return sum(1 for _ in file)
 
 
 def link(place: Path, target: str) -> None:
-    """Let a symbolic link lead to a folder; an old one leads there until the new one does."""
+    """Point a symbolic link to a folder; an old link stays until the new one replaces it."""
     new = place.with_name(f".{place.name}.new")
     new.unlink(missing_ok=True)
     new.symlink_to(target, target_is_directory=True)

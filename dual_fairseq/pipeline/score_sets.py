@@ -1,4 +1,4 @@
-"""Sets of scores: which of two evaluations may take the place of the other, by their records (``options.txt``)."""
+"""Whether the scores of one evaluation may replace those of another, by their records (``options.txt``)."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from pathlib import Path
 
 from ..common.folders import option_line
 
-# A record of an evaluation: lines that name its input, then its settings, which end with that of dual inference.
+# The record of an evaluation: lines that name its input, then its settings; the last one is that of dual inference.
 _CHECKPOINT, _DATA, _LANGUAGE_MODELS = range(3)  # the lines that name these
 
 
 def recorded(folder: Path) -> list[str]:
-    """The lines of the record of an evaluation; none where there is no complete one."""
+    """The lines of the record of an evaluation; empty if there is no complete record."""
     record = folder / "options.txt"
     if not record.is_file():
         return []
@@ -21,8 +21,8 @@ def recorded(folder: Path) -> list[str]:
 
 
 def same_settings(theirs: Sequence[str], mine: Sequence[str]) -> bool:
-    """Whether one record may take the place of the other, or holds all of it: of another checkpoint, or with and
-    without language models, which change nothing about the translations. Other text has a record of its own."""
+    """Whether one record may replace or include the other: the settings are equal, and the checkpoints differ, or the
+    text is the same and the language models do not conflict. Language models do not change the translations."""
     if theirs[_LANGUAGE_MODELS + 1 : -1] != mine[_LANGUAGE_MODELS + 1 : -1]:
         return False
     if theirs[_CHECKPOINT] != mine[_CHECKPOINT]:
@@ -36,7 +36,7 @@ def same_settings(theirs: Sequence[str], mine: Sequence[str]) -> bool:
 
 
 def covers(theirs: Sequence[str], mine: Sequence[str]) -> bool:
-    """Whether an evaluation has all that this one would have."""
+    """Whether an earlier evaluation (``theirs``) has everything that this one would have."""
     if not theirs or not same_settings(theirs, mine) or theirs[:_LANGUAGE_MODELS] != mine[:_LANGUAGE_MODELS]:
         return False
     return all(
@@ -47,23 +47,23 @@ def covers(theirs: Sequence[str], mine: Sequence[str]) -> bool:
 def place(
     first: Path, record_like: Callable[[Sequence[str]], Sequence[str]], settings: str, models: Callable[[], str]
 ) -> Path:
-    """The folder that holds scores with some settings, or may get them.
+    """The folder that holds the scores with some settings, or will get them.
 
     Args:
-        first: that of the first settings that the split was evaluated with.
-        record_like: a record → that of this evaluation, of the splits that the first is of.
-        settings: a name for them.
-        models: makes a name for the language models, of their content.
+        first: the folder of the first settings that the split was evaluated with.
+        record_like: a record → the record of this evaluation for the same splits.
+        settings: a name for the settings.
+        models: makes a name for the language models from their content.
     """
     folders = [first, *sorted(first.parent.glob(f"{first.name}-*"))]
     of_other_text = ""
     for folder in folders:
-        if not (theirs := recorded(folder)):
+        if not (record := recorded(folder)):
             continue
-        mine = record_like(theirs)
-        if same_settings(theirs, mine):
+        mine = record_like(record)
+        if same_settings(record, mine):
             return folder
-        if folder == first and theirs[_DATA] != mine[_DATA]:
+        if folder == first and record[_DATA] != mine[_DATA]:
             of_other_text = f"-{mine[_DATA].split()[-1][:6]}"
     if not (first / "options.txt").is_file() and not (first / "scores.json").is_file():
         return first

@@ -1,4 +1,4 @@
-"""Trainings by fairseq-train that are done once, go on where they were stopped, and refuse other options."""
+"""Trainings by fairseq-train that run once, continue if they were stopped, and refuse other options."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from .devices import Device
 from .jobs import PACKAGE, Shell, ask, run, say, step
 from .progress import PATIENCE, TrainingDisplay
 
-# Raising one of these is no other training; the last ones of a record's words, whoever gave them, count.
+# Raising one of these does not make it another training. If a record has several values, the last one counts.
 LIMITS = ("max-update", "max-epoch", "patience")
-# Of every training; none of them changes its result.
+# Options of every training that do not change its result.
 _ALWAYS = "--skip-invalid-size-inputs-valid-test --no-epoch-checkpoints --log-format json --log-interval 50".split()
 
 
 def digest(*files: Path) -> str:
-    """One digest of the contents of files, whatever their names."""
+    """One digest of the contents of files, not of their names."""
     lines = "".join(f"{sha256(file)}  -\n" for file in files)  # as `sha256sum <file` prints it
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def option_lines(words: Iterable[str]) -> list[str]:
-    """Options of a command line, each on a line with its values."""
+    """The options of a command line, one per line, with their values."""
     lines: list[str] = []
     for word in words:
         if word.startswith("--") or not lines:
@@ -46,7 +46,7 @@ def option_lines(words: Iterable[str]) -> list[str]:
 
 
 def is_whole(checkpoint: Path) -> bool:
-    """Whether a checkpoint was written to its end: it is a zip archive, whose directory comes last."""
+    """Whether a checkpoint is complete: it is a zip archive, and its directory is written last."""
     return zipfile.is_zipfile(checkpoint)
 
 
@@ -59,11 +59,11 @@ class Stage:
         title: what is trained, for people.
         data: the folder of binarized data.
         inputs: lines that name the input by digests.
-        options: of fairseq-train, that decide about the result with ``inputs``, ``max_update`` and ``extra``.
-        start: further options, such as the paths of what it starts from.
-        max_update: the number of updates; None for no limit; unknown before other stages are trained (``Shell``).
-        extra: options of the user's for fairseq-train, which win.
-        typed: option of fairseq-train → what the user types for it, where that is another name.
+        options: of fairseq-train; with ``inputs``, ``max_update`` and ``extra``, they decide the result.
+        start: further options, such as the paths of the checkpoints that it starts from.
+        max_update: the number of updates; None for no limit; a ``Shell`` if other stages decide it first.
+        extra: the user's options for fairseq-train, which override the others.
+        typed: option of fairseq-train → the user's option for it, if the names differ.
     """
 
     files: StageFolder
@@ -77,14 +77,14 @@ class Stage:
     typed: dict[str, str] = field(default_factory=dict)
 
     def identity(self) -> list[str]:
-        """The lines of ``options.txt``: what decides about the result."""
+        """The lines of ``options.txt``: everything that affects the result."""
         words = [*self.options, "--max-update", self.max_update or "none", *self.extra]
         return [*self.inputs, *option_lines(words)]
 
     def command(self, device: Device, shown: bool = False) -> list[str]:
         """The command that trains it."""
         words = [*device.launch(shown), str(self.data), "--user-dir", str(PACKAGE), *self.options, *self.start]
-        # epochs are kept where they are averaged
+        # epochs are kept if they will be averaged
         always = [word for word in _ALWAYS if word != "--no-epoch-checkpoints" or "--keep-last-epochs" not in words]
         words += [*always, *self.extra, "--save-dir", str(self.files.folder), *device.options]
         return words + (["--max-update", self.max_update] if self.max_update else [])
@@ -95,7 +95,7 @@ class Stage:
             self.train(device)
 
     def begin(self, go_on: bool) -> bool:
-        """Whether there is something to train.
+        """Prepare the folder; returns whether there is something to train.
 
         Args:
             go_on: whether a training with other options or input is continued.
@@ -105,7 +105,7 @@ class Stage:
         """
         files, identity = self.files, self.identity()
         for file in (files.log, files.finished):
-            if file.is_symlink():  # which would be written through
+            if file.is_symlink():  # writing would change the other file
                 raise UserError(f"{file}: is a link to another file; remove it, or choose another folder")
         files.check_finished()
         if files.finished.is_file() or files.best.is_file() or files.last.is_file():
@@ -122,18 +122,18 @@ class Stage:
                 if not raised or (patience and "patience" not in raised):
                     return False
             if files.best.is_file() and not files.last.is_file():
-                # stopped before the first copy of the best was made, or deleted by someone
+                # it stopped before the first copy of the best was made, or someone deleted the file
                 say(f"  {files.last} is missing: continuing from {files.best.name}")
                 self._copy_best()
         if files.last.is_file() and not is_whole(files.last):
-            # fairseq copies the best over the last in place: killed right then, it leaves a torn copy.
+            # fairseq copies the best over the last in place. If it is killed meanwhile, the copy is incomplete.
             if not is_whole(files.best):
                 raise UserError(f"{files.last} is damaged: delete {files.folder} to train again")
             self._copy_best()
         try:
             files.folder.mkdir(parents=True, exist_ok=True)
-            for left in files.folder.glob("*.tmp"):
-                left.unlink()
+            for leftover in files.folder.glob("*.tmp"):
+                leftover.unlink()
             with whole_file(files.options_file) as record:
                 record.write("".join(f"{line}\n" for line in identity).encode("utf-8", "surrogateescape"))
             files.finished.unlink(missing_ok=True)
@@ -142,7 +142,7 @@ class Stage:
         return True
 
     def finished_before(self) -> str:
-        """A line for a training that is not done again, with why it had stopped, where that is known."""
+        """A line for a finished training, with the reason why it stopped, if known."""
         reason = self.files.finished.read_text(encoding="utf-8").strip()
         return f"{self.title}: finished before ({self.files.folder})" + (f"; {reason}" if reason else "")
 
@@ -152,7 +152,7 @@ class Stage:
 
     @staticmethod
     def _raised(old: Sequence[str], new: Sequence[str]) -> list[str] | None:
-        """The limits that are higher than before; None where one of them is lower."""
+        """The limits that are higher than before; None if one of them is lower."""
         raised = []
         for name in LIMITS:
             before, now = (_limit(lines, name) for lines in (old, new))
@@ -163,19 +163,19 @@ class Stage:
         return raised
 
     def train(self, device: Device) -> None:
-        """Run fairseq-train to its end, its log appended to ``train.log``, and note that it has finished.
+        """Run fairseq-train to its end, append its log to ``train.log``, and note that it has finished.
 
         Raises:
             UserError: fairseq-train failed.
         """
         files = self.files
         if files.last.is_file():
-            made = int(ask(step("pipeline.probe", "updates", files.last)))
-            # fairseq looks at --max-update after an update only, and so would make one too many.
-            if self.max_update and made >= int(self.max_update):
+            updates = int(ask(step("pipeline.probe", "updates", files.last)))
+            # fairseq checks --max-update only after an update, so it would make one too many.
+            if self.max_update and updates >= int(self.max_update):
                 files.finished.write_text(f"{self._option('max-update')} {self.max_update}\n")
                 return
-            say(f"  continuing after update {made}")
+            say(f"  continuing after update {updates}")
         command = self.command(device)
         began = files.log.stat().st_size if files.log.exists() else 0
         with open(files.log, "a", encoding="utf-8", errors="surrogateescape") as log:
@@ -197,10 +197,10 @@ class Stage:
 
 
 def failure(log: Path, began: int, name: str, status: int) -> UserError:
-    """Why a fairseq command failed: what it says in one line, else the end of its log is shown.
+    """Why a fairseq command failed: its own message; without one, the end of its log is printed.
 
     Args:
-        log: its output, which began at that byte.
+        log: its output, from the byte ``began`` on.
     """
     with open(log, "rb") as file:
         file.seek(began)
@@ -212,9 +212,9 @@ def failure(log: Path, began: int, name: str, status: int) -> UserError:
     return UserError(f"{name} ended with status {status}; the whole log is in {log}")
 
 
-# Earlier versions had a limit of their own for the length of validation's translations.
+# Earlier versions had their own limit for the length of translations in validation.
 _EARLIER_LIMIT = ', "max_len_a": 1.2, "max_len_b": 10'
-# The first word of a line that names an input by its digest → what it is.
+# The first word of a line that names an input by its digest → the name of the input.
 _INPUTS = {
     "data": "the binarized text",
     "start": "the checkpoint that it starts from",
@@ -223,7 +223,7 @@ _INPUTS = {
 
 
 def _changes(old: Sequence[str], new: Sequence[str], typed: Mapping[str, str], left_out: Sequence[str] = ()) -> str:
-    """How two records of options differ, in the words that a user types; empty when they do not.
+    """How two records of options differ, in the words that a user types; empty if they do not.
 
     Args:
         typed: see :class:`Stage`.
@@ -232,7 +232,7 @@ def _changes(old: Sequence[str], new: Sequence[str], typed: Mapping[str, str], l
     old, new = ([line for line in lines if _name(line) not in left_out] for lines in (old, new))
     names = [line.partition(" ")[0] for line in new]
     old = [line.replace(_EARLIER_LIMIT, "") for line in old]
-    if sorted(old) == sorted(new) and len(set(names)) == len(names):  # the order of options means nothing
+    if sorted(old) == sorted(new) and len(set(names)) == len(names):  # the order of options does not matter
         return ""
     inputs: list[str] = []
     words = []
@@ -253,12 +253,12 @@ def _name(line: str) -> str:
 
 
 def _value(lines: Sequence[str], name: str) -> str | None:
-    """The value of an option in a record; of several the last, which counts."""
+    """The value of an option in a record; the last one of several counts."""
     return next((line.partition(" ")[2] for line in reversed(lines) if _name(line) == name), None)
 
 
 def _limit(lines: Sequence[str], name: str) -> float:
-    """A limit in a record; fairseq takes a patience below 0, and other limits of 0, for none."""
+    """A limit in a record; a limit of 0 (for patience: below 0) means no limit in fairseq."""
     try:
         value = float(_value(lines, name) or 0)
     except ValueError:  # "none"
@@ -267,6 +267,6 @@ def _limit(lines: Sequence[str], name: str) -> float:
 
 
 def updates_of(stage: StageFolder) -> Shell:
-    """For a dry run: the number of updates of a stage that is not trained yet, as the shell finds it out."""
+    """For a dry run: shell code for the number of updates of a stage that is not trained yet."""
     question = shlex.join(["python", "-m", "dual_fairseq", "pipeline.probe", "updates", str(stage.last)])
     return Shell(f'"$({question})"')

@@ -1,4 +1,4 @@
-"""``dual-fairseq synthesize``: parallel text that a pair makes of monolingual text."""
+"""``dual-fairseq synthesize``: a pair makes parallel text from monolingual text."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def get_parser() -> Parser:
 
 
 def add_text(group: argparse._ArgumentGroup) -> None:
-    """Add the options that say which lines are translated, which ``train --rounds`` has too."""
+    """Add the options that say which lines are translated."""
     add = group.add_argument
     add("--lines", type=positive, metavar="N", help="of each language, drawn at random (default: all)")
     add("--select", action="store_true", help="only lines that are similar to the pairs, see dual-fairseq select")
@@ -97,7 +97,7 @@ def add_text(group: argparse._ArgumentGroup) -> None:
 
 
 class Synthesis:
-    """What pairs make of the text of DEST.
+    """The translation of the text of DEST by pairs.
 
     Args:
         options: of :func:`get_parser`.
@@ -128,7 +128,7 @@ class Synthesis:
         for file in self.lms.values():
             if file and not file.is_file():
                 raise UserError(f"{file}: there is no such language model")
-        # What translates at once, with its weights.
+        # The checkpoints that translate together, and their weights.
         self.pairs = [checkpoints] if options.ensemble else [[checkpoint] for checkpoint in checkpoints]
         self.weights = [options.weights or pair[0].parent / "eval" / "test" / "tuning" for pair in self.pairs]
         self.directions = [pair for pair in (data.languages, data.languages[::-1]) if options.only in (None, pair[0])]
@@ -153,7 +153,7 @@ class Synthesis:
         self.results = {language: Path(f"{options.out}.{language}") for language in data.languages}
 
     def identity(self) -> str:
-        """What decides about the result, in lines."""
+        """Everything that affects the result, in lines."""
         options = self.options
         words = ["--lines", options.lines or "all", "--beam", options.beam, "--seed", options.seed]
         words += ["--nbest", options.nbest, "--sampling", options.sampling or "none", "--only", options.only or "none"]
@@ -164,19 +164,19 @@ class Synthesis:
         return "\n".join([f"input {inputs}", *option_lines(words)]) + "\n"
 
     def do(self) -> None:
-        """Do what is not done yet.
+        """Do the steps that are not done yet.
 
         Raises:
-            UserError: another run is at work there, or nothing was translated.
+            UserError: another run is using the files, or no translation is usable.
         """
         with locked(self.parts):
-            # of the results, and of the parts where these are of others
+            # the options of the results, and of the parts if these have other options
             record, begun = self.parts / "options.txt", self.parts / "begun.txt"
-            identity, made, parts = self.identity(), _text(record), _text(begun) or _text(record)
-            if made == identity and all(result.is_file() for result in self.results.values()):
+            identity, result_identity, parts_identity = self.identity(), _text(record), _text(begun) or _text(record)
+            if result_identity == identity and all(result.is_file() for result in self.results.values()):
                 say(f"Made before: {', '.join(map(str, self.results.values()))}")
                 return
-            if parts != identity:
+            if parts_identity != identity:
                 for old in [*self.parts.glob("*.txt"), *self.parts.glob("*.json")]:
                     if old != record:
                         old.unlink()
@@ -186,13 +186,13 @@ class Synthesis:
                 self.choose(languages[0])
                 for number in range(len(self.pairs)):
                     self.translate(*languages, number)
-            record.unlink(missing_ok=True)  # the results are of no record until all of them are in their place
+            record.unlink(missing_ok=True)  # the results have no record until all of them are in place
             self.join()
             write_text(record, identity)
             begun.unlink(missing_ok=True)
 
     def choose(self, language: str) -> None:
-        """Write the lines of a language that are translated, below :attr:`parts`."""
+        """Write the lines of a language that will be translated, below :attr:`parts`."""
         options, data, lines = self.options, self.data, self.parts / f"{language}.txt"
         if lines.is_file():
             return
@@ -208,18 +208,18 @@ class Synthesis:
         write_lines(lines, [text[i] for i in self.drawn(len(text))])
 
     def drawn(self, count: int) -> list[int]:
-        """Which of so many lines are translated."""
+        """The numbers of the lines to translate, out of ``count`` lines."""
         number = int(self.options.lines or count)
         return sorted(random.Random(int(self.options.seed)).sample(range(count), min(number, count)))
 
     def translate(self, source: str, target: str, number: int) -> None:
-        """Write what a pair makes of the lines of a language, below :attr:`parts`."""
+        """Write a pair's translations of the lines of a language, below :attr:`parts`."""
         options, lines = self.options, self.parts / f"{source}.txt"
         result = self.result(source, target, number)
         if result.is_file():
             return
-        of = f", pair {number + 1} of {len(self.pairs)}" if len(self.pairs) > 1 else ""
-        say(f"Translating {len(read_lines(lines)):,} lines, {source} -> {target}{of}")
+        progress = f", pair {number + 1} of {len(self.pairs)}" if len(self.pairs) > 1 else ""
+        say(f"Translating {len(read_lines(lines)):,} lines, {source} -> {target}{progress}")
         command = step(
             "pair.synthetic", *self.pairs[number], "--dest", self.data.folder, "-s", source, "-t", target, "--beam",
             options.beam, "--nbest", options.nbest, "--seed", options.seed, "--max-tokens", options.max_tokens,
@@ -243,7 +243,7 @@ class Synthesis:
         return self.parts / f"{source}-{target}.{number + 1}.json"
 
     def join(self) -> None:
-        """Put all pairs together."""
+        """Join the sentence pairs of all directions and models."""
         pairs: dict[tuple[str, str], None] = {}
         left_out = Counter[str]()
         for direction in self.directions:
@@ -274,7 +274,7 @@ def reasons(left_out: Mapping[str, int]) -> str:
 
 
 def _text(path: Path) -> str:
-    """The content of a file; nothing where it is not there."""
+    """The content of a file; empty if there is no file."""
     return path.read_text(encoding="utf-8") if path.is_file() else ""
 
 

@@ -1,4 +1,4 @@
-"""``dual-fairseq train``: both translation models of a language pair with dual supervision, evaluated at the end."""
+"""``dual-fairseq train``: trains both models of a language pair with dual supervision, and evaluates them."""
 
 from __future__ import annotations
 
@@ -50,15 +50,15 @@ class Training:
         self.data_line = f"data {digest(*map(data.dictionary, data.languages), *sides)}"
         self.chosen = choose_pair(options, data, self.run)
         self.device = find_device(options.cpu, options.nproc, options.extra)
-        given = dict(zip(data.languages, (options.src_lm, options.tgt_lm), strict=True))
+        lm_files = dict(zip(data.languages, (options.src_lm, options.tgt_lm), strict=True))
         for language in data.languages if options.init_src2tgt else ():
-            if not given[language] and not self.run.language_model(language).options_file.is_file():
-                given[language] = language_model_of(options.init_src2tgt, data, language)
+            if not lm_files[language] and not self.run.language_model(language).options_file.is_file():
+                lm_files[language] = language_model_of(options.init_src2tgt, data, language)
         self.lms = {
-            language: given[language] or self.run.language_model(language).best
+            language: lm_files[language] or self.run.language_model(language).best
             for language in ([] if options.warmup_only else data.languages)
         }
-        self.to_train = [language for language in self.lms if not given[language]]
+        self.to_train = [language for language in self.lms if not lm_files[language]]
         self.rounds: Rounds | None = None
         if int(options.rounds or 0):
             if data.has_labels:
@@ -69,7 +69,7 @@ class Training:
     # --- the commands
 
     def model_options(self) -> list[str]:
-        """What the stages of the pair have in common."""
+        """The options that the stages of the pair have in common."""
         options, data = self.options, self.data
         words = ["--task", "dual_translation", "--source-lang", data.source, "--target-lang", data.target]
         words += ["--arch", options.arch]
@@ -84,13 +84,13 @@ class Training:
         words += ["--optimizer", "adam", "--adam-betas", "(0.9, 0.98)", "--clip-norm", "1.0"]
         words += ["--weight-decay", "0.0001", "--lr-scheduler", "inverse_sqrt"]
         words += ["--warmup-updates", options.lr_warmup, "--warmup-init-lr", "1e-7"]
-        # fairseq drops the last batch, that of the longest sentences, in training and validation, when the number of
-        # its sentences is not a multiple of --required-batch-size-multiple (8 by default).
+        # In training and validation, fairseq drops the last batch (the longest sentences) if its number of sentences is
+        # not a multiple of --required-batch-size-multiple (8 by default).
         words += ["--max-tokens", options.max_tokens, "--required-batch-size-multiple", "1", "--seed", options.seed]
         return words + self.validation_options()
 
     def validation_options(self) -> list[str]:
-        """BLEU of words, in the way that the text was tokenised."""
+        """The options for BLEU of words, which depend on the tokenisation of the text."""
         sides = self.data.sides
         pieces = {lang: side.post_process or POST_PROCESS[side.subword] for lang, side in sides.items()}
         detok = {lang: "moses" if side.tokenizer == "moses" else "space" for lang, side in sides.items()}
@@ -106,7 +106,7 @@ class Training:
         words += ["--best-checkpoint-metric", best, "--maximize-best-checkpoint-metric"]
         words += ["--eval-bleu-detok", detok[source]]
         words += ["--eval-tokenized-bleu"] if sides[source].segmented else []
-        own = {
+        by_language = {
             lang: {
                 "eval_bleu_remove_bpe": pieces[lang],
                 "eval_bleu_detok": detok[lang],
@@ -114,15 +114,15 @@ class Training:
             }
             for lang, side in sides.items()
         }
-        if own[source] != own[target]:
-            words += ["--eval-bleu-by-language", json.dumps({target: own[target]})]
+        if by_language[source] != by_language[target]:
+            words += ["--eval-bleu-by-language", json.dumps({target: by_language[target]})]
         name = self.options.sacrebleu_tokenize
         return words + (["--sacrebleu-tokenize", name] if name else [])
 
     def stage(self, name: str, title: str, words: list[str], inputs: list[str], start: list[str]) -> Stage:
         """A stage of the pair, without a limit of updates."""
         options, files = self.options, self.run.stage(name)
-        limits = "warmup" if name == "warmup" else "dual"  # those of dual training hold for mle, too
+        limits = "warmup" if name == "warmup" else "dual"  # mle uses the limits of dual training
         epochs = getattr(options, LIMITS[limits][1])
         words += validation_interval(self.data, files, options.max_tokens, epochs, options.extra)
         typed = {
@@ -145,10 +145,10 @@ class Training:
         return stage
 
     def beginning(self, known: bool) -> tuple[list[str], list[str]]:
-        """What dual training starts from: a line that names it by a digest, and options.
+        """The start of dual training: a line with the digest of its checkpoints, and options.
 
         Args:
-            known: whether its checkpoints are there.
+            known: whether the checkpoints exist.
         """
         options, warm = self.options, self.run.stage("warmup").result
         if options.init_src2tgt:
@@ -207,7 +207,7 @@ class Training:
         return train_lm.parse(words, prefix="lm-")
 
     def evaluation(self, stage: str, expected: bool = False, run: RunFolder | None = None) -> evaluate.Evaluation:
-        """That of what a stage of this run, or of another one, has trained."""
+        """The evaluation of a stage's result, in this run or in ``run``."""
         options = self.options
         words = [f"{self.data.folder}", f"{(run or self.run).stage(stage).result}", f"--split={options.split}"]
         words += [f"--beam={options.beam}", f"--lenpen={options.lenpen}"]
@@ -217,7 +217,7 @@ class Training:
         lms = self.lms or {"src": options.src_lm, "tgt": options.tgt_lm}
         if all(lms.values()):
             words += [f"--{side}-lm={lm}" for side, lm in zip(("src", "tgt"), lms.values(), strict=True)]
-            # its weights are tuned on valid, so valid itself would tell nothing
+            # the weights are tuned on valid, so scores on valid would say nothing
             words += ["--dual-inference"] if options.dual_inference and options.split != "valid" else []
         device = Device(self.device.gpus, 1)
         return evaluate.Evaluation(evaluate.get_parser().parse_args(words), [], device, expected)
@@ -230,13 +230,13 @@ class Training:
             return ["warmup"]
         return ["warmup"] * (not options.init_src2tgt) + ["dual"] + ["mle"] * options.control
 
-    # --- doing it
+    # --- the work
 
     def do(self) -> None:
-        """Do what is not done yet.
+        """Train and evaluate the stages that are not finished.
 
         Raises:
-            UserError: RUN is of another training or in use, or a command failed.
+            UserError: RUN holds another training or is in use, or a command failed.
         """
         options, data = self.options, self.data
         with locked(self.run.folder):
@@ -251,7 +251,7 @@ class Training:
                 train_lm.train(self.language_model(language), self.device)
             if "warmup" in self.stages:
                 if len(missing) < len(self.lms) and not self.run.stage("warmup").finished.is_file():
-                    # The warm start does not look at the language models: better to know now than after it.
+                    # The warm start does not use the language models: errors in them should show before it, not after.
                     source_lm, target_lm = map(str, self.lms.values())
                     self.check_pair(["--src-lm", source_lm, "--tgt-lm", target_lm])
                 self.train(self.warmup())
@@ -267,7 +267,7 @@ class Training:
                 self.evaluate()
 
     def check_pair(self, language_models: list[str]) -> None:
-        """See what fairseq says of the pair's options and of the validation text, before any training."""
+        """Let fairseq check the pair's options and the validation text, before any training."""
         words = [str(self.data.dual), "--user-dir", str(PACKAGE), *self.model_options(), "--dual-lambda", "0"]
         words += [*language_models, "--save-dir", str(self.run.stage("warmup").folder), *self.device.options]
         source, target, *seconds = ask(step("plugin.check", *words, *self.options.extra)).splitlines()[-1].split()
@@ -285,7 +285,7 @@ class Training:
     def train(self, stage: Stage) -> None:
         """Train a stage unless it is finished."""
         unfinished = stage.begin(self.options.go_on)
-        self.data.keep(self.run.text)  # not before it is known that DEST is what RUN was made from
+        self.data.keep(self.run.text)  # only now it is known that RUN was made from DEST
         if not unfinished:
             say(stage.finished_before())
         else:
@@ -311,13 +311,13 @@ class Training:
             file.write(text.encode("utf-8", "surrogateescape"))
 
     def evaluated(self, run: RunFolder, stage: str) -> Path:
-        """The folder of the scores of what a stage of a run has trained, which is evaluated first where it was not."""
+        """The folder of the scores of a stage's result, which is evaluated first if it was not."""
         evaluation = self.evaluation(stage, run=run)
         evaluation.run()
         return evaluation.out
 
     def evaluate(self) -> None:
-        """Evaluate what each stage has trained, and print a table."""
+        """Evaluate the result of each stage, and print a table."""
         if self.rounds:
             say(self.rounds.table())
             return
@@ -333,7 +333,7 @@ class Training:
         say(score_table(rows))
 
     def show(self) -> None:
-        """The commands of all stages, to be copied."""
+        """Print the commands of all stages, ready to copy."""
         for line in self.chosen:
             say(f"# {line}")
         for language in self.to_train:

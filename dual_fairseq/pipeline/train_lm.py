@@ -1,4 +1,4 @@
-"""``dual-fairseq train-lm``: the language model of one language."""
+"""``dual-fairseq train-lm``: trains the language model of one language."""
 
 from __future__ import annotations
 
@@ -85,14 +85,14 @@ def add_training(parser: argparse._ActionsContainer, go_on: str) -> None:
 
 
 def parse(arguments: Sequence[str] | None, prefix: str = "") -> argparse.Namespace:
-    """The options, with what the text decides (``chosen`` says what); ``extra`` is what follows ``--``.
+    """The options, completed for the text (``chosen`` lists the choices); ``extra`` holds those after ``--``.
 
     Args:
         arguments: the command line.
-        prefix: of the options' names, for people: ``lm-`` where ``dual-fairseq train`` has them.
+        prefix: begins the option names that are printed: ``lm-`` in ``dual-fairseq train``.
 
     Raises:
-        UserError: something is wrong with them or with the data.
+        UserError: something is wrong with the options or the data.
     """
     options, extra = get_parser().parse(arguments)
     for name in ("dict.txt", "train.bin", "train.idx", "valid.bin", "valid.idx"):
@@ -122,15 +122,15 @@ def parse(arguments: Sequence[str] | None, prefix: str = "") -> argparse.Namespa
 
 
 class Counting(Stage):
-    """The language model of labels, which is counted at once."""
+    """The language model of labels, which is only counted."""
 
     def command(self, device: Device, shown: bool = False) -> list[str]:
         return step("plugin.label_model", self.data, self.files.best)
 
     def train(self, device: Device) -> None:
-        """Raises: SystemExit: the data are no labels, in one line."""
+        """Raises: SystemExit: the data are no labels (one line says so)."""
         jobs.check(self.command(device))
-        self.files.last.unlink(missing_ok=True)  # of other labels
+        self.files.last.unlink(missing_ok=True)  # from other labels
         with whole_file(self.files.finished) as file:
             file.write(b"counted\n")
 
@@ -145,7 +145,7 @@ def stage(options: argparse.Namespace) -> Stage:
     preset = LANGUAGE_MODELS[options.arch][options.size]
     words = ["--task", "language_modeling", "--sample-break-mode", "eos"]
     if options.running_text:
-        # Validation text in one stream a process: its perplexity must not depend on the size of a batch.
+        # Validation text in one stream per process: its perplexity must not depend on the size of a batch.
         words = ["--task", "language_modeling_running_text", "--tokens-per-sample", options.running_text]
         words += ["--batch-size-valid", "1"]
     words += ["--arch", f"{options.arch}_lm", "--decoder-layers", preset.layers]
@@ -160,8 +160,8 @@ def stage(options: argparse.Namespace) -> Stage:
     words += ["--optimizer", "adam", "--adam-betas", "(0.9, 0.98)", "--clip-norm", "1.0"]
     words += ["--lr", options.lr, "--lr-scheduler", "inverse_sqrt"]
     words += ["--warmup-updates", options.lr_warmup, "--warmup-init-lr", "1e-7"]
-    # fairseq drops the last batch, that of the longest sentences, in training and validation, when the number of its
-    # sentences is not a multiple of --required-batch-size-multiple (8 by default).
+    # In training and validation, fairseq drops the last batch (the longest sentences) if its number of sentences is
+    # not a multiple of --required-batch-size-multiple (8 by default).
     words += ["--max-tokens", options.max_tokens, "--required-batch-size-multiple", "1"]
     words += ["--max-epoch", options.max_epoch] if options.max_epoch else []
     words += ["--patience", options.patience, "--seed", options.seed]
@@ -175,15 +175,15 @@ def stage(options: argparse.Namespace) -> Stage:
         words,
         max_update=options.max_update,
         extra=options.extra,
-        typed={theirs: f"--{options.prefix}{name}" for theirs, name in names.items()},
+        typed={option: f"--{options.prefix}{name}" for option, name in names.items()},
     )
 
 
 def train(options: argparse.Namespace, device: Device) -> None:
-    """Train what is not trained yet, and note its perplexity.
+    """Train the language model unless it is finished, and note its perplexity.
 
     Raises:
-        UserError: the folder is of another training or in use, or fairseq-train failed.
+        UserError: the folder holds another training or is in use, or fairseq-train failed.
     """
     training = stage(options)
     files = training.files
@@ -223,7 +223,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def show(options: argparse.Namespace, device: Device) -> None:
-    """The command that would train it, to be copied."""
+    """Print the training command, ready to copy."""
     training = stage(options)
     for line in options.chosen:
         say(f"# {line}")

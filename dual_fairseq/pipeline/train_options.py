@@ -149,10 +149,10 @@ def _add_stages(group: argparse._ArgumentGroup) -> None:
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The options; ``extra`` is what follows ``--``. What the corpus decides is None where it was not given.
+    """The options; ``extra`` holds those after ``--``. Options that the corpus decides are None if they were not given.
 
     Raises:
-        UserError: something is wrong with them.
+        UserError: something is wrong with the options.
     """
     options, extra = config.parse(get_parser(), arguments)
     options.extra = extra

@@ -1,4 +1,4 @@
-"""Pictures of where a decoder looks: a heat map of source tokens by target tokens for each sentence.
+"""Pictures of attention: for each sentence, a heat map of source tokens by target tokens.
 
 dual-fairseq attention RUN -t en --output pictures < some.de
 """
@@ -24,9 +24,9 @@ from ..pair.translate import text_output
 
 logger = logging.getLogger(__name__)
 
-FONT = "DejaVu Sans"  # matplotlib brings it along
+FONT = "DejaVu Sans"  # comes with matplotlib
 _CELL = 0.27  # inches
-# A token such as $x$ is no formula.
+# A token such as $x$ is not a formula.
 LOOK: Any = {"font.size": 9, "text.parse_math": False}
 
 DESCRIPTION = """\
@@ -45,14 +45,14 @@ Standard output: the file and the translation of each sentence, separated by a t
 
 
 def draw_attention(axes: Any, attention: Attention) -> None:
-    """Draw a heat map on matplotlib's axes: a row a target token from the top, a column a source token."""
+    """Draw a heat map on matplotlib's axes: one row per target token, from the top, one column per source token."""
     axes.imshow(attention.weights, cmap="Blues", vmin=0, vmax=1, aspect="equal", interpolation="nearest")
     axes.xaxis.tick_top()
     axes.set_xticks(range(len(attention.source)), attention.source, rotation=90)
     axes.set_yticks(range(len(attention.target)), attention.target)
     axes.tick_params(length=0)
-    for at, count in ((axes.xaxis, len(attention.source)), (axes.yaxis, len(attention.target))):
-        at.set_ticks(np.arange(count + 1) - 0.5, minor=True)
+    for axis, count in ((axes.xaxis, len(attention.source)), (axes.yaxis, len(attention.target))):
+        axis.set_ticks(np.arange(count + 1) - 0.5, minor=True)
     axes.grid(which="minor", color="0.9", linewidth=0.5)
     axes.tick_params(which="minor", length=0)
     for spine in axes.spines.values():
@@ -95,7 +95,7 @@ def fonts_for(text: str) -> tuple[list[str], list[str]]:
 
 
 def _new_fonts() -> list[Any]:
-    """The fonts that were installed after matplotlib had written its list of fonts, which it keeps for ever."""
+    """The fonts that were installed after matplotlib wrote its list of fonts, which it never updates."""
     from matplotlib import font_manager
 
     known = {entry.fname for entry in font_manager.fontManager.ttflist}

@@ -1,4 +1,4 @@
-"""What a report on one run or on several holds: scores, pictures, examples."""
+"""Builds the content of a report on one or more runs: scores, pictures, examples."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from .scores import Row, baseline_of, score_rows, searches_of, signatures_of
 
 @dataclass
 class Options:
-    """What a report holds.
+    """The options of a report.
 
     Args:
         split: see :func:`~dual_fairseq.report.runs.choose_split`.
-        examples: sentences a direction.
+        examples: sentences per direction.
         scatter: score sentence pairs with each stage's checkpoint and the language models.
-        pairs: how many of them at most.
+        pairs: score at most this many sentence pairs.
         data: see :func:`~dual_fairseq.report.gaps.score_run`.
         cpu: use no GPU even if there is one.
-        limits: direction → a validation NLL (bits a token) to draw as the limit.
+        limits: direction → a validation NLL (bits per token) to draw as the limit.
     """
 
     split: str | None = None
@@ -78,8 +78,8 @@ def _confusions(rows: Sequence[Row]) -> list[Part]:
     """The confusion of labels by each system."""
     parts: list[Part] = []
     for row in rows:
-        if found := row.scores.get("confusion"):
-            (first, *others), *lines = confusion_cells(found)
+        if confusion := row.scores.get("confusion"):
+            (first, *others), *lines = confusion_cells(confusion)
             parts.append(Table((f"{row.system}, {arrow(row.direction)}: {first}", *others), lines))
     return parts
 
@@ -106,9 +106,9 @@ def _perplexities(runs: Sequence[Run]) -> list[str]:
     """A line for each run that has language models of its own."""
     lines = []
     for run in runs:
-        if found := run.perplexities():
+        if perplexities := run.perplexities():
             of_run = f" of {run.name}" if len(runs) > 1 else ""
-            values = ", ".join(f"{language} {value:.1f}" for language, value in found.items())
+            values = ", ".join(f"{language} {value:.1f}" for language, value in perplexities.items())
             lines.append(f"Perplexity of the language models{of_run}, a token of the validation text: {values}.")
     return lines
 

@@ -1,6 +1,6 @@
 """The end of ``make demo``: a table, a picture and a page about a run on the embedded corpus, whose limits are known.
 
-It reads what the other steps of ``dual-fairseq demo`` left in RUN, and writes RUN/report/.
+It reads the output of the other steps of ``dual-fairseq demo`` in RUN, and writes RUN/report/.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Row:
     chrf: float
     nll: float  # bits per target token, </s> included
     limit: float  # the truth's own NLL of the same tokens: no model can expect less
-    gap: float  # mean |gap|, nats a sentence pair
+    gap: float  # mean |gap|, nats per sentence pair
     rescored: float | None = None  # BLEU with dual inference
 
     def cells(self) -> tuple[str, ...]:
@@ -50,12 +50,12 @@ class Row:
 
 
 def entropy_limits(run: Path, split: str) -> dict[str, float]:
-    """The truth's NLL of a split, −log₂ P(target | source) a BPE token, by direction.
+    """The truth's NLL of a split, −log₂ P(target | source) per BPE token, by direction.
 
-    A segmentation is a function of the sentence, so the probability of the tokens is that of the sentence.
+    A segmentation is a function of the sentence, so the tokens have the probability of the sentence.
 
     Raises:
-        UserError: the binarized split is not the whole text that the truth was computed of.
+        UserError: the binarized split is not the whole text that the truth was computed for.
     """
     truth = read_record(run / "text" / "truth.json", {"splits": {}}, "remove the folder and run the demo again")[
         "splits"
@@ -147,9 +147,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     write_text(report / "table.txt", table + "\n")
     run, limits = read_run(folder), entropy_limits(folder, "valid")
     picture(run, rows, limits, report / "demo.png")
-    evaluated, (scores, *rest) = build([run], Options(split="test", limits=limits))
+    evaluated, (scores, *others) = build([run], Options(split="test", limits=limits))
     title = "Two translation models, trained as a pair"
-    html = render(title, Paragraph(LEAD), [scores, limit_section(rows), *rest])
+    html = render(title, Paragraph(LEAD), [scores, limit_section(rows), *others])
     write_text(report / "index.html", html)
     print("\n".join([table, *signatures_of(evaluated)]))
     print(

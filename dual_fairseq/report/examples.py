@@ -16,10 +16,10 @@ from .runs import RE_SCORED, System
 
 # Signs that are words of their own, and scripts that are written without spaces.
 _SIGNS = re.escape(string.punctuation) + "„“”‚‘’«»‹›–—…¿¡。、，！？；：「」（）"
-_LONGEST = 500  # words of a text with marks: to find them takes time that grows with their cube
+_LONGEST = 500  # words of a text with marks: the time to find the marks grows with the cube of this
 _UNSPACED = "\u0e00-\u0e7f\u1000-\u109f\u3040-\u30ff\u3400-\u9fff"
-# Vowel signs and tone marks of Thai and Myanmar, and the consonant that Myanmar's U+1039 stacks under another: alone
-# in an element of HTML they would not stand at their letter.
+# Vowel signs and tone marks of Thai and Myanmar. They, and a consonant that Myanmar's U+1039 stacks under another one,
+# must stay with their letter: alone in an HTML element they would be misplaced.
 _MARKS = "".join(c for c in map(chr, range(0x0E00, 0x10A0)) if unicodedata.category(c)[0] == "M") + "\u3099\u309a"
 _WORD = re.compile(rf"\s*(?:[{_UNSPACED}](?:\u1039[{_UNSPACED}]|[{_MARKS}])*|[^\s{_SIGNS}{_UNSPACED}]+|[{_SIGNS}])")
 
@@ -41,7 +41,7 @@ class Example:
 def examples(systems: Sequence[System], split: str, direction: str, count: int) -> list[Example]:
     """Sentences that the systems translate differently, at even distances in the text.
 
-    A system whose texts are gone, or are of another test text than the first one's, is left out.
+    A system is left out if its texts are missing, or are of another test text than those of the first system.
     """
     source: list[str] | None = None
     reference: list[str] | None = None
@@ -69,12 +69,12 @@ def examples(systems: Sequence[System], split: str, direction: str, count: int) 
 
 
 def words(text: str) -> list[str]:
-    """Words and signs, each with the white space before it; joined they are the text, but for trailing space."""
+    """Words and signs, each with the white space before it; joined, they are the text except for trailing space."""
     return _WORD.findall(text)
 
 
 def marked(text: str, reference: str, first: str) -> Markup:
-    """A translation as HTML: ``<mark>`` where it differs from the reference, ``<ins>``, ``<del>`` where from ``first``.
+    """A translation as HTML, with its differences: ``<mark>`` from the reference, ``<ins>``, ``<del>`` from ``first``.
 
     Args:
         text, reference, first: plain sentences. ``first`` is another system's translation of the same source.
@@ -87,13 +87,13 @@ def marked(text: str, reference: str, first: str) -> Markup:
     for _, start, size in _matches([w.strip() for w in words(reference)], plain):
         foreign[start : start + size] = [False] * size
     new, dropped = [True] * len(tokens), {}
-    before = words(first)
+    first_words = words(first)
     previous = (0, 0)
-    for there, here, size in _matches([w.strip() for w in before], plain):
-        new[here : here + size] = [False] * size
-        if here == previous[1] and there > previous[0]:  # words gone, none in their place
-            dropped[here] = before[previous[0] : there]
-        previous = (there + size, here + size)
+    for first_at, at, size in _matches([w.strip() for w in first_words], plain):
+        new[at : at + size] = [False] * size
+        if at == previous[1] and first_at > previous[0]:  # words were removed without replacement
+            dropped[at] = first_words[previous[0] : first_at]
+        previous = (first_at + size, at + size)
     parts = []
     for index in range(len(tokens) + 1):
         parts += [Markup("{}<del>{}</del>").format(*_apart(word)) for word in dropped.get(index, ())]
@@ -110,5 +110,5 @@ def _apart(token: str) -> tuple[str, str]:
 
 
 def _matches(a: list[str], b: list[str]) -> list[difflib.Match]:
-    """Ends with an empty match at both ends, as difflib has it."""
+    """The matching blocks of difflib, which end with an empty match at both ends."""
     return difflib.SequenceMatcher(a=a, b=b, autojunk=False).get_matching_blocks()

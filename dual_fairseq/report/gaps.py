@@ -36,10 +36,10 @@ PAIRS = 1000
 
 @dataclass
 class PairScores:
-    """Scores of N sentence pairs, without those that one of the models cannot score.
+    """Scores of N sentence pairs, without pairs that one of the models cannot score.
 
     Args:
-        forward, reverse: log P(x) + log P(y|x) and log P(y) + log P(x|y), two (N,) in nats.
+        forward, reverse: log P(x) + log P(y|x) and log P(y) + log P(x|y), each (N,) in nats.
     """
 
     forward: np.ndarray
@@ -53,7 +53,7 @@ class PairScores:
 
 @dataclass
 class _Side:
-    """One language of the pairs: its dictionary, its sentences, its language model's file."""
+    """One language of the pairs: its dictionary, its sentences, the file of its language model."""
 
     language: str
     dictionary: Dictionary
@@ -69,7 +69,7 @@ def score_run(
     Args:
         run: its language models are those in ``RUN/lm``, else those recorded in its checkpoints.
         split: of the binarized data.
-        pairs: how many to score at most, at even distances in the text.
+        pairs: score at most this many pairs, at even distances in the text.
         data: the folder of ``dual-fairseq preprocess`` or its ``dual``; default: the one recorded in the checkpoints.
         cpu: use no GPU even if there is one.
 
@@ -82,7 +82,7 @@ def score_run(
     checkpoints = {key: stage.checkpoint for key, stage in run.stages.items() if stage.checkpoint.is_file()}
     if not checkpoints:
         raise UserError(f"{run.folder}: no stage has a checkpoint_best.pt")
-    # The last one is that of dual training, if it exists; the others need not record language models.
+    # The last checkpoint is that of dual training, if it exists; the others may record no language models.
     last = list(checkpoints.values())[-1]
     folder, source, target = _sides(load_state(str(last), "checkpoint")["cfg"], last.parent, run, split, pairs, data)
     device = torch.device("cuda" if torch.cuda.is_available() and not cpu else "cpu")
@@ -142,9 +142,9 @@ def _sides(
         raise UserError(f"{data}: has no binarized split '{split}' of {direction_name(*languages)}")
     sides = []
     for language, recorded in zip(languages, (cfg.task.src_lm, cfg.task.tgt_lm), strict=True):
-        own = RunFolder(run.folder).language_model(language).best
+        in_run = RunFolder(run.folder).language_model(language).best
         elsewhere = _find(recorded, cfg.checkpoint.save_dir, stage_folder) if recorded else None
-        lm = own if own.is_file() else elsewhere
+        lm = in_run if in_run.is_file() else elsewhere
         if lm is None:
             raise UserError(f"the language model of {language} ({recorded or 'none was used'}) is missing")
         dictionary = Dictionary.load(str(data / f"dict.{language}.txt"))

@@ -1,4 +1,4 @@
-"""The page: one HTML file that needs nothing else, from the template page.html."""
+"""The page: one HTML file that needs no other file, made from the template page.html."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Scores(Part):
 
 @dataclass
 class Figures(Part):
-    """Pictures side by side; ``small`` ones are three in a line of a wide page, others two."""
+    """Pictures side by side; a wide page has three ``small`` ones in a line, or two others."""
 
     pictures: Sequence[Picture]
     small: bool = False
@@ -70,7 +70,7 @@ class Examples(Part):
 
     @property
     def languages(self) -> list[str]:
-        """Source and target as attributes of HTML have them: ``zh-CN`` for ``zh_CN``."""
+        """Source and target as in HTML attributes: ``zh-CN`` for ``zh_CN``."""
         return [language.replace("_", "-") for language in self.direction.split("-")]
 
     @property
@@ -81,7 +81,7 @@ class Examples(Part):
 
 @dataclass
 class Section:
-    """A heading and what stands under it."""
+    """A heading and the parts under it."""
 
     title: str
     parts: Sequence[Part]

@@ -35,7 +35,7 @@ UPDATES = "updates (stages go on from the best warm start)"
 
 @dataclass
 class Picture:
-    """Args: title, also read out where pictures are not seen; caption; the PNG file's bytes."""
+    """Args: title, which is also the alternative text; caption; the PNG file's bytes."""
 
     title: str
     caption: str
@@ -59,7 +59,7 @@ def _png(axes: Any) -> bytes:
 
 
 def _look(system: System, systems: Sequence[System]) -> dict[str, Any]:
-    """A stage has its line style; colours tell stages apart, or runs where there are several."""
+    """The line style of a stage; colours distinguish stages, or runs if there are several."""
     runs = list(dict.fromkeys(s.run.name for s in systems))
     key = system.stage.key
     colour = STAGE_COLOURS[key] if len(runs) == 1 else RUN_COLOURS[runs.index(system.run.name) % len(RUN_COLOURS)]
@@ -69,14 +69,14 @@ def _look(system: System, systems: Sequence[System]) -> dict[str, Any]:
 def draw_curves(
     axes: Any, systems: Sequence[System], key: str, limit: float | None = None, training: bool = False
 ) -> bool:
-    """Draw a logged quantity over updates, the end of each warm start marked.
+    """Draw a logged quantity over updates, and mark the end of each warm start.
 
     Args:
         axes: matplotlib's.
-        systems: a line for each that logged it.
+        systems: one line for each system that logged it.
         key: as logged, without the name of the split.
         limit: a value that is drawn as a dotted line.
-        training: the training epochs' means too, thin and dotted.
+        training: also draw the means of the training epochs, thin and dotted.
 
     Returns:
         Whether there was anything to draw.
@@ -112,7 +112,7 @@ def draw_curves(
                       color="0.3", va="bottom")  # fmt: skip
     axes.set_xlabel(UPDATES)
     axes.grid(True)
-    if key.startswith("nll"):  # the first epochs would press the rest together
+    if key.startswith("nll"):  # the first epochs would flatten the rest
         axes.set_ylim(top=min(axes.get_ylim()[1], 2 * min(lowest) + 1))
     axes.legend(fontsize=8, framealpha=0.8)
     return True
@@ -136,7 +136,7 @@ def curves(systems: Sequence[System], directions: Sequence[str], limits: Mapping
 
 
 def gap_curves(systems: Sequence[System]) -> list[Picture]:
-    """Mean \\|gap\\| and the share of negative weights over updates, where they were logged."""
+    """Mean \\|gap\\| and the share of negative weights over updates, if they were logged."""
     pictures = []
     for key, title, caption, label in (
         (
@@ -161,11 +161,11 @@ def gap_curves(systems: Sequence[System]) -> list[Picture]:
 
 
 def scatters(scored: Mapping[str, tuple[System, PairScores]], systems: Sequence[System]) -> list[Picture]:
-    """Both factorisations of log P(x, y) against each other, a picture a system, all with the same axes.
+    """Both factorisations of log P(x, y) against each other, one picture per system, all with the same axes.
 
     Args:
         scored: the system's name → the system and its scores.
-        systems: all of the report, for the colours.
+        systems: all systems of the report, for the colours.
     """
     values = [v for _, scores in scored.values() for v in (scores.forward, scores.reverse) if len(v)]
     if not values:

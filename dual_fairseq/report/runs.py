@@ -1,4 +1,4 @@
-"""The files of a run: logs, options, scores and translations, those that exist."""
+"""Reads the files of a run that exist: logs, options, scores and translations."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ class Evaluation:
 
     @cached_property
     def search(self) -> dict[str, str]:
-        """How the translations were found: beam, length penalty, other options, engine; empty where not known."""
+        """How the translations were found: beam, length penalty, other options, engine; empty if not known."""
         if known := search_of(self.scores):
             return known
         # evaluations of earlier versions
-        found = StageFolder(self.folder).options()
-        kept = {name: value for name, value in found.items() if name not in ("sacrebleu-tokenize", "dual-inference")}
+        options = StageFolder(self.folder).options()
+        kept = {name: value for name, value in options.items() if name not in ("sacrebleu-tokenize", "dual-inference")}
         known = {name: kept.pop(name) for name in ("beam", "lenpen") if name in kept}
-        more = " ".join(f"--{name} {value}".rstrip() for name, value in kept.items())
-        return known | ({"search_options": more} if more else {})
+        search_options = " ".join(f"--{name} {value}".rstrip() for name, value in kept.items())
+        return known | ({"search_options": search_options} if search_options else {})
 
     def lines(self, direction: str, kind: str) -> list[str] | None:
-        """The ``src``, ``hyp`` or ``ref`` text of a direction, None where the file is gone."""
+        """The ``src``, ``hyp`` or ``ref`` text of a direction; None if the file is missing."""
         path = self.folder / f"{direction}.{kind}.txt"
         return read_lines(path) if path.is_file() else None
 
@@ -55,11 +55,11 @@ class Stage:
 
     Args:
         key: its name on disk, one of :data:`~dual_fairseq.common.folders.STAGES`.
-        valid, train: records of its log by update, and of two at one update (a resumed run) the later.
-        options: those it was trained with, without the dashes.
+        valid, train: records of its log by update; of two records for one update (a resumed run), the later one.
+        options: the options it was trained with, without the dashes.
         finished: whether it trained to its end.
-        start: updates that had been made in the warm start it goes on from.
-        before: that warm start's own record, as the first point of a curve.
+        start: the number of updates of the warm start that it continues.
+        before: the record of that warm start, as the first point of a curve.
     """
 
     key: str
@@ -82,7 +82,7 @@ class Stage:
 
     @cached_property
     def best(self) -> Record | None:
-        """The validation that ``checkpoint_best.pt`` was written after: the last one that reached the best so far."""
+        """The validation after which ``checkpoint_best.pt`` was written: the last one that reached the best value."""
         metric = next((key.removeprefix("best_") for r in self.valid for key in r if key.startswith("best_")), None)
         if metric is None:  # fairseq logs no best with the first validation
             return self.valid[-1] if self.valid else None
@@ -91,7 +91,7 @@ class Stage:
         return reached[-1] if reached else None
 
     def curve(self, key: str, which: str = "valid") -> tuple[list[float], list[float]]:
-        """(updates since the warm start began, values) of a logged quantity; empty where it was not logged."""
+        """(updates since the warm start began, values) of a logged quantity; empty if it was not logged."""
         records = [(self.start + r["num_updates"], r[key]) for r in getattr(self, which) if key in r]
         if records and which == "valid" and self.before is not None and key in self.before:
             records.insert(0, (self.start, self.before[key]))
@@ -108,11 +108,11 @@ class Run:
 
     def perplexities(self) -> dict[str, float]:
         """Validation perplexity of the run's own language models, by language."""
-        found = {}
+        values = {}
         for file in sorted((self.folder / "lm").glob("*/perplexity.json")):
             fix = "remove it, and run dual-fairseq train again"
-            found[file.parent.name] = read_record(file, {"perplexity": float}, fix)["perplexity"]
-        return found
+            values[file.parent.name] = read_record(file, {"perplexity": float}, fix)["perplexity"]
+        return values
 
     @property
     def directions(self) -> list[str]:
@@ -129,7 +129,7 @@ class Run:
 
 @dataclass
 class System:
-    """A stage of a run as it is called in tables and pictures."""
+    """A stage of a run, with its name in tables and pictures."""
 
     name: str
     run: Run
@@ -137,9 +137,9 @@ class System:
 
 
 def read_log(path: Path) -> tuple[list[Record], list[Record]]:
-    """The validation and the training records (one an epoch) of a ``train.log``, each in the order of updates.
+    """The validation and the training records (one per epoch) of a ``train.log``, each in the order of updates.
 
-    Lines that are not JSON records, and one that is being written right now, are passed over.
+    Lines that are not JSON records, and a line that is still being written, are skipped.
     """
     by_tag: dict[str, dict[float, Record]] = {"valid": {}, "train": {}}
     if not path.is_file():
@@ -167,7 +167,7 @@ def _record(text: str, tag: str) -> Record:
             number = float(value)
         except (TypeError, ValueError, OverflowError):
             continue
-        if math.isfinite(number):  # what a diverged run logged cannot be drawn
+        if math.isfinite(number):  # values of a diverged run cannot be drawn
             record[key.removeprefix(f"{tag}_")] = number
     return record
 
@@ -176,7 +176,7 @@ def read_run(folder: Path, name: str | None = None) -> Run:
     """Read a run, even an unfinished one.
 
     Args:
-        folder: of ``dual-fairseq train``, or of the demo, which has such a folder in ``train``.
+        folder: a folder of ``dual-fairseq train``, or of the demo, which contains such a folder (``train``).
 
     Raises:
         UserError: the folder holds no stage.
@@ -209,7 +209,7 @@ def _read_stage(folder: Path, key: str) -> Stage:
 
 
 def read_runs(folders: Sequence[Path]) -> list[Run]:
-    """Several runs, named by as much of their paths as distinguishes them.
+    """Several runs; their names are the shortest ends of their paths that all differ.
 
     Raises:
         UserError: see :func:`read_run`; or a folder is named twice.
@@ -225,7 +225,7 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
 
 
 def systems(runs: Sequence[Run]) -> list[System]:
-    """The stages of all runs, in order; a single run's are called by the stage alone."""
+    """The stages of all runs, in order; the names of a single run's stages leave out the run."""
     return [
         System(stage.name if len(runs) == 1 else f"{run.name}: {stage.name}", run, stage)
         for run in runs
@@ -234,7 +234,7 @@ def systems(runs: Sequence[Run]) -> list[System]:
 
 
 def choose_split(runs: Sequence[Run], wanted: str | None = None) -> str:
-    """The split to show: ``wanted``, else ``test`` where a run was evaluated on it, else another evaluated split.
+    """The split to show: ``wanted``, else ``test``, or another evaluated split if only others were evaluated.
 
     Raises:
         UserError: runs were evaluated, but none on ``wanted``.

@@ -1,4 +1,4 @@
-"""The table: systems by scores, and whether a difference is more than the choice of test sentences explains."""
+"""The table of scores, and whether a difference is larger than the choice of test sentences explains."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class Row:
 
     Args:
         direction: ``de-en``.
-        system: what it is called.
+        system: its name.
         scores: its entry in ``scores.json``.
-        gap: mean \\|gap\\|, nats a sentence pair.
+        gap: mean \\|gap\\|, nats per sentence pair.
         tests: sacreBLEU's paired test for ``BLEU`` and ``chrF2``: score, p-value against the baseline, mean and
             half-width of the 95 % interval (bootstrap); without a p-value for the baseline itself.
         baseline: whether the other systems of its direction are compared with this one.
@@ -52,7 +52,7 @@ class Row:
         return None if result is None or self.baseline else result.p_value
 
     def cells(self) -> tuple[str, ...]:
-        """As plain text."""
+        """The cells as plain text."""
         return (
             arrow(self.direction),
             self.system,
@@ -71,7 +71,7 @@ def number(value: float | None, digits: int) -> str:
 
 
 def probability(p: float | None) -> str:
-    """With three digits, or with so many more that 0.0499 does not read as 0.050."""
+    """A p-value with three digits, or with more, so that 0.0499 does not read as 0.050."""
     if p is not None and p < 0.001:
         return "<0.001"
     digits = 3
@@ -90,7 +90,7 @@ def score_rows(systems: Sequence[System], split: str, trials: int = TRIALS) -> t
     """The table, direction by direction, and notes on what could not be compared.
 
     Args:
-        systems: those without an evaluation on ``split`` are left out.
+        systems: systems without an evaluation on ``split`` are left out.
         trials: of the significance test; 0 leaves it out.
     """
     evaluated = [system for system in systems if split in system.stage.evaluations]
@@ -99,13 +99,13 @@ def score_rows(systems: Sequence[System], split: str, trials: int = TRIALS) -> t
     rows: list[Row] = []
     notes: list[str] = []
     for direction in directions:
-        of_direction: dict[str, Row] = {}
+        by_system: dict[str, Row] = {}
         for system in evaluated:
             scores = system.stage.evaluations[split].scores
             if direction in scores:
                 own = scores[direction]
                 search = system.stage.evaluations[split].search
-                of_direction[system.name] = Row(direction, system.name, own, scores.get("gap_abs"), search=search)
+                by_system[system.name] = Row(direction, system.name, own, scores.get("gap_abs"), search=search)
                 if own.get("cut_off"):
                     notes.append(
                         f"{system.name}, {arrow(direction)}: {own['cut_off']:,} translations were cut off at the "
@@ -113,17 +113,17 @@ def score_rows(systems: Sequence[System], split: str, trials: int = TRIALS) -> t
                     )
                 if own.get("dual_inference"):
                     name = system.name + RE_SCORED
-                    of_direction[name] = Row(direction, name, own["dual_inference"], None, search=search)
+                    by_system[name] = Row(direction, name, own["dual_inference"], None, search=search)
         if trials and baseline is not None:
-            notes += _compare(of_direction, evaluated, baseline, direction, split, trials)
-        rows += of_direction.values()
+            notes += _compare(by_system, evaluated, baseline, direction, split, trials)
+        rows += by_system.values()
     return rows, list(dict.fromkeys(notes))
 
 
 def _compare(
     rows: dict[str, Row], systems: Sequence[System], baseline: System, direction: str, split: str, trials: int
 ) -> list[str]:
-    """Test all systems against the baseline, writing the results into ``rows``; returns notes."""
+    """Test all systems against the baseline, and write the results into ``rows``; returns notes."""
     texts = {
         s.name + suffix: [s.stage.evaluations[split].lines(direction, kind) for kind in (hypothesis, "ref")]
         for s in [baseline, *(s for s in systems if s is not baseline)]
@@ -133,13 +133,13 @@ def _compare(
     hypotheses, references = texts.get(baseline.name, (None, None))
     if not hypotheses or not references or len(hypotheses) != len(references):
         return [f"No significance: the texts of {baseline.name} are missing."]
-    named: list[tuple[str, Sequence[str]]] = []
+    compared: list[tuple[str, Sequence[str]]] = []
     notes = []
     for name, (hypothesis, reference) in texts.items():
-        if unlike := _unlike(rows[name], rows[baseline.name]):
-            notes.append(f"{name}: has another {unlike} than {baseline.name}, so it is not compared.")
+        if difference := _unlike(rows[name], rows[baseline.name]):
+            notes.append(f"{name}: has another {difference} than {baseline.name}, so it is not compared.")
         elif hypothesis and reference == references and len(hypothesis) == len(references):
-            named.append((name, hypothesis))
+            compared.append((name, hypothesis))
         else:
             notes.append(f"{name}: its test text is not that of {baseline.name}, so it is not compared.")
     try:
@@ -149,15 +149,15 @@ def _compare(
     except UserError as error:
         return [f"No significance, {arrow(direction)}: {error}."]
     metrics: dict[str, Metric] = {"BLEU": bleu} if labels else {"BLEU": bleu, "CHRF": CHRF()}
-    print(f"Significance tests, {arrow(direction)}: {len(named)} systems", file=sys.stderr, flush=True)
-    for name, tests in paired_test(named[0], named[1:], references, metrics, trials, INTERVAL_SAMPLES).items():
+    print(f"Significance tests, {arrow(direction)}: {len(compared)} systems", file=sys.stderr, flush=True)
+    for name, tests in paired_test(compared[0], compared[1:], references, metrics, trials, INTERVAL_SAMPLES).items():
         rows[name].tests = tests
     rows[baseline.name].baseline = True
     return notes
 
 
 def _unlike(row: Row, other: Row) -> str:
-    """In what the settings of two rows differ, in words; empty where they do not, or are not known."""
+    """The setting in which two rows differ, in words; empty if none differs, or if they are not known."""
     for name in dict.fromkeys([*row.search, *other.search]) if row.search and other.search else ():
         if row.search.get(name) != other.search.get(name):
             return SEARCH[name]
