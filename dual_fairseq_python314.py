@@ -1,9 +1,9 @@
-"""Python 3.14: fairseq 0.12 is repaired while it is imported, with any of its commands and before any ``--user-dir``.
+"""Repairs fairseq 0.12 for Python 3.14 during its import, for all of its commands and before any ``--user-dir``.
 
-fairseq reads the options of its dataclasses by the text of their types, and ``Optional[int]`` is now ``int | None``. It
-does so for its own classes while it is imported, so a plugin comes too late. PyTorch calls :func:`prepare` at the end
-of ``import torch``, with which fairseq begins (the entry point ``torch.backends`` in pyproject.toml;
-``TORCH_DEVICE_BACKEND_AUTOLOAD=0`` turns it off). The module stands alone because ``dual_fairseq`` imports fairseq.
+fairseq reads its dataclass options by the text of their types, and ``Optional[int]`` is now ``int | None``. It does
+this for its own classes during its import, so a plugin comes too late. fairseq imports torch first, and PyTorch calls
+:func:`prepare` at the end of ``import torch`` (entry point ``torch.backends`` in pyproject.toml;
+``TORCH_DEVICE_BACKEND_AUTOLOAD=0`` turns it off). The module is separate because ``dual_fairseq`` imports fairseq.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ REPAIRED = "fairseq.dataclass.utils"
 
 
 def prepare() -> None:
-    """Have fairseq repaired when it is imported, on Pythons that need it."""
+    """Prepare the repair of fairseq at its import, if this Python needs it."""
     if sys.version_info >= (3, 14) and REPAIRED not in sys.modules:
         sys.meta_path.insert(0, _Finder())
 
@@ -41,10 +41,10 @@ class _Finder:
 
 
 def interpret_dc_type(field_type: typing.Any) -> typing.Any:
-    """As fairseq's: the type of a dataclass's field, ``int`` for ``Optional[int]``.
+    """Like fairseq's: the type of a dataclass field, ``int`` for ``Optional[int]``.
 
     Raises:
-        RuntimeError: the field's type is a text.
+        RuntimeError: the field's type is a string.
     """
     if isinstance(field_type, str):
         raise RuntimeError("field should be a type")

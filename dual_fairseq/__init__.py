@@ -12,7 +12,7 @@ __version__ = "0.1.0"
 
 
 def register() -> None:
-    """Register with fairseq what the plugin brings: task, criterion, optimizer, archs, running text.
+    """Register the plugin with fairseq: task, criterion, optimizer, archs, running text.
 
     Raises:
         ModuleNotFoundError: fairseq is not installed.
@@ -31,14 +31,14 @@ def register() -> None:
 
 
 def __getattr__(name: str) -> Any:
-    if name == "DualTranslator":  # fairseq's commands have no use for it
+    if name == "DualTranslator":  # fairseq's commands do not need it
         from .pair.translator import DualTranslator
 
         return DualTranslator
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-# fairseq imports the package for --user-dir and expects the registration. The command line answers --help without
-# loading fairseq and torch, and registers before a command that needs them.
+# fairseq imports the package for --user-dir and expects the registration. The command line loads fairseq and torch only
+# for commands that need them, and registers then; --help needs neither.
 if PurePath(sys.argv[0] if sys.argv else "").stem not in ("-m", "dual-fairseq"):
     register()

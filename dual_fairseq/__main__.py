@@ -1,6 +1,6 @@
 """The command line: ``dual-fairseq COMMAND``, or ``python -m dual_fairseq COMMAND``.
 
-One table of commands, and one policy for what every command does about errors, interruptions and talkative libraries.
+One table of commands, and one policy for errors, interruptions and library messages in all commands.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ class Command:
     """A command of the table.
 
     Args:
-        module: the module in this package whose ``main(arguments)`` does it.
+        module: the module in this package whose ``main(arguments)`` runs it.
         summary: one line for the list of commands.
         loads_fairseq: whether the plugin is registered with fairseq first, which takes seconds.
-        goes_on: whether the same command, when it was stopped, goes on from there.
+        goes_on: whether the same command continues after it was stopped.
     """
 
     module: str
@@ -68,7 +68,7 @@ COMMANDS = {
 
 
 def usage() -> str:
-    """What ``dual-fairseq --help`` prints."""
+    """The text of ``dual-fairseq --help``."""
     width = max(map(len, COMMANDS))
     commands = "\n".join(f"  {name:{width}}  {command.summary}" for name, command in COMMANDS.items())
     return (
@@ -80,17 +80,17 @@ def usage() -> str:
 
 @contextmanager
 def policy(name: str, goes_on: bool = False) -> Iterator[None]:
-    """Libraries print warnings only; an interruption, a closed pipe and a full disk end the command in one line.
+    """Libraries print only warnings; interruptions, closed pipes and full disks end the command without a traceback.
 
     Args:
-        name: of the command.
-        goes_on: whether the same command goes on from where it was stopped.
+        name: the command's name.
+        goes_on: see :class:`Command`.
 
     Raises:
-        UserError: a file cannot be read or written, or memory does not suffice.
+        UserError: a file cannot be read or written, or there is not enough memory.
     """
     _open_closed_streams()
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a table may hold an arrow that the terminal's encoding has not
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a table may have an arrow that the terminal cannot encode
         sys.stdout.reconfigure(errors="backslashreplace")
     # Before fairseq is imported: it would send its log to standard output.
     logging.basicConfig(level=logging.WARNING, format="dual_fairseq: warning: %(message)s", force=True)
@@ -101,7 +101,7 @@ def policy(name: str, goes_on: bool = False) -> Iterator[None]:
                 yield
             finally:
                 sys.stdout.flush()
-    except BrokenPipeError:  # the reader of the output has gone, as with `head`
+    except BrokenPipeError:  # the reader of the output has closed it, like `head`
         _forget_output()
         sys.exit(128 + signal.SIGPIPE)
     except KeyboardInterrupt as interruption:
@@ -117,19 +117,19 @@ def policy(name: str, goes_on: bool = False) -> Iterator[None]:
 
 
 def say_stopped(name: str, goes_on: bool, number: int) -> None:
-    """Say by which signal a command was stopped."""
-    further = "; the same command continues" if goes_on else ""
-    if goes_on or number != signal.SIGINT:  # Ctrl-C is the usual end of a filter
-        print(f"dual-fairseq {name}: stopped by {signal.Signals(number).name}{further}", file=sys.stderr, flush=True)
+    """Print which signal stopped a command."""
+    note = "; the same command continues" if goes_on else ""
+    if goes_on or number != signal.SIGINT:  # Ctrl-C is the usual way to end a filter
+        print(f"dual-fairseq {name}: stopped by {signal.Signals(number).name}{note}", file=sys.stderr, flush=True)
 
 
 def _forget_output() -> None:
-    """Let Python's own last flush of standard output succeed, after one that failed."""
+    """Let Python's last flush of standard output succeed after a flush that failed."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _open_closed_streams() -> None:
-    """Where a standard stream is closed, fail when it is used, and keep files from getting its number."""
+    """Replace closed standard streams: using one then fails, and no file gets its number."""
     for number, name, flags in ((0, "stdin", os.O_WRONLY), (1, "stdout", os.O_RDONLY), (2, "stderr", os.O_WRONLY)):
         if getattr(sys, name) is None:
             descriptor = os.open(os.devnull, flags)
@@ -145,22 +145,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Raises:
         SystemExit: with status 2 for an unknown command, with a message for a :class:`UserError`.
     """
-    name, *rest = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    name, *options = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     command = COMMANDS.get(name)
-    if command is None and "." in name:  # a module that the pipeline runs as a step, in a process of its own
+    if command is None and "." in name:  # a module that the pipeline runs as a step, in its own process
         command = Command(name, "", not name.startswith("pipeline."))
     with policy(name, command is not None and command.goes_on):
         if command is not None:
             with at_once(partial(say_stopped, name, command.goes_on)):
                 run = loaded(command)
-            run(rest)
+            run(options)
         elif name in ("-h", "--help"):
             print(usage())
         elif name == "--version":
             print(dual_fairseq.__version__)
         else:
-            close = difflib.get_close_matches(name, COMMANDS, n=1)
-            hint = f"did you mean {close[0]}?" if close else "dual-fairseq --help lists the commands"
+            matches = difflib.get_close_matches(name, COMMANDS, n=1)
+            hint = f"did you mean {matches[0]}?" if matches else "dual-fairseq --help lists the commands"
             print(f"dual_fairseq: error: {name}: there is no such command; {hint}", file=sys.stderr)
             sys.exit(2)
 

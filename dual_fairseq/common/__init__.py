@@ -1,1 +1,1 @@
-"""What every other folder may use: errors, files, progress. No torch, no fairseq."""
+"""Modules for all other folders: errors, files, progress. No torch, no fairseq."""

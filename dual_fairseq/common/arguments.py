@@ -1,4 +1,4 @@
-"""The parser of every command: a mistake gets one line, and a mistyped option a suggestion."""
+"""The parser of every command: an error is one line, and a mistyped option gets a suggestion."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from .errors import UserError
 
 
 class Parser(argparse.ArgumentParser):
-    """As argparse's, but options are never abbreviated, and a mistake is a :class:`UserError`.
+    """Like argparse's, but options cannot be abbreviated, and a mistake is a :class:`UserError`.
 
     Args:
         command: its name after ``dual-fairseq``.
-        text: the help above the options, its lines as they are.
-        passes_on: the fairseq command that gets what follows ``--``; see :meth:`parse`.
+        text: the help above the options; its lines stay unchanged.
+        passes_on: the fairseq command that gets the words after ``--``; see :meth:`parse`.
     """
 
     def __init__(self, command: str, text: str, passes_on: str | None = None) -> None:
@@ -34,18 +34,18 @@ class Parser(argparse.ArgumentParser):
             self.epilog = f"Options after `--` go to {passes_on} unchanged. They override the options above."
 
     def error(self, message: str) -> NoReturn:
-        if wrong := re.search(r"invalid choice: '(.*)' \(choose from (.*)\)", message):
-            choices = re.findall(r"[^\s,']+", wrong[2])
-            message += did_you_mean(wrong[1], choices)
+        if match := re.search(r"invalid choice: '(.*)' \(choose from (.*)\)", message):
+            choices = re.findall(r"[^\s,']+", match[2])
+            message += did_you_mean(match[1], choices)
         raise UserError(f"{message.removeprefix('argument ')} (see {self.prog} --help)")
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
-        options, rest = self.parse_known_args(args, namespace)
-        self.refuse(rest)
+        options, unknown = self.parse_known_args(args, namespace)
+        self.refuse(unknown)
         return options
 
     def refuse(self, rest: Sequence[str]) -> None:
-        """Raises: UserError: there are words that are no options or arguments of the command."""
+        """Raise a UserError if there are words that the command does not know."""
         for word in rest:
             if word.startswith("-") and word != "-":
                 self._refuse_option(word.partition("=")[0])
@@ -54,13 +54,13 @@ class Parser(argparse.ArgumentParser):
 
     @staticmethod
     def split(arguments: Sequence[str] | None) -> tuple[list[str], list[str]]:
-        """What comes before the first ``--``, and what follows it."""
+        """The words before the first ``--``, and the words after it."""
         words = list(arguments or ())
         cut = words.index("--") if "--" in words else len(words)
         return words[:cut], words[cut + 1 :]
 
     def parse(self, arguments: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
-        """The options, and what follows the first ``--``."""
+        """The options, and the words after the first ``--``."""
         own, extra = self.split(arguments)
         return self.parse_args(own), extra
 
@@ -70,12 +70,12 @@ class Parser(argparse.ArgumentParser):
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """What to append to a message about an unknown word: the known one that is like it, if there is one."""
-    close = difflib.get_close_matches(word, list(known), n=1)
-    return f"; did you mean {close[0]}?" if close else ""
+    """The end of a message about an unknown word: a similar known word, if there is one."""
+    matches = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean {matches[0]}?" if matches else ""
 
 
-LONGEST_NUMBER = 18  # characters: of more, Python refuses to read some, and none is meant
+LONGEST_NUMBER = 18  # characters; Python refuses to read very long numbers
 
 
 def _number(pattern: str, what: str) -> Callable[[str], str]:
@@ -87,13 +87,13 @@ def _number(pattern: str, what: str) -> Callable[[str], str]:
     return check
 
 
-# Types of options that go on to fairseq and into options.txt: checked, but kept as they were written.
+# Types of options for fairseq and options.txt: checked, but kept as the user wrote them.
 positive = _number("0*[1-9][0-9]*", "a whole number above 0")
 count = _number("[0-9]+", "a whole number that is 0 or more")
 decimal = _number(r"([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?", "a number that is 0 or more")
 
 
 def file_path(text: str) -> Path:
-    """A type for argparse: a path that no command takes for an option, as it would take one that begins with a dash."""
+    """A type for argparse: a path; if it begins with a dash, it becomes absolute, so no command reads an option."""
     path = Path(text)  # drops ./
     return path.absolute() if str(path).startswith("-") else path

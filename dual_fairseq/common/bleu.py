@@ -1,6 +1,6 @@
-"""BLEU: sacreBLEU's metric for a language, and the BLEU of a corpus from the counts of its sentences, which add up.
+"""BLEU: sacreBLEU's metric for a language, and corpus BLEU from the summed counts of sentences.
 
-Where the target side is labels, accuracy takes the place of BLEU.
+If the target side is labels, accuracy replaces BLEU.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from sacrebleu.metrics.bleu import BLEUScore
 from .errors import UserError
 from .languages import CHINESE, language_of
 
-# language → the tokenizer that sacreBLEU has for it, and another where that needs a package that is not installed
+# language → sacreBLEU's tokenizer for it, and the substitute if the tokenizer's package is not installed
 _TOKENIZERS = dict.fromkeys(CHINESE, ("zh", "zh")) | {"ja": ("ja-mecab", "char"), "ko": ("ko-mecab", "13a")}
 # Thai, Lao, Khmer, Shan, Tibetan and Dzongkha, where white space does not separate words; Burmese corpora are segmented
 _TOKENIZERS |= dict.fromkeys("th tha lo lao km khm shn bo bod tib dz dzo".split(), ("char", "char"))
@@ -25,16 +25,16 @@ def bleu_tokenizer(language: str, segmented: bool = False, chosen: str | None = 
     """The sacreBLEU tokenizer for validation, evaluation, tuning and reports.
 
     Args:
-        language: code of the references, as ``zh`` or ``zho_Hans``.
-        segmented: whether the text was segmented by someone else (``--tokenizer none``); it is scored as it is.
-        chosen: the user's choice, which wins.
+        language: code of the references, such as ``zh`` or ``zho_Hans``.
+        segmented: whether another program segmented the text (``--tokenizer none``); it is scored unchanged.
+        chosen: the user's choice, which has priority.
 
     Raises:
         UserError: there is no such tokenizer, or its package is not installed.
     """
     if chosen is None:
-        own, other = _TOKENIZERS.get(language_of(language), _OTHERS)
-        return "none" if segmented else own if _problem(own) is None else other
+        preferred, substitute = _TOKENIZERS.get(language_of(language), _OTHERS)
+        return "none" if segmented else preferred if _problem(preferred) is None else substitute
     if chosen not in BLEU.TOKENIZERS:
         raise UserError(f"--sacrebleu-tokenize {chosen}: choose one of {', '.join(sorted(BLEU.TOKENIZERS))}")
     if problem := _problem(chosen):
@@ -43,13 +43,13 @@ def bleu_tokenizer(language: str, segmented: bool = False, chosen: str | None = 
 
 
 def missing_tokenizer(language: str, segmented: bool = False, chosen: str | None = None) -> str:
-    """What to say before the work where :func:`bleu_tokenizer` takes another tokenizer than the language's; else ''."""
-    own, _ = _TOKENIZERS.get(language_of(language), _OTHERS)
-    if segmented or chosen is not None or _problem(own) is None:
+    """A message if :func:`bleu_tokenizer` uses a substitute for the language's tokenizer; else ''."""
+    preferred, _ = _TOKENIZERS.get(language_of(language), _OTHERS)
+    if segmented or chosen is not None or _problem(preferred) is None:
         return ""
     return (
         f"BLEU into {language} is computed with sacreBLEU's tokenizer {bleu_tokenizer(language)}, because the package "
-        f"for {own} is not installed (pip install 'sacrebleu[{language_of(language)}]')"
+        f"for {preferred} is not installed (pip install 'sacrebleu[{language_of(language)}]')"
     )
 
 
@@ -64,7 +64,7 @@ def _problem(tokenizer: str) -> str | None:
 
 
 class Accuracy(BLEU):
-    """The percentage of lines that are right, for a side that is labels: the BLEU of unigrams, each line being one."""
+    """The percentage of correct lines, for a side of labels: unigram BLEU with each line as one unigram."""
 
     def __init__(self) -> None:
         super().__init__(tokenize="none", max_ngram_order=1)
@@ -74,23 +74,23 @@ class Accuracy(BLEU):
 
 
 def bleu_metric(language: str, segmented: bool = False, chosen: str | None = None, labels: bool = False) -> BLEU:
-    """BLEU with the tokenizer that :func:`bleu_tokenizer` takes; accuracy where the language is labels."""
+    """BLEU with the tokenizer of :func:`bleu_tokenizer`; accuracy if the language is labels."""
     return Accuracy() if labels else BLEU(tokenize=bleu_tokenizer(language, segmented, chosen))
 
 
 def name_of(metric: BLEU) -> str:
-    """What records and logs call it: ``bleu`` or ``accuracy``."""
+    """The metric's name in records and logs: ``bleu`` or ``accuracy``."""
     return "accuracy" if isinstance(metric, Accuracy) else "bleu"
 
 
 def signature_of(metric: BLEU) -> str:
-    """sacreBLEU's full signature, also before anything was scored."""
+    """sacreBLEU's full signature, even before anything is scored."""
     metric.num_refs = 1
     return metric.get_signature().format()
 
 
 def metric_of_signature(signature: str) -> BLEU:
-    """BLEU as a score's signature says that it was computed (``...|tok:ja-mecab-0.996-IPA|...``).
+    """BLEU with the tokenizer in a score's signature (``...|tok:ja-mecab-0.996-IPA|...``).
 
     Raises:
         UserError: the tokenizer's package is not installed.
@@ -102,7 +102,7 @@ def metric_of_signature(signature: str) -> BLEU:
 
 
 def tokenizer_of_signature(signature: str) -> str:
-    """The name of the tokenizer; where the signature has none, the one of most languages."""
+    """The tokenizer in a signature; if there is none, the tokenizer of most languages."""
     parts = dict(part.split(":", 1) for part in signature.split("|") if ":" in part)
     names = sorted(BLEU.TOKENIZERS, key=len, reverse=True)
     return next((name for name in names if parts.get("tok", "").startswith(name)), _OTHERS[0])
@@ -114,7 +114,7 @@ def bleu_counts(score: BLEUScore) -> list[int]:
 
 
 def bleu_of_counts(counts: Sequence[int]) -> float:
-    """BLEU or accuracy, 0 to 100, of the sum of some sentences' :func:`bleu_counts`."""
+    """BLEU or accuracy, 0 to 100, from the summed :func:`bleu_counts` of sentences."""
     *ngrams, sys_len, ref_len = counts
     order = len(ngrams) // 2
     return BLEU.compute_bleu(

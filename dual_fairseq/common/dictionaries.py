@@ -1,4 +1,4 @@
-"""Dictionary files of fairseq, looked at before fairseq reads them."""
+"""Checks fairseq's dictionary files before fairseq reads them."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _OVERWRITE = " #fairseq:overwrite"
 
 
 def check_dictionary_file(path: AnyPath, known: Iterable[str] = SPECIAL) -> None:
-    """Refuse a file that is no dictionary.
+    """Refuse a file that is not a dictionary.
 
     Args:
-        path: the file, a symbol and its count a line.
-        known: the symbols that must not be in it.
+        path: the file: a symbol and its count per line.
+        known: symbols that the file must not have.
 
     Raises:
-        UserError: the file is missing or no dictionary.
+        UserError: the file is missing or not a dictionary.
     """
     check_regular(path)
     symbols = set(known)
@@ -42,10 +42,10 @@ def check_dictionary_file(path: AnyPath, known: Iterable[str] = SPECIAL) -> None
 
 
 def counted_symbols(path: AnyPath) -> list[str]:
-    """The symbols of a dictionary file that are in its training text; fairseq fills a dictionary up with others.
+    """The symbols of a dictionary file that are in the training text; fairseq adds others to fill it up.
 
     Raises:
-        UserError: as :func:`check_dictionary_file`.
+        UserError: see :func:`check_dictionary_file`.
     """
     check_dictionary_file(path)
     lines = (line.rstrip().removesuffix(_OVERWRITE).rpartition(" ") for line in read_lines(path))

@@ -1,4 +1,4 @@
-"""The one kind of error a user is meant to see."""
+"""The only error that users should see."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import re
 import unicodedata
 
 _LONGEST = 2_000  # characters of a message; a name in a file may have millions
-# They show a text in another order than it is in.
+# They change the order in which text is shown.
 _BIDIRECTIONAL = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
 class UserError(SystemExit):
     """Something the user can fix: a wrong option, a missing file, a dictionary of another language.
 
-    Its text is the message; uncaught, it is printed behind the name of the package. It derives from :class:`SystemExit`
-    on purpose. Uncaught, Python prints :attr:`code` alone and exits with status 1, and fairseq's own ``except
-    Exception`` blocks (which wrap checkpoint loading) cannot turn it into a traceback.
+    Its text is the message; if uncaught, it is printed after the package's name. It derives from :class:`SystemExit` on
+    purpose: Python then prints only :attr:`code` and exits with status 1, and fairseq's own ``except Exception`` blocks
+    (around checkpoint loading) cannot turn it into a traceback.
 
     Args:
         message: one line that names the file or option and says how to fix it.
@@ -30,14 +30,14 @@ class UserError(SystemExit):
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, else its kind."""
+    """The first line of an error's message, else its type."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def printable(text: str, kept: str = "") -> str:
-    r"""A text without what a terminal would obey: control characters are written as ``\x1b``.
+    r"""A text with escaped control characters (``\x1b``), so that a terminal does not obey them.
 
-    Names in files and names of files may be a stranger's.
+    Names in files and file names may come from strangers.
 
     Args:
         kept: characters that stay as they are, such as line ends.
@@ -45,7 +45,7 @@ def printable(text: str, kept: str = "") -> str:
 
     def escaped(found: re.Match[str]) -> str:
         character = found[0]
-        odd = unicodedata.category(character) in ("Cc", "Zl", "Zp") or character in _BIDIRECTIONAL
-        return ascii(character)[1:-1] if odd and character not in kept else character
+        bad = unicodedata.category(character) in ("Cc", "Zl", "Zp") or character in _BIDIRECTIONAL
+        return ascii(character)[1:-1] if bad and character not in kept else character
 
     return re.sub(r"[^\x20-\x7e]", escaped, text)

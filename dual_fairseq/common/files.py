@@ -1,4 +1,4 @@
-"""Text read whole; files written whole or not at all."""
+"""Reads whole text files; writes files completely or not at all."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typing import IO, Any, AnyStr
 from .errors import UserError
 from .progress import say
 
-LONGEST_LINE = 1 << 26  # characters or bytes; a small .gz file may hold a line without end
+LONGEST_LINE = 1 << 26  # characters or bytes; a small .gz file may hold an endless line
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 AnyPath = str | os.PathLike[str]
 
@@ -39,11 +39,11 @@ class CannotWrite(UserError):
 
 
 def check_output(path: AnyPath, inputs: Iterable[AnyPath | None] = ()) -> None:
-    """Refuse to write over a folder or over what is read.
+    """Refuse to write over a folder or over an input.
 
     Args:
         path: the file to write.
-        inputs: the files that the command reads; None and what does not exist are passed over.
+        inputs: the files that the command reads; None and missing files are skipped.
 
     Raises:
         UserError: ``path`` is a folder, or the same file as one of the inputs.
@@ -58,15 +58,15 @@ def check_output(path: AnyPath, inputs: Iterable[AnyPath | None] = ()) -> None:
 
 @contextmanager
 def whole_file(path: AnyPath, inputs: Iterable[AnyPath | None] = (), keep_partial: bool = False) -> Iterator[IO[bytes]]:
-    """A file to write that gets its name when it is complete and on the disk; until then the old file stays.
+    """A file that gets its name when it is complete and on the disk; until then the old file stays.
 
-    Processes that write a file of the same name at once do not disturb each other. What a killed process left is
-    removed when the file is written the next time.
+    Several processes may write a file of the same name at once. Leftovers of a killed process are removed the next time
+    the file is written.
 
     Args:
         path: the file. A device or a named pipe is written directly.
         inputs: see :func:`check_output`.
-        keep_partial: after an error, keep what was written as ``<path>.partial``.
+        keep_partial: after an error, keep the written part as ``<path>.partial``.
 
     Raises:
         UserError: see :func:`check_output`.
@@ -104,7 +104,7 @@ def whole_file(path: AnyPath, inputs: Iterable[AnyPath | None] = (), keep_partia
 
 
 def _unfinished(path: Path) -> IO[bytes]:
-    """A new file beside ``path``, locked for as long as its process lives, so that others know whether it does."""
+    """A new file beside ``path``, locked while its process lives, so that other processes know whether it lives."""
     while True:
         file = open(path.with_name(f".{path.name}.{uuid.uuid4().hex}"), "xb")  # noqa: SIM115
         with suppress(OSError):  # a file system without locks
@@ -115,7 +115,7 @@ def _unfinished(path: Path) -> IO[bytes]:
 
 
 def _failed_write(error: BaseException | None) -> OSError | None:
-    """The lack of room behind an error: PyTorch raises a RuntimeError after it, NumPy an OSError without a number."""
+    """The lack of room that caused an error: PyTorch raises a RuntimeError for it, NumPy an OSError without errno."""
     if isinstance(error, RuntimeError):
         error = error.__context__
     if isinstance(error, OSError) and (error.errno in _NO_ROOM or (error.errno is None and type(error) is OSError)):
@@ -131,18 +131,18 @@ def _remove_leftovers(path: Path) -> None:
 
 
 def write_text(path: AnyPath, text: str, inputs: Iterable[AnyPath | None] = ()) -> None:
-    """Write a text file, as :func:`whole_file` does."""
+    """Write a text file with :func:`whole_file`."""
     with whole_file(path, inputs) as file:
         file.write(text.encode())
 
 
 def write_json(path: AnyPath, content: Any) -> None:
-    """Write a JSON file, as :func:`whole_file` does."""
+    """Write a JSON file with :func:`whole_file`."""
     write_text(path, json.dumps(content, ensure_ascii=False, indent=2) + "\n")
 
 
 def read_lines(path: AnyPath) -> list[str]:
-    r"""The lines of a text file, split at ``\n`` alone: other line separators of Unicode may stand inside a sentence.
+    r"""The lines of a text file, split only at ``\n``: a sentence may contain other Unicode line separators.
 
     Raises:
         UserError: the file is missing or not UTF-8.
@@ -161,10 +161,10 @@ def read_lines(path: AnyPath) -> list[str]:
 
 
 def lines_of(stream: IO[AnyStr], name: AnyPath) -> Iterator[AnyStr]:
-    """The lines of a stream, with their ends, so that none of them takes all memory.
+    """The lines of a stream with their line ends; no line may take all memory.
 
     Args:
-        name: of the text, for the message.
+        name: the text's name, for the message.
 
     Raises:
         UserError: a line is longer than :data:`LONGEST_LINE`.
@@ -178,13 +178,13 @@ def lines_of(stream: IO[AnyStr], name: AnyPath) -> Iterator[AnyStr]:
 
 
 def check_regular(path: AnyPath) -> None:
-    """Raises: UserError: it is a pipe or a device, from which reading may never end, or cannot be done twice."""
+    """Raise a UserError for a pipe or a device: reading it may never end, or cannot be repeated."""
     if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
         raise UserError(f"{path}: is a pipe or a device; give a regular file")
 
 
 def sha256(path: AnyPath) -> str:
-    """The digest of a file's content, in hexadecimal.
+    """The SHA-256 digest of a file, in hexadecimal.
 
     Raises:
         UserError: see :func:`check_regular`.

@@ -1,4 +1,4 @@
-"""The folders that commands leave: DEST of preprocessing, and RUN of training with its stages."""
+"""The folders that commands write: DEST (preprocessing) and RUN (training, with its stages)."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from .records import read_record
 from .segmentation import POST_PROCESS, Side, by_language, pieces_of_dictionary
 from .settings import SHARED_WORDS
 
-# The stages of a pair in RUN, in the order of tables: folder → what people call it.
+# The stages of a pair in RUN, in the order of tables: folder → name for people.
 STAGES = {"warmup": "warm start", "mle": "MLE continued", "dual": "dual"}
 BEST, LAST, AVERAGE = "checkpoint_best.pt", "checkpoint_last.pt", "checkpoint_average.pt"
 RECORD = "preprocess.json"
-LENGTHS = "lengths.json"  # beside the dictionaries: how long a translation may become
-# The part of the record that says how text is treated; the rest names files of one machine. Where the two languages
-# are treated in two ways, tokenizer, subword and bpe hold a value for each language.
+LENGTHS = "lengths.json"  # beside the dictionaries: the length limits of translations
+# The part of the record that says how text is processed; the rest names files of one machine. If the two languages are
+# processed differently, tokenizer, subword and bpe hold one value per language.
 _BPE = {"type?": (None, str), "pieces?": (None, str)}
 _SHARES = {str: (None, float)}  # by text
 _SHAPE = {
@@ -39,14 +39,14 @@ _KEPT = (
 
 @dataclass(frozen=True)
 class Data:
-    """What preprocessing wrote (DEST), or the part of it that a run keeps (RUN/text).
+    """The output of preprocessing (DEST), or the part that a run keeps (RUN/text).
 
     Attributes:
         folder: its path.
         source, target: language codes.
-        normalized: whether text was normalised (composed, without invisible characters) and words that Moses would tear
-            stay whole; earlier versions did neither.
-        normalize_punctuation: whether Moses' rules normalised the punctuation of what was tokenised.
+        normalized: whether text was normalised (composed, without invisible characters) and words that Moses would
+            split stay whole; earlier versions did neither.
+        normalize_punctuation: whether Moses' rules normalised the punctuation of tokenised text.
         lowercase: whether all text is in lower case.
         sides: how the text of each language becomes tokens.
         record: all of ``preprocess.json``.
@@ -66,7 +66,7 @@ class Data:
         """Read and check the record.
 
         Raises:
-            UserError: the record is missing, damaged, or by another version of this package.
+            UserError: the record is missing, damaged, or from another version of this package.
         """
         path = Path(folder) / RECORD
         record = read_record(path, _SHAPE, "give the folder that dual-fairseq preprocess wrote, or make it again")
@@ -88,10 +88,10 @@ class Data:
 
     @classmethod
     def of_binarized(cls, folder: str | os.PathLike[str]) -> Data | None:
-        """What a folder with the dictionaries (DEST/dual, RUN/text) belongs to; None where others binarized it.
+        """The data of a folder with dictionaries (DEST/dual, RUN/text); None if another program binarized it.
 
         Raises:
-            UserError: as :meth:`from_folder`.
+            UserError: see :meth:`from_folder`.
         """
         for candidate in (Path(folder), Path(folder).parent):
             if (candidate / RECORD).is_file():
@@ -100,10 +100,10 @@ class Data:
         return None
 
     def _side(self, language: str) -> Side:
-        """Raises: UserError: its text was treated in a way that is unknown here."""
+        """Raise a UserError if the record names a method that is unknown here."""
         tokenizer, subword, bpe = (
             by_language(value, self.languages)[language]
-            # earlier versions knew nothing but BPE
+            # earlier versions had only BPE
             for value in (self.record["tokenizer"], self.record.get("subword", "bpe"), self.record.get("bpe") or {})
         )
         segmentation = bpe.get("type")
@@ -121,7 +121,7 @@ class Data:
         return Side(tokenizer, subword, segmentation in ("subword-nmt", "sentencepiece"), pieces)
 
     def _pieces_by_an_earlier_version(self) -> str | None:
-        """The kind of pieces that the text came in, which the record does not say."""
+        """The kind of pieces in the input text, which the record does not name."""
         return next(
             filter(None, (pieces_of_dictionary(self.dictionary(language)) for language in self.languages)), None
         )
@@ -151,11 +151,11 @@ class Data:
 
     @property
     def has_labels(self) -> bool:
-        """Whether one of its sides is labels."""
+        """Whether one side is labels."""
         return any(side.labels for side in self.sides.values())
 
     def labels(self, language: str) -> list[str]:
-        """The labels of a side that is labels, the most frequent first; none of text."""
+        """The labels of a side of labels, most frequent first; empty for text."""
         return counted_symbols(self.dictionary(language)) if self.sides[language].labels else []
 
     def codes(self, language: str) -> Path:
@@ -172,11 +172,11 @@ class Data:
         return self.dual / f"{split}.{self.pair}.{language}.idx"
 
     def kept(self) -> dict[str, Any]:
-        """What :meth:`keep` keeps of the record."""
+        """The part of the record that :meth:`keep` copies."""
         return {key: self.record[key] for key in _KEPT if key in self.record}
 
     def keep(self, folder: Path) -> None:
-        """Copy to ``folder`` (RUN/text) what translating raw text needs beside a checkpoint."""
+        """Copy to ``folder`` (RUN/text) the files that are needed, with a checkpoint, to translate."""
         folder.mkdir(parents=True, exist_ok=True)
         files = [self.dictionary(language) for language in self.languages]
         files += [self.codes(language) for language in self.languages if self.codes(language).is_file()]
@@ -189,7 +189,7 @@ class Data:
 
 
 def codes_name(subword: str, language: str) -> str:
-    """The name of the file by which a language's words are segmented."""
+    """The name of the file that segments a language's words."""
     return f"sentencepiece.{language}.model" if subword == "sentencepiece" else f"codes.{language}"
 
 
@@ -209,12 +209,12 @@ class StageFolder:
 
     @property
     def average(self) -> Path:
-        """The mean of the last epochs, where it was asked for."""
+        """The mean of the last epochs, if it was requested."""
         return self.folder / AVERAGE
 
     @property
     def result(self) -> Path:
-        """The checkpoint to use what was trained by: the average where there is one, else the best."""
+        """The checkpoint to use: the average if there is one, else the best."""
         return self.average if self.average.is_file() else self.best
 
     @property
@@ -223,11 +223,11 @@ class StageFolder:
 
     @property
     def finished(self) -> Path:
-        """A file that is there when the training has come to its end."""
+        """A file that exists once the training has finished."""
         return self.folder / "finished"
 
     def check_finished(self) -> None:
-        """Raises: UserError: the training has come to its end, but its best checkpoint is gone."""
+        """Raise a UserError if the training has finished but its checkpoint is gone."""
         if self.finished.is_file() and not self.result.is_file():
             raise UserError(
                 f"{self.best} is missing, but its training has finished: put it back, or delete {self.folder} to train "
@@ -246,16 +246,16 @@ class StageFolder:
         return [option_line(line) for line in lines]
 
     def options(self) -> dict[str, str]:
-        """The options that it was trained with, without their dashes."""
+        """The options of the training, without dashes."""
         return dict(self.option_values())
 
     def option_values(self) -> Iterator[tuple[str, str]]:
-        """Name and value of each option, in their order; the user's own come last.
+        """The name and value of each option, in order; the user's own come last.
 
-        They become a part of other commands, and the file may be a stranger's.
+        Other commands use them, and the file may come from a stranger.
 
         Raises:
-            UserError: a value would be taken for an option.
+            UserError: a value looks like an option.
         """
         for line in self.recorded():
             if line.startswith("--"):
@@ -271,7 +271,7 @@ class StageFolder:
 
 @dataclass(frozen=True)
 class RunFolder:
-    """What ``dual-fairseq train`` writes."""
+    """The folder that ``dual-fairseq train`` writes."""
 
     folder: Path
 
@@ -284,38 +284,38 @@ class RunFolder:
 
     @property
     def text(self) -> Path:
-        """What translating raw text needs of DEST: see :meth:`Data.keep`."""
+        """The files of DEST that translation needs: see :meth:`Data.keep`."""
         return self.folder / "text"
 
 
 def option_line(text: str) -> str:
-    """An option with its value behind a space, also where it was given as ``--option=value``."""
+    """An option, a space and its value, even if it was given as ``--option=value``."""
     return re.sub(r"\A(--[\w-]+)=", r"\1 ", text)
 
 
 def refuse_colons(*paths: Path | None) -> None:
-    """Raises: UserError: one of the paths cannot be named to fairseq, which takes ``:`` for a separator of paths."""
+    """Raise a UserError if a path contains ``:``, which fairseq reads as a separator of paths."""
     for path in paths:
         if ":" in str(path):
             raise UserError(f"fairseq reads ':' in a path as a separator: rename {path}")
 
 
 def find_run(folder: Path) -> Path | None:
-    """The folder that holds stages: this one, or ``train`` in it, where the demo keeps its run; else None."""
+    """The folder that holds stages: ``folder``, or its subfolder ``train`` (the demo's run); else None."""
     return next((f for f in (folder, folder / "train") if any((f / stage).is_dir() for stage in STAGES)), None)
 
 
 def find_checkpoint(run: str | os.PathLike[str]) -> Path:
-    """The checkpoint to use a pair by.
+    """The checkpoint to use for a pair.
 
     Args:
-        run: a checkpoint file; or a folder of ``dual-fairseq train``, of which the best checkpoint of the stage
-            ``dual`` is taken, else of ``mle``, else of ``warmup``; or the folder of one stage (any folder of
-            checkpoints), of which the best is taken, else the last. An average takes the place of the best. In a folder
-            that holds none of these it is the one file of ``dual-fairseq export``, as ``de-en.pt``.
+        run: a checkpoint file; or a folder of ``dual-fairseq train``: the best checkpoint of the stage ``dual``, else
+            of ``mle``, else of ``warmup``; or the folder of one stage (any folder of checkpoints): the best, else the
+            last. An average is used instead of the best. If a folder has none of these, the only file of
+            ``dual-fairseq export`` in it, such as ``de-en.pt``.
 
     Raises:
-        UserError: there is none, or that of a finished stage is gone.
+        UserError: there is no checkpoint, or a finished stage lost its own.
     """
     path = Path(run)
     if path.is_file():

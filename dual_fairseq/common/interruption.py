@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGHUP as one exception, so that a command can put everything in order before it ends."""
+"""Ctrl-C, SIGTERM and SIGHUP as one exception, so that a command can clean up before it ends."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Stopped(KeyboardInterrupt):
     """A signal asked this process to stop.
 
     Args:
-        number: of the signal.
+        number: the signal's number.
     """
 
     def __init__(self, number: int) -> None:
@@ -26,7 +26,7 @@ class Stopped(KeyboardInterrupt):
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Inside, the signals raise :class:`Stopped` in the main thread. Ignored ones, as by ``nohup``, stay ignored."""
+    """In this context, signals raise :class:`Stopped` in the main thread. Signals ignored by ``nohup`` stay ignored."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -35,26 +35,26 @@ def stoppable() -> Iterator[None]:
     def stop(number: int, frame: FrameType | None) -> None:
         if os.getpid() == owner:
             raise Stopped(number)
-        signal.signal(number, signal.SIG_DFL)  # a forked worker, which the process that started it looks after
+        signal.signal(number, signal.SIG_DFL)  # a forked worker: its parent handles the stop
         os.kill(os.getpid(), number)
 
-    before = {number: signal.getsignal(number) for number in SIGNALS}
+    previous = {number: signal.getsignal(number) for number in SIGNALS}
     try:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             if handler != signal.SIG_IGN:
                 signal.signal(number, stop)
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)
 
 
 @contextmanager
 def at_once(say: Callable[[int], None]) -> Iterator[None]:
-    """Inside :func:`stoppable`, a signal ends the process: libraries swallow exceptions while they are imported.
+    """Inside :func:`stoppable`, a signal ends the process at once: imports of libraries swallow exceptions.
 
     Args:
-        say: what to do before, with the signal's number.
+        say: called before, with the signal's number.
     """
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -67,28 +67,28 @@ def at_once(say: Callable[[int], None]) -> Iterator[None]:
 
 @contextmanager
 def held_back() -> Iterator[None]:
-    """A signal that comes inside is answered at the end: for steps that must be whole."""
-    came: list[int] = []
+    """Signals wait until the end of this context, for steps that must be complete."""
+    received: list[int] = []
     try:
-        with _handled(lambda number, frame: came.append(number)):
+        with _handled(lambda number, frame: received.append(number)):
             yield
     finally:
-        if came:
-            signal.raise_signal(came[0])
+        if received:
+            signal.raise_signal(received[0])
 
 
 @contextmanager
 def _handled(handle: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Inside, this handles the signals that a function handles outside."""
+    """In this context, ``handle`` replaces the handlers that are functions."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.getsignal(number) for number in SIGNALS}
-    for number, handler in before.items():
+    previous = {number: signal.getsignal(number) for number in SIGNALS}
+    for number, handler in previous.items():
         if callable(handler):
             signal.signal(number, handle)
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)

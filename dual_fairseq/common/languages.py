@@ -1,11 +1,11 @@
-"""Language codes: the code names files and keys, and its language chooses rules and scores."""
+"""Language codes: files and keys use the code; its language decides rules and scores."""
 
 from __future__ import annotations
 
 import re
 
-# ISO 639-3 (and the older 639-2/B) → ISO 639-1, of the languages that sacremoses or sacreBLEU has rules for. A standard
-# variety (Standard Latvian, lvs) goes by its language.
+# ISO 639-3 (and the older 639-2/B) → ISO 639-1, for languages with rules in sacremoses or sacreBLEU. A standard
+# variety (Standard Latvian, lvs) counts as its language.
 _TWO_LETTERS = {
     three: two
     for two, threes in {
@@ -18,14 +18,14 @@ _TWO_LETTERS = {
     for three in threes.split()
 }  # fmt: skip
 
-# Mandarin, and what else is written in Chinese characters
+# Mandarin and other languages in Chinese characters
 CHINESE = frozenset("zh yue wuu lzh nan hak gan hsn cdo".split())
 
 
 def language_of(code: str) -> str:
-    """The language of a code, by which rules and scores go: ``en`` of ``eng_Latn``, ``en_US``, ``en-US`` and ``eng``.
+    """The language of a code, for rules and scores: ``en`` for ``eng_Latn``, ``en_US``, ``en-US`` and ``eng``.
 
-    Codes of three letters that are not in the table, and whatever else is no code, stay as they are.
+    A language that is not in the table stays unchanged, except that it becomes lower case.
     """
     language = re.split("[_-]", code, maxsplit=1)[0].lower()
     return _TWO_LETTERS.get(language, language)

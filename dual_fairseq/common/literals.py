@@ -1,4 +1,4 @@
-"""Plain values written as Python: what fairseq's options that it evaluates may hold, read without evaluating anything.
+"""Plain Python values in the options that fairseq evaluates, read here without evaluating anything.
 
 ``[(512, 3)] * 20``, ``(0.9, 0.98)``, ``[True] + [False] * 5``: numbers, strings, ``True``, ``False``, ``None``, tuples,
 lists and dictionaries of them, and ``+``, ``-`` and ``*``.
@@ -11,20 +11,20 @@ import sys
 from typing import Any
 
 LONGEST_TEXT = 10_000  # characters
-LARGEST_VALUE = 10_000  # items, those of all its parts together; characters of a string count as items
+LARGEST_VALUE = 10_000  # items of all parts together; characters of a string count as items
 _DEEPEST = 50
 
 
 class NoLiteral(ValueError):
-    """A text is no plain value; the message says why, in words that follow the text."""
+    """A text is not a plain value; the message says why, and can follow the text."""
 
 
 def literal(text: str) -> Any:
-    """The value that a text writes down.
+    """The value of a text.
 
     Raises:
-        NoLiteral: it is anything else, or too large.
-        TypeError: it is no text (fairseq counts on this from ``eval``).
+        NoLiteral: the text is not a plain value, or too large.
+        TypeError: the argument is not a text (fairseq expects this from ``eval``).
     """
     if not isinstance(text, str):
         raise TypeError(f"expected a string, not {type(text).__name__}")
@@ -39,7 +39,7 @@ def literal(text: str) -> Any:
 
 
 def _value(node: ast.expr, depth: int) -> tuple[Any, int]:
-    """The value of a node, and how many items it has."""
+    """The value of a node, and its number of items."""
     if depth > _DEEPEST:
         raise NoLiteral("is nested too deeply")
     if isinstance(node, ast.Constant) and (node.value is None or type(node.value) in (bool, int, float, str)):
@@ -64,7 +64,7 @@ def _value(node: ast.expr, depth: int) -> tuple[Any, int]:
 def _combined(operator: ast.operator, left: Any, left_size: int, right: Any, right_size: int) -> tuple[Any, int]:
     numbers = not (_sized(left) or _sized(right))
     if isinstance(operator, ast.Mult):
-        # before it is made: [0] * 10**9
+        # checked before the value is made: [0] * 10**9
         size = 1 if numbers else _bounded(left_size * max(right, 0) if _sized(left) else right_size * max(left, 0))
         value = left * right
     elif isinstance(operator, ast.Add):

@@ -1,4 +1,4 @@
-"""A lack of memory ends in one line."""
+"""One line for a lack of memory."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from contextlib import contextmanager
 
 from .errors import UserError
 
-# What PyTorch, the operating system and its loader of libraries say.
+# Messages of PyTorch, the operating system and its library loader.
 _LACK = "DefaultCPUAllocator|std::bad_alloc|Cannot allocate memory|failed to map segment|can't start new thread"
 
 
 @contextmanager
 def enough_memory() -> Iterator[None]:
-    """Inside, what Python and PyTorch raise when the machine's memory does not suffice becomes one error.
+    """In this context, the errors of Python and PyTorch for a lack of memory become one error.
 
     Raises:
-        UserError: it does not suffice.
+        UserError: there is too little memory.
     """
     try:
         yield
     except (MemoryError, RuntimeError, OSError, ImportError) as error:
-        allocator = re.search(_LACK, str(error))
-        if not (allocator or isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM):
+        lack = re.search(_LACK, str(error))
+        if not (lack or isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM):
             raise
-        wanted = re.search(r"tried to allocate (\d+) bytes", str(error))
-        amount = f" ({int(wanted[1]) / 2**20:,.0f} MB more were wanted)" if wanted else ""
+        request = re.search(r"tried to allocate (\d+) bytes", str(error))
+        amount = f" ({int(request[1]) / 2**20:,.0f} MB more were wanted)" if request else ""
         raise UserError(
             f"there is not enough memory{amount}: give a smaller --max-tokens or a smaller model, or raise the limit "
             "(ulimit -v)"

@@ -1,4 +1,4 @@
-"""Options that several commands have, with one name and one explanation for each."""
+"""Options that several commands share, each with one name and one explanation."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-LARGEST_NUMBER = 2**31  # what torch and numpy take everywhere
+LARGEST_NUMBER = 2**31  # torch and numpy accept this everywhere
 
 
 def whole_number(smallest: int = 1) -> Callable[[str], int]:
@@ -26,8 +26,8 @@ def whole_number(smallest: int = 1) -> Callable[[str], int]:
 
     def read(text: str) -> int:
         if not text.isdecimal() or len(text) > LONGEST_NUMBER or not smallest <= int(text) < LARGEST_NUMBER:
-            more = f" and below {LARGEST_NUMBER:,}" if text.isdecimal() and len(text) > 9 else ""
-            raise argparse.ArgumentTypeError(f"give a whole number of at least {smallest}{more}, not '{text}'")
+            limit = f" and below {LARGEST_NUMBER:,}" if text.isdecimal() and len(text) > 9 else ""
+            raise argparse.ArgumentTypeError(f"give a whole number of at least {smallest}{limit}, not '{text}'")
         return int(text)
 
     return read
@@ -54,14 +54,14 @@ def add_languages(
     """Add -s/--source-lang and -t/--target-lang.
 
     Args:
-        parser: or one of its groups.
+        parser: a parser or one of its groups.
         required: whether they must be given.
-        source, target: what the help adds, such as the default.
+        source, target: additions to the help, such as the default.
         sides: which of the two to add.
     """
-    for side, more in (("source", source), ("target", target)):
+    for side, note in (("source", source), ("target", target)):
         if side in sides:
-            text = f"{side} language, as de" + (f" {more}" if more else "")
+            text = f"{side} language, as de" + (f" {note}" if note else "")
             parser.add_argument(f"-{side[0]}", f"--{side}-lang", required=required, metavar="LANG", help=text)
 
 
@@ -77,7 +77,7 @@ def add_output(
 
 
 def add_device(parser: argparse._ActionsContainer, fp16: bool = False) -> None:
-    """Add --cpu, and with ``fp16`` --fp16 too."""
+    """Add --cpu, and --fp16 if ``fp16`` is set."""
     parser.add_argument("--cpu", action="store_true", help="use no GPU even if there is one")
     if fp16:
         parser.add_argument("--fp16", action="store_true", help="compute in half precision; needs a GPU")
@@ -102,7 +102,7 @@ def engine_words(options: argparse.Namespace) -> list[str]:
     """The options of :func:`add_engine` as words of a command line; none for fairseq.
 
     Raises:
-        UserError: fairseq does not have --int8, or CTranslate2 is not installed.
+        UserError: --int8 with fairseq, or CTranslate2 is not installed.
     """
     if options.engine == "ctranslate2" and find_spec("ctranslate2") is None:
         raise UserError(f"--engine ctranslate2: {NOT_INSTALLED}; give --engine fairseq")
@@ -119,7 +119,7 @@ def add_beam(parser: argparse._ActionsContainer) -> None:
 
 
 def add_length_limit(parser: argparse._ActionsContainer) -> None:
-    """Add --max-len-a and --max-len-b, to be looked at by :func:`check_length_limit`; as text, for fairseq."""
+    """Add --max-len-a and --max-len-b, as text for fairseq; :func:`check_length_limit` checks them."""
     parser.add_argument(
         "--max-len-a",
         type=decimal,
@@ -134,7 +134,7 @@ def add_length_limit(parser: argparse._ActionsContainer) -> None:
 
 
 def check_length_limit(options: argparse.Namespace) -> None:
-    """Raises: UserError: only one of --max-len-a and --max-len-b was given."""
+    """Raise a UserError if only one of --max-len-a and --max-len-b was given."""
     if (options.max_len_a is None) != (options.max_len_b is None):
         raise UserError("give both --max-len-a and --max-len-b, or neither")
 

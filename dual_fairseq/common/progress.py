@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal, a line every half minute elsewhere."""
+"""Progress of long work: a bar on a terminal, else a line every half minute."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def say(line: str) -> None:
 
 
 def duration(seconds: float) -> str:
-    """For people: ``40 s``, ``12 min``, ``1 h 05 min``."""
+    """A readable duration: ``40 s``, ``12 min``, ``1 h 05 min``."""
     if seconds < 60:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
@@ -27,11 +27,11 @@ def duration(seconds: float) -> str:
 
 
 def time_to_go(seconds: float, done: int, total: int | None) -> str:
-    """How long the rest takes, to be appended to a line; empty where nothing can be said.
+    """The remaining time, to append to a line; empty if it is unknown.
 
     Args:
-        seconds: that what is done has taken.
-        done, total: how many.
+        seconds: the time for the finished items.
+        done, total: numbers of items.
     """
     if total is None or done <= 0 or done >= total:
         return ""
@@ -39,14 +39,14 @@ def time_to_go(seconds: float, done: int, total: int | None) -> str:
 
 
 class Progress:
-    """A context manager that counts.
+    """A context manager that counts items.
 
     Args:
         title: the name of the work.
-        total: how many there are to do; None if that is not known.
-        unit: what is counted.
-        shown: False for silence (processes of a run other than the first, a bar that would stand in the output).
-        tell: prints a line where standard error is not a terminal.
+        total: the number of items; None if unknown.
+        unit: the name of the items.
+        shown: False for silence (all processes of a run except the first; a bar that would mix with the output).
+        tell: prints a line if standard error is not a terminal.
     """
 
     def __init__(
@@ -72,11 +72,11 @@ class Progress:
         self._bar.close()
 
     def update(self, count: int) -> None:
-        """``count`` more are done."""
+        """Count more finished items."""
         self.done += count
         self._bar.update(count)
         if self._tell is not None and time.monotonic() - self._last >= SECONDS:
             self._last = time.monotonic()
-            of = f" of {self.total:,}" if self.total is not None else ""
+            total = f" of {self.total:,}" if self.total is not None else ""
             to_go = time_to_go(self._last - self._began, self.done, self.total)
-            self._tell(f"{self.title}: {self.done:,}{of} {self.unit}{to_go}")
+            self._tell(f"{self.title}: {self.done:,}{total} {self.unit}{to_go}")

@@ -1,8 +1,8 @@
-"""Keeps known warnings of fairseq 0.12, which only its own code could heed, out of a run's output, and nothing else.
+"""Hides known warnings of fairseq 0.12 that only a change of its own code could avoid, and no other warnings.
 
-Each is named by its text, and by the module that is blamed for it where that is certain: one of another text is shown
-as ever. (Some are blamed on PyTorch whoever caused them, so a user's own arch that causes exactly these is not told.)
-``python -W default`` (or ``PYTHONWARNINGS``) shows them all. Commands whose output is a table or text say less yet
+Each is recognised by its text and, if certain, by the module that it names; any other text is shown as usual. (Some
+always name PyTorch as the cause, so they are also hidden if a user's own arch causes them.) ``python -W default`` (or
+``PYTHONWARNINGS``) shows them all. Commands whose output is a table or text print even less
 (:func:`quieten_libraries`).
 """
 
@@ -18,10 +18,10 @@ class KnownNoise:
     """A warning that tells a user of this package nothing.
 
     Args:
-        reason: why it comes, and why nothing follows from it.
+        reason: why it appears, and why it is harmless.
         message: a regular expression for the beginning of its text.
         category: its class.
-        module: a regular expression for the module blamed; empty where that depends on how fairseq was started.
+        module: a regular expression for the module it names; empty if that depends on how fairseq was started.
     """
 
     reason: str
@@ -110,7 +110,7 @@ CHATTY_LOGGERS = (
 
 
 def silence_known_noise() -> None:
-    """Add a filter for each of :data:`KNOWN_NOISE`, behind those of the user, and quieten :data:`CHATTY_LOGGERS`."""
+    """Add a filter for each of :data:`KNOWN_NOISE`, after the user's filters, and quieten :data:`CHATTY_LOGGERS`."""
     for noise in KNOWN_NOISE:
         warnings.filterwarnings("ignore", noise.message, noise.category, noise.module, append=True)
     for name, level, _ in CHATTY_LOGGERS:
@@ -118,9 +118,9 @@ def silence_known_noise() -> None:
 
 
 def quieten_libraries() -> None:
-    """For a command whose output is a table or text: nothing below a warning.
+    """Show nothing below a warning, for a command whose output is a table or text.
 
-    fairseq's text-to-speech task has INFO shown of all libraries when it is imported.
+    The import of fairseq's text-to-speech task turns on INFO for all libraries.
     """
     for name in ("fairseq", "dual_fairseq", "matplotlib"):
         logging.getLogger(name).setLevel(logging.WARNING)

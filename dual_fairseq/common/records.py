@@ -1,4 +1,4 @@
-"""Small JSON and TOML files: read, and checked against their shape, with one line for whatever is wrong."""
+"""Reads small JSON and TOML files and checks their shape; every error is one line."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from typing import Any
 from .errors import UserError
 from .files import AnyPath, check_regular
 
-# tomllib's time and memory grow with the square of the parts of a key, a.b.c
+# tomllib's time and memory grow with the square of the number of parts in a key (a.b.c)
 _LONG_KEY = re.compile(r"""(?:(?<![\w-])(?:"[^"\n]*+"|'[^'\n]*+'|[\w-]++)[ \t]*+\.[ \t]*+){50}""")
 _NAMES = {bool: "true or false", str: "a string", int: "a whole number", float: "a finite number"}
 
 
 class WrongShape(ValueError):
-    """A value is not of the shape that it should have; the message says where and why."""
+    """A value does not have the expected shape; the message says where and why."""
 
 
 def read_record(path: AnyPath, shape: Any, fix: str, wrong: str = "is damaged") -> Any:
@@ -26,11 +26,11 @@ def read_record(path: AnyPath, shape: Any, fix: str, wrong: str = "is damaged") 
 
     Args:
         path: the file.
-        shape: what it has to be, see :func:`check_shape`.
-        fix, wrong: what the user can do, and what a file of another content is called, for the message.
+        shape: the expected shape, see :func:`check_shape`.
+        fix, wrong: for the message: what the user can do, and what is wrong with a file of other content.
 
     Raises:
-        UserError: the file cannot be read, is no JSON, or of another shape.
+        UserError: the file cannot be read, is not JSON, or has another shape.
     """
     check_regular(path)
     try:
@@ -48,11 +48,11 @@ def read_toml(path: AnyPath, option: str = "", **options: Any) -> dict[str, Any]
 
     Args:
         path: the file.
-        option: that named it, for the message.
-        options: of ``tomllib.loads``.
+        option: the option that named it, for the message.
+        options: for ``tomllib.loads``.
 
     Raises:
-        UserError: the file cannot be read, or is no TOML.
+        UserError: the file cannot be read, or is not TOML.
     """
     name = f"{option} {path}".strip()
     try:
@@ -67,10 +67,10 @@ def read_toml(path: AnyPath, option: str = "", **options: Any) -> dict[str, Any]
 
 
 def parse_json(text: str) -> Any:
-    """The value that a text in JSON writes down.
+    """The value of a JSON text.
 
     Raises:
-        ValueError: it is no JSON (which has no NaN and no infinity), or is nested without end.
+        ValueError: it is not JSON (which has no NaN and no infinity), or is nested too deeply.
     """
     try:
         return json.loads(text, parse_constant=_refuse_constant)
@@ -85,18 +85,17 @@ def _refuse_constant(name: str) -> Any:
 
 
 def check_shape(value: Any, shape: Any, where: str = "") -> None:
-    """See that a value has a shape.
+    """Check the shape of a value.
 
     Args:
-        value: as JSON has it.
+        value: a value from JSON.
         shape: a type (``float`` is any finite number, ``object`` anything) or None; a range, for a whole number in it;
-            a tuple of shapes, of which it has to have one; a list of one shape, which all items have; or a dictionary:
-            name → shape of a field, where a name that ends in ``?`` may be missing, and ``str`` as a name stands for
-            all other fields.
+            a tuple of shapes, one of which must fit; a list of one shape, for all items; or a dictionary: name →
+            shape of a field (a name that ends in ``?`` may be missing; ``str`` as a name stands for all other fields).
         where: the value's place, for the message.
 
     Raises:
-        WrongShape: it has not.
+        WrongShape: it differs.
     """
     if isinstance(shape, tuple):
         for number, alternative in enumerate(shape):

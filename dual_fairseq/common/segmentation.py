@@ -1,4 +1,4 @@
-"""The models' tokens: how a language's text becomes them, what undoes that, and whether text is in pieces already."""
+"""The models' tokens: how text becomes tokens, how to undo this, and whether text is already in pieces."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-# ``--subword`` → what fairseq calls its reverse.
+# ``--subword`` → fairseq's name for its reverse.
 POST_PROCESS = {
     "bpe": "subword_nmt",
     "sentencepiece": "sentencepiece",
@@ -15,9 +15,9 @@ POST_PROCESS = {
     "word": None,
     "label": None,
 }
-SEPARATOR = "@@"  # ends a piece of subword-nmt that its word goes on after
-VISIBLE_SPACE = "▁"  # begins a word of SentencePiece; the space between two words, where tokens are characters
-_SHARE = 0.01  # less than that of a text's words, and they only look like pieces
+SEPARATOR = "@@"  # ends a piece of subword-nmt if the word continues
+VISIBLE_SPACE = "▁"  # begins a word of SentencePiece; the space between words if tokens are characters
+_SHARE = 0.01  # a smaller share of a text's words only looks like pieces
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ class Side:
     Attributes:
         tokenizer: ``moses`` or ``none``.
         subword: ``bpe``, ``sentencepiece``, ``char``, ``word`` or ``label``.
-        has_codes: whether there are BPE codes or a SentencePiece model; not for text that was segmented already.
-        post_process: fairseq's name for what undoes the segmentation; None where tokens are words.
+        has_codes: whether there are BPE codes or a SentencePiece model; False for already segmented text.
+        post_process: fairseq's name for undoing the segmentation; None if tokens are words.
     """
 
     tokenizer: str
@@ -38,7 +38,7 @@ class Side:
 
     @property
     def segmented(self) -> bool:
-        """Whether its words are what someone else made of the text; characters and SentencePiece make raw text."""
+        """Whether another program made the words; characters and SentencePiece give raw text."""
         return self.tokenizer == "none" and self.post_process != "sentencepiece"
 
     @property
@@ -48,17 +48,17 @@ class Side:
 
     @property
     def in_pieces(self) -> bool:
-        """Whether the text was in pieces before preprocessing; translations are words all the same."""
+        """Whether the text was in pieces before preprocessing; translations are still words."""
         return self.subword == "bpe" and not self.has_codes and self.post_process is not None
 
 
 def by_language(value: Any, languages: Sequence[str]) -> dict[str, Any]:
-    """A setting of each language, from a record that holds one value where both languages share it."""
+    """A setting by language, from a record that holds one value if both languages share it."""
     return value if isinstance(value, dict) and value.keys() == set(languages) else dict.fromkeys(languages, value)
 
 
 def shared(values: Mapping[str, Any]) -> Any:
-    """What :func:`by_language` reads: the one value of all languages, else the values by language."""
+    """The reverse of :func:`by_language`: the shared value, else the values by language."""
     first, *others = values.values()
     return first if all(value == first for value in others) else dict(values)
 
@@ -67,10 +67,10 @@ def count_pieces(words: Iterable[tuple[str, int]]) -> dict[str, int]:
     """How many words look like pieces.
 
     Args:
-        words: words with their numbers.
+        words: words with their counts.
 
     Returns:
-        What undoes the segmentation, by fairseq's name → the number of its pieces; "" → that of all words.
+        fairseq's name for undoing the segmentation → number of pieces; "" → number of all words.
     """
     counts = {"subword_nmt": 0, "sentencepiece": 0, "": 0}
     for word, count in words:
@@ -81,12 +81,12 @@ def count_pieces(words: Iterable[tuple[str, int]]) -> dict[str, int]:
 
 
 def pieces_of(counts: dict[str, int]) -> str | None:
-    """The kind of pieces that a text is in, by the counts of :func:`count_pieces`; None for words."""
+    """The kind of pieces in a text, from the counts of :func:`count_pieces`; None for words."""
     return next((kind for kind, count in counts.items() if kind and count > _SHARE * counts[""]), None)
 
 
 def pieces_of_dictionary(path: Path) -> str | None:
-    """The kind of pieces that are in a dictionary of fairseq; None for words, or where there is no such file."""
+    """The kind of pieces in a fairseq dictionary; None for words or an unreadable file."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
         return pieces_of(count_pieces((line.split(" ")[0], int(line.split(" ")[1])) for line in lines))

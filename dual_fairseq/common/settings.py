@@ -1,7 +1,7 @@
-"""Settings by the size of the corpus: one table, from which preprocessing, training and the pages take theirs.
+"""Settings by corpus size: the tables for preprocessing, training and the documentation.
 
-Values are text, because they go to fairseq and into records as they are written. Where a value was measured stands in
-docs/settings.md, which shows these tables.
+Values are text, because fairseq and records get them as written. docs/settings.md shows these tables and says where
+each value was measured.
 """
 
 from __future__ import annotations
@@ -11,21 +11,21 @@ from dataclasses import dataclass, fields
 
 from .options import flag
 
-# Two languages whose sides share as many words gain from one dictionary and from embeddings that both sides share.
+# If two languages share this many of their words, one dictionary and shared embeddings help.
 SHARED_WORDS = 0.4
 
 
 @dataclass(frozen=True)
 class PairSettings:
-    """Of a pair trained on at most ``up_to`` sentence pairs; None for an option is no limit.
+    """Settings of a pair trained on at most ``up_to`` sentence pairs; None means no limit.
 
     Attributes:
         up_to: None for any number.
         bpe_size: merges of BPE, which preprocessing learns.
-        size: of the models, see ``dual-fairseq train --help``.
+        size: of the models; see ``dual-fairseq train --help``.
         lr, dual_lr: peak learning rates of the warm start and of dual training.
         lr_warmup: updates until the peak.
-        measured: whether experiments have tried these settings, and not only the sizes below.
+        measured: whether experiments tried these settings, not only those of smaller corpora.
     """
 
     up_to: int | None
@@ -45,7 +45,7 @@ class PairSettings:
 
 @dataclass(frozen=True)
 class LanguageModelSettings:
-    """Of a recurrent language model trained on at most ``up_to`` sentences."""
+    """Settings of a recurrent language model trained on at most ``up_to`` sentences."""
 
     up_to: int | None
     size: str
@@ -85,7 +85,7 @@ LANGUAGE_MODELS = (
 )
 
 UNMEASURED = "usual for such models, not measured here"
-# Why the table says what it says, by option.
+# The reason for the values, by option.
 REASONS = {
     "size": "larger models learned more slowly from little text",
     "dropout": "the best of the values that were tried",
@@ -107,23 +107,23 @@ def _row(table: Sequence, count: int):
 
 
 def pair_settings(pairs: int) -> PairSettings:
-    """Those for so many sentence pairs."""
+    """The settings for a number of pairs."""
     return _row(PAIRS, pairs)
 
 
 def language_model_settings(sentences: int) -> LanguageModelSettings:
-    """Those for so many sentences."""
+    """The settings for a number of sentences."""
     return _row(LANGUAGE_MODELS, sentences)
 
 
 def table(rows: Sequence[PairSettings] | Sequence[LanguageModelSettings]) -> str:
-    """A table in Markdown, a line for each size of corpus and a column for each option."""
+    """A Markdown table: one line per corpus size, one column per option."""
     names = [field.name for field in fields(rows[0]) if field.name not in ("up_to", "measured")]
     lines = ["| " + " | ".join(["up to", *(f"`{flag(name)}`" for name in names)]) + " |"]
     lines.append("|---" * (len(names) + 1) + "|")
     for row in rows:
-        above = "more" if row.up_to is None else f"{row.up_to:,}"
-        cells = [above + ("" if row.measured else " *")]
+        limit = "more" if row.up_to is None else f"{row.up_to:,}"
+        cells = [limit + ("" if row.measured else " *")]
         cells += ["–" if (value := getattr(row, name)) is None else str(value) for name in names]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"

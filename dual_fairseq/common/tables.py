@@ -11,10 +11,10 @@ from .errors import UserError
 from .records import read_record
 
 _NUMBER = (None, float)
-# Settings of a search in scores.json, and what people call them.
+# Settings of a search in scores.json, and their names for people.
 SEARCH = {"beam": "beam", "lenpen": "length penalty", "search_options": "options", "engine": "engine"}
-FAIRSEQ = "fairseq-generate"  # the usual engine, which is not named in a table
-_LABELS = 20  # columns of a confusion
+FAIRSEQ = "fairseq-generate"  # the usual engine; tables do not name it
+_LABELS = 20  # columns of a confusion table
 _METRICS = {"bleu": "BLEU", "chrf": "chrF"}
 _QUALITY = {
     **{f"{name}?": _NUMBER for name in ("bleu", "chrf", "length_ratio", "accuracy")},
@@ -31,21 +31,21 @@ _DIRECTION = {
 
 
 def read_scores(path: Path) -> dict[str, Any]:
-    """What ``dual-fairseq evaluate`` wrote, a ``scores.json``.
+    """A ``scores.json`` of ``dual-fairseq evaluate``.
 
     Raises:
-        UserError: it cannot be read, or is something else.
+        UserError: it cannot be read, or has other content.
     """
     fix = "run dual-fairseq evaluate again"
     scores = read_record(path, {"gap_abs?": _NUMBER, str: (None, str, float, _DIRECTION)}, fix)
     for name, values in scores.items():
-        if isinstance(values, dict) and not re.fullmatch(r"\w{1,64}-\w{1,64}", name):  # which names files
+        if isinstance(values, dict) and not re.fullmatch(r"\w{1,64}-\w{1,64}", name):  # a part of file names
             raise UserError(f"{path}: is damaged ({name} is not a direction); {fix}")
     return scores
 
 
 def aligned(lines: Sequence[tuple[str, ...]]) -> str:
-    """Rows of cells as plain text in columns: the first two, which are names, to the left, the others to the right."""
+    """Rows of cells as plain-text columns: the first two (names) are aligned left, the others right."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join(
@@ -56,27 +56,27 @@ def aligned(lines: Sequence[tuple[str, ...]]) -> str:
 
 
 def quality(scores: Mapping[str, Any]) -> str:
-    """BLEU as a cell of a table, or with a percent sign the accuracy, where the target language is labels."""
+    """BLEU as a table cell; if the target language is labels, accuracy with a percent sign."""
     bleu, accuracy = scores.get("bleu"), scores.get("accuracy")
     return f"{accuracy:.2f} %" if accuracy is not None else "-" if bleu is None else f"{bleu:.2f}"
 
 
 def confusion_cells(confusion: Mapping[str, Mapping[str, int]]) -> list[tuple[str, ...]]:
-    """The confusion of labels as rows of cells, the head first: right labels by line, found ones by column.
+    """The confusion of labels as rows of cells, header first: right labels by line, found labels by column.
 
-    Of many labels the most frequent are shown.
+    If there are many labels, only the most frequent are shown.
     """
-    found = (label for of in confusion.values() for label in of)
-    names = list(dict.fromkeys([*confusion, *found]))[:_LABELS]
-    rows = [(right, *(str(of.get(label, 0)) for label in names)) for right, of in confusion.items()]
+    predicted = (label for counts in confusion.values() for label in counts)
+    names = list(dict.fromkeys([*confusion, *predicted]))[:_LABELS]
+    rows = [(right, *(str(counts.get(label, 0)) for label in names)) for right, counts in confusion.items()]
     return [("right label", *(f"found: {label}" for label in names)), *rows[:_LABELS]]
 
 
 def score_table(rows: Iterable[tuple[str, Mapping[str, Any]]]) -> str:
-    """A table of scores, a line for each system and direction.
+    """A table of scores, one line per system and direction.
 
     Args:
-        rows: what to call the system, and its ``scores.json``.
+        rows: the name of each system, and its ``scores.json``.
     """
     rows = list(rows)
     head: tuple[str, ...] = ("direction", "system", "BLEU", "chrF", "length", "NLL bits/token", "mean |gap| nats")
@@ -92,52 +92,52 @@ def score_table(rows: Iterable[tuple[str, Mapping[str, Any]]]) -> str:
                 numbers += [(values.get("nll_bits_per_token"), 3), (gap, 2)]
                 cells = [quality(values), *("-" if n is None else f"{n:.{digits}f}" for n, digits in numbers)]
                 if rescored:
-                    again = values.get("dual_inference") or {}
-                    length = again.get("length_ratio")
-                    cells += [quality(again), "-" if length is None else f"{length:.3f}"]
+                    rescoring = values.get("dual_inference") or {}
+                    length = rescoring.get("length_ratio")
+                    cells += [quality(rescoring), "-" if length is None else f"{length:.3f}"]
                 lines.append((direction, name, *cells))
     directions = list(dict.fromkeys(line[0] for line in lines))
     lines.sort(key=lambda line: directions.index(line[0]))
-    ways = searches((name, search_of(scores)) for name, scores in rows)
-    return "\n".join([aligned(lines), *ways, *signatures(values for _, scores in rows for values in scores.items())])
+    notes = searches((name, search_of(scores)) for name, scores in rows)
+    return "\n".join([aligned(lines), *notes, *signatures(values for _, scores in rows for values in scores.items())])
 
 
 def search_of(scores: Mapping[str, Any]) -> dict[str, str]:
-    """How translations were found, by the names of :data:`SEARCH`, as far as ``scores.json`` says so."""
+    """The search settings in a ``scores.json``, by the names of :data:`SEARCH`."""
     return {name: str(scores[name]) for name in SEARCH if scores.get(name) and scores[name] != FAIRSEQ}
 
 
 def searches(systems: Iterable[tuple[str, Mapping[str, str]]]) -> list[str]:
-    """How translations were found, a line for each way.
+    """The search settings as text, one line per combination.
 
     Args:
-        systems: what to call each, and its settings by the names of :data:`SEARCH`; none where they are not known.
+        systems: the name of each, and its settings by the names of :data:`SEARCH`; empty if unknown.
     """
-    found: dict[str, dict[str, None]] = {}
+    by_search: dict[str, dict[str, None]] = {}
     for name, settings in systems:
         if settings:
-            words = ", ".join(f"{SEARCH[key]} {value}" for key, value in settings.items())
-            found.setdefault(words, {})[name] = None
-    if len(found) < 2:
-        return [f"Search: {words}" for words in found]
-    return [f"Search of {', '.join(names)}: {words}" for words, names in found.items()]
+            search = ", ".join(f"{SEARCH[key]} {value}" for key, value in settings.items())
+            by_search.setdefault(search, {})[name] = None
+    if len(by_search) < 2:
+        return [f"Search: {search}" for search in by_search]
+    return [f"Search of {', '.join(names)}: {search}" for search, names in by_search.items()]
 
 
 def signatures(scores: Iterable[tuple[str, Any]]) -> list[str]:
-    """What sacreBLEU says of how scores were computed, a line for each way: its signature, and for which directions.
+    """The signatures of sacreBLEU, one per line, with the directions that each belongs to.
 
     Args:
-        scores: (direction, its entry in ``scores.json``); other entries are passed over.
+        scores: (direction, its entry in ``scores.json``); other entries are skipped.
     """
-    found: dict[str, dict[str, None]] = {}
+    by_signature: dict[str, dict[str, None]] = {}
     for direction, values in scores:
         for metric in ("bleu", "chrf") if isinstance(values, dict) else ():
             if signature := values.get(f"{metric}_signature"):
-                found.setdefault(f"{_METRICS[metric]} {signature}", {})[direction] = None
+                by_signature.setdefault(f"{_METRICS[metric]} {signature}", {})[direction] = None
         if isinstance(values, dict) and values.get("accuracy") is not None:
-            found.setdefault("%: accuracy", {})[direction] = None
-    every = {direction for directions in found.values() for direction in directions}
+            by_signature.setdefault("%: accuracy", {})[direction] = None
+    all_directions = {direction for directions in by_signature.values() for direction in directions}
     return [
-        line if len(directions) == len(every) else f"{line} ({', '.join(directions)})"
-        for line, directions in sorted(found.items())
+        line if len(directions) == len(all_directions) else f"{line} ({', '.join(directions)})"
+        for line, directions in sorted(by_signature.items())
     ]

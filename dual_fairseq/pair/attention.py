@@ -1,4 +1,4 @@
-"""Where a decoder looks while it translates: the attention of each target token to the source tokens."""
+"""The attention of a decoder: the weight of each source token for each target token."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from .load import load_model
 
 logger = logging.getLogger(__name__)
 
-LONGEST = 200  # tokens; of more, nobody can read a picture
+LONGEST = 200  # tokens; longer pictures are unreadable
 
 
 @dataclass(frozen=True)
 class Attention:
-    """What a decoder looked at while it translated a sentence.
+    """The attention of a decoder while it translated a sentence.
 
     Args:
         source: S tokens, with ``</s>``.
@@ -43,13 +43,13 @@ class Attention:
 
 
 def attention_of(model: BaseFairseqModel, task: Any, generator: Any, tokens: Sequence[str]) -> tuple[Attention, str]:
-    """Translate a sentence and see what the decoder looked at.
+    """Translate a sentence and return the decoder's attention.
 
     Args:
         model: a pair, or a single model, in evaluation mode.
-        task: of the direction.
-        generator: that task's.
-        tokens: of the sentence, as the model knows them.
+        task: the direction's task.
+        generator: the task's generator.
+        tokens: the sentence in model tokens.
 
     Returns:
         (attention, tokens of the best translation joined by spaces, without ``</s>``).
@@ -78,10 +78,10 @@ class Line:
     """A translated line of text.
 
     Attributes:
-        number: of the line, from 1.
+        number: the line number, from 1.
         direction: ``de-en``.
         translation: raw text.
-        attention: what the decoder looked at.
+        attention: the decoder's attention.
     """
 
     number: int
@@ -100,10 +100,10 @@ def translate_with_attention(
     dest: str | None = None,
     cpu: bool = False,
 ) -> Iterator[Line]:
-    """Translate the first lines of a text. A line of too many tokens and an empty one are left out, with a warning.
+    """Translate the first lines of a text. Lines that are empty or too long are left out, with a warning.
 
     Args:
-        run: see :func:`~dual_fairseq.pair.load.find_checkpoint`; also a checkpoint of a single model.
+        run: see :func:`~dual_fairseq.common.folders.find_checkpoint`; also a checkpoint of a single model.
         source, target: the languages; one may be left out.
         text_file: raw text, plain or gzip; None for standard input.
         limit: how many lines to read.
@@ -120,7 +120,7 @@ def translate_with_attention(
         device = "cuda" if torch.cuda.is_available() and not cpu else "cpu"
         model, task = load_model(checkpoint, text.dictionaries, source, target, device, {"eval_bleu": False})
         source, target = task.cfg.source_lang, task.cfg.target_lang
-        # Not prepared for inference as fairseq-generate does it, which leaves attention out.
+        # Not prepared for inference as in fairseq-generate, because that leaves attention out.
         generator = task.build_generator([model], GenerationConfig(beam=beam))
         longest = min(LONGEST, int(min(task.max_positions()[0], model.max_positions()[0])) - 1)
         for number, (line,) in islice(read_blocks(stream, name, 1), limit):

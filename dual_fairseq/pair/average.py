@@ -30,12 +30,12 @@ from .export import plain, plain_namespace, write_checkpoint
 
 
 def average(inputs: Sequence[str | os.PathLike[str]]) -> dict[str, Any]:
-    """A checkpoint with the mean of the inputs' weights and everything else of the first.
+    """A checkpoint with the mean of the inputs' weights and everything else from the first input.
 
-    Sums are float64; 16-bit weights become 32-bit ones; integers are divided rounding down.
+    Sums are float64 (integers: int64). 16-bit weights become 32-bit; integer means are rounded down.
 
     Raises:
-        UserError: an input is unreadable, or its weights or its model's options are not those of the first.
+        UserError: an input is unreadable, or its weights or model options differ from the first input's.
     """
     result: dict[str, Any] = {}
     sums: OrderedDict[str, Tensor] = OrderedDict()
@@ -52,14 +52,14 @@ def average(inputs: Sequence[str | os.PathLike[str]]) -> dict[str, Any]:
                 continue
             for key in (*weights, *sums):
                 if key not in weights or key not in sums or weights[key].shape != sums[key].shape:
-                    what = "have another shape" if key in weights and key in sums else "are in only one of them"
-                    raise UserError(f"--inputs {path}: is not the same model as {inputs[0]}: the weights {key} {what}")
+                    fault = "have another shape" if key in weights and key in sums else "are in only one of them"
+                    raise UserError(f"--inputs {path}: is not the same model as {inputs[0]}: the weights {key} {fault}")
             check_model_options(result["cfg"].model, state["cfg"].model, path, "--inputs")
             for key in sums:
                 sums[key] += weights[key]  # in place, in the wide type
     count = len(inputs)
     result["model"] = OrderedDict((key, _narrowed(total, count, dtypes[key])) for key, total in sums.items())
-    # its options in built-in types, so that stock fairseq reads the average of what export wrote
+    # options in built-in types, so that stock fairseq reads averages of exported files
     options = {name: plain(value, name) for name, value in taken_options(result["cfg"]).items()}
     return {**result, "args": plain_namespace(options), "cfg": None}
 
@@ -78,13 +78,13 @@ def newest(folder: str, count: int, by_update: bool, upper_bound: int | None = N
     """The newest ``count`` checkpoints of a run, the newest first.
 
     Args:
-        folder: of the run.
-        count: how many.
+        folder: the run's folder.
+        count: the number of checkpoints.
         by_update: ``checkpoint_<epoch>_<update>.pt`` instead of ``checkpoint<epoch>.pt``.
         upper_bound: the last epoch or update to take.
 
     Raises:
-        UserError: there are fewer.
+        UserError: there are fewer checkpoints.
     """
     if not os.path.isdir(folder):
         raise UserError(f"--inputs {folder}: there is no such folder")

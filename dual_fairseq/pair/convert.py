@@ -1,7 +1,7 @@
 """Models of a pair and language models for CTranslate2.
 
-They are converted once, from what ``dual-fairseq export`` writes, and kept under a digest of the checkpoint and its
-dictionaries: in the user's cache, because CTranslate2 is not to read what a stranger's run brings.
+Each model is converted once, from the output of ``dual-fairseq export``, and kept under a digest of the checkpoint and
+its dictionaries. It is kept in the user's cache, because CTranslate2 must not read files from a stranger's run.
 """
 
 from __future__ import annotations
@@ -30,35 +30,35 @@ from ..plugin.model import DualModel, arch_name, parameter_like
 from ..plugin.task import DualTranslationTask
 from .export import arch_options, export_state, plain, write_checkpoint
 
-_PROBES = (1, 2, 3, 5, 8, 13)  # tokens of the sentences by which a converted model is compared with its original
+_PROBES = (1, 2, 3, 5, 8, 13)  # tokens in the sentences that compare a converted model with its original
 _KEPT_UNUSED = 90 * 24 * 3600.0  # seconds
 _temporary: list[tempfile.TemporaryDirectory] = []  # until the process ends
 
 
 class CannotConvert(Exception):
-    """CTranslate2 cannot do what is asked for; the message says why, to follow "CTranslate2"."""
+    """CTranslate2 cannot run the model. The message says why; its subject is "CTranslate2"."""
 
 
 def words(sentences: Sequence[Tensor], dictionary: Dictionary) -> list[list[str]]:
-    """What CTranslate2 takes for sentences to translate or to score: their tokens as text, without ``</s>``."""
+    """Sentences as CTranslate2's input: their tokens as text, without ``</s>``."""
     symbols = dictionary.symbols
     return [[symbols[i] for i in sentence[:-1].tolist()] for sentence in sentences]
 
 
 def words_of_language_model(lm: FrozenLanguageModel, sentences: Sequence[Tensor]) -> list[list[str]]:
-    """The same for a language model: with ``</s>``, and with what the model begins with; of a sentence of T tokens
-    come ``lm.bos`` + T log-probabilities."""
+    """The same for a language model: with ``</s>``, and with the model's first tokens. A sentence of T tokens
+    gives ``lm.bos`` + T log-probabilities."""
     symbols = lm.dictionary.symbols
     before = [symbols[lm.dictionary.bos()]] * lm.bos + [symbols[lm.dictionary.eos()]]
     return [[*before, *(symbols[i] for i in sentence.tolist())] for sentence in sentences]
 
 
 def converted_pair(pair: DualModel, task: DualTranslationTask, checkpoint: Path) -> Path:
-    """The folder with a CTranslate2 model of each direction, by its name.
+    """The folder with one CTranslate2 model per direction, named after the direction.
 
     Args:
-        pair, task: of :func:`~dual_fairseq.pair.load.load_pair`.
-        checkpoint: their file.
+        pair, task: from :func:`~dual_fairseq.pair.load.load_pair`.
+        checkpoint: the pair's file.
 
     Raises:
         CannotConvert: CTranslate2 does not know the arch or one of its options.
@@ -74,9 +74,9 @@ def converted_pair(pair: DualModel, task: DualTranslationTask, checkpoint: Path)
             exported = export_state(state, direction, os.fspath(checkpoint))
             translator = _convert(exported, folder, folder / direction, "Translator")
             model, x, y = pair.models[direction], _probe(side.source_dictionary), _probe(side.target_dictionary)
-            found = translator.score_batch(words(x, side.source_dictionary), words(y, side.target_dictionary))
+            scores = translator.score_batch(words(x, side.source_dictionary), words(y, side.target_dictionary))
             expected = translation_log_probs([model], x, y, side.target_dictionary, side.cfg.left_pad_source)
-            _compare(found, expected, parameter_like(model))
+            _compare(scores, expected, parameter_like(model))
 
     return _kept(checkpoint, dictionaries, convert)
 
@@ -106,14 +106,14 @@ def converted_language_model(lm: FrozenLanguageModel) -> Path:
             {"args": Namespace(**options), "model": state["model"]}, folder, folder / "model", "Generator"
         )
         text = _probe(lm.dictionary)
-        found, like = generator.score_batch(words_of_language_model(lm, text)), torch.zeros(())
-        _compare(found, language_model_log_probs(lm, text, like), like, int(lm.bos))
+        scores, like = generator.score_batch(words_of_language_model(lm, text)), torch.zeros(())
+        _compare(scores, language_model_log_probs(lm, text, like), like, int(lm.bos))
 
     return _kept(Path(path), {"": lm.dictionary}, convert) / "model"
 
 
 def _cache() -> Path:
-    """The folder of all converted models, which may have to be made."""
+    """The folder of all converted models. It may not exist yet."""
     return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "dual-fairseq" / "ctranslate2"
 
 
@@ -123,7 +123,7 @@ def _save(dictionaries: Mapping[str, Dictionary], folder: Path) -> None:
 
 
 def _kept(checkpoint: Path, dictionaries: dict[str, Dictionary], convert: Callable[[Path], None]) -> Path:
-    """The folder of what was converted from a checkpoint; made now, whole or not at all, if there is none."""
+    """The folder of a converted checkpoint. If there is none, it is made now, whole or not at all."""
     content = [sha256(checkpoint), *map(str, sorted(dictionary_digests(dictionaries).items()))]
     folder = _cache() / hashlib.sha256("\n".join(content).encode()).hexdigest()[:32]
     if folder.is_dir():
@@ -133,7 +133,7 @@ def _kept(checkpoint: Path, dictionaries: dict[str, Dictionary], convert: Callab
     try:
         folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         new = tempfile.TemporaryDirectory(prefix=".new.", dir=folder.parent)
-    except OSError:  # nothing can be kept
+    except OSError:  # the cache is not writable
         new = tempfile.TemporaryDirectory(prefix="dual-fairseq.")
         _temporary.append(new)
         convert(Path(new.name))
@@ -160,7 +160,7 @@ def _convert(exported: dict[str, Any], dictionaries: Path, output: Path, kind: s
         kind: ``Translator`` or ``Generator``.
 
     Raises:
-        CannotConvert: CTranslate2's converter says no.
+        CannotConvert: CTranslate2's converter refuses it.
     """
     import ctranslate2
     from ctranslate2.converters import FairseqConverter
@@ -170,7 +170,7 @@ def _convert(exported: dict[str, Any], dictionaries: Path, output: Path, kind: s
     try:
         FairseqConverter(str(file), str(dictionaries)).convert(str(output))
         return getattr(ctranslate2, kind)(str(output), compute_type="float32", intra_threads=1)
-    except Exception as error:  # of many kinds: it does not look at all options before it reads weights
+    except Exception as error:  # of any kind: the converter reads weights before it checks all options
         detail = " ".join(str(error).split()) or type(error).__name__
         raise CannotConvert(f"does not know this model ({detail})") from error
     finally:
@@ -185,7 +185,7 @@ def _probe(dictionary: Dictionary) -> list[Tensor]:
 
 
 def _compare(found: Sequence[Any], expected: Tensor, like: Tensor, skip: int = 0) -> None:
-    """Raises: CannotConvert: the converted model has other log-probabilities, so it lacks something of the arch."""
+    """Raises: CannotConvert: the converted model has other log-probabilities, so it lacks a part of the arch."""
     tolerance = 1e-3 if like.dtype == torch.float32 else 0.02  # of log P
     for result, log_prob in zip(found, expected.tolist(), strict=True):
         if not abs(sum(result.log_probs[skip:]) - log_prob) <= tolerance * max(1.0, abs(log_prob)):

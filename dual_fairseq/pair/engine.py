@@ -1,7 +1,7 @@
-"""CTranslate2 in place of fairseq where a pair translates and scores: ``--engine ctranslate2``, or ``auto``.
+"""CTranslate2 instead of fairseq for translation and scoring: ``--engine ctranslate2`` or ``auto``.
 
-The engine supplies translations and log-probabilities. What is made of them (batches, dual inference, tables) is the
-same code with both engines.
+The engine supplies translations and log-probabilities. All other code (batches, dual inference, tables) is the same for
+both engines.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from .convert import CannotConvert, converted_language_model, converted_pair, wo
 
 logger = logging.getLogger(__name__)
 
-# Options of fairseq's generation that are the same here; every other one has to have its default value.
+# Options of fairseq's generation that CTranslate2 has too; all others must have their default value.
 _OPTIONS = {"beam", "nbest", "lenpen", "unnormalized", "max_len_a", "max_len_b", "no_beamable_mm", "print_alignment"}
-BLOCK_TOKENS = 65_536  # of sentences that come to it together, padding included; it makes its own batches of them
-_SENTENCES = 32  # of a batch in one thread on a CPU; larger ones are slower, as their logits leave the cache
+BLOCK_TOKENS = 65_536  # of sentences that CTranslate2 gets together, padding included; it makes its own batches
+_SENTENCES = 32  # of a batch in one CPU thread; larger ones are slower: their logits leave the cache
 Advance = Callable[[int], object]
 
 
@@ -47,17 +47,17 @@ def choose_engine(
     """The engine that translates and scores with a pair.
 
     Args:
-        name: ``fairseq``, ``ctranslate2``, or ``auto``: CTranslate2 where it can.
-        pairs, task: of :func:`~dual_fairseq.pair.load.load_pair`.
-        checkpoints: their files.
+        name: ``fairseq``, ``ctranslate2``, or ``auto``: CTranslate2 if possible.
+        pairs, task: from :func:`~dual_fairseq.pair.load.load_pair`.
+        checkpoints: the files of the pairs.
         int8: compute in 8 bits.
-        overrides: names of the options that the pair was not loaded with as trained.
+        overrides: names of the options that loading the pair changed.
 
     Returns:
         CTranslate2, or None for fairseq.
 
     Raises:
-        UserError: CTranslate2 is asked for and cannot do it.
+        UserError: ``ctranslate2`` cannot run the pair, or ``int8`` is used with ``fairseq``.
     """
     if name == "fairseq":
         if int8:
@@ -81,14 +81,14 @@ def choose_engine(
 class CTranslate2:
     """Both models of a pair, and language models that are Transformers, run by CTranslate2.
 
-    The number of threads is PyTorch's (``OMP_NUM_THREADS``); each thread works at a batch of its own. Models are in 16
-    bits where the pair is.
+    The number of threads is PyTorch's (``OMP_NUM_THREADS``); each thread has its own batch. Models are in 16 bits if
+    the pair is.
 
     Args:
-        pair, task: of :func:`~dual_fairseq.pair.load.load_pair`.
-        checkpoint: its file.
+        pair, task: from :func:`~dual_fairseq.pair.load.load_pair`.
+        checkpoint: the pair's file.
         int8: compute in 8 bits.
-        strict: refuse an option of generation that CTranslate2 does not have; else fairseq translates.
+        strict: refuse a generation option that CTranslate2 lacks; otherwise fairseq translates.
 
     Raises:
         CannotConvert: CTranslate2 is not installed, or does not know the arch.
@@ -115,27 +115,27 @@ class CTranslate2:
         }
         self._folder = converted_pair(pair, task, checkpoint)
         self._translators: dict[str, Any] = {}  # direction → ctranslate2.Translator
-        # file of a language model → ctranslate2.Generator, None: PyTorch's
+        # file of a language model → ctranslate2.Generator, or None if PyTorch runs it
         self._generators: dict[str | None, Any] = {}
 
     def __str__(self) -> str:
-        """For a record: name, version and numbers, as ``ctranslate2 4.5.0, int8``."""
+        """Name, version and number type for a record, such as ``ctranslate2 4.5.0, int8``."""
         return f"ctranslate2 {self._library.__version__}, {self._settings['compute_type']}"
 
     def generator(self, task: DualTranslationTask, generator: Any, options: GenerationConfig) -> Any:
-        """fairseq's generator of a direction with CTranslate2 in its place, dual inference included.
+        """A generator that uses CTranslate2 instead of fairseq, dual inference included.
 
         Args:
-            task: of the direction.
-            generator: what ``task.build_generator`` made of ``options``.
+            task: the direction's task.
+            generator: from ``task.build_generator`` with ``options``.
 
         Raises:
-            UserError: CTranslate2 does not have an option, and ``strict``.
+            UserError: CTranslate2 lacks an option, and ``strict`` is set.
         """
         standard = GenerationConfig()
         names = [f.name for f in fields(GenerationConfig) if f.name not in _OPTIONS]
-        if others := [name for name in names if getattr(options, name) != getattr(standard, name)]:
-            message = f"CTranslate2 does not translate with {', '.join(others)}"
+        if unsupported := [name for name in names if getattr(options, name) != getattr(standard, name)]:
+            message = f"CTranslate2 does not translate with {', '.join(unsupported)}"
             if self._strict:
                 raise UserError(f"--engine ctranslate2: {message}; give --engine fairseq")
             logger.warning("--engine auto: fairseq translates, because %s", message)
@@ -145,7 +145,7 @@ class CTranslate2:
         return self._search(task, generator, options)
 
     def _search(self, task: DualTranslationTask, generator: Any, options: GenerationConfig) -> Any:
-        """The search by CTranslate2; fairseq's where all labels are scored, which takes two steps."""
+        """The search by CTranslate2, or by fairseq if all labels are scored (two steps)."""
         return generator if task.labels else _Search(self, task, generator, options)
 
     def translation_log_probs(
@@ -155,7 +155,7 @@ class CTranslate2:
         targets: Sequence[Tensor],
         advance: Advance = lambda count: None,
     ) -> Tensor:
-        """As :func:`~dual_fairseq.plugin.log_probs.translation_log_probs`, by the model of a direction."""
+        """Like :func:`~dual_fairseq.plugin.log_probs.translation_log_probs`, with the model of a direction."""
         model = self._pair.models[direction]
         side = self._sides[direction]
         sizes = np.array([(len(x), len(y)) for x, y in zip(sources, targets, strict=True)]).reshape(-1, 2)
@@ -171,7 +171,7 @@ class CTranslate2:
         max_tokens: int = BATCH_TOKENS,
         advance: Advance = lambda count: None,
     ) -> Tensor:
-        """As :func:`~dual_fairseq.plugin.log_probs.language_model_log_probs`; PyTorch runs what is no Transformer."""
+        """Like :func:`~dual_fairseq.plugin.log_probs.language_model_log_probs`; PyTorch runs non-Transformers."""
         generator = self._language_model(lm)
         if generator is None:
             return language_model_log_probs(lm, sentences, like, max_tokens, advance)
@@ -182,7 +182,7 @@ class CTranslate2:
     def _scores(
         self, model: Any, rows: list[list[list[str]]], sizes: np.ndarray, skip: int, advance: Advance
     ) -> Tensor:
-        """(N,) nats of rows of words, without each row's first ``skip`` words; NaN where the size is 0."""
+        """(N,) nats of rows of words, without each row's first ``skip`` words; NaN if the size is 0."""
         scores = torch.full((len(sizes),), float("nan"))
         for batch in length_sorted_batches(sizes, BATCH_TOKENS * self.threads):
             texts = [[row[i] for i in batch] for row in rows]
@@ -192,7 +192,7 @@ class CTranslate2:
         return scores.to(self._settings["device"])
 
     def batches(self) -> dict[str, Any]:
-        """Into what batches CTranslate2 divides a text."""
+        """The options for CTranslate2's batches."""
         if self._settings["device"] == "cpu":
             return {"max_batch_size": _SENTENCES, "batch_type": "examples"}
         return {"max_batch_size": BATCH_TOKENS, "batch_type": "tokens"}
@@ -216,14 +216,14 @@ class CTranslate2:
 
 
 class _Search(nn.Module):
-    """Beam search in place of fairseq's ``SequenceGenerator``, with its way to be called.
+    """Beam search by CTranslate2, called like fairseq's ``SequenceGenerator``.
 
     fairseq's generator ends each sentence's translations at a limit and forces ``</s>`` there; CTranslate2 has one
-    bound for all. fairseq forbids an empty translation; CTranslate2 would give its probability to the others. So a
-    sentence with a translation that reaches its limit or is empty is translated again, by fairseq.
+    limit for all sentences. fairseq forbids an empty translation; CTranslate2 would give its probability to the others.
+    So fairseq translates a sentence again if one of its translations reaches its limit or is empty.
 
     Args:
-        generator: fairseq's, of the same options; it knows the limits.
+        generator: fairseq's generator with the same options; it knows the limits.
     """
 
     def __init__(
@@ -236,7 +236,7 @@ class _Search(nn.Module):
 
     @torch.no_grad()
     def generate(self, models: Sequence[Any], sample: dict[str, Any], **kwargs: Any) -> list[list[dict[str, Any]]]:
-        """As fairseq's generators; ``positional_scores`` holds the sum alone."""
+        """Like fairseq's generators, but ``positional_scores`` holds only the sum."""
         net_input, pad = sample["net_input"], self.task.source_dictionary.pad()
         sentences = [row[row.ne(pad)] for row in net_input["src_tokens"].cpu()]
         sizes = np.array([len(sentence) for sentence in sentences])
@@ -246,8 +246,8 @@ class _Search(nn.Module):
         for batch in length_sorted_batches(sizes, BATCH_TOKENS * self.engine.threads):
             results = self._translate([sentences[i] for i in batch], max(limits[batch]))
             for i, result in zip(batch, results, strict=True):
-                found = zip(result.hypotheses, result.scores, strict=True)
-                finalized[i] = [self._hypothesis(*hypothesis) for hypothesis in found]
+                scored = zip(result.hypotheses, result.scores, strict=True)
+                finalized[i] = [self._hypothesis(*hypothesis) for hypothesis in scored]
                 lengths = [len(tokens) for tokens in result.hypotheses]
                 if min(lengths) == 0 or max(lengths) >= limits[i]:
                     again.append(int(i))
@@ -280,11 +280,11 @@ class _Search(nn.Module):
 
 
 class _DualInference(DualInferenceGenerator):
-    """Dual inference over the translations and log-probabilities of CTranslate2.
+    """Dual inference with the translations and log-probabilities of CTranslate2.
 
     Args:
         search: the beam search.
-        generator: the same by fairseq.
+        generator: fairseq's dual inference.
     """
 
     def __init__(

@@ -1,6 +1,6 @@
-"""Scores what fairseq-generate printed: detokenised sacreBLEU and chrF of both directions.
+"""Scores the output of fairseq-generate: detokenised sacreBLEU and chrF of both directions.
 
-It is the last step of ``dual-fairseq evaluate``.
+This is the last step of ``dual-fairseq evaluate``.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from .nbest import best_of, read_nbest
 
 @dataclass
 class Scores:
-    """What is known of one direction on one split.
+    """The scores of one direction on one split.
 
-    Of labels there is the ``accuracy`` in percent and the ``confusion``, the number of sentences by the right label and
-    the one found, and no BLEU and chrF. ``cut_off`` translations were cut off at the length limit.
-    ``nll_bits_per_token`` is of the reference, with ``</s>``. ``dual_inference`` has the same of the n-best lists
-    re-scored, and the ``weights`` and ``lenpen`` that did it.
+    Labels have no BLEU and chrF. They have ``accuracy`` in percent and ``confusion``: the number of sentences by right
+    label and predicted label. ``cut_off`` translations were cut off at the length limit. ``nll_bits_per_token`` is the
+    NLL of the reference, with ``</s>``. ``dual_inference`` has the scores of the re-scored n-best lists, with their
+    ``weights`` and ``lenpen``.
     """
 
     bleu: float | None
@@ -53,8 +53,8 @@ def read_hypotheses(lines: Iterable[str]) -> dict[int, str]:
     """The best hypothesis of each sentence in fairseq-generate's output.
 
     Args:
-        lines: its lines. ``H-<sentence>\\t<score>\\t<tokens>`` are read, of an n-best list the first; the order in the
-            output is that of the batches, so the sentence number is what counts.
+        lines: the output. The function reads lines ``H-<sentence>\\t<score>\\t<tokens>``, only the first line of each
+            n-best list. Lines are in batch order, so the sentence number decides.
 
     Returns:
         The tokens by sentence number (from 0), joined by spaces.
@@ -68,7 +68,7 @@ def read_hypotheses(lines: Iterable[str]) -> dict[int, str]:
 
 
 def read_engine(lines: Iterable[str]) -> str:
-    """What translated: the ``engine:`` line of :mod:`~dual_fairseq.pair.generate`, which fairseq-generate lacks."""
+    """The engine: from the ``engine:`` line of :mod:`~dual_fairseq.pair.generate`; fairseq prints no such line."""
     return next((line.removeprefix("engine: ") for line in lines if line.startswith("engine: ")), FAIRSEQ)
 
 
@@ -82,7 +82,7 @@ def read_validation(lines: Iterable[str], split: str) -> dict[str, float]:
     """The metrics that fairseq-validate printed with ``--log-format json``, without the split's name.
 
     Raises:
-        UserError: there are none.
+        UserError: there are no metrics.
     """
     for line in lines:
         message = line.rpartition(f" | {split} | ")[2]
@@ -109,7 +109,7 @@ def score(
         hypotheses, references: sentences, line by line.
         language: the target language.
         segmented, tokenize: see :func:`~dual_fairseq.common.bleu.bleu_tokenizer`.
-        untranslated: how many hypotheses are empty for want of a translation, to be noted.
+        untranslated: how many hypotheses are empty because there is no translation, for the record.
         labels: whether the target language is labels.
 
     Raises:
@@ -120,22 +120,22 @@ def score(
     if len(hypotheses) != len(references):
         raise ValueError(f"{len(hypotheses)} hypotheses for {len(references)} references")
     bleu, chrf = bleu_metric(language, segmented, tokenize, labels), CHRF()
-    found = bleu.corpus_score(hypotheses, [references])
-    scores = Scores(None, None, None, None, found.sys_len / max(found.ref_len, 1), len(references), untranslated)
+    result = bleu.corpus_score(hypotheses, [references])
+    scores = Scores(None, None, None, None, result.sys_len / max(result.ref_len, 1), len(references), untranslated)
     if labels:
-        scores.accuracy, scores.confusion = found.score, confusion(references, hypotheses)
+        scores.accuracy, scores.confusion = result.score, confusion(references, hypotheses)
         return scores
-    scores.bleu, scores.bleu_signature = found.score, signature_of(bleu)
+    scores.bleu, scores.bleu_signature = result.score, signature_of(bleu)
     scores.chrf = chrf.corpus_score(hypotheses, [references]).score
     scores.chrf_signature = chrf.get_signature().format()
     return scores
 
 
 def confusion(references: Sequence[str], hypotheses: Sequence[str]) -> dict[str, dict[str, int]]:
-    """The right label → the one found → the number of sentences, where there are any; the most frequent first."""
+    """Right label → predicted label → number of sentences, without zeros; the most frequent first."""
     counts: dict[str, dict[str, int]] = {right: {} for right, _ in Counter(references).most_common()}
-    for (right, found), count in Counter(zip(references, hypotheses, strict=True)).most_common():
-        counts[right][found] = count
+    for (right, predicted), count in Counter(zip(references, hypotheses, strict=True)).most_common():
+        counts[right][predicted] = count
     return counts
 
 
@@ -147,23 +147,23 @@ def evaluate(
     dual_inference: bool = False,
     settings: Mapping[str, str] | None = None,
 ) -> dict[str, object]:
-    """Score the output of fairseq-generate and fairseq-validate that lies in ``out``.
+    """Score the output of fairseq-generate and fairseq-validate in ``out``.
 
     Args:
         dest: the folder that ``dual-fairseq preprocess`` wrote.
-        out: holds ``<src>-<tgt>.generate.txt`` of both directions and ``validate.txt``; gets the texts and
-            ``scores.json``, written last and whole.
+        out: the folder with ``<src>-<tgt>.generate.txt`` of both directions and ``validate.txt``. The texts are written
+            there, and last ``scores.json``, whole.
         split: the split that was translated.
         tokenize: see :func:`~dual_fairseq.common.bleu.bleu_tokenizer`.
-        dual_inference: score the re-scored n-best lists too, by the weights in ``out``/tuning/<src>-<tgt>/weights.json.
-        settings: what the scores depend on, to be noted beside them.
+        dual_inference: also score n-best lists re-scored with the weights in ``out``/tuning/<src>-<tgt>/weights.json.
+        settings: further settings of the scores, recorded with them.
 
     Returns:
-        The content of ``scores.json``: :class:`Scores` by direction, and ``gap_abs`` (nats a sentence pair) where the
+        The content of ``scores.json``: :class:`Scores` by direction, and ``gap_abs`` (nats per sentence pair) if
         language models were given.
 
     Raises:
-        UserError: a file is missing or does not belong to the others.
+        UserError: a file is missing or does not match the others.
     """
     pipeline = TextPipeline(dest)
     languages = pipeline.languages
@@ -187,7 +187,7 @@ def evaluate(
                 f"{dest / 'raw' / f'{split}.{target}'} and {binarized}.bin have different numbers of sentences; "
                 "run dual-fairseq preprocess again"
             )
-        # a sentence that fairseq-generate left out counts as translated by nothing
+        # a sentence that fairseq-generate left out counts as an empty translation
         missing = count - len(by_number)
         if missing:
             print(
@@ -227,7 +227,7 @@ def _rescored(
     pipeline: TextPipeline,
     tokenize: str | None,
 ) -> dict[str, object]:
-    """Choose from the n-best lists that were printed by the tuned weights, write the choice and score it."""
+    """Choose from the printed n-best lists with the tuned weights, write the choice and score it."""
     side = pipeline.data.sides[target]
     choice = read_choice(out / "tuning" / direction / "weights.json")
     lenpen = choice.lenpen or 0.0
@@ -265,7 +265,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for direction, scores in result.items():
         if not isinstance(scores, dict) or not scores["confusion"]:
             continue
-        for name, of in (("", scores), (" + dual inference", scores["dual_inference"])):
-            if of:
-                cells = confusion_cells(of["confusion"])
-                print(f"\nConfusion, {direction}{name}\n{aligned([(right, '', *found) for right, *found in cells])}")
+        for name, part in (("", scores), (" + dual inference", scores["dual_inference"])):
+            if part:
+                cells = confusion_cells(part["confusion"])
+                print(f"\nConfusion, {direction}{name}\n{aligned([(right, '', *counts) for right, *counts in cells])}")

@@ -38,7 +38,7 @@ from ..plugin.model import arch_name, direction_name, of_direction
 
 
 def arch_options(model_cfg: Any) -> dict[str, Any]:
-    """The options that an arch declares, as a checkpoint records them; the record itself holds those of the whole run.
+    """The options that an arch declares, from a checkpoint, which records the options of the whole run.
 
     Args:
         model_cfg: ``cfg.model`` of a checkpoint.
@@ -52,7 +52,7 @@ def arch_options(model_cfg: Any) -> dict[str, Any]:
     return {n: plain(getattr(model_cfg, n), n) for n in declared_options(name) if hasattr(model_cfg, n)}
 
 
-# Where the data lie and how a run validates are no part of a model.
+# Options of the data and of validation are not part of a model.
 _RUN_OPTIONS = ("data", "train_subset", "dataset_impl", "num_batch_buckets")
 
 
@@ -67,7 +67,7 @@ def plain(value: Any, name: str) -> Any:
     """An option's value in built-in types.
 
     Raises:
-        UserError: it has none.
+        UserError: the value has no such form.
     """
     if OmegaConf.is_config(value):
         value = OmegaConf.to_container(value, resolve=True, enum_to_str=True)
@@ -83,10 +83,10 @@ def plain(value: Any, name: str) -> Any:
 
 
 def write_checkpoint(state: dict[str, Any], path: str | os.PathLike[str]) -> None:
-    """Write a checkpoint, whole or not at all, and the folder that it is to be in.
+    """Write a checkpoint, whole or not at all, and make its folder.
 
     Raises:
-        UserError: it cannot be written.
+        UserError: the checkpoint cannot be written.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -107,10 +107,10 @@ def export_state(state: dict[str, Any], direction: str, path: str, half: bool = 
         half: keep floating-point weights as 16-bit floats.
 
     Returns:
-        The state, of built-in types and tensors alone.
+        The state: only built-in types and tensors.
 
     Raises:
-        UserError: it is no pair, or does not have that direction.
+        UserError: the checkpoint is not a pair, or lacks the direction.
     """
     directions = {key.split(".")[1] for key in state["model"] if key.startswith("models.")}
     if not directions:
@@ -128,8 +128,8 @@ def export_state(state: dict[str, Any], direction: str, path: str, half: bool = 
         "task": "translation",
         "source_lang": source,
         "target_lang": target,
-        "data": ".",  # fairseq's commands, and whatever loads a model, name the data themselves
-        # what fairseq-validate measures with
+        "data": ".",  # every program that loads a model names the data itself
+        # for fairseq-validate
         "criterion": "label_smoothed_cross_entropy",
         "label_smoothing": float(getattr(criterion, "label_smoothing", 0.0)),
         "sentence_avg": bool(getattr(criterion, "sentence_avg", False)),
@@ -148,7 +148,7 @@ def export_state(state: dict[str, Any], direction: str, path: str, half: bool = 
                 "num_updates": int(last["num_updates"]),
             }
         ],
-        # which dictionaries the weights belong to; stock fairseq reads past it
+        # the dictionaries of the weights; stock fairseq ignores this entry
         "task_state": {"dictionaries": (state.get("task_state") or {}).get("dictionaries") or {}},
         "extra_state": {"train_iterator": {"epoch": 1, "iterations_in_epoch": 0}},
         "last_optimizer_state": None,
@@ -158,9 +158,9 @@ def export_state(state: dict[str, Any], direction: str, path: str, half: bool = 
 def plain_namespace(options: dict[str, Any]) -> OrderedDict[str, Any]:
     """Options that can be read, set and deleted as attributes, like those of fairseq's ``argparse.Namespace``.
 
-    A ``Namespace`` is a class that PyTorch's ``weights_only`` refuses to unpickle. It always accepts an ``OrderedDict``
-    together with the instance's attributes (``Module.state_dict()`` carries its ``_metadata`` that way), and fairseq
-    and CTranslate2 use nothing of a Namespace but its attributes.
+    PyTorch's ``weights_only`` refuses to unpickle a ``Namespace``. It always accepts an ``OrderedDict`` together with
+    the instance's attributes, because ``Module.state_dict()`` stores its ``_metadata`` there. fairseq and CTranslate2
+    use only the attributes of a Namespace.
     """
     namespace = OrderedDict(options)
     vars(namespace).update(options)
@@ -168,15 +168,15 @@ def plain_namespace(options: dict[str, Any]) -> OrderedDict[str, Any]:
 
 
 def _copied(weights: dict[str, Tensor], half: bool) -> OrderedDict[str, Tensor]:
-    """Tensors that own their memory; those that share it (tied embeddings) still share it in the copy."""
+    """Copies that own their memory. Tensors that share memory (tied embeddings) also share it in the copy."""
     copies: dict[tuple[Any, ...], Tensor] = {}
     result: OrderedDict[str, Tensor] = OrderedDict()
     for key, tensor in weights.items():
-        same = (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
-        if same not in copies:
+        memory = (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
+        if memory not in copies:
             dtype = torch.half if half and tensor.is_floating_point() else tensor.dtype
-            copies[same] = tensor.detach().to(dtype, copy=True).contiguous()
-        result[key] = copies[same]
+            copies[memory] = tensor.detach().to(dtype, copy=True).contiguous()
+        result[key] = copies[memory]
     return result
 
 
@@ -186,13 +186,13 @@ def _copied(weights: dict[str, Tensor], half: bool) -> OrderedDict[str, Tensor]:
 def _find_dictionaries(
     data: str | None, task_state: dict[str, Any], recorded: list[Path], languages: Sequence[str], path: str
 ) -> list[Path]:
-    """The dictionaries' files in the folder ``data``, by default in the one that the pair was trained on.
+    """The dictionary files in the folder ``data``, by default in the folder that the pair was trained on.
 
     Returns:
-        The files; none where ``data`` is None and the recorded folders are gone.
+        The files; none if ``data`` is None and the recorded folders are gone.
 
     Raises:
-        UserError: a file is not in ``data``, or not the dictionary that the pair was trained with.
+        UserError: a file is not in ``data``, or is not the dictionary that the pair was trained with.
     """
     if data is None:
         for folder in recorded:
@@ -215,7 +215,7 @@ def _check_fit(state: dict[str, Any], files: list[Path], path: str) -> None:
     """Build the exported model over its dictionaries, as stock fairseq will.
 
     Raises:
-        UserError: the weights do not fit them.
+        UserError: the weights do not fit the dictionaries.
     """
     options = {**state["args"], "data": os.fspath(files[0].parent)}
     try:
@@ -229,7 +229,7 @@ def _check_fit(state: dict[str, Any], files: list[Path], path: str) -> None:
 
 
 def _refuse_other_dictionaries(files: list[Path], folder: Path) -> None:
-    """Raises: UserError: ``folder`` holds a dictionary of the same name and other content: of another model."""
+    """Raises: UserError: ``folder`` holds another model's dictionary: same name, other content."""
     for file in files:
         existing = folder / file.name
         if existing.exists() and existing.read_bytes() != file.read_bytes():
@@ -237,7 +237,7 @@ def _refuse_other_dictionaries(files: list[Path], folder: Path) -> None:
 
 
 def _copy(file: Path, folder: Path) -> bool:
-    """Copy a dictionary; False where it exists already."""
+    """Copy a dictionary; False if it already exists."""
     copied = folder / file.name
     if copied.exists():
         return False
@@ -247,7 +247,7 @@ def _copy(file: Path, folder: Path) -> bool:
 
 
 def _find_text(checkpoint: str) -> Data | None:
-    """How the text of a pair becomes tokens; None where there is no record."""
+    """The record of how a pair's text becomes tokens, or None."""
     try:
         return TextPipeline.of_checkpoint(checkpoint).data
     except UserError:
@@ -264,23 +264,23 @@ def export(
     data: str | os.PathLike[str] | None = None,
     half: bool = False,
 ) -> tuple[list[Path], list[str]]:
-    """Write one direction of a pair as a plain fairseq checkpoint, and beside it its dictionaries.
+    """Write one direction of a pair as a plain fairseq checkpoint, with its dictionaries beside it.
 
-    The folder ``text`` gets what ``dual-fairseq translate`` needs to translate raw text by it.
+    The folder ``text`` beside it gets the files that ``dual-fairseq translate`` needs for raw text.
 
     Args:
-        checkpoint: a pair's.
+        checkpoint: of a pair.
         direction: ``de-en``.
         output: the file to write.
-        data: a folder with ``dict.<lang>.txt`` of both languages; default: the one recorded in the checkpoint.
+        data: a folder with ``dict.<lang>.txt`` of both languages; default: the folder in the checkpoint's record.
         half: keep floating-point weights as 16-bit floats.
 
     Returns:
-        (written, missing): the files that it wrote, without dictionaries that existed already, and the names of
-        dictionaries that it did not find.
+        (written, missing): the written files, without dictionaries that existed already, and the names of dictionaries
+        that were not found.
 
     Raises:
-        UserError: the checkpoint is unreadable, no pair, or without that direction; the dictionaries do not fit it;
+        UserError: the checkpoint is unreadable, is not a pair or lacks the direction; the dictionaries do not fit;
             another model's dictionary is beside the output; or the output cannot be written.
     """
     path, output = os.fspath(checkpoint), Path(output)
@@ -288,7 +288,7 @@ def export(
         path = str(find_checkpoint(path))
     if not output.is_dir():
         check_output(output, [path])
-    if output.is_dir() or not output.suffix:  # most would take it for the folder of all that is written
+    if output.is_dir() or not output.suffix:  # most users would expect a folder for all written files
         raise UserError(f"-o {output}: name the checkpoint to write, as in {output / (direction + '.pt')}")
     pair = load_state(path, "checkpoint")
     state = export_state(pair, direction, path, half)
@@ -298,10 +298,10 @@ def export(
         None if data is None else os.fspath(data), state["task_state"], recorded, languages, path
     )
     text = _find_text(path)
-    other = output.parent / "text" / RECORD
-    if text is not None and other.is_file() and Data.from_folder(other.parent).kept() != text.kept():
+    record = output.parent / "text" / RECORD
+    if text is not None and record.is_file() and Data.from_folder(record.parent).kept() != text.kept():
         raise UserError(
-            f"{other}: belongs to a model whose text is preprocessed in another way; write to another folder"
+            f"{record}: belongs to a model whose text is preprocessed in another way; write to another folder"
         )
     if files:
         _check_fit(state, files, path)
@@ -309,8 +309,8 @@ def export(
     write_checkpoint(state, output)
     written = [output, *(output.parent / file.name for file in files if _copy(file, output.parent))]
     if text is not None:
-        written += [] if other.is_file() else [other.parent]
-        text.keep(other.parent)
+        written += [] if record.is_file() else [record.parent]
+        text.keep(record.parent)
     names = [f"dict.{language}.txt" for language in dict.fromkeys(languages)]
     return written, [name for name in names if not (output.parent / name).is_file()]
 

@@ -34,8 +34,8 @@ from ..data.lines import read_rows, survey
 from .score_table import LOG_PROBS, read_scores
 
 Columns = Mapping[str, np.ndarray]
-# Which side of a pair is the longer one in characters is mostly the longer one in tokens: over so many pairs the
-# correlation of the logarithms is near 1 and, of exchanged files, near -1.
+# The side with more characters mostly has more tokens. Over at least FEWEST_PAIRS pairs, the logarithms of the two
+# length ratios have a correlation near 1, or near -1 if the files are exchanged.
 FEWEST_PAIRS, EXCHANGED = 20, -0.5
 
 
@@ -44,8 +44,8 @@ class Statistic:
     """A number for each sentence pair that separates good pairs from bad ones.
 
     Attributes:
-        formula: for people.
-        compute: from the columns of the table to (N,) values, NaN where it cannot be computed.
+        formula: for readers.
+        compute: table columns → (N,) values; NaN if a value cannot be computed.
         higher_is_better: whether good pairs have large values.
         needs_language_models: whether it uses log P(x) or log P(y).
     """
@@ -56,7 +56,7 @@ class Statistic:
     needs_language_models: bool = True
 
     def goodness(self, columns: Columns) -> np.ndarray:
-        """The values, turned so that larger is better."""
+        """The values, with a sign so that larger is better."""
         return self.compute(columns) if self.higher_is_better else -self.compute(columns)
 
 
@@ -120,8 +120,8 @@ def choose(goodness: np.ndarray, keep: float | None = None, threshold: float | N
     """Which pairs to keep.
 
     Args:
-        goodness: (N,) the larger the better; NaN is never kept.
-        keep: the share of all N pairs to keep (fewer where not so many have a value); of equals the first.
+        goodness: (N,) larger is better; NaN is never kept.
+        keep: the share of all N pairs to keep (fewer if too few have a value); among equals, the first.
         threshold: instead, keep the pairs that are at least this good.
 
     Returns:
@@ -178,7 +178,7 @@ def get_parser() -> Parser:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Filter, as the command line says.
+    """The command line of filtering.
 
     Raises:
         UserError: an option or a file is wrong.
@@ -186,8 +186,8 @@ def main(arguments: Sequence[str]) -> None:
     options = get_parser().parse_args(arguments)
     if options.keep is not None and not 0 < options.keep <= 1:
         percent = 1 < options.keep <= 100
-        meant = f"; did you mean {options.keep / 100:g}?" if percent else ""
-        raise UserError(f"--keep {options.keep:g}: is a share, above 0 and at most 1{meant}")
+        advice = f"; did you mean {options.keep / 100:g}?" if percent else ""
+        raise UserError(f"--keep {options.keep:g}: is a share, above 0 and at most 1{advice}")
     if options.threshold is not None and math.isnan(options.threshold):
         raise UserError("--threshold: must be a number")
     inputs = [options.scores, options.source, options.target]
@@ -225,20 +225,20 @@ def main(arguments: Sequence[str]) -> None:
     with ExitStack() as stack:
         files = [stack.enter_context(whole_file(path, inputs)) for path in (*outputs, *filter(None, [options.dropped]))]
         _copy_lines(options, kept, values, files)
-    without = int(np.isnan(values).sum())
+    no_value = int(np.isnan(values).sum())
     say(
         f"kept {int(kept.sum()):,} of {len(kept):,} pairs"
         + (f" with {options.by} from {values[kept].min():.4g} to {values[kept].max():.4g}" if kept.any() else "")
-        + (f"; {without:,} of those dropped have no value" if without else "")
+        + (f"; {no_value:,} of those dropped have no value" if no_value else "")
         + f": {outputs[0]}, {outputs[1]}"
     )
 
 
 def _check_order(options: argparse.Namespace, columns: Columns) -> None:
-    """See that source and target are those of the table, by which side is the longer one in each pair.
+    """Check that source and target belong to the table: the longer side of each pair must agree.
 
     Raises:
-        UserError: they look exchanged.
+        UserError: the files look exchanged.
     """
     lengths = [[len(x), len(y)] for rows in read_rows([(options.source, options.target)]) for x, y in rows.lines]
     (x, y), tokens = np.array(lengths, dtype=float).T, (columns["tokens_x"], columns["tokens_y"])
@@ -255,7 +255,7 @@ def _check_order(options: argparse.Namespace, columns: Columns) -> None:
 
 
 def _copy_lines(options: argparse.Namespace, kept: np.ndarray, values: np.ndarray, files: Sequence[IO[bytes]]) -> None:
-    """Write the kept lines to the first two files, byte by byte as they are, and the others to the third."""
+    """Write the kept lines unchanged to the first two files, and the dropped lines to the third."""
     source, target, *dropped = files
     for file in dropped:
         file.write(b"line\tvalue\tsource\ttarget\n")

@@ -1,6 +1,6 @@
-"""Translates a split as fairseq-generate does and prints the same S-, H-, R- and L- lines, by any engine.
+"""Translates a split with any engine and prints the S-, H-, R- and L- lines of fairseq-generate.
 
-It is a step of ``dual-fairseq evaluate --engine``. The first line names the engine.
+This is a step of ``dual-fairseq evaluate --engine``. The first printed line names the engine.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     task.load_dataset(options.split)
     dataset, longest = task.dataset(options.split), min(task.max_positions()[0], pair.max_positions()[0])
-    numbers = [i for i in range(len(dataset)) if len(dataset.src[i]) <= longest]  # as fairseq-generate leaves them out
+    numbers = [i for i in range(len(dataset)) if len(dataset.src[i]) <= longest]  # fairseq-generate leaves out the rest
     nbest = options.beam if options.components else 1
     printer = LinePrinter(task.source_dictionary)
     printer.set_up(nbest, None)

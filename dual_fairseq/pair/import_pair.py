@@ -35,18 +35,18 @@ _OPTIONS = ("--src2tgt", "--tgt2src")
 def import_pair(
     src2tgt: str | os.PathLike[str], tgt2src: str | os.PathLike[str], data: str | os.PathLike[str]
 ) -> tuple[dict[str, Any], list[str]]:
-    """Two single models as the state of a pair's checkpoint.
+    """The state of a pair's checkpoint, from two single models.
 
     Args:
         src2tgt, tgt2src: plain fairseq ``translation`` checkpoints of opposite directions.
-        data: the folder with both dictionaries, and with the binarized data that the pair is to be used on.
+        data: the folder with both dictionaries and the binarized data for the pair.
 
     Returns:
         The checkpoint, with no optimizer state and λ = 0, and remarks for the user.
 
     Raises:
-        UserError: a file is unreadable or no translation model; directions, archs, options, sizes or dictionaries do
-            not make a pair.
+        UserError: a file is unreadable or not a translation model; or directions, archs, options, sizes or
+            dictionaries do not match.
     """
     paths, folder = (os.fspath(src2tgt), os.fspath(tgt2src)), os.fspath(data)
     states = [load_state(path, option) for path, option in zip(paths, _OPTIONS, strict=True)]
@@ -62,14 +62,14 @@ def import_pair(
     task = DualTranslationTask.setup_task(copy.deepcopy(cfg.task), from_checkpoint=True)
     pair = task.build_model(copy.deepcopy(cfg.model), from_checkpoint=True)
     for direction, state, path, option in zip(task.directions, states, paths, _OPTIONS, strict=True):
-        theirs = state["cfg"].task
+        task_cfg = state["cfg"].task
         for language, dictionary in ((source, task.source_dictionary), (target, task.target_dictionary)):
-            candidates = (d / f"dict.{language}.txt" for d in [Path(path).parent, *data_directories(theirs)])
+            candidates = (d / f"dict.{language}.txt" for d in [Path(path).parent, *data_directories(task_cfg)])
             if not check_dictionary(dictionary, language, state.get("task_state"), candidates, path, option):
                 remarks.append(f"{option} {path}: its dict.{language}.txt was not found and not compared")
-        model_cfg = copy.deepcopy(state["cfg"].model)  # pruning writes into it
-        what = f"the model of {direction} over the dictionaries in {folder}"
-        load_weights(pair.models[direction], state["model"], model_cfg, path, option, what)
+        model_cfg = copy.deepcopy(state["cfg"].model)  # pruning changes it
+        label = f"the model of {direction} over the dictionaries in {folder}"
+        load_weights(pair.models[direction], state["model"], model_cfg, path, option, label)
     state = {
         "args": None,
         "cfg": OmegaConf.to_container(cfg, resolve=True, enum_to_str=True),
@@ -91,7 +91,7 @@ def import_pair(
 
 
 def _languages(state: dict[str, Any], path: str, option: str) -> tuple[str, str]:
-    """Raises: UserError: it is no single model of fairseq's ``translation`` task."""
+    """Raises: UserError: the checkpoint is not a single model of fairseq's ``translation`` task."""
     if any(key.startswith("models.") for key in state["model"]):
         raise UserError(f"{option} {path}: holds a pair; write one direction with dual-fairseq export")
     task = state["cfg"].task
@@ -107,24 +107,24 @@ def _languages(state: dict[str, Any], path: str, option: str) -> tuple[str, str]
 
 
 def _compare(cfg: Any, reverse_cfg: Any, path: str) -> list[str]:
-    """Both models of a pair are built by the same options.
+    """Check that both models were built with the same options.
 
     Returns:
-        Remarks on options that differ without harm.
+        Remarks on harmless differences.
 
     Raises:
-        UserError: an option differs that changes what a model computes.
+        UserError: options that change a model's results differ.
     """
     names = [arch_name(c.model) for c in (cfg, reverse_cfg)]
     if ARCH_MODEL_REGISTRY.get(names[0]) is not ARCH_MODEL_REGISTRY.get(names[1]):
         raise UserError(f"--tgt2src {path}: has --arch {names[1]}, but --src2tgt has --arch {names[0]}")
-    mine = {**arch_options(cfg.model), **translation_options(cfg.task)}
-    theirs = {**arch_options(reverse_cfg.model), **translation_options(reverse_cfg.task)}
+    forward = {**arch_options(cfg.model), **translation_options(cfg.task)}
+    reverse = {**arch_options(reverse_cfg.model), **translation_options(reverse_cfg.task)}
     remarks = []
-    for name in mine:
-        if name in ("source_lang", "target_lang") or mine[name] == theirs.get(name, mine[name]):
+    for name in forward:
+        if name in ("source_lang", "target_lang") or forward[name] == reverse.get(name, forward[name]):
             continue
-        values = f"{flag(name)} {theirs[name]}, and --src2tgt with {mine[name]}"
+        values = f"{flag(name)} {reverse[name]}, and --src2tgt with {forward[name]}"
         if not MAY_DIFFER.search(name):
             raise UserError(f"--tgt2src {path}: was trained with {values}; a pair needs the same options")
         remarks.append(f"--tgt2src {path}: was trained with {values}, which the pair records")

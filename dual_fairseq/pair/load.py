@@ -34,23 +34,23 @@ def load_pair(
     """Load a pair's checkpoint, in evaluation mode.
 
     Args:
-        checkpoint: of ``fairseq-train --task dual_translation``, or a folder, see
+        checkpoint: from ``fairseq-train --task dual_translation``, or a folder, see
             :func:`~dual_fairseq.common.folders.find_checkpoint`.
-        data: a folder with ``dict.<lang>.txt`` of both languages; default: the one recorded in the checkpoint.
-        source, target: which of its languages the task's source and target are to be; default: as it was trained.
+        data: a folder with ``dict.<lang>.txt`` of both languages; default: the folder in the checkpoint's record.
+        source, target: the languages of the task; default: as in training.
         device: where to put the models; default: a GPU if there is one.
-        overrides: of fairseq's model and task options, e.g. ``{"src_lm": "lm.de.pt"}``.
-        state: the checkpoint's content, where it has been read already; its ``cfg`` is changed.
+        overrides: new values of fairseq's model and task options, e.g. ``{"src_lm": "lm.de.pt"}``.
+        state: the checkpoint's content, if it has already been read; its ``cfg`` is changed.
 
-    The language models that it was trained with, or those in its run's folder, become ``task.cfg.src_lm`` and
-    ``tgt_lm`` where they still exist, else None.
+    ``task.cfg.src_lm`` and ``tgt_lm`` become the language models of the pair's training or of its run's folder, or None
+    if these no longer exist.
 
     Returns:
         (pair, task): ``pair.models["de-en"]`` is a plain fairseq model.
 
     Raises:
-        UserError: the checkpoint is missing, unreadable, or no pair; the dictionaries are missing or not those that it
-            was trained with; or it does not translate a language.
+        UserError: the checkpoint is missing, unreadable or not a pair; the dictionaries are missing or not those of the
+            training; or a language is not the pair's.
     """
     path = os.fspath(checkpoint)
     if os.path.isdir(path):
@@ -68,10 +68,10 @@ def load_pair(
     lms = dict(zip(recorded, (getattr(state["cfg"].task, n, None) for n in ("src_lm", "tgt_lm")), strict=True))
     for option, language in (("src_lm", source), ("tgt_lm", target)):
         changes.setdefault(option, find_language_model(language, lms[language], path))
-    own = Path(os.path.abspath(path)).parent.parent / "text"  # what a run keeps of its data
-    folder = Path(data) if data is not None else next(iter(data_directories(state["cfg"].task)), own)
-    if data is None and not folder.is_dir() and own.is_dir():
-        folder = own
+    kept = Path(os.path.abspath(path)).parent.parent / "text"  # a run's copy of its dictionaries
+    folder = Path(data) if data is not None else next(iter(data_directories(state["cfg"].task)), kept)
+    if data is None and not folder.is_dir() and kept.is_dir():
+        folder = kept
     if not folder.is_dir():
         raise UserError(f"{path}: the folder of its dictionaries, {folder}, is missing; name their new folder (--data)")
     known = {field.name for field in fields(DualTranslationConfig)}
@@ -95,7 +95,7 @@ def load_model(
     device: str | torch.device | None = None,
     overrides: dict[str, Any] | None = None,
 ) -> tuple[Any, DirectionTask]:
-    """A pair, as :func:`load_pair` gives it, or a single model of ``--task translation``, as export writes it.
+    """Load a pair like :func:`load_pair`, or an exported single model of ``--task translation``.
 
     Raises:
         UserError: the checkpoint, its dictionaries or a language do not fit.
@@ -119,30 +119,30 @@ def model_of_state(
     overrides: dict[str, Any],
     device: str | torch.device | None = None,
 ) -> tuple[Any, Any]:
-    """The model of a checkpoint that has been read, in evaluation mode, and its task.
+    """The model of a checkpoint's content, in evaluation mode, and its task.
 
     Args:
         path, state: the checkpoint; ``state["cfg"]`` is changed.
         data: the folder of the dictionaries.
-        overrides: of fairseq's model and task options that the checkpoint knows.
+        overrides: new values of fairseq's model and task options that the checkpoint knows.
         device: where to put the model; default: a GPU if there is one.
 
     Raises:
-        UserError: the dictionaries are not those that the model was trained with.
+        UserError: the dictionaries are not those of the model's training.
     """
     stage = Path(os.path.abspath(path)).parent
-    as_trained = [stage, stage.parent / "text", *data_directories(state["cfg"].task)]
+    folders = [stage, stage.parent / "text", *data_directories(state["cfg"].task)]
     overwrite_args_by_name(state["cfg"], {**overrides, "data": os.fspath(data)})
     task = tasks.setup_task(state["cfg"].task, from_checkpoint=True)
     sides = ((task.cfg.source_lang, task.source_dictionary), (task.cfg.target_lang, task.target_dictionary))
     for language, dictionary in sides:
-        candidates = (d / f"dict.{language}.txt" for d in as_trained)
+        candidates = (d / f"dict.{language}.txt" for d in folders)
         check_dictionary(dictionary, language, state.get("task_state"), candidates, path, "checkpoint")
     try:
         models, _, _ = checkpoint_utils.load_model_ensemble_and_task([path], task=task, state=state)
     except MemoryError:
         raise
-    except Exception as error:  # fairseq raises whatever a model's options make it raise
+    except Exception as error:  # the kind depends on the model's options
         raise UserError(f"{path}: does not fit the dictionaries in {data}; give the data it was trained on") from error
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -1,4 +1,4 @@
-"""Saved n-best lists: what fairseq-generate prints with ``--dual-inference-alpha 1 --nbest N``, and choices from it."""
+"""Saved n-best lists of fairseq-generate with ``--dual-inference-alpha 1 --nbest N``, and choices from them."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from ..plugin.ranking import COMPONENTS, Weights, read_component_line, sentence_
 
 @dataclass
 class NBest:
-    """The translations of N sentences, up to K of each.
+    """Up to K translations for each of N sentences.
 
     Args:
-        texts: by sentence number, best first as the beam search has them.
-        components: (N, K, 5) nats, see :data:`~dual_fairseq.plugin.ranking.COMPONENTS`; NaN beyond the last one.
+        texts: by sentence number, in the order of the beam search, best first.
+        components: (N, K, 5) nats, see :data:`~dual_fairseq.plugin.ranking.COMPONENTS`; NaN after the last translation.
     """
 
     texts: list[list[str]]
     components: np.ndarray
 
     def best(self, weights: Weights, lenpen: float) -> list[str]:
-        """The best translation of each sentence under some weights; '' for a sentence without translations."""
+        """The best translation of each sentence by the weights; '' for a sentence without translations."""
         return self.take(best_of(self.components, weights, lenpen))
 
     def take(self, chosen: np.ndarray) -> list[str]:
-        """(N,) which translation of each sentence → the translations; '' for a sentence without translations."""
+        """(N,) index for each sentence → the translations; '' for a sentence without translations."""
         return [texts[i] if texts else "" for texts, i in zip(self.texts, chosen, strict=True)]
 
 
 def best_of(components: np.ndarray, weights: Weights, lenpen: float) -> np.ndarray:
-    """(N, K, 5) components → (N,) which of the K is best; with plain weights the first, as the beam search has it."""
+    """(N, K, 5) components → (N,) index of the best; with plain weights 0, the best of the beam search."""
     if weights.plain:
         return np.zeros(len(components), dtype=np.int64)
     return weights.score(components, lenpen).argmax(axis=1)
@@ -44,8 +44,8 @@ def read_nbest(lines: Sequence[str], count: int, path: Path) -> NBest:
     """The ``R-`` and ``H-`` lines of fairseq-generate's output; texts are tokens joined by spaces.
 
     Args:
-        lines: its lines.
-        count: the number of sentences; one that is missing has no translations.
+        lines: the lines of the output.
+        count: the number of sentences; a missing sentence has no translations.
         path: the file, for messages.
 
     Raises:
@@ -70,7 +70,7 @@ def read_nbest(lines: Sequence[str], count: int, path: Path) -> NBest:
             f"{path}: lacks component scores of some translations; make it with fairseq-generate "
             "--task dual_translation --dual-inference-alpha 1 --nbest N"
         )
-    pieces = sum("@@ " in f"{text} " for of_sentence in texts for text in of_sentence)
+    pieces = sum("@@ " in f"{text} " for entries in texts for text in entries)
     if pieces > sum(map(len, texts)) // 10:  # a word may end in @@ by itself
         raise UserError(
             f"{path}: {pieces:,} translations hold BPE marks (@@); make it with fairseq-generate --remove-bpe"
@@ -81,7 +81,7 @@ def read_nbest(lines: Sequence[str], count: int, path: Path) -> NBest:
             f"{path}: has no translation of {missing:,} of the reference's {count:,} sentences; give the same split"
         )
     table = np.full((count, max(map(len, texts), default=0) or 1, len(COMPONENTS)), np.nan)
-    for row, of_sentence in zip(table, components, strict=True):
-        if of_sentence:
-            row[: len(of_sentence)] = of_sentence
+    for row, entries in zip(table, components, strict=True):
+        if entries:
+            row[: len(entries)] = entries
     return NBest(texts, table)

@@ -34,7 +34,7 @@ def conditional_log_probs(
     """log P(y|x) and log P(x|y) of N sentence pairs; see :func:`score_pairs`.
 
     Returns:
-        Two (N,) float32 in nats, on the pair's device; NaN where a sentence is too long for its model.
+        Two (N,) float32 in nats, on the pair's device; NaN if a sentence is too long for its model.
     """
     forward, reverse = task.directions
 
@@ -60,10 +60,10 @@ def prior_log_probs(
     """log P(x) and log P(y) of N sentence pairs; see :func:`score_pairs`.
 
     Args:
-        like: a tensor whose device and floating type the language models take.
+        like: a tensor with the device and floating type for the language models.
 
     Returns:
-        Two (N,) float32 in nats, on the device of ``like``; NaN where a sentence is too long for its language model.
+        Two (N,) float32 in nats, on the device of ``like``; NaN if a sentence is too long for its language model.
     """
     score = language_model_log_probs if engine is None else engine.language_model_log_probs
     x, y = (
@@ -86,17 +86,17 @@ def score_pairs(
     """The log-probabilities of sentence pairs (x, y), ``</s>`` included, and their gap.
 
     Args:
-        pair, task: of :func:`~dual_fairseq.pair.load.load_pair`; x is in the task's source language.
+        pair, task: from :func:`~dual_fairseq.pair.load.load_pair`; x is in the task's source language.
         sources, targets: N token tensors each, ending in ``</s>``; empty tensors are not scored.
         language_models: of the source and of the target language.
         max_tokens: padded tokens in a batch.
-        advance: called with a number of sentences after each batch of each of the two (with language models four)
-            passes over the text.
-        engine: what runs the models in place of PyTorch.
+        advance: called with the number of sentences after each batch. The text is read twice, or four times with
+            language models.
+        engine: runs the models instead of PyTorch.
 
     Returns:
         ``CONDITIONALS`` of :mod:`~dual_fairseq.pair.score_table`, and with language models all of ``LOG_PROBS`` and
-        ``gap``, each (N,) float64 in nats; NaN where a sentence is too long for the model in question.
+        ``gap``, each (N,) float64 in nats; NaN if a sentence is too long for the model.
     """
     y_given_x, x_given_y = conditional_log_probs(pair, task, sources, targets, max_tokens, advance, engine)
     scores = {"log_p_y_given_x": y_given_x, "log_p_x_given_y": x_given_y}

@@ -42,12 +42,12 @@ from .load import load_pair
 from .probabilities import LanguageModels, score_pairs
 from .score_table import COUNTS, LOG_PROBS, write_head, write_rows
 
-# Pairs held in memory and sorted by length at a time. Sorting more of them would hardly save any padding.
+# Pairs held in memory and sorted by length at a time. Sorting more pairs would save almost no padding.
 BLOCK_PAIRS = 16_384
 
 
 class Block(NamedTuple):
-    """Consecutive sentence pairs. One that cannot be scored has empty tensors and a note that says why."""
+    """Consecutive sentence pairs. A pair without a score has empty tensors and a note with the reason."""
 
     sources: list[Tensor]
     targets: list[Tensor]
@@ -55,7 +55,7 @@ class Block(NamedTuple):
 
 
 def split_blocks(task: DualTranslationTask, split: str) -> tuple[int, Iterator[Block]]:
-    """The number of pairs of a binarized split, and the pairs in its order.
+    """The number of pairs of a binarized split, and the pairs in order.
 
     Raises:
         UserError: the split is missing or empty, or has only one side.
@@ -74,11 +74,11 @@ def text_blocks(
     """The number of lines of two text files, and their pairs line by line.
 
     Args:
-        source, target: plain or gzip, in the task's languages; line i of one belongs to line i of the other.
+        source, target: plain or gzip files in the task's languages; the lines i of both files are a pair.
         pipeline: turns raw text into tokens; None for text that is tokenised and segmented already.
 
     Raises:
-        UserError: a file cannot be read, or they have different numbers of lines.
+        UserError: a file cannot be read, or the numbers of lines differ.
     """
     lines = survey_pair(source, target)[0].lines
     sides = (
@@ -118,11 +118,11 @@ def _tokens(raw: bytes, language: str, pipeline: TextPipeline | None) -> str:
 
 
 def _blocks(pairs: Iterator[tuple[Tensor, Tensor, str]]) -> Iterator[Block]:
-    while some := list(islice(pairs, BLOCK_PAIRS)):
+    while chunk := list(islice(pairs, BLOCK_PAIRS)):
         block = Block([], [], [])
-        for source, target, note in some:
+        for source, target, note in chunk:
             for role, sentence in (("source", source), ("target", target)):
-                if not note and len(sentence) < 2:  # nothing but </s>
+                if not note and len(sentence) < 2:  # only </s>
                     note = f"{role}: {REASONS['empty']}"
             block.sources.append(source[:0] if note else source)
             block.targets.append(target[:0] if note else target)
@@ -133,21 +133,21 @@ def _blocks(pairs: Iterator[tuple[Tensor, Tensor, str]]) -> Iterator[Block]:
 def block_columns(
     block: Block, scores: Mapping[str, np.ndarray], unknown: tuple[int, int], limit: float
 ) -> dict[str, np.ndarray]:
-    """All columns of the table but the line number.
+    """All columns of the table except the line number.
 
     Args:
         block: N pairs.
-        scores: of :func:`score_pairs`.
+        scores: from :func:`score_pairs`.
         unknown: the index of ``<unk>`` in the source and in the target dictionary.
         limit: the longest sentence in tokens that all models score.
 
     Returns:
-        Column → (N,) array, NaN for an empty cell. Per-token values are divided by the tokens that the logarithm is
-        about: those of y for log P(y|x) and log P(y), of x for log P(x|y) and log P(x), of both for the gap.
+        Column → (N,) array, NaN for an empty cell. Per-token values are divided by numbers of tokens: of y for log
+        P(y|x) and log P(y), of x for log P(x|y) and log P(x), of both for the gap.
     """
     unscored = np.array([bool(note) for note in block.notes])
-    nothing = np.full(len(unscored), math.nan)
-    columns: dict[str, np.ndarray] = {name: scores.get(name, nothing) for name in (*LOG_PROBS, "gap")}
+    empty = np.full(len(unscored), math.nan)
+    columns: dict[str, np.ndarray] = {name: scores.get(name, empty) for name in (*LOG_PROBS, "gap")}
     for name, sentences, unk in zip("xy", (block.sources, block.targets), unknown, strict=True):
         columns[f"tokens_{name}"] = np.array([len(sentence) for sentence in sentences], dtype=np.float64)
         columns[f"unknown_{name}"] = np.array([int(s.eq(unk).sum()) for s in sentences], dtype=np.float64)
@@ -189,16 +189,16 @@ def get_parser() -> Parser:
         metavar="DIR",
         help="binarized data, or a folder with its dictionaries (default: DEST/dual, else as trained)",
     )
-    what = parser.add_argument_group("what to score: --split, or --source and --target")
-    what.add_argument("--split", metavar="NAME", help="a split of the binarized data, e.g. valid")
-    what.add_argument("--source", type=Path, metavar="FILE", help="sentences in the -s language, one per line (or .gz)")
-    what.add_argument("--target", type=Path, metavar="FILE", help="their translations, line by line")
-    what.add_argument(
+    text = parser.add_argument_group("what to score: --split, or --source and --target")
+    text.add_argument("--split", metavar="NAME", help="a split of the binarized data, e.g. valid")
+    text.add_argument("--source", type=Path, metavar="FILE", help="sentences in the -s language, one per line (or .gz)")
+    text.add_argument("--target", type=Path, metavar="FILE", help="their translations, line by line")
+    text.add_argument(
         "--dest",
         metavar="DEST",
         help="folder of dual-fairseq preprocess, for tokenising and segmenting raw text (default: that of RUN)",
     )
-    what.add_argument("--segmented", action="store_true", help="the text is already tokenised and segmented (BPE)")
+    text.add_argument("--segmented", action="store_true", help="the text is already tokenised and segmented (BPE)")
     lms = parser.add_argument_group("language models (default: those that the pair was trained with)")
     lms.add_argument("--src-lm", metavar="FILE", help="fairseq language model of the -s language")
     lms.add_argument("--tgt-lm", metavar="FILE", help="fairseq language model of the -t language")
@@ -211,7 +211,7 @@ def get_parser() -> Parser:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Score, as the command line says.
+    """The command line of scoring.
 
     Raises:
         UserError: an option, a file or the checkpoint is wrong.
@@ -284,7 +284,7 @@ def _fitting(pipeline: TextPipeline, task: DualTranslationTask) -> TextPipeline:
 
 
 def _language_models(options: argparse.Namespace, task: DualTranslationTask, checkpoint: Path) -> LanguageModels | None:
-    """Those of the options, else those that the pair was trained with, else none, with a note."""
+    """The language models of the options, else of the pair's training, else none, with a note."""
     if options.no_lm:
         return None
     if options.src_lm:
@@ -317,7 +317,7 @@ def _warn_of_foreign_text(text: tuple[Sequence[Tensor], Sequence[Tensor]], task:
 
 
 class _Passes:
-    """Pairs done, where each block takes several passes over its sentences."""
+    """Counts finished pairs; each block takes several passes over its sentences."""
 
     def __init__(self, progress: Progress, passes: int) -> None:
         self._progress, self._passes = progress, passes
@@ -329,6 +329,6 @@ class _Passes:
         self._progress.update(self._finished + self._sentences // self._passes - self._progress.done)
 
     def finish(self, count: int) -> None:
-        """A block of ``count`` pairs is finished, those that could not be scored included."""
+        """A block of ``count`` pairs is finished, including pairs without a score."""
         self._finished, self._sentences = self._finished + count, 0
         self._progress.update(self._finished - self._progress.done)

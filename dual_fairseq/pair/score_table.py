@@ -1,4 +1,4 @@
-"""The table that ``dual-fairseq score`` writes and ``dual-fairseq filter`` reads: a line for each sentence pair."""
+"""The table that ``dual-fairseq score`` writes and ``dual-fairseq filter`` reads: one line per sentence pair."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def write_rows(file: IO[bytes], first: int, columns: Mapping[str, np.ndarray]) -
     Args:
         file: the table.
         first: the line number of the block's first pair.
-        columns: (N,) each, all of ``COLUMNS`` but the line number; NaN makes an empty cell.
+        columns: (N,) each, all of ``COLUMNS`` except the line number; NaN makes an empty cell.
     """
     count = len(columns["note"])
     cells: list[list[str]] = []
@@ -51,14 +51,14 @@ def read_scores(path: Path) -> dict[str, np.ndarray]:
     """Read a table of scores.
 
     Returns:
-        ``line`` (N,) int64, the log-probabilities and token counts, (N,) float64 each, NaN for an empty cell.
+        ``line``, (N,) int64; the log-probabilities and token counts, each (N,) float64, NaN for an empty cell.
 
     Raises:
-        UserError: it is not such a table, or is damaged.
+        UserError: the file is no table of scores, or damaged.
     """
     wanted = ("line", "tokens_x", "tokens_y", *LOG_PROBS)
     values = {name: array("d") for name in wanted}
-    survey(path)  # refuses what cannot be read
+    survey(path)  # refuses unreadable files
     try:
         with open_text(path) as file:
             head = file.readline().decode("utf-8", "replace").rstrip("\r\n").split("\t")

@@ -1,4 +1,4 @@
-"""Beam search over sentences of any number, batch by batch."""
+"""Beam search over any number of sentences, batch by batch."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def search(
     """Yields (index of a sentence, its hypotheses as fairseq makes them, best first), the longest sentences first.
 
     Args:
-        task, generator: of the direction.
+        task, generator: for the direction.
         pairs: a pair or a model of the direction, or several as an ensemble.
         sentences: token indices, each ending in ``</s>``.
         max_tokens: padded source tokens in a batch.

@@ -61,11 +61,11 @@ def usable(
     Args:
         line: text, in words.
         hypotheses: its translations, best first.
-        known: a translation that is had already.
-        count: how many at most.
-        out: counts those that are left out, by reason.
+        known: an existing translation.
+        count: the largest number.
+        out: counts the translations left out, by reason.
     """
-    found: dict[str, Hypothesis] = {}
+    kept: dict[str, Hypothesis] = {}
     for hypothesis in hypotheses:
         text = bare(hypothesis.text)
         if not text:
@@ -76,11 +76,11 @@ def usable(
             out["copied"] += 1
         elif known is not None and text == bare(known):
             out["known"] += 1
-        elif text in found:
+        elif text in kept:
             out["repeated"] += 1
-        elif len(found) < count:
-            found[text] = hypothesis
-    return [*found.values()]
+        elif len(kept) < count:
+            kept[text] = hypothesis
+    return [*kept.values()]
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -111,13 +111,13 @@ def main(arguments: Sequence[str]) -> None:
                 block, source, target, nbest=options.beam, beam=options.beam, max_tokens=options.max_tokens,
                 first=first + 1, advance=bar.update, **generation,
             )  # fmt: skip
-            of_block = references[first : first + _BLOCK]
-            for line, hypotheses, reference in zip(block, translations, of_block, strict=True):
-                # of one translation a line, the best is the one
+            expected = references[first : first + _BLOCK]
+            for line, hypotheses, reference in zip(block, translations, expected, strict=True):
+                # with one translation per line, only the best counts
                 best = hypotheses if options.nbest > 1 else hypotheses[:1]
                 words = decode(line, source) if sides[source].in_pieces else line
                 in_pieces = sides[target].in_pieces
                 known = decode(reference, target) if reference and in_pieces else reference
                 learnable = usable(words, best, known, options.nbest, out)
-                pairs += ((line, one.tokens if in_pieces else one.text) for one in learnable)
+                pairs += ((line, good.tokens if in_pieces else good.text) for good in learnable)
     write_json(options.output, {"pairs": pairs, "left_out": out})

@@ -1,4 +1,4 @@
-"""Translates raw text with a trained pair, a line at a time.
+"""Translates raw text with a trained pair, line by line.
 
 dual-fairseq translate RUN -t en < text.de > text.en
 dual-fairseq translate RUN -s en -t de --nbest 5 --scores --input text.en.gz --output text.de.tsv
@@ -104,7 +104,7 @@ def get_parser() -> Parser:
 
 @contextmanager
 def text_output() -> Iterator[IO[str]]:
-    """Yields standard output for lines of text alone: what a library prints or logs goes to standard error."""
+    """Yields standard output for text only; output and logs of libraries go to standard error."""
     logging.getLogger("fairseq").setLevel(logging.ERROR)
     stdout = sys.stdout
     with redirect_stdout(sys.stderr):
@@ -112,7 +112,7 @@ def text_output() -> Iterator[IO[str]]:
 
 
 def _count_lines(path: Path) -> int | None:
-    """For a progress bar; None where reading twice is not possible."""
+    """The number of lines for a progress bar; None if they cannot be read twice."""
     if not path.is_file():
         return None
     with open_text(path) as file:
@@ -120,7 +120,7 @@ def _count_lines(path: Path) -> int | None:
 
 
 def translate_stream(options: argparse.Namespace, overrides: dict[str, Any], stdout: IO[bytes]) -> None:
-    """Translate from the input to the output that the options name."""
+    """Translate the input of the options to their output."""
     from .translator import DualTranslator
 
     checkpoints = [find_checkpoint(run) for run in options.run]
@@ -141,7 +141,7 @@ def translate_stream(options: argparse.Namespace, overrides: dict[str, Any], std
         pair.use_language_models({source: options.src_lm, target: options.tgt_lm})
         say(f"{source} -> {target} with {', '.join(map(str, checkpoints))}")
         typed = options.input is None and sys.stdin.isatty()
-        on_screen = options.output is None and os.isatty(1)  # a bar would stand among the translations
+        on_screen = options.output is None and os.isatty(1)  # a bar would appear between the translations
         shown = not typed and not (on_screen and sys.stderr.isatty())
         total = _count_lines(options.input) if shown and options.input is not None else None
         bar = stack.enter_context(Progress("translate", total, "lines", shown))
@@ -175,10 +175,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         UserError: an option, the input or the pair is wrong.
     """
     parser = get_parser()
-    options, rest = parser.parse_known_args(arguments)
-    if rest and os.path.isfile(rest[0]):
-        parser.error(f"{rest[0]}: text to translate is given with --input FILE or '< FILE'")
-    parser.refuse(rest)
+    options, extra = parser.parse_known_args(arguments)
+    if extra and os.path.isfile(extra[0]):
+        parser.error(f"{extra[0]}: text to translate is given with --input FILE or '< FILE'")
+    parser.refuse(extra)
     check_length_limit(options)
     from ..compat.option_values import read_overrides
 

@@ -39,7 +39,7 @@ from .search import search
 logger = logging.getLogger(__name__)
 
 Weighting = float | str | os.PathLike[str]
-_Found = tuple[str, float, bool]  # a piece's tokens, its score, whether it was cut off
+_Found = tuple[str, float, bool]  # tokens of a piece, score, whether it was cut off
 
 
 @dataclass(frozen=True)
@@ -48,11 +48,11 @@ class Hypothesis:
 
     Attributes:
         text: raw text, detokenised.
-        score: fairseq's: log P(translation | source), ``</s>`` included, in nats, divided by length ** lenpen (so with
-            lenpen 1 nats a token); with dual inference, the score that it was chosen by. Of a line translated in pieces
-            the mean over its pieces, by their lengths.
+        score: fairseq's score: log P(translation | source) in nats, ``</s>`` included, divided by length ** lenpen
+            (nats per token if lenpen is 1). With dual inference, the score that decides. For a line translated in
+            pieces, the mean over the pieces, weighted by length.
         tokens: the tokens of the model (BPE pieces, characters or words), joined by spaces.
-        cut_off: whether it, or one of its pieces, was cut off at the length limit.
+        cut_off: whether the translation, or one of its pieces, was cut off at the length limit.
     """
 
     text: str
@@ -62,13 +62,13 @@ class Hypothesis:
 
 
 class DualTranslator:
-    """A pair that translates raw text in both directions, or a model of one; made by :meth:`from_pretrained`.
+    """A pair that translates raw text in both directions, or one direction; see :meth:`from_pretrained`.
 
     Args:
-        pairs: one pair or exported model, or several of the same languages and dictionaries as an ensemble.
+        pairs: one pair or exported model, or several with the same languages and dictionaries as an ensemble.
         task: the task of one direction.
         text: tokenisation and segmentation.
-        engine: what translates in place of fairseq.
+        engine: translates instead of fairseq.
 
     Attributes:
         languages: the two languages, the source language of training first.
@@ -94,9 +94,9 @@ class DualTranslator:
         if isinstance(task, DualTranslationTask):
             self._tasks[self.languages[::-1]] = back = _reversed(task)
             back.priors.for_inference = task.priors.for_inference  # loaded once
-        self._generators: dict[str, tuple[Any, Any]] = {}  # target language → what its last one was made for, and it
-        self._lenpen: dict[tuple[str, str], float] = {}  # of tuned weights
-        self._tuned: tuple[Weighting, str] | None = None  # weights of one target language, and that language
+        self._generators: dict[str, tuple[Any, Any]] = {}  # target language → (options, generator)
+        self._lenpen: dict[tuple[str, str], float] = {}  # direction → length penalty of tuned weights
+        self._tuned: tuple[Weighting, str] | None = None  # weights, and their target language
         self._warned: set[str] = set()  # source languages whose text looks foreign
         for pair in self.pairs:
             # without BeamableMM (of fconv), which binds a model to one beam size
@@ -117,23 +117,23 @@ class DualTranslator:
         """Load a trained pair.
 
         Args:
-            run_dir: a folder of ``dual-fairseq train`` or of one of its stages, a checkpoint of a pair, or what
-                ``dual-fairseq export`` wrote, see :func:`find_checkpoint`; several translate together, as an ensemble.
-            dest: the folder that ``dual-fairseq preprocess`` wrote, where neither the run nor the checkpoint names it,
-                see :meth:`TextPipeline.of_checkpoint`.
+            run_dir: a folder of ``dual-fairseq train`` or of one of its stages, a checkpoint of a pair, or an
+                output of ``dual-fairseq export``, see :func:`find_checkpoint`. Several translate as an ensemble.
+            dest: the folder that ``dual-fairseq preprocess`` wrote, if neither the run nor the checkpoint names it, see
+                :meth:`TextPipeline.of_checkpoint`.
             device: where to put the models; default: a GPU if there is one.
             fp16: half precision, on a GPU.
-            dual_inference: let both models and both language models choose among the translations of the beam: an α, or
-                the ``weights.json`` of ``dual-fairseq tune``, with which translations into another language than it was
-                tuned for are refused; or one of these for each target language.
+            dual_inference: let both models and both language models choose among the translations of the beam: an α,
+                the ``weights.json`` of ``dual-fairseq tune`` (other target languages are refused), or one of these for
+                each target language.
             engine: ``fairseq``, ``ctranslate2``, or ``auto``, see :func:`~dual_fairseq.pair.engine.choose_engine`.
-            int8: compute in 8 bits, by CTranslate2.
-            overrides: of fairseq's model and task options, e.g. ``src_lm="lm.de.pt"``.
+            int8: compute in 8 bits, with CTranslate2.
+            overrides: new values of fairseq's model and task options, e.g. ``src_lm="lm.de.pt"``.
 
         Raises:
             UserError: there is no pair, a file that belongs to it is missing, or the engine cannot run it.
         """
-        for name in ("fairseq", "dual_fairseq"):  # fairseq has INFO shown of everything when it is imported
+        for name in ("fairseq", "dual_fairseq"):  # importing fairseq turns on all INFO messages
             if (library := logging.getLogger(name)).level == logging.NOTSET:
                 library.setLevel(logging.WARNING)
         runs = [run_dir] if isinstance(run_dir, (str, os.PathLike)) else list(run_dir)
@@ -165,15 +165,15 @@ class DualTranslator:
         if not isinstance(weighting, Mapping) and (language := read_choice(weighting).language):
             self._tuned = weighting, language
         for direction, task in self._tasks.items():
-            own = weighting.get(direction[1]) if isinstance(weighting, Mapping) else weighting
-            if own is None:
+            weights = weighting.get(direction[1]) if isinstance(weighting, Mapping) else weighting
+            if weights is None:
                 continue
-            choice = read_choice(own)
+            choice = read_choice(weights)
             if choice.language in (None, direction[1]):
                 task.dual_inference = choice.weights
                 self._lenpen[direction] = 1.0 if choice.lenpen is None else choice.lenpen
             elif isinstance(weighting, Mapping):
-                raise UserError(f"{own}: was tuned for translations into {choice.language}, not {direction[1]}")
+                raise UserError(f"{weights}: was tuned for translations into {choice.language}, not {direction[1]}")
 
     def chooses(self, target: str) -> bool:
         """Whether translations into a language are chosen by dual inference."""
@@ -184,14 +184,14 @@ class DualTranslator:
         )
 
     def use_language_models(self, files: Mapping[str, str | None]) -> None:
-        """Language → the file of its language model, for dual inference; None leaves that of the pair's training."""
+        """Set each language's model file for dual inference; None keeps the file of the pair's training."""
         for (source, target), task in self._tasks.items() if len(self._tasks) > 1 else ():
             task.cfg.src_lm = files.get(source) or task.cfg.src_lm
             task.cfg.tgt_lm = files.get(target) or task.cfg.tgt_lm
         self._generators.clear()
 
     def direction(self, source: str | None = None, target: str | None = None) -> tuple[str, str]:
-        """(source, target), of which one may be left out, or both where there is one direction.
+        """(source, target); one may be left out, or both if there is only one direction.
 
         Raises:
             UserError: these are not the pair's two languages.
@@ -230,12 +230,12 @@ class DualTranslator:
         """The best translation of each text.
 
         Args:
-            texts: raw text, a sentence each; or one string.
+            texts: raw text, one sentence each; or one string.
             source, target: the languages; one of them may be left out.
-            options: of :meth:`translate_nbest`.
+            options: options of :meth:`translate_nbest`.
 
         Returns:
-            Raw text, in the order of ``texts``; of one string a string.
+            Raw text, in the order of ``texts``; one string for one string.
         """
         if isinstance(texts, str):
             return self.translate([texts], source, target, **options)[0]
@@ -257,30 +257,30 @@ class DualTranslator:
     ) -> list[list[Hypothesis]]:
         """The ``nbest`` best translations of each text, best first.
 
-        Texts of like length are translated together. An empty text has one translation: the empty one, with score 0.
-        A text of more tokens than the model takes is cut into its sentences (or into pieces that the model takes, where
-        it has no sentence ends); their translations are joined, and a warning is logged.
+        Texts of similar length are translated together. An empty text has one translation: empty, with score 0. A text
+        with more tokens than the model accepts is cut into its sentences, or into shorter pieces if there are no
+        sentence ends. The translations are joined, and a warning is logged.
 
         Args:
-            texts: raw text, a sentence each.
+            texts: raw text, one sentence each.
             source, target: the languages; one of them may be left out.
-            nbest: how many, at most ``beam``.
+            nbest: the number of translations, at most ``beam``.
             beam: beam size.
-            lenpen: length penalty; above 1 favours longer translations. Default: 1, or the one of tuned weights.
-            max_tokens: padded source tokens in a batch of fairseq's; CTranslate2 makes its own.
+            lenpen: length penalty; above 1 favours longer translations. Default: 1, or the value of tuned weights.
+            max_tokens: padded source tokens in a batch of fairseq; CTranslate2 makes its own batches.
             first: the number of the first text, in warnings.
-            advance: called after each batch with the number of texts that are done.
-            generation: further options of fairseq's generation (fields of its ``GenerationConfig``), as
+            advance: called with the number of texts that have just been finished.
+            generation: further options of fairseq's generation (fields of its ``GenerationConfig``), e.g.
                 ``no_repeat_ngram_size=3``. A translation of n source tokens has at most ``max_len_a`` · n +
-                ``max_len_b`` tokens, by default as :func:`~dual_fairseq.plugin.lengths.length_limit` has it; where the
-                limit ended the best one of a text, a warning is logged.
+                ``max_len_b`` tokens; the default is :func:`~dual_fairseq.plugin.lengths.length_limit`. If this limit
+                ended the best translation of a text, a warning is logged.
 
         Returns:
-            A list a text, in the order of ``texts``.
+            One list per text, in the order of ``texts``.
 
         Raises:
-            UserError: the languages are not the pair's, an option's value makes no sense, or a GPU's memory ran out.
-            TypeError: there is no such option, or ``texts`` is one string.
+            UserError: the languages are not the pair's, an option's value is invalid, or a GPU's memory ran out.
+            TypeError: an option does not exist, or ``texts`` is one string.
         """
         if isinstance(texts, str):
             raise TypeError("texts: give a list of strings, not one string; translate() takes one, too")
@@ -310,8 +310,8 @@ class DualTranslator:
 
         translated: list[list[_Found]] = [[] for _ in pieces]
         string = task.target_dictionary.string
-        at_once = BLOCK_TOKENS if self.engine else max_tokens
-        for number, beam_of_piece in search(task, generator, self.pairs, pieces, at_once):
+        batch_tokens = BLOCK_TOKENS if self.engine else max_tokens
+        for number, beam_of_piece in search(task, generator, self.pairs, pieces, batch_tokens):
             kept = beam_of_piece[:nbest]
             translated[number] = [(string(h["tokens"].cpu()), float(h["score"]), h["cut_off"]) for h in kept]
             left[text_of[number]] -= 1
@@ -327,10 +327,10 @@ class DualTranslator:
     def _cut(
         self, texts: Iterable[str], source: str, dictionary: Dictionary, limit: int, first: int
     ) -> tuple[list[Tensor], list[int], list[int]]:
-        """Texts as token indices, over-long ones in several pieces, with warnings.
+        """Texts as token indices; over-long texts in several pieces, with warnings.
 
         Returns:
-            The pieces; of each piece the number of its text; of each text how many pieces it has.
+            The pieces; for each piece, the number of its text; for each text, the number of its pieces.
         """
         pieces: list[Tensor] = []
         text_of: list[int] = []
@@ -350,7 +350,7 @@ class DualTranslator:
             text_of += [number] * len(parts)
             counts.append(len(parts))
         if source not in self._warned and looks_foreign(pieces, dictionary):
-            self._warned.add(source)  # once for a file
+            self._warned.add(source)  # once per language
             logger.warning(
                 "lines %d to %d: most tokens are unknown to the models; is the text %s?",
                 first, first + len(counts) - 1, source,
@@ -358,17 +358,17 @@ class DualTranslator:
         return pieces, text_of, counts
 
     def _build_generator(self, task: DirectionTask, options: dict[str, Any]) -> Any:
-        made_for, generator = self._generators.get(task.cfg.target_lang, (None, None))
-        if made_for != options:
-            wanted = GenerationConfig(**options)
-            generator = task.build_generator(self.pairs, wanted)
+        last_options, generator = self._generators.get(task.cfg.target_lang, (None, None))
+        if last_options != options:
+            config = GenerationConfig(**options)
+            generator = task.build_generator(self.pairs, config)
             if self.engine is not None:
-                generator = self.engine.generator(task, generator, wanted)
+                generator = self.engine.generator(task, generator, config)
             self._generators[task.cfg.target_lang] = (options, generator)
         return generator
 
     def _joined(self, parts: list[list[_Found]], target: str) -> list[Hypothesis]:
-        """The n-best list of a text from those of its pieces, of which the shortest counts."""
+        """The n-best list of a text from the lists of its pieces, as long as the shortest of these."""
         if not parts:
             return [Hypothesis("", 0.0, "")]
         hypotheses = []
@@ -382,7 +382,7 @@ class DualTranslator:
 
 
 def _warn_of_cut_off(numbers: Sequence[int], count: int) -> None:
-    """Say which of some texts have a translation that was cut off at the length limit."""
+    """Warn which texts have a translation that was cut off at the length limit."""
     if numbers:
         logger.warning(
             f"line {', '.join(map(str, numbers[:10]))}{', ...' * (len(numbers) > 10)}: {len(numbers):,} of {count:,} "

@@ -31,28 +31,28 @@ from ..plugin.ranking import Weights
 from .nbest import NBest, best_of, read_nbest
 
 ALPHAS = np.linspace(0, 1, 21)
-# The general form is searched on a coarse grid, then on a finer one around its best point; the optimum is looked for
-# on a plateau, not on a spike. (from, to, step) of the weights of log P(x|y), log P(y) and |y| (nats a token):
+# The general form is searched on a coarse grid, then on a finer grid around its best point. This point must lie on
+# a plateau, not on a spike. (from, to, step) of the weights of log P(x|y), log P(y) and |y| (nats per token):
 GRID = {"reverse": (0.0, 3.0, 0.2), "lm": (0.0, 2.4, 0.2), "length": (-1.0, 6.0, 0.5)}
 FINER = 4
 FORMS = ("plain", "alpha", "general")
-# What is known of a form → its name and digits in a table; of labels the accuracy alone, of text the others.
+# Score of a form → its name and digits in a table. Labels have only the accuracy; text has the others.
 COLUMNS = {"accuracy": ("accuracy %", 2), "bleu": ("BLEU", 2), "chrf": ("chrF", 2), "length_ratio": ("length ratio", 3)}
 LENPENS = np.linspace(0, 3, 31).round(1)
 
 
 def detokenize_all(texts: Sequence[Sequence[str]], undo: Callable[[list[str]], list[str]]) -> list[list[str]]:
-    """What ``undo`` makes of all translations together."""
+    """All translations, detokenised together by ``undo``."""
     flat = iter(undo([text for translations in texts for text in translations]))
     return [[next(flat) for _ in translations] for translations in texts]
 
 
 class CorpusBleu:
-    """Corpus BLEU of any choice of one translation a sentence, from counts made once.
+    """Corpus BLEU of any choice of one translation per sentence; the counts are made once.
 
     Args:
-        texts, references: of N sentences: up to K translations, and the reference.
-        metric: sacreBLEU's.
+        texts, references: for each of N sentences, up to K translations and the reference.
+        metric: BLEU of sacreBLEU.
     """
 
     def __init__(self, texts: Sequence[Sequence[str]], references: Sequence[str], metric: BLEU) -> None:
@@ -75,11 +75,11 @@ class CorpusBleu:
 
 
 def tune_lenpen(nbest: NBest, bleu: CorpusBleu, lenpen: float) -> float:
-    """A length penalty for plain generation: of those that are as good as the best, the nearest to ``lenpen``.
+    """The length penalty for plain generation that is nearest to ``lenpen`` and as good as the best.
 
-    A length penalty is as good as the best if it is behind by no more than one standard error of the difference
-    (bootstrap over sentences; the rule of one standard error of Breiman et al. 1984, §3.4.3): BLEU is often flat in the
-    length penalty, and its maximum is then far out and particular to the validation text.
+    A length penalty is as good as the best if its BLEU is lower by at most one standard error of the difference
+    (bootstrap over sentences; the rule of one standard error of Breiman et al. 1984, §3.4.3). BLEU often changes little
+    with the length penalty; its maximum is then extreme and specific to the validation text.
     """
     count = len(nbest.texts)
     draws = np.random.default_rng(1).multinomial(count, np.full(count, 1 / count), 200)
@@ -88,7 +88,7 @@ def tune_lenpen(nbest: NBest, bleu: CorpusBleu, lenpen: float) -> float:
     scores = [bleu.score(c) for c in chosen]
     best = max(range(len(candidates)), key=lambda i: (scores[i], -candidates[i]))
     best_scores = bleu.resampled(chosen[best], draws)
-    return next(  # the best itself at the latest
+    return next(  # the best one always qualifies
         candidate
         for candidate, c, score in zip(candidates, chosen, scores, strict=True)
         if scores[best] - score <= np.std(best_scores - bleu.resampled(c, draws))
@@ -98,9 +98,9 @@ def tune_lenpen(nbest: NBest, bleu: CorpusBleu, lenpen: float) -> float:
 def grid_search(nbest: NBest, bleu: CorpusBleu) -> Weights:
     """The weights of the general form (lenpen 0) in the middle of the best plateau of BLEU.
 
-    Every point of a grid is scored and replaced by the mean of itself and its neighbours: a single peak among lower
-    points is particular to the validation text and would not be found on another. Where all translations have one
-    length, as labels have, its weight is 0.
+    The score of every grid point is replaced by the mean of this point and its neighbours, because a single peak among
+    lower points is specific to the validation text. If all translations have the same length (labels), the length
+    weight is 0.
     """
     lengths = nbest.components[..., -1]
     free = [name for name in GRID if name != "length" or np.nanmin(lengths) < np.nanmax(lengths)]
@@ -128,7 +128,7 @@ def _best_point(nbest: NBest, bleu: CorpusBleu, axes: Mapping[str, np.ndarray]) 
 
 
 def _smooth(surface: np.ndarray) -> np.ndarray:
-    """The mean of every point and its neighbours in all directions; beyond the edge there are none."""
+    """The mean of every point and its neighbours in all directions, without points beyond the edge."""
     total, count = np.pad(surface, 1), np.pad(np.ones_like(surface), 1)
     for axis in range(surface.ndim):
         total, count = (a + np.roll(a, 1, axis) + np.roll(a, -1, axis) for a in (total, count))
@@ -137,20 +137,20 @@ def _smooth(surface: np.ndarray) -> np.ndarray:
 
 
 def tune(nbest: NBest, references: Sequence[str], language: str, lenpen: float, metric: BLEU) -> dict[str, Any]:
-    """Scores by α and by the general form's best weights.
+    """Scores for each α and for the best weights of the general form.
 
     Args:
         nbest, references: of the validation text.
         language: the target language.
-        lenpen: length penalty of plain generation and of the α form; that of the general form is 0, for it has a
-            weight of the length.
+        lenpen: length penalty of plain generation and of the α form. The general form has length penalty 0, because
+            it has a length weight.
         metric: see :func:`~dual_fairseq.common.bleu.bleu_metric`.
 
     Returns:
-        What weights.json holds: of each of :data:`FORMS` its weights, lenpen, and BLEU, chrF and length ratio, or the
-        accuracy; ``lenpen``, plain generation with a length penalty of its own (:func:`tune_lenpen`); which form is
-        best; the target language; the signature of BLEU; and ``by_alpha``, the same for every α. The α form is missing
-        without a language model of the source.
+        The content of weights.json: for each of :data:`FORMS` the weights, lenpen, and BLEU, chrF and length ratio, or
+        the accuracy; ``lenpen``, plain generation with a tuned length penalty (:func:`tune_lenpen`); the best form; the
+        target language; the signature of BLEU; and ``by_alpha``, the same scores for every α. Without a language model
+        of the source, the α form is missing.
 
     Raises:
         UserError: log P(y|x) is the only component in the list.
@@ -161,23 +161,23 @@ def tune(nbest: NBest, references: Sequence[str], language: str, lenpen: float, 
     def row(weights: Weights, lenpen: float, chosen: np.ndarray | None = None) -> dict[str, Any]:
         hypotheses = nbest.take(best_of(nbest.components, weights, lenpen) if chosen is None else chosen)
         score = metric.corpus_score(hypotheses, [references])
-        found = {"weights": asdict(weights), "lenpen": lenpen, key: score.score}
+        scores = {"weights": asdict(weights), "lenpen": lenpen, key: score.score}
         if key == "bleu":
-            found["chrf"] = chrf.corpus_score(hypotheses, [references]).score
-            found["length_ratio"] = score.sys_len / max(score.ref_len, 1)
-        return found
+            scores["chrf"] = chrf.corpus_score(hypotheses, [references]).score
+            scores["length_ratio"] = score.sys_len / max(score.ref_len, 1)
+        return scores
 
-    known = ~np.isnan(nbest.components).all(axis=(0, 1))
+    present = ~np.isnan(nbest.components).all(axis=(0, 1))
     result: dict[str, Any] = {"target_lang": language, "plain": row(Weights(), lenpen)}
     if key == "bleu":
         result["bleu_signature"] = signature_of(metric)
-    # a fair baseline has a length penalty of its own, for the general form has a weight of the length
+    # a fair baseline has a tuned length penalty, because the general form has a length weight
     tuned = tune_lenpen(nbest, bleu, lenpen)
     result["lenpen"] = row(Weights(), tuned, Weights().score(nbest.components, tuned).argmax(axis=1))
-    if known[1:4].all():
+    if present[1:4].all():
         result["by_alpha"] = [{"alpha": round(float(a), 4), **row(Weights.of_alpha(float(a)), lenpen)} for a in ALPHAS]
         result["alpha"] = max(result["by_alpha"], key=lambda r: (r[key], r["alpha"]))
-    if known[1] and known[2]:
+    if present[1] and present[2]:
         result["general"] = row(grid_search(nbest, bleu), 0.0)
     if not {"alpha", "general"} & result.keys():
         raise UserError("the n-best list has no language model scores; give fairseq-generate --src-lm and --tgt-lm")
@@ -186,7 +186,7 @@ def tune(nbest: NBest, references: Sequence[str], language: str, lenpen: float, 
 
 
 def options_of(row: dict[str, Any], alpha: float | None = None) -> str:
-    """What to give fairseq-generate for a row of :func:`tune`."""
+    """The options of fairseq-generate for a row of :func:`tune`."""
     if alpha is not None:
         return f"--dual-inference-alpha {alpha:g} --lenpen {row['lenpen']:g}"
     weights = row["weights"]
@@ -195,12 +195,12 @@ def options_of(row: dict[str, Any], alpha: float | None = None) -> str:
 
 
 def columns_of(result: dict[str, Any]) -> list[str]:
-    """Those of :data:`COLUMNS` that a result has."""
+    """The names in :data:`COLUMNS` that a result has."""
     return [name for name in COLUMNS if name in result["plain"]]
 
 
 def table(result: dict[str, Any]) -> str:
-    """The result as plain text: by α, by form, and the options that stand for the forms."""
+    """The result as plain text: by α, by form, and the options for the forms."""
     columns = columns_of(result)
     rows = [("", "", *(COLUMNS[name][0] for name in columns))]
 
@@ -223,7 +223,7 @@ def table(result: dict[str, Any]) -> str:
 
 
 def picture(result: dict[str, Any], out: Path, title: str) -> None:
-    """BLEU, chrF and length ratio, or the accuracy, over α, with the other forms as lines."""
+    """Plot BLEU, chrF and length ratio, or the accuracy, over α, with the other forms as lines."""
     import matplotlib
 
     matplotlib.use("Agg")

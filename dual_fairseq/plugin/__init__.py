@@ -1,1 +1,1 @@
-"""The idea: two translation models trained as a pair, as task, criterion and model of fairseq."""
+"""The core: two translation models trained as a pair, as a fairseq task, criterion and model."""

@@ -1,4 +1,4 @@
-"""A binarized directory: its languages, and why a split of it cannot be used."""
+"""A binarized directory: its languages, and why one of its splits cannot be used."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from .model import direction_name
 
 
 def languages_of(directory: str, source: str | None, target: str | None) -> tuple[str, str]:
-    """Source and target language, where they are not named those of the directory's first pair.
+    """Source and target language; if not given, those of the directory's first pair.
 
     Raises:
-        UserError: the directory or a language is not there.
+        UserError: the directory or a language is missing.
     """
     if not os.path.isdir(directory):
         raise UserError(f"{directory}: there is no such data directory; make one with dual-fairseq preprocess")
@@ -37,9 +37,9 @@ def languages_of(directory: str, source: str | None, target: str | None) -> tupl
 
 
 def explain_split(directory: str, split: str, dictionaries: Mapping[str, Dictionary], impl: str | None) -> None:
-    """Say why a split could not be loaded: it is not there, is empty, or its sides do not correspond.
+    """Say why a split could not be loaded: it is missing or empty, or its sides differ in length.
 
-    Only after a failure, since opening a side reads all of it.
+    For use after a failure only: opening a side reads it all.
 
     Args:
         directory: the binarized directory.
@@ -48,7 +48,7 @@ def explain_split(directory: str, split: str, dictionaries: Mapping[str, Diction
         impl: fairseq's ``--dataset-impl``.
 
     Raises:
-        UserError: one of these.
+        UserError: the reason.
     """
     fix = "make it again with dual-fairseq preprocess or fairseq-preprocess"
     source, target = dictionaries

@@ -1,4 +1,4 @@
-"""Whether fairseq-train takes some arguments for a pair, before hours are spent on what comes before its training.
+"""Whether fairseq-train accepts some arguments for a pair, checked before the hours of work that precede training.
 
 python -m dual_fairseq plugin.check ARGUMENTS    prints the tokens of the longest validation sentence of each language,
                                                  and on a CPU the seconds that an update takes
@@ -20,20 +20,20 @@ from fairseq.logging import metrics
 from ..common.errors import UserError
 from ..compat.best_metric import check_metric, small_batch
 
-SLOW = 5.0  # seconds; a batch that takes longer is not computed again
+SLOW = 5.0  # seconds; a batch that takes longer runs only once
 
 
 def check_pair(arguments: list[str]) -> tuple[int | float, ...]:
-    """Build a pair of untrained models by arguments of fairseq-train, load its language models, validate two sentences.
+    """Build an untrained pair from arguments of fairseq-train, load its language models, validate two sentences.
 
     Returns:
-        The longest sentence of each language in the validation text, in tokens with ``</s>``; those that the model
-        does not take left out. With ``--cpu`` also :func:`seconds_an_update`.
+        The length of each language's longest validation sentence, in tokens with ``</s>``, without sentences that
+        are too long for the model. With ``--cpu`` also :func:`seconds_an_update`.
 
     Raises:
-        SystemExit: something is wrong with the arguments, in one line.
+        SystemExit: an argument is wrong; the message is one line.
     """
-    logging.disable(logging.WARNING)  # the training itself will say it again
+    logging.disable(logging.WARNING)  # the training prints these again
 
     def refuse(self: argparse.ArgumentParser, message: str) -> NoReturn:
         raise UserError(message)
@@ -68,12 +68,12 @@ def check_pair(arguments: list[str]) -> tuple[int | float, ...]:
 
 
 def seconds_an_update(batches: Any, model: Any, criterion: Any, max_tokens: int) -> float:
-    """About how long an update takes on this machine, the optimizer's step left out.
+    """About how long an update takes on this machine, without the optimizer's step.
 
     Args:
-        batches: of validation; their largest one is computed, forward and backward.
-        model, criterion: of the pair, without a penalty; the model gets gradients.
-        max_tokens: of an update.
+        batches: of validation; the largest one is run forward and backward.
+        model, criterion: of the pair, with λ = 0; the model gets gradients.
+        max_tokens: tokens per update.
     """
     sizes = np.maximum(batches.dataset.src_sizes, batches.dataset.tgt_sizes)
     largest = max(batches.frozen_batches, key=lambda batch: sizes[batch].sum())

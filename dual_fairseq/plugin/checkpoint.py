@@ -1,4 +1,4 @@
-"""Reading other people's fairseq checkpoints and dictionaries: every failure is one line that names the file."""
+"""Reads other people's fairseq checkpoints and dictionaries; every failure is one line that names the file."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ def load_state(path: str, option: str) -> dict[str, Any]:
         option: the command-line option that named it, for the message.
 
     Raises:
-        UserError: it is missing, unreadable, or no fairseq model checkpoint.
+        UserError: it is missing, unreadable, or not a fairseq model checkpoint.
     """
     if not os.path.isfile(path):
         raise UserError(f"{option} {path}: there is no such file")
     try:
         state = checkpoint_utils.load_checkpoint_to_cpu(path)
-    except Exception as error:  # torch.load raises whatever the bytes make it raise
+    except Exception as error:  # torch.load may raise anything
         raise unreadable(f"{option} {path}", error) from error
     if state.get("cfg") is None or not state.get("model"):
         raise UserError(f"{option} {path}: is not a fairseq model checkpoint (no model or no configuration in it)")
@@ -52,7 +52,7 @@ def load_weights(model: Any, weights: dict[str, Tensor], model_cfg: Any, path: s
     """Copy all of ``weights`` into ``model``.
 
     Raises:
-        UserError: a parameter is missing, unexpected, or of another shape.
+        UserError: a parameter is missing, unexpected, or has another shape.
     """
     try:
         model.load_state_dict(weights, strict=True, model_cfg=model_cfg)
@@ -64,9 +64,9 @@ def load_weights(model: Any, weights: dict[str, Tensor], model_cfg: Any, path: s
         ) from error
 
 
-# Options of an arch that may differ between a checkpoint and the model that takes its weights: they act in training, or
-# before it, or they bound lengths; a finished model computes the same with all of their values. Options that prune
-# (..._layers_to_keep) are there to change a model. Every other option that an arch declares must be the same.
+# Options of an arch that may differ between a checkpoint and the model that loads its weights: they act in or before
+# training, or they limit lengths; a finished model computes the same with any value. Options that prune
+# (..._layers_to_keep) change a model on purpose. Every other option that an arch declares must be the same.
 MAY_DIFFER = re.compile(
     r"drop|quant_noise_pq|activations$|min_params_to_wrap|^pretrained|embed_path$|freeze_embed$|^init_|layers_to_keep$|"
     r"^export$|^max_(source|target)_positions$"
@@ -74,14 +74,14 @@ MAY_DIFFER = re.compile(
 
 
 def check_model_options(mine: Any, theirs: Any, path: str, option: str) -> None:
-    """Refuse a checkpoint whose weights may fit but whose model computes something else with them.
+    """Refuse a checkpoint whose weights may fit but whose model computes something else.
 
     Args:
         mine, theirs: model configurations.
         path, option: the checkpoint and the option that named it, for the message.
 
     Raises:
-        UserError: the archs are not of one kind, or an option differs that is not in :data:`MAY_DIFFER`.
+        UserError: the archs are of different kinds, or an option outside :data:`MAY_DIFFER` differs.
     """
     archs = [ARCH_MODEL_REGISTRY[arch_name(cfg)] for cfg in (mine, theirs)]
     if not (issubclass(archs[0], archs[1]) or issubclass(archs[1], archs[0])):
@@ -98,13 +98,13 @@ def check_model_options(mine: Any, theirs: Any, path: str, option: str) -> None:
 
 
 def _compared_options(model_cfg: Any) -> dict[str, Any]:
-    """What an arch declares and :data:`MAY_DIFFER` leaves, in one form, however it was written."""
+    """The options of an arch except :data:`MAY_DIFFER`; equal values get the same form."""
     arch = arch_name(model_cfg)
     names = [n for n in declared_options(arch) if hasattr(model_cfg, n) and not MAY_DIFFER.search(n)]
     values = {name: getattr(model_cfg, name) for name in names}
     values = {n: OmegaConf.to_container(v) if OmegaConf.is_config(v) else v for n, v in values.items()}
-    taken = model_options(arch, values)
-    return {name: _in_one_form(taken[name]) for name in names}
+    converted = model_options(arch, values)
+    return {name: _in_one_form(converted[name]) for name in names}
 
 
 def _in_one_form(value: Any) -> Any:
@@ -120,7 +120,7 @@ def pair_languages(state: dict[str, Any], path: str) -> tuple[str, str]:
     """Source and target language of a pair's checkpoint, as it was trained.
 
     Raises:
-        UserError: it is no pair, or does not name two languages.
+        UserError: it is not a pair, or does not name two languages.
     """
     task = state["cfg"].task
     name = getattr(task, "_name", None) or getattr(task, "task", None)
@@ -133,7 +133,7 @@ def pair_languages(state: dict[str, Any], path: str) -> tuple[str, str]:
 
 
 def set_options(cfg: Any, values: dict[str, Any]) -> None:
-    """Set those of ``values`` that a configuration (a Namespace, a dataclass or an OmegaConf node) has."""
+    """Set the ``values`` that a configuration (a Namespace, a dataclass or an OmegaConf node) has."""
     with open_dict(cfg) if OmegaConf.is_config(cfg) else nullcontext():
         for name, value in values.items():
             if hasattr(cfg, name):
@@ -156,15 +156,15 @@ def check_dictionary(
     path: str,
     option: str,
 ) -> bool:
-    """Compare the dictionary that a checkpoint was trained with to the pair's own, symbol by symbol.
+    """Compare a checkpoint's dictionary with the pair's own, symbol by symbol.
 
-    Two dictionaries of equal length and another order give silent nonsense; nothing but the symbols can tell. A
-    checkpoint of a pair has a digest of them, which decides; for any other its dictionary's file is looked for.
+    Dictionaries of equal length but different order give wrong results without an error; only the symbols show it. A
+    pair's checkpoint has a digest of the symbols, which decides. For other checkpoints, their file is searched.
 
     Args:
         expected: the pair's dictionary of ``language``.
-        task_state: of the checkpoint.
-        candidates: where the checkpoint's dictionary may lie; the first that exists counts.
+        task_state: the checkpoint's.
+        candidates: possible files of the checkpoint's dictionary; the first that exists is used.
         path, option: the checkpoint and the option that named it, for the message.
 
     Returns:
@@ -181,20 +181,20 @@ def check_dictionary(
                 f"dict.{language}.txt; give the data that it was trained on, or data binarized with its dictionaries"
             )
         return True
-    found = next((candidate for candidate in candidates if candidate.is_file()), None)
-    if found is None:
+    file = next((candidate for candidate in candidates if candidate.is_file()), None)
+    if file is None:
         return False
-    theirs = Dictionary.load(str(found))
-    if len(theirs) != len(expected):
+    actual = Dictionary.load(str(file))
+    if len(actual) != len(expected):
         raise UserError(
-            f"{option} {path}: was trained with {found} ({len(theirs)} symbols), but the data's dictionary of "
+            f"{option} {path}: was trained with {file} ({len(actual)} symbols), but the data's dictionary of "
             f"{language} has {len(expected)}; train it again on data binarized with the data's dict.{language}.txt"
         )
-    for index, (mine, other) in enumerate(zip(expected.symbols, theirs.symbols, strict=True)):
-        if mine != other:
+    for index, (own_symbol, symbol) in enumerate(zip(expected.symbols, actual.symbols, strict=True)):
+        if own_symbol != symbol:
             raise UserError(
-                f"{option} {path}: its dictionary {found} is not the data's dict.{language}.txt: symbol {index} is "
-                f"'{other}' there and '{mine}' here; train it again on data binarized with the data's dictionary"
+                f"{option} {path}: its dictionary {file} is not the data's dict.{language}.txt: symbol {index} is "
+                f"'{symbol}' there and '{own_symbol}' here; train it again on data binarized with the data's dictionary"
             )
     return True
 
@@ -202,11 +202,11 @@ def check_dictionary(
 def check_dictionaries(
     dictionaries: Mapping[str, Dictionary], state: Mapping | None, folders: list[Path], path: str, option: str
 ) -> None:
-    """:func:`check_dictionary` of both languages of a pair, by what its task has recorded in the checkpoint."""
+    """:func:`check_dictionary` for both languages of a pair, with the task's state in the checkpoint."""
     for language, dictionary in dictionaries.items():
         candidates = (folder / f"dict.{language}.txt" for folder in folders)
         check_dictionary(dictionary, language, state, candidates, path, option)
-    if not (state or {}).get("dictionaries"):  # a file that was compared may be the data's own
+    if not (state or {}).get("dictionaries"):  # a compared file may be the data's own
         logger.warning(
             "%s %s: does not say which dictionaries it was trained with (an earlier version wrote it), so they are not "
             "compared with the data's",
@@ -221,21 +221,21 @@ def check_resumed(
     """Check a pair's checkpoint before a run takes over its weights.
 
     Args:
-        state: its content.
+        state: the checkpoint.
         model_cfg: the options of the run's model.
         directions: of the run, source→target first.
         dictionaries: of the run, source first.
-        keeps_optimizer: whether the optimizer's state is taken over, too.
+        keeps_optimizer: whether the run also takes over the optimizer's state.
 
     Raises:
         UserError: the weights would fit, but the model would compute something else with them.
     """
     if any(not key.startswith(tuple(f"models.{d}." for d in directions)) for key in state["model"]):
-        return  # no pair of these languages, which the model says when it takes the weights
-    option, trained_on = "the checkpoint", state["cfg"].task
-    check_dictionaries(dictionaries, state.get("task_state"), data_directories(trained_on), path, option)
+        return  # not a pair of these languages; the model reports this when it loads the weights
+    option, task_cfg = "the checkpoint", state["cfg"].task
+    check_dictionaries(dictionaries, state.get("task_state"), data_directories(task_cfg), path, option)
     check_model_options(model_cfg, state["cfg"].model, path, option)
-    source = (state.get("task_state") or {}).get("source_lang") or getattr(trained_on, "source_lang", None)
+    source = (state.get("task_state") or {}).get("source_lang") or getattr(task_cfg, "source_lang", None)
     if keeps_optimizer and state.get("last_optimizer_state") and source not in (None, next(iter(dictionaries))):
         raise UserError(
             f"{option} {path}: was trained with -s {source} -t {next(iter(dictionaries))}, by which the optimizer's "

@@ -92,7 +92,7 @@ class DualCrossEntropyCriterion(FairseqCriterion):
         self.start, self.ramp, self.clip = dual_start_update, dual_ramp_updates, dual_gap_clip
         self.forward_direction, self.reverse_direction = task.directions
         self._vocab = {direction: len(side.target_dictionary) for direction, side in task.sides.items()}
-        # --dual-lambda belongs to the direction that the run was started with, whichever way it is looked at now
+        # --dual-lambda belongs to the run's source→target, even if validation names the languages in reverse
         self.lambdas = dict(zip(task.trained_directions, (dual_lambda, dual_lambda_reverse), strict=True))
         if any(self.lambdas.values()):
             task.priors.prepare()
@@ -103,7 +103,7 @@ class DualCrossEntropyCriterion(FairseqCriterion):
         """Compute the loss of a batch of :class:`~dual_fairseq.plugin.dataset.DualLanguagePairDataset`.
 
         Returns:
-            1) the loss, summed over both directions and all sentences; (B,) a sentence pair with ``reduce=False``
+            1) the loss, summed over both directions and all sentences; (B,), one per pair, with ``reduce=False``
             2) the sample size: half of both directions' target tokens (the sentences with ``--sentence-avg``), so that
                each direction sees the gradient scale of a plain run
             3) sums to log
@@ -131,7 +131,7 @@ class DualCrossEntropyCriterion(FairseqCriterion):
             logging_output[f"nll_loss_{direction}"] = nll[direction].detach().sum()
             logging_output[f"ntokens_{direction}"] = ntokens[direction]
 
-        parts = {f"NLL of {direction}": of_sentence for direction, of_sentence in nll.items()}
+        parts = {f"NLL of {direction}": values for direction, values in nll.items()}
         lambdas = self._lambdas_now(model)
         if any(lambdas.values()):
             penalty, gap = self._duality(model, sample, nll, lambdas)
@@ -163,7 +163,7 @@ class DualCrossEntropyCriterion(FairseqCriterion):
     def _duality(
         self, model: DualModel, sample: dict[str, Any], nll: dict[str, Tensor], lambdas: dict[str, float]
     ) -> tuple[Tensor, Tensor]:
-        """Both directions' penalties added up, and the gap: two (B,), nats² and nats."""
+        """The sum of both directions' penalties, and the gap: two (B,), nats² and nats."""
         log_p_x, log_p_y = self._priors(model, sample)
         forward_penalty, reverse_penalty, gap = duality.dual_penalties(
             log_p_x,
@@ -177,24 +177,24 @@ class DualCrossEntropyCriterion(FairseqCriterion):
         return forward_penalty + reverse_penalty, gap
 
     def _priors(self, model: DualModel, sample: dict[str, Any]) -> tuple[Tensor, Tensor]:
-        """log P(x) and log P(y), two (B,) in nats: from the batch where they were cached, else from the LMs."""
+        """log P(x) and log P(y), two (B,) in nats: from the batch if cached, else from the LMs."""
         if "log_p_source" in sample:
             return sample["log_p_source"].float(), sample["log_p_target"].float()
         like = parameter_like(model)
         source_lm, target_lm = self.task.priors.models()
-        # the target of the reverse batch is the source sentence, right-padded as a language model wants it
+        # the target of the reverse batch is the source sentence, right-padded as language models need it
         log_p_x = source_lm.sentence_log_prob(sample["reverse"]["target"], like)[sample["align"]]
         return log_p_x, target_lm.sentence_log_prob(sample["target"], like)
 
     def _name_bad_sentences(self, model: DualModel, sample: dict[str, Any], parts: dict[str, Tensor]) -> None:
         """Name the sentences whose loss is NaN or infinite, in validation and when training has broken down.
 
-        A look at every training batch would make a GPU wait. Where gradients are not finite (or fp16 can scale them no
-        lower), fairseq runs the update's batches once more, with hooks on all modules that look for the place, before
-        it gives up: those hooks tell that this is such a run. The next message is fairseq's own.
+        A check of every training batch would make a GPU wait. If gradients are not finite (or fp16 cannot scale them
+        lower), fairseq runs the update's batches once more before it gives up, with hooks on all modules to find the
+        place. These hooks show that this is such a run. The next message is fairseq's own.
 
         Args:
-            parts: what the loss is made of, each (B,) in the order of the batch, and the loss itself.
+            parts: the parts of the loss, each (B,) in the order of the batch, and the loss itself.
         """
         hunting = any(side._forward_hooks for side in model.models.values())
         if model.training and not hunting:
@@ -218,7 +218,7 @@ class DualCrossEntropyCriterion(FairseqCriterion):
             "gap_abs_sum": gap.abs().sum(),
             "gap_sq_sum": gap.square().sum(),
             "neg_weight_sum": duality.negative_weights(gap, forward, reverse).sum(),
-            # the λ of source→target as the run was started; its reverse follows the same schedule
+            # λ of the run's source→target; the reverse λ follows the same schedule
             "dual_lambda_sum": next(iter(lambdas.values())) * count,
             "gap_count": count,
         }
@@ -257,8 +257,8 @@ class DualCrossEntropyCriterion(FairseqCriterion):
 def _listed(ids: Tensor, split: str) -> str:
     """Sentence ids as text; an id is a sentence pair's place in the binarized split, from 0."""
     shown = ", ".join(map(str, ids[:_NAMED_SENTENCES].tolist()))
-    more = ", ..." if len(ids) > _NAMED_SENTENCES else ""
-    return f"{len(ids)} sentence pair(s) of the {split} data, ids (from 0): {shown}{more}"
+    end = ", ..." if len(ids) > _NAMED_SENTENCES else ""
+    return f"{len(ids)} sentence pair(s) of the {split} data, ids (from 0): {shown}{end}"
 
 
 def _require_non_negative(option: str, value: float) -> None:

@@ -1,4 +1,4 @@
-"""A batch seen from both sides."""
+"""Batches in both directions."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from fairseq.data import BaseWrapperDataset, LanguagePairDataset
 class DualLanguagePairDataset(BaseWrapperDataset):
     """Source→target batches that carry the same sentence pairs as target→source batches.
 
-    A batch is fairseq's own source→target batch (so ``fairseq-generate`` and ``fairseq-interactive`` can use it as it
-    is) with two more entries:
+    A batch is fairseq's own source→target batch (so ``fairseq-generate`` and ``fairseq-interactive`` can use it
+    unchanged) with two more entries:
 
     - ``reverse``: the same pairs as fairseq's own target→source batch, sorted by *its* source length, because
       fairseq's LSTM encoder demands that order;
@@ -21,10 +21,10 @@ class DualLanguagePairDataset(BaseWrapperDataset):
 
     Args:
         forward: source→target pairs, as fairseq loads them.
-        keep_remainder: batch every sentence. fairseq leaves the last batch (that of the longest sentences) out when its
-            size is no multiple of ``--required-batch-size-multiple`` (8 by default); for training that is its custom,
-            but a validation or test sentence must not get lost.
-        lm_scores: log P(x) and log P(y) of every pair, two (N,) arrays in nats, where they are known; a batch then
+        keep_remainder: batch every sentence. fairseq drops the last batch (the longest sentences) if its size is not a
+            multiple of ``--required-batch-size-multiple`` (8 by default); this is usual in training, but no validation
+            or test sentence may be lost.
+        lm_scores: log P(x) and log P(y) of every pair, two (N,) arrays in nats, if they are known; a batch then
             carries them as ``log_p_source`` and ``log_p_target``, (B,) float64 in the order of its rows.
     """
 
@@ -83,7 +83,7 @@ class DualLanguagePairDataset(BaseWrapperDataset):
 
 
 def align_rows(ids: torch.Tensor, other_ids: torch.Tensor) -> torch.Tensor:
-    """Where each of ``ids`` stands in ``other_ids``: ``other_ids[align_rows(ids, other_ids)] == ids``.
+    """The row of each of ``ids`` in ``other_ids``: ``other_ids[align_rows(ids, other_ids)] == ids``.
 
     Args:
         ids, other_ids: (B,) the same sentence ids in two orders. An id may occur more than once.

@@ -1,6 +1,6 @@
 """Dual inference: the translations of a beam search, re-scored by both models of the pair and both language models.
 
-Which translation is best is the business of :mod:`.ranking`.
+:mod:`.ranking` decides which translation is best.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from .log_probs import BATCH_TOKENS, language_model_log_probs, translation_log_p
 from .model import parameter_like
 from .ranking import COMPONENTS, Weights, component_line
 
-# Options of generation by which the beam's scores are not log P(y|x), and their values that leave it.
+# Generation options that can change the beam's scores from log P(y|x), and the values that do not.
 _IMPURE = {"unkpen": 0, "temperature": 1, "lm_path": None, "diverse_beam_groups": -1}
 
 
 def check_pure(generation: Any) -> None:
-    """Raises: UserError: by an option of generation the beam would not be scored by log P(y|x) alone."""
-    for name, none in _IMPURE.items():
-        if (value := getattr(generation, name, none)) not in (none, None):
+    """Raise a UserError if a generation option changes the beam's scores from log P(y|x)."""
+    for name, neutral in _IMPURE.items():
+        if (value := getattr(generation, name, neutral)) not in (neutral, None):
             raise UserError(
                 f"{flag(name)} {value}: changes the beam's scores, which dual inference takes for log P(y|x); leave it "
                 "out"
@@ -38,14 +38,14 @@ def check_pure(generation: Any) -> None:
 
 
 class DualInferenceGenerator(nn.Module):
-    """A fairseq generator whose hypotheses are re-scored and sorted anew.
+    """A fairseq generator whose hypotheses are re-scored and sorted again.
 
-    Hypotheses of all sentences of a batch are scored together, sorted by length; log P(x) is computed once a sentence.
+    All hypotheses of a batch are scored together, sorted by length; log P(x) is computed once per sentence.
 
     Args:
         generator: fairseq's, for source→target: it keeps the beam search and all of its options.
         reverse_models: the models of target→source.
-        lms: of the source and of the target language; None where it is not to be had (its component is NaN).
+        lms: of the source and of the target language; None if there is none (its component is then NaN).
         source_dictionary: of the source language.
         left_pad_source: as the models were trained.
         weights: of the components.
@@ -68,7 +68,7 @@ class DualInferenceGenerator(nn.Module):
         for model in self.reverse_models:
             model.eval()
             for module in model.modules():
-                if isinstance(module, BeamableMM):  # takes a beam of rows to share their source; here each has its own
+                if isinstance(module, BeamableMM):  # assumes that a beam's rows share a source; here each has its own
                     module.set_beam_size(None)
         self.lms = lms
         self.source_dictionary = source_dictionary
@@ -79,18 +79,18 @@ class DualInferenceGenerator(nn.Module):
 
     @torch.no_grad()
     def generate(self, models: Sequence[Any], sample: dict[str, Any], **kwargs: Any) -> list[list[dict[str, Any]]]:
-        """As fairseq's generators: a list of hypotheses a sentence, best first.
+        """Like fairseq's generators: a list of hypotheses per sentence, best first.
 
-        Each gets ``components``, (5,) float64 in nats (see :data:`COMPONENTS`), and as ``score`` the combination; with
-        plain weights ``score`` and order stay those of the beam search.
+        Each gets ``components``, (5,) float64 in nats (see :data:`COMPONENTS`), and their combination as ``score``;
+        plain weights keep the score and the order of the beam search.
         """
         finalized = self.generator.generate(models, sample, **kwargs)
         components = self._components(sample, finalized)
-        for hypotheses, of_sentence in zip(finalized, components, strict=True):
-            for hypothesis, of_hypothesis in zip(hypotheses, of_sentence, strict=True):
-                hypothesis["components"] = of_hypothesis
+        for hypotheses, rows in zip(finalized, components, strict=True):
+            for hypothesis, row in zip(hypotheses, rows, strict=True):
+                hypothesis["components"] = row
             if not self.weights.plain:
-                scores = self.weights.score(of_sentence, self.lenpen)
+                scores = self.weights.score(rows, self.lenpen)
                 order = np.argsort(-scores, kind="stable")
                 for hypothesis, score in zip(hypotheses, scores, strict=True):
                     hypothesis["score"] = torch.tensor(score)
@@ -101,49 +101,49 @@ class DualInferenceGenerator(nn.Module):
         """(hypotheses, 5) nats for each sentence."""
         pad = self.source_dictionary.pad()
         sources = [row[row.ne(pad)].cpu() for row in sample["net_input"]["src_tokens"]]
-        sentence = [i for i, hypotheses in enumerate(finalized) for _ in hypotheses]
-        if not sentence:
+        sentence_numbers = [i for i, hypotheses in enumerate(finalized) for _ in hypotheses]
+        if not sentence_numbers:
             return [np.zeros((0, len(COMPONENTS))) for _ in finalized]
-        hypotheses = [hypothesis for of_sentence in finalized for hypothesis in of_sentence]
+        hypotheses = [hypothesis for beam in finalized for hypothesis in beam]
         targets = [hypothesis["tokens"].cpu() for hypothesis in hypotheses]
         device = parameter_like(self.reverse_models[0]).device
         nan = torch.full((len(hypotheses),), float("nan"), device=device)
         source_lm, lm = self.lms
-        of_source = nan
+        source_scores = nan
         if source_lm is not None:
-            of_source = self.prior_log_probs(source_lm, sources)[torch.as_tensor(sentence, device=device)]
+            source_scores = self.prior_log_probs(source_lm, sources)[torch.as_tensor(sentence_numbers, device=device)]
         columns = [
             torch.stack([h["positional_scores"].float().sum() for h in hypotheses]).to(device),
-            self.reverse_log_probs(targets, [sources[i] for i in sentence]),
+            self.reverse_log_probs(targets, [sources[i] for i in sentence_numbers]),
             nan if lm is None else self.prior_log_probs(lm, targets),
-            of_source,
+            source_scores,
         ]
-        # one transfer from the device for all of them
+        # one transfer from the device for all columns
         table = torch.stack(columns, dim=1).cpu().double().numpy()
         table = np.concatenate([table, np.array([[len(target)] for target in targets], dtype=np.float64)], axis=1)
-        return np.split(table, np.cumsum([len(of_sentence) for of_sentence in finalized])[:-1])
+        return np.split(table, np.cumsum([len(beam) for beam in finalized])[:-1])
 
     def reverse_log_probs(self, targets: Sequence[Tensor], sources: Sequence[Tensor]) -> Tensor:
-        """log P(source | target): N token tensors of each → (N,) nats, NaN where one is too long."""
+        """log P(source | target): N token tensors of each → (N,) nats, NaN if one is too long."""
         return translation_log_probs(
             self.reverse_models, targets, sources, self.source_dictionary, self.left_pad_source, self._batch_tokens
         )
 
     def prior_log_probs(self, lm: FrozenLanguageModel, sentences: Sequence[Tensor]) -> Tensor:
-        """log P(sentence): N token tensors → (N,) nats, NaN where one is too long."""
+        """log P(sentence): N token tensors → (N,) nats, NaN if one is too long."""
         return language_model_log_probs(lm, sentences, parameter_like(self.reverse_models[0]), self._batch_tokens)
 
     @property
     def _batch_tokens(self) -> int:
-        # on a CPU, what counts is that a batch's logits stay near it
+        # on a CPU, logits should stay near the caches
         return 1024 if parameter_like(self.reverse_models[0]).device.type == "cpu" else BATCH_TOKENS
 
 
 class LinePrinter:
-    """Prints more about a batch's hypotheses than fairseq does, in the order of its H- lines, before these come.
+    """Prints extra lines about a batch's hypotheses before fairseq's H- lines, in the same order.
 
-    ``R-3`` and the components of a hypothesis of sentence 3, where it has such. ``L-3``, a tab and its rank (1 is the
-    best) for a hypothesis that was cut off at the length limit.
+    ``R-3`` and the components for a hypothesis of sentence 3, if it has any. ``L-3``, a tab and its rank (1 is best)
+    for a hypothesis that was cut off at the length limit.
 
     Args:
         dictionary: of the source language.
@@ -158,7 +158,7 @@ class LinePrinter:
         self._next = 0
 
     def set_up(self, nbest: int, file: str | None) -> None:
-        """How many hypotheses of a sentence fairseq prints, and the file to print to in place of stdout."""
+        """Set how many hypotheses fairseq prints per sentence, and a file to use instead of stdout."""
         self._nbest, self._file = nbest, file
 
     def expect(self, sentences: Iterable[Tensor]) -> None:
@@ -168,20 +168,20 @@ class LinePrinter:
             self._next += 1
 
     def print(self, sample: dict[str, Any], hypotheses: Sequence[Sequence[dict[str, Any]]]) -> None:
-        """Print those of a batch. Of equal sentences of the input, the first is the one that came first."""
+        """Print the lines of a batch. Equal sentences are numbered in the order of the input."""
         if "id" in sample:
             numbers = sample["id"].tolist()
         else:
             numbers = [self._waiting[self._key(row)].popleft() for row in sample["net_input"]["src_tokens"]]
-        for number, of_sentence in zip(numbers, hypotheses, strict=True):
-            for rank, hypothesis in enumerate(of_sentence[: self._nbest], start=1):
+        for number, beam in zip(numbers, hypotheses, strict=True):
+            for rank, hypothesis in enumerate(beam[: self._nbest], start=1):
                 if "components" in hypothesis:
                     self._write(component_line(number, hypothesis["components"]))
                 if hypothesis.get("cut_off"):
                     self._write(f"L-{number}\t{rank}")
 
     def _write(self, line: str) -> None:
-        if self._output is None:  # until the end
+        if self._output is None:  # open until the end
             self._output = open(self._file, "w", buffering=1, encoding="utf-8") if self._file else sys.stdout  # noqa: SIM115
         print(line, file=self._output)
 

@@ -7,7 +7,7 @@ All log-probabilities are natural (nats), of whole sentences, accumulated in flo
     L_xy = NLL_xy + λ_xy · gap²    with log P(x|y) held constant
     L_yx = NLL_yx + λ_yx · gap²    with log P(y|x) held constant
 
-The gradient that reaches log P(y|x) is therefore −1 + 2·λ_xy·gap, the one that reaches log P(x|y) −1 − 2·λ_yx·gap.
+Therefore log P(y|x) gets the gradient −1 + 2·λ_xy·gap, and log P(x|y) gets −1 − 2·λ_yx·gap.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def dual_penalties(
     """The duality terms of both directions, each with the other direction's log-probability held constant.
 
     Args:
-        log_p_x, log_p_y_given_x, log_p_y, log_p_x_given_y: (B,) nats, row i of all four the same sentence pair.
+        log_p_x, log_p_y_given_x, log_p_y, log_p_x_given_y: (B,) nats, with the same sentence pair in row i.
         lambda_xy, lambda_yx: λ of x→y and of y→x, ≥ 0.
         clip: bound of |gap| in the gradient, nats; 0 means none.
 
@@ -108,10 +108,10 @@ def dual_penalties(
 
 
 def negative_weights(gap: Tensor, lambda_xy: float, lambda_yx: float) -> Tensor:
-    """Where 2·λ·|gap| > 1: without a clip, the pair trains one direction to make its reference *less* likely.
+    """Whether 2·λ·|gap| > 1: without a clip, training makes the reference of one direction *less* likely.
 
     A positive gap weights x→y by −1 + 2·λ_xy·gap, a negative one y→x by −1 − 2·λ_yx·gap, so the λ of that direction
-    counts. A clip does not enter here: the share shows what it is there to prevent.
+    counts. A clip is ignored here: the share shows what it prevents.
 
     Args:
         gap: (B,) nats.
@@ -126,7 +126,7 @@ def negative_weights(gap: Tensor, lambda_xy: float, lambda_yx: float) -> Tensor:
 def ramped_lambda(value: float, num_updates: int, start: int = 0, ramp: int = 0) -> float:
     """λ at the update that follows ``num_updates`` finished ones.
 
-    0 for the first ``start`` updates, then growing linearly: λ/ramp at the next one, λ at the ``ramp``-th of them.
+    0 for the first ``start`` updates. Then it grows linearly: λ/ramp at the next update, λ at the ``ramp``-th.
 
     Args:
         value: the final λ.

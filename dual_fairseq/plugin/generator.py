@@ -1,7 +1,7 @@
-"""fairseq's search, with a limit for the length of each translation, and the translations that it ended marked.
+"""fairseq's search with a length limit for each translation; translations that it cuts off are marked.
 
-fairseq bounds translations by ``max_len_a`` · (tokens of the batch's longest source) + ``max_len_b``, so a sentence
-that does not end by itself goes on for longer beside a long one. Here the limit goes by each sentence's own source.
+fairseq limits translations to ``max_len_a`` · (tokens of the batch's longest source) + ``max_len_b``, so a translation
+that does not end by itself is longer in a batch with a long source. Here each sentence's own source sets the limit.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ from .lengths import length_limit
 
 logger = logging.getLogger(__name__)
 
-# fairseq's defaults of --max-len-a and --max-len-b; both together stand for the limit of the training text.
+# fairseq's defaults of --max-len-a and --max-len-b; if both are unchanged, the training text decides.
 _DEFAULTS = (0, 200)
 
 
 class _BySentence(SequenceGenerator):
-    """A generator that ends each sentence at its own limit; the bound of the batch is never below.
+    """A generator that ends each sentence at its own limit; the batch's limit is never lower.
 
-    A hypothesis has ``cut_off``: whether the limit ended it, where P(``</s>``) was below 1/2.
+    A hypothesis has ``cut_off``: whether the limit ended it while P(``</s>``) was below 1/2.
 
     Attributes:
-        labels: the only tokens that a translation may begin with, where it is a label; a beam of as many as there are
+        labels: if translations are labels, the only tokens that they may begin with; a beam as large as the number of
             labels then has each of them.
     """
 
@@ -49,8 +49,8 @@ class _BySentence(SequenceGenerator):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        if not self.match_source_len:  # which is a bound by sentence itself
-            self.should_set_src_lengths = True  # the search then has the lengths of the sentences that are left
+        if not self.match_source_len:  # this option is already a limit per sentence
+            self.should_set_src_lengths = True  # the search then has the lengths of unfinished sentences
             self._search_step = self.search.step
             self.search.step = self._bounded_step
 
@@ -76,7 +76,7 @@ class _BySentence(SequenceGenerator):
             others = torch.ones_like(lprobs, dtype=torch.bool)
             others[..., self.labels] = False
             lprobs = lprobs.masked_fill(others, -math.inf)
-        # a forced prefix is longer than the limit where </s> cannot follow
+        # if </s> cannot follow, a forced prefix is longer than the limit
         ends = self._at_limit(step) & lprobs[:, :, self.eos].isfinite().any(dim=1)
         if ends.any():
             eos = lprobs[:, :, self.eos].clone()
@@ -89,31 +89,31 @@ class _BySentence(SequenceGenerator):
         return at_limit or super().is_finished(step, unfin_idx, *args)
 
     def _at_limit(self, step: int) -> Tensor:
-        """(B,) whether each sentence has as many tokens as it may have."""
+        """(B,) whether each sentence has reached its limit."""
         return step >= self.limits(self.search.src_lengths)
 
     def limits(self, lengths: Tensor) -> Tensor:
-        """(B,) the most tokens of each translation, without ``</s>``, by those of its source, with it.
+        """(B,) the most tokens of each translation, without ``</s>``, from its source length with ``</s>``.
 
-        In the precision of fairseq's own bound."""
+        As precise as fairseq's own limit."""
         limits = (self.max_len_a * lengths.double() + self.max_len_b).long()
         return limits.clamp(min=max(self.min_len, 1)).clamp(max=int(min(self.max_len, 2**31)) - 1)
 
 
 class _AligningBySentence(SequenceGeneratorWithAlignment, _BySentence):
-    """As :class:`_BySentence`, for ``--print-alignment``."""
+    """Like :class:`_BySentence`, for ``--print-alignment``."""
 
 
 class CutOff:
-    """Counts the translations that were cut off at the length limit, and says so when the command ends."""
+    """Counts the translations that were cut off at the length limit, and reports them when the command ends."""
 
     def __init__(self) -> None:
         self._counts = counts = Counter[str]()
         weakref.finalize(self, self._say, counts)
 
     def count(self, hypotheses: Sequence[Sequence[dict[str, Any]]]) -> None:
-        """Count those of a batch, best first."""
-        best = [of_sentence[0] for of_sentence in hypotheses if of_sentence]
+        """Count the best translations of a batch."""
+        best = [beam[0] for beam in hypotheses if beam]
         self._counts.update(all=len(best), cut_off=sum(bool(hypothesis.get("cut_off")) for hypothesis in best))
 
     @staticmethod
@@ -129,12 +129,12 @@ class CutOff:
 class DirectionTask(TranslationTask):
     """fairseq's ``translation`` task with this search.
 
-    Where the target side is labels, all of them are scored.
+    If the target side is labels, all labels are scored.
     """
 
     @cached_property
     def labels(self) -> list[int]:
-        """The labels of the target side, by their numbers in the dictionary; none where it is text."""
+        """The dictionary indices of the target side's labels; empty for text."""
         data = Data.of_binarized(utils.split_paths(self.cfg.data)[0])
         side = data.sides.get(self.cfg.target_lang) if data else None
         words = self.target_dictionary
@@ -142,7 +142,7 @@ class DirectionTask(TranslationTask):
         return [*seen] if side and side.labels else []
 
     def build_tokenizer(self, args):
-        """As fairseq's, of fairseq-interactive; the languages of the codes choose its rules."""
+        """Like fairseq's (for fairseq-interactive); the codes' languages decide its rules."""
         args = copy.copy(args)
         for name in ("source_lang", "target_lang"):
             if getattr(args, name, None):
@@ -150,11 +150,11 @@ class DirectionTask(TranslationTask):
         return super().build_tokenizer(args)
 
     def build_generator(self, models, args, seq_gen_cls=None, extra_gen_cls_kwargs=None, **kwargs):
-        """As fairseq's; translations are as long as the training text lets expect, unless an option says otherwise."""
+        """Like fairseq's; the training text limits the length of translations, unless an option does."""
         for name in ("lenpen", "unkpen", "temperature", "max_len_a"):
             if not math.isfinite(getattr(args, name, 1.0)):
                 raise UserError(f"{flag(name)} {getattr(args, name)}: give a finite number")
-        if abs(getattr(args, "lenpen", 1.0)) > 50:  # a length to this power has to be a number
+        if abs(getattr(args, "lenpen", 1.0)) > 50:  # a length to this power must be finite
             raise UserError(f"--lenpen {args.lenpen}: give a number from -50 to 50")
         self._check_search(args, (extra_gen_cls_kwargs or {}).get("lm_model"))
         if (getattr(args, "max_len_a", 0), getattr(args, "max_len_b", 200)) == _DEFAULTS:

@@ -1,4 +1,4 @@
-"""P(label) by the counts of the training text: ``--arch label_lm``, a language model that needs no training.
+"""P(label) from the counts of the training text: ``--arch label_lm``, a language model that needs no training.
 
 python -m dual_fairseq plugin.label_model DATA CHECKPOINT    counts the labels in DATA, for dual-fairseq train-lm
 """
@@ -32,7 +32,7 @@ class LabelLanguageModelConfig(FairseqDataclass):
 
 
 class LabelDecoder(FairseqDecoder):
-    """A label by its share of the training text, then ``</s>`` with probability 1.
+    """Predicts a label by its share of the training text, then ``</s>`` with probability 1.
 
     Args:
         dictionary: of the labels.
@@ -45,7 +45,7 @@ class LabelDecoder(FairseqDecoder):
         self.register_buffer("counts", torch.zeros(len(dictionary), dtype=torch.long))
 
     def forward(self, prev_output_tokens: Tensor, encoder_out: Any = None, **kwargs: Any) -> tuple[Tensor, None]:
-        """(B, T) tokens → (B, T, V) log-probabilities of the next one, nats, float32; −∞ for what was never seen."""
+        """(B, T) tokens → (B, T, V) log-probabilities of the next token, nats, float32; −∞ if never seen."""
         first = (self.counts.double() / self.counts.sum()).log().float()
         then = torch.full_like(first, -math.inf)
         then[self.dictionary.eos()] = 0.0
@@ -57,7 +57,7 @@ class LabelDecoder(FairseqDecoder):
 
 @register_model("label_lm", dataclass=LabelLanguageModelConfig)
 class LabelLanguageModel(FairseqLanguageModel):
-    """The language model of a side that is labels."""
+    """The language model of a side of labels."""
 
     @classmethod
     def build_model(cls, cfg: Any, task: Any) -> LabelLanguageModel:
@@ -80,13 +80,13 @@ def count_labels(data: Path, split: str, dictionary: Dictionary) -> Tensor:
 
 
 def counted(data: Path) -> dict[str, Any]:
-    """The checkpoint of a language model of labels; its validation loss is in bits a token, ``</s>`` included.
+    """The checkpoint of a language model of labels; its validation loss is in bits per token, with ``</s>``.
 
     Args:
-        data: binarized labels, as fairseq's language modeling has them.
+        data: binarized labels, as fairseq's language modeling reads them.
 
     Raises:
-        UserError: the data are no labels, or the validation text has a label that the training text lacks.
+        UserError: the data are not labels, or the validation text has a label that the training text lacks.
     """
     check_dictionary_file(data / "dict.txt")
     dictionary = Dictionary.load(str(data / "dict.txt"))

@@ -26,8 +26,8 @@ logger = logging.getLogger(__name__)
 class FrozenLanguageModel:
     """A trained fairseq language model that only scores sentences.
 
-    Deliberately no :class:`torch.nn.Module`: a criterion's sub-modules go to the optimizer, to DistributedDataParallel
-    and into every checkpoint, and none of the three may see a language model.
+    Deliberately not a :class:`torch.nn.Module`: a criterion's sub-modules go to the optimizer, DistributedDataParallel
+    and every checkpoint, and none of the three may see a language model.
 
     Args:
         model: a fairseq language model.
@@ -56,20 +56,20 @@ class FrozenLanguageModel:
 
     @torch.no_grad()
     def token_log_probs(self, tokens: Tensor, like: Tensor) -> Tensor:
-        """log P(token_t | tokens before it), each sentence alone.
+        """log P(token_t | tokens before it), for each sentence alone.
 
         Args:
             tokens: (B, T) sentences, each ending in ``</s>``, right-padded.
-            like: a tensor whose device and floating type the model takes (a parameter of the model in training).
+            like: a tensor with the device and floating type to use (a parameter of the model in training).
 
         Returns:
             (B, T) nats, float32; 0 at padding.
         """
         self._model.to(device=like.device, dtype=like.dtype)
         first = tokens.new_full((tokens.size(0), 1), self.dictionary.eos())
-        # </s> in the middle of a row is what precedes padding; nothing that counts follows it
+        # </s> in the middle of a row precedes padding; no real token follows it
         previous, target = torch.cat([first, tokens[:, :-1]], dim=1), tokens
-        if self.bos:  # it learnt to predict <s> from <s>, and the first token from </s>
+        if self.bos:  # the model learnt to predict <s> from <s>, and the first token from </s>
             bos = first.fill_(self.dictionary.bos())
             previous, target = torch.cat([bos, previous], dim=1), torch.cat([bos, target], dim=1)
         sample = {"net_input": {"src_tokens": previous}, "target": target}
@@ -83,15 +83,15 @@ class FrozenLanguageModel:
 
 
 def find_language_model(language: str, recorded: str | None, checkpoint: str | None) -> str | None:
-    """The language model of a language that belongs to a pair's checkpoint.
+    """The file of a language model that belongs to a pair's checkpoint.
 
     Args:
         language: language code.
-        recorded: what the checkpoint says it was trained with, if anything.
-        checkpoint: its file, beside whose folder a run of ``dual-fairseq train`` has ``lm/<language>``.
+        recorded: the file that the checkpoint names, if any.
+        checkpoint: its file; a run of ``dual-fairseq train`` has ``lm/<language>`` beside its folder.
 
     Returns:
-        The first of these that is there, or None.
+        The first of these files that exists, or None.
     """
     candidates = [Path(recorded)] if recorded else []
     if checkpoint:
@@ -103,8 +103,8 @@ def find_language_model(language: str, recorded: str | None, checkpoint: str | N
 def load_language_model(path: str, dictionary: Dictionary, language: str, option: str) -> FrozenLanguageModel:
     """Load a fairseq language model over the pair's own dictionary.
 
-    The data directory recorded in the checkpoint is not needed (it may be gone), but where a ``dict.txt`` lies beside
-    the checkpoint or in that directory, it is compared with ``dictionary`` symbol by symbol.
+    The data directory recorded in the checkpoint is not needed (it may be gone), but a ``dict.txt`` beside the
+    checkpoint or in that directory is compared with ``dictionary`` symbol by symbol.
 
     Args:
         path: checkpoint of ``fairseq-train --task language_modeling``.
@@ -113,7 +113,7 @@ def load_language_model(path: str, dictionary: Dictionary, language: str, option
         option: ``--src-lm`` or ``--tgt-lm``, for messages.
 
     Raises:
-        UserError: the file is missing, unreadable, no left-to-right language model, or of another dictionary.
+        UserError: the file is missing, unreadable, no left-to-right language model, or has another dictionary.
     """
     state = load_state(path, option)
     cfg = state["cfg"]
@@ -147,8 +147,8 @@ def load_language_model(path: str, dictionary: Dictionary, language: str, option
 
 
 def _targets(task_cfg: Any) -> list[str]:
-    chosen = [name for name in ("self", "future", "past") if getattr(task_cfg, f"{name}_target", False)]
-    return chosen or ["future"]
+    targets = [name for name in ("self", "future", "past") if getattr(task_cfg, f"{name}_target", False)]
+    return targets or ["future"]
 
 
 def _check_dictionary(state: dict[str, Any], dictionary: Dictionary, language: str, path: str, option: str) -> None:

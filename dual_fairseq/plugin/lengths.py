@@ -1,6 +1,6 @@
-"""How long a translation may become: by the lengths of the training text.
+"""Length limits of translations, from the lengths of the training text.
 
-A translation of n source tokens (``</s>`` included) ends at the latest after a · n + b tokens; a and b are fairseq's
+A translation of n source tokens (``</s>`` included) ends after at most a · n + b tokens; a and b are fairseq's
 ``--max-len-a`` and ``--max-len-b``. ``dual-fairseq preprocess`` records them for each direction beside the
 dictionaries.
 """
@@ -20,7 +20,7 @@ from ..common.records import read_record
 if TYPE_CHECKING:
     import numpy as np
 
-# Room to spare: over the mean ratio of the training text, and over what its longest translations need beyond that.
+# Spare room: factors on the training text's mean ratio and on its longest translations' excess; the least excess.
 _OVER_RATIO, _OVER_REST, _AT_LEAST = 1.5, 2, 20
 LIMITS = {str: {"ratio": float, "max_len_a": float, "max_len_b": int}}
 
@@ -30,7 +30,7 @@ class LengthLimit:
     """The most tokens of a translation: ``max_len_a`` · source tokens + ``max_len_b``.
 
     Attributes:
-        ratio: target tokens a source token in the training text, for the record.
+        ratio: target tokens per source token in the training text, for the record.
     """
 
     ratio: float
@@ -41,52 +41,52 @@ class LengthLimit:
     def of_training(cls, source: np.ndarray, target: np.ndarray) -> LengthLimit:
         """The limit for text like the training text.
 
-        One in a thousand of its pairs may need more than is spared: a few are no translations of each other.
+        The longest 0.1 % of its pairs do not count: a few pairs are not translations of each other.
 
         Args:
             source, target: (N,) tokens of each sentence.
         """
-        import numpy as np  # a command's --help does without
+        import numpy as np  # not needed for a command's --help
 
         ratio = round(float(target.sum() / source.sum()), 4)
         a = round(_OVER_RATIO * ratio, 4)
-        rest = float(np.quantile(target - a * source, 0.999)) * _OVER_REST
-        return cls(ratio, a, max(_AT_LEAST, math.ceil(rest)))
+        excess = float(np.quantile(target - a * source, 0.999)) * _OVER_REST
+        return cls(ratio, a, max(_AT_LEAST, math.ceil(excess)))
 
 
-# For a folder that has neither a record nor training text: of a run of an earlier version, or for test text alone.
+# For a folder with neither a record nor training text: of an earlier version's run, or only for test text.
 UNKNOWN = LengthLimit(1.0, 3.0, 50)
 
 
 def limits_of(folder: Path, source: str, target: str) -> dict[str, LengthLimit]:
-    """The limits of both directions for the training text in a binarized folder; none where it has no training text."""
-    # fairseq is slow to load, and who reads a record does without it
+    """The limits of both directions for the training text in a binarized folder; empty if it has none."""
+    # fairseq is slow to load, and reading a record does not need it
     import numpy as np
     from fairseq.data import indexed_dataset
 
     def sizes(file: str) -> np.ndarray:
-        text = indexed_dataset.make_dataset(file, "mmap")  # its memory is unmapped with it
+        text = indexed_dataset.make_dataset(file, "mmap")  # unmapped on return, so the sizes are copied
         return text.sizes.astype(np.float64)
 
     for pair in (f"{source}-{target}", f"{target}-{source}"):
         files = [str(folder / f"train.{pair}.{language}") for language in (source, target)]
         if all(map(indexed_dataset.MMapIndexedDataset.exists, files)):
-            of_source, of_target = map(sizes, files)
-            if len(of_source) == len(of_target) and min(of_source.sum(), of_target.sum()) > 0:
+            source_sizes, target_sizes = map(sizes, files)
+            if len(source_sizes) == len(target_sizes) and min(source_sizes.sum(), target_sizes.sum()) > 0:
                 return {
-                    f"{source}-{target}": LengthLimit.of_training(of_source, of_target),
-                    f"{target}-{source}": LengthLimit.of_training(of_target, of_source),
+                    f"{source}-{target}": LengthLimit.of_training(source_sizes, target_sizes),
+                    f"{target}-{source}": LengthLimit.of_training(target_sizes, source_sizes),
                 }
     return {}
 
 
 def record(limits: dict[str, LengthLimit]) -> dict[str, Any]:
-    """What the file :data:`~dual_fairseq.common.folders.LENGTHS` holds."""
+    """The content of :data:`~dual_fairseq.common.folders.LENGTHS`."""
     return {direction: asdict(limit) for direction, limit in limits.items()}
 
 
 def length_limit(folder: str | os.PathLike[str], source: str, target: str) -> LengthLimit:
-    """The limit of a direction: what is on record in a binarized folder, else by the training text in it.
+    """The limit of a direction: from the record in a binarized folder, else from its training text.
 
     Raises:
         UserError: the record is damaged.

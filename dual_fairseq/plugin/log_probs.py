@@ -1,4 +1,4 @@
-"""Sentence log-probabilities of given text, by translation models and by language models, in batches of like length."""
+"""Sentence log-probabilities of given text, by translation and language models, in batches of similar length."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .language_model import FrozenLanguageModel
 from .model import parameter_like
 from .output_layer import batch_log_probs
 
-# Padded tokens a batch. What counts is the memory of its logits: half a GB for a vocabulary of 32,000.
+# Padded tokens per batch. Its logits need memory: half a GB for a vocabulary of 32,000.
 BATCH_TOKENS = 4096
 
 
@@ -28,20 +28,20 @@ def translation_log_probs(
     max_tokens: int = BATCH_TOKENS,
     advance: Callable[[int], object] = lambda count: None,
 ) -> Tensor:
-    """log P(target | source), all of the target's tokens, ``</s>`` included, by one model or an ensemble.
+    """log P(target | source) of all target tokens, ``</s>`` included, by one model or an ensemble.
 
     An ensemble averages the probabilities of each token, as fairseq's beam search does.
 
     Args:
         models: encoder–decoder models of one direction, in evaluation mode.
-        sources, targets: N token tensors each, ending in ``</s>``; sentence i of one belongs to i of the other.
+        sources, targets: N token tensors each, ending in ``</s>``; sentences with the same index belong together.
         target_dictionary: of the target language (the special symbols are the same in both).
         left_pad_source: as the models were trained (fairseq's default).
         max_tokens: padded tokens in a batch.
         advance: called with the number of sentences after each batch.
 
     Returns:
-        (N,) nats, float32, on the models' device; NaN where a sentence is too long for a model.
+        (N,) nats, float32, on the models' device; NaN if a sentence is too long for a model.
     """
     like = parameter_like(models[0])
     pad, eos = target_dictionary.pad(), target_dictionary.eos()
@@ -82,12 +82,12 @@ def language_model_log_probs(
     Args:
         lm: the language model.
         sentences: N token tensors, ending in ``</s>``.
-        like: a tensor whose device and floating type the model takes.
+        like: a tensor with the device and floating type to use.
         max_tokens: padded tokens in a batch.
         advance: called with the number of sentences after each batch.
 
     Returns:
-        (N,) nats, float32, on the device of ``like``; NaN where a sentence is too long for the language model.
+        (N,) nats, float32, on the device of ``like``; NaN if a sentence is too long for the language model.
     """
     sizes = _sizes(sentences)
     sizes[sizes > lm.max_positions] = 0
@@ -101,10 +101,10 @@ def language_model_log_probs(
 
 
 def length_sorted_batches(sizes: np.ndarray, max_tokens: int) -> Iterator[np.ndarray]:
-    """Indices of sentences of like length, longest first, up to ``max_tokens`` padded tokens a batch.
+    """Batches of indices of similar sentence length, longest first, up to ``max_tokens`` padded tokens each.
 
     Args:
-        sizes: (N,) lengths in tokens; a sentence of length 0 is left out.
+        sizes: (N,) lengths in tokens; sentences of length 0 are skipped.
     """
     order = np.argsort(-sizes, kind="stable")
     order = order[: np.count_nonzero(sizes)]

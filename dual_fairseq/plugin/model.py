@@ -1,4 +1,4 @@
-"""One model a direction, both in one fairseq model."""
+"""One model per direction, both in one fairseq model."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def direction_name(source: str, target: str) -> str:
 
 
 def of_direction(state_dict: dict[str, Tensor], direction: str) -> dict[str, Tensor]:
-    """The weights of one direction of a pair under the arch's own keys; empty if the pair does not have it."""
+    """The weights of one direction of a pair under the arch's own keys; empty if the pair lacks it."""
     prefix = f"models.{direction}."
     return {key[len(prefix) :]: value for key, value in state_dict.items() if key.startswith(prefix)}
 
@@ -40,21 +40,21 @@ class DualModel(BaseFairseqModel):
     def __init__(self, models: dict[str, FairseqEncoderDecoderModel]) -> None:
         super().__init__()
         self.models: Any = nn.ModuleDict(models)
-        self.num_updates: int | None = None  # None until fairseq tells
+        self.num_updates: int | None = None  # None until fairseq sets it
 
     def forward(
         self, batches: dict[str, dict[str, Any]], padding_idx: int, smoothing: bool = False
     ) -> dict[str, TokenLogProbs]:
-        """Run each direction on its own batch, as far as the log-probabilities of its target tokens.
+        """Run each direction on its own batch, up to the log-probabilities of its target tokens.
 
         Args:
             batches: direction → ``net_input`` (``src_tokens`` (B, S), ``src_lengths`` (B,), ``prev_output_tokens``
-                (B, T)), ``target`` (B, T), and what else the arch asks of a batch.
+                (B, T)), ``target`` (B, T), and whatever else the arch needs.
             padding_idx: the index of padding in targets.
             smoothing: whether sums over the vocabulary are wanted.
 
         Returns:
-            direction → what :func:`batch_log_probs` gives.
+            direction → the result of :func:`batch_log_probs`.
         """
         return {
             direction: batch_log_probs(self.models[direction], batch, padding_idx, smoothing)
@@ -62,24 +62,24 @@ class DualModel(BaseFairseqModel):
         }
 
     def max_positions(self) -> tuple[float, float]:
-        """Every sentence is a source once and a target once, so both limits are the smallest of all."""
+        """Every sentence is a source once and a target once, so both limits are the smallest limit."""
         limit = min(limit for model in self.models.values() for limit in model.max_positions())
         return (limit, limit)
 
     def set_num_updates(self, num_updates: int) -> None:
-        """fairseq calls this before every update (and on loading); the criterion's schedule of λ reads it."""
+        """fairseq calls this before every update (and on loading); the criterion's schedule of λ uses it."""
         super().set_num_updates(num_updates)
         self.num_updates = num_updates
 
     def prepare_for_inference_(self, cfg: Any) -> None:
-        """fairseq calls this before it translates; an arch may have preparations, or refusals, of its own."""
+        """fairseq calls this before it translates; an arch may prepare itself or refuse."""
         for model in self.models.values():
             model.prepare_for_inference_(cfg)
         # nothing is left to prepare; fairseq's method would do it again and leave fconv's attention in training mode
         self.eval()
 
     def load_state_dict(self, state_dict: dict[str, Tensor], strict: bool = True, model_cfg=None, args=None) -> None:
-        """Load each direction as its arch loads a checkpoint of its own (upgrades and pruning go by the arch's keys).
+        """Load each direction as its arch loads its own checkpoint (upgrades and pruning use the arch's keys).
 
         Raises:
             UserError: the checkpoint does not hold this model's directions.
@@ -91,7 +91,7 @@ class DualModel(BaseFairseqModel):
             model.load_state_dict(weights, strict=strict, model_cfg=copy.deepcopy(model_cfg), args=args)
 
     def _check_directions(self, state_dict: dict[str, Tensor]) -> None:
-        """A checkpoint that is no pair, or a pair of other languages, is refused by name."""
+        """Refuse a checkpoint of a single model or of other languages."""
         held = {key.split(".")[1] for key in state_dict if key.startswith("models.")}
         wanted = set(self.models)
         if not held:
@@ -118,7 +118,7 @@ def arch_name(model_cfg: Any) -> str:
 
 
 def pair_arch(name: str) -> str:
-    """An arch name, if a pair can be made of it.
+    """An arch name, if a pair can use the arch.
 
     Raises:
         UserError: the arch has no P(target | source) of its own.
@@ -136,7 +136,7 @@ def pair_arch(name: str) -> str:
 
 
 def built(arch: str, build: Callable[[], Any]) -> Any:
-    """A model; one of fairseq's own archs says in one line what it lacks.
+    """A new model; an error of fairseq's own archs becomes one line.
 
     Raises:
         UserError: the arch cannot be built with these options or dictionaries.
@@ -146,12 +146,12 @@ def built(arch: str, build: Callable[[], Any]) -> Any:
             return build()
     except Exception as error:
         if not ARCH_MODEL_REGISTRY[arch].__module__.startswith("fairseq."):
-            raise  # of whoever wrote the arch
+            raise  # for the arch's author
         raise UserError(
             f"--arch {arch}: cannot be built with these options and dictionaries: {first_line(error)}"
         ) from error
 
 
 def parameter_like(model: nn.Module) -> Tensor:
-    """Any parameter: the device and the precision that a run's own tensors have."""
+    """Any parameter, as a sample of the model's device and precision."""
     return next(p for p in model.parameters() if torch.is_floating_point(p))

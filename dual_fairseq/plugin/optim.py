@@ -23,8 +23,8 @@ class TorchAdamConfig(FairseqDataclass):
 class TorchAdam(FairseqOptimizer):
     """The update of fairseq's ``adam``, with its options, in one pass over all parameters.
 
-    fairseq's own walks through the parameters in Python, some ten small operations for each tensor (on a GPU with
-    apex it has a fused one).
+    fairseq's own loops over the parameters in Python, about ten small operations per tensor (on a GPU with apex, it is
+    fused).
     """
 
     def __init__(self, cfg: TorchAdamConfig, params) -> None:
@@ -36,9 +36,9 @@ class TorchAdam(FairseqOptimizer):
 
 
 class _Adam(torch.optim.AdamW):
-    """AdamW with fairseq's place for ε: m/(√v + ε) with bias corrections outside, where PyTorch has m̂/(√v̂ + ε)."""
+    """AdamW with ε as in fairseq: m/(√v + ε) with bias corrections outside; PyTorch has m̂/(√v̂ + ε)."""
 
-    supports_flat_params = True  # of fairseq's FP16Optimizer
+    supports_flat_params = True  # for fairseq's FP16Optimizer
 
     def __init__(self, params, lr: float, betas: tuple[float, float], eps: float, weight_decay: float) -> None:
         super().__init__(params, lr=lr, betas=(betas[0], betas[1]), eps=eps, weight_decay=weight_decay, fused=True)
@@ -50,7 +50,7 @@ class _Adam(torch.optim.AdamW):
         eps = [group["eps"] for group in self.param_groups]
         for group in self.param_groups:
             group["updates"] += 1
-            # √v̂ = √v / √(1 − β₂ᵗ), so an ε that is divided likewise stands beside √v
+            # √v̂ = √v / √(1 − β₂ᵗ), so dividing ε by the same root adds ε to √v
             group["eps"] /= math.sqrt(1 - group["betas"][1] ** group["updates"])
         try:
             return super().step(closure)

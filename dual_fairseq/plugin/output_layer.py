@@ -1,7 +1,7 @@
 """log P of a batch's target tokens by any fairseq arch.
 
-Most archs end in one matrix product, from features to scores. It is then computed together with the softmax, so that
-the scores as a whole never exist. This file decides which archs those are.
+Most archs end in one matrix product, from features to scores. The product is then computed together with the softmax,
+so that the scores never exist as a whole. This file recognises these archs.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class TokenLogProbs(NamedTuple):
     Args:
         target: token indices.
         log_prob: log P of the target tokens, nats, float32.
-        log_prob_sum: Σ_v log P(v) at the same positions (for label smoothing; meaningless if it was not asked for).
+        log_prob_sum: Σ_v log P(v) at the same positions (for label smoothing; meaningless if not requested).
     """
 
     target: Tensor
@@ -48,17 +48,17 @@ def batch_log_probs(
 ) -> TokenLogProbs:
     """log P of every target token of a batch by any fairseq encoder–decoder or language model.
 
-    Where the arch's output layer is one matrix product at the end, it is computed together with the softmax, block by
-    block and for real tokens only, so that no (B, T, V) tensor exists; any other arch runs as it is.
+    If the arch ends in one matrix product, the product is computed together with the softmax, block by block and for
+    real tokens only, so that no (B, T, V) tensor exists; any other arch runs unchanged.
 
     Args:
-        model: one of these.
+        model: such a model.
         sample: a batch, with ``net_input`` and ``target``.
         padding_idx: the index of padding in the target.
         smoothing: whether sums over the vocabulary are wanted.
 
     Returns:
-        log-probabilities; at padding 0, or whatever the arch gives there.
+        log-probabilities; at padding 0, or the arch's own values.
     """
     layer = find_output_layer(model)
     if layer is None:
@@ -72,9 +72,9 @@ def batch_log_probs(
         features = model(**sample["net_input"])[0]
     features = features.reshape(-1, features.size(-1)).index_select(0, rows)
     weight, bias = layer.parameters()
-    of_rows = softmax.projected_token_log_probs(features, weight, bias, target.reshape(-1)[rows])
+    results = softmax.projected_token_log_probs(features, weight, bias, target.reshape(-1)[rows])
     log_prob, log_prob_sum = (
-        value.new_zeros(target.numel()).index_copy(0, rows, value).view(target.shape) for value in of_rows
+        value.new_zeros(target.numel()).index_copy(0, rows, value).view(target.shape) for value in results
     )
     return TokenLogProbs(target, log_prob, log_prob_sum)
 
@@ -82,17 +82,17 @@ def batch_log_probs(
 class ProjectionDecoder(FairseqIncrementalDecoder):
     """Base class of a decoder whose scores are its features times one matrix.
 
-    A subclass sets ``embed_tokens`` and ``output_projection`` and defines ``extract_features``. One that overrides
-    ``forward`` or ``output_layer`` runs as it is.
+    A subclass sets ``embed_tokens`` and ``output_projection`` and defines ``extract_features``. A subclass that
+    overrides ``forward`` or ``output_layer`` runs unchanged.
     """
 
     embed_tokens: nn.Embedding  # (V, D)
-    output_projection: nn.Linear | None  # D → V; None is the embeddings themselves
+    output_projection: nn.Linear | None  # D → V; None means the embeddings
 
     def forward(
         self, prev_output_tokens: Tensor, encoder_out: Any = None, incremental_state: Any = None, **kwargs: Any
     ) -> tuple[Tensor, Any]:
-        """Scores (B, T, V) of every target token, and what else :meth:`extract_features` returns."""
+        """Scores (B, T, V) of every target token, and the extra result of :meth:`extract_features`."""
         features, extra = self.extract_features(prev_output_tokens, encoder_out, incremental_state, **kwargs)
         return self.output_layer(features), extra
 
@@ -110,11 +110,11 @@ class ProjectionDecoder(FairseqIncrementalDecoder):
 
 @dataclass(frozen=True)
 class OutputLayer:
-    """The matrix product that a decoder ends with.
+    """The matrix product at the end of a decoder.
 
     Args:
         decoder: the decoder.
-        name: the decoder's method or module that does it.
+        name: the decoder's method or module that computes it.
         layer: the layer that holds the weights: a linear layer, or the embedding that it shares.
     """
 
@@ -132,7 +132,7 @@ class OutputLayer:
 
     @contextmanager
     def left_out(self) -> Iterator[None]:
-        """In this context the decoder returns its features in place of scores."""
+        """In this context the decoder returns its features instead of scores."""
         modules, identity = self.decoder._modules, nn.Identity()
         if self.name in modules:
             layer, modules[self.name] = modules[self.name], identity
@@ -140,7 +140,7 @@ class OutputLayer:
                 yield
             finally:
                 modules[self.name] = layer
-        else:  # a method, which an attribute of the same name hides
+        else:  # a method; an attribute of the same name hides it
             self.decoder.__dict__[self.name] = identity
             try:
                 yield
@@ -148,7 +148,7 @@ class OutputLayer:
                 del self.decoder.__dict__[self.name]
 
 
-# Archs are told by the methods that they have not overridden. A model's forward that ends with its decoder's output:
+# Archs are recognised by methods that they do not override. Forward methods that end with the decoder's output:
 _PLAIN_FORWARDS = {
     FairseqEncoderDecoderModel.forward,
     FairseqLanguageModel.forward,
@@ -159,7 +159,7 @@ _PLAIN_FORWARDS = {
 
 
 def find_output_layer(model: BaseFairseqModel) -> OutputLayer | None:
-    """The last matrix product of the model, if that is how it ends and nobody watches or changes what comes of it."""
+    """The last matrix product of the model, if the model ends with it and no hook watches or changes the result."""
     if not (
         _is_plain_softmax(model)
         and type(model).forward in _PLAIN_FORWARDS
@@ -197,9 +197,9 @@ def net_output_log_probs(
     """log P of every target token by any fairseq encoder–decoder or language model.
 
     Args:
-        model: what gave ``net_output``.
+        model: the model that gave ``net_output``.
         net_output: its output; for most archs (B, T, V) logits come first.
-        sample: the batch it came from, for archs that ask for it.
+        sample: the batch, for archs that need it.
         target: (B, T) token indices.
         smoothing: whether the second result is wanted; an adaptive softmax saves work without it.
 
@@ -216,7 +216,7 @@ def net_output_log_probs(
     return log_probs.gather(-1, target.unsqueeze(-1)).squeeze(-1), log_probs.sum(dim=-1)
 
 
-# transformer's is the base's own, written again for TorchScript
+# transformer's is a copy of the base's, for TorchScript
 _PLAIN_MODEL_METHODS = {BaseFairseqModel.get_normalized_probs, TransformerModelBase.get_normalized_probs}
 
 

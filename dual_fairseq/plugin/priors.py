@@ -17,10 +17,10 @@ from .score_cache import ScoreCache
 
 
 class Priors:
-    """The language models of the source and of the target language, in this order wherever there are two of something.
+    """The language models of the source and of the target language; all pairs of values have this order.
 
     Args:
-        cfg: the task's configuration, which is read anew at each call.
+        cfg: the task's configuration; each call reads it again.
         dictionaries: of both languages.
     """
 
@@ -35,7 +35,7 @@ class Priors:
         self._cache: ScoreCache | None = None
 
     def options(self) -> dict[str, Any]:
-        """What a checkpoint records: which language was the source, and the language models' files."""
+        """The options that a checkpoint records: the source language and the language models' files."""
         return {name: getattr(self.cfg, name) for name in ("source_lang", "src_lm", "tgt_lm")}
 
     @property
@@ -43,15 +43,15 @@ class Priors:
         """Whether source and target are those of the training run.
 
         ``fairseq-validate`` takes λ and the language models from the checkpoint but -s and -t from the command line, so
-        a pair may be looked at the other way round than it was trained.
+        it may see a pair in the reverse order of its training.
         """
         return self.trained["source_lang"] == self.cfg.source_lang
 
     def prepare(self) -> None:
-        """See before any training that λ > 0 has what it needs. With a warm ``--lm-score-cache`` no LM is loaded.
+        """Check the needs of λ > 0 before any training. With ``--lm-score-cache`` no LM is loaded here.
 
         Raises:
-            UserError: as :meth:`models`.
+            UserError: see :meth:`models`.
         """
         if self.cfg.lm_score_cache:
             self.files()
@@ -78,7 +78,7 @@ class Priors:
         return self._models
 
     def forget_models(self) -> None:
-        """Free the memory of the models, where every split has its scores in the cache."""
+        """Free the memory of the models if their scores are cached."""
         if self._cache is not None:
             self._models = None
 
@@ -91,9 +91,9 @@ class Priors:
                 f"{' and '.join(missing)} missing: λ > 0 needs a language model of each language; give both, or "
                 "--dual-lambda 0 to train the pair without them"
             )
-        own = (self.cfg.src_lm, self.cfg.tgt_lm) == (self.trained["src_lm"], self.trained["tgt_lm"])
-        if own and not self.as_trained:
-            files.reverse()  # the checkpoint's own, seen from the other side
+        unchanged = (self.cfg.src_lm, self.cfg.tgt_lm) == (self.trained["src_lm"], self.trained["tgt_lm"])
+        if unchanged and not self.as_trained:
+            files.reverse()  # the checkpoint's own, in reverse order
         for option, path in files:
             if not os.path.isfile(path):
                 raise UserError(f"{option} {path}: there is no such file")
@@ -118,17 +118,17 @@ class Priors:
         return scores[0].log_probs, scores[1].log_probs
 
     def inference_models(self, weights: Weights) -> tuple[FrozenLanguageModel | None, FrozenLanguageModel | None]:
-        """The language models for dual inference: those of the options, else those that the pair was trained with.
+        """The language models for dual inference: from the options, else from the training.
 
         Raises:
-            UserError: a language model that counts is missing.
+            UserError: a needed language model is missing.
         """
         recorded = [self.recorded.get("src_lm"), self.recorded.get("tgt_lm")]
         if self.recorded.get("source_lang") != self.cfg.source_lang:
             recorded.reverse()
         checkpoint = utils.split_paths(self.cfg.path)[0] if self.cfg.path else None
         lms: list[FrozenLanguageModel | None] = []
-        for language, dictionary, option, file, known, weight in zip(
+        for language, dictionary, option, file, known_file, weight in zip(
             (self.cfg.source_lang, self.cfg.target_lang),
             self.dictionaries,
             ("--src-lm", "--tgt-lm"),
@@ -137,8 +137,8 @@ class Priors:
             (weights.source_lm, weights.lm),
             strict=True,
         ):
-            # with plain weights all components are wanted, to tune on; else those that count
-            path = file or find_language_model(language, known, checkpoint) if weight or weights.plain else None
+            # plain weights need all components, for tuning; else those with a weight
+            path = file or find_language_model(language, known_file, checkpoint) if weight or weights.plain else None
             if not path and weight:
                 raise UserError(
                     f"{option} missing: dual inference with these weights needs a language model of {language}"

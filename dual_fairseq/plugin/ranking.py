@@ -4,11 +4,11 @@ Xia et al., *Dual Inference for Machine Learning* (IJCAI 2017), rank by
 
     α · log P(y|x) + (1 − α) · [log P(x|y) + log P(y) − log P(x)],
 
-where the bracket is log P(y|x) once more, by Bayes' rule. The noisy-channel form has free weights:
+where the bracket is also log P(y|x), by Bayes' rule. The noisy-channel form has free weights:
 
     log P(y|x) + w_reverse · log P(x|y) + w_lm · log P(y) + w_length · |y|.
 
-Either is divided by |y|^lenpen, as fairseq divides the log P(y|x) of its beam search, so α = 1 is plain generation.
+Both are divided by |y|^lenpen, like log P(y|x) in fairseq's beam search, so α = 1 is plain generation.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import numpy as np
 from ..common.errors import UserError
 from ..common.records import check_shape, read_record
 
-LARGEST = 1e15  # of a score or a count in a file
+LARGEST = 1e15  # limit of a score or a count in a file
 # log P(y|x), log P(x|y), log P(y), log P(x), |y|: the columns of every array of components
 COMPONENTS = ("forward", "reverse", "lm", "source_lm", "length")
 
@@ -45,13 +45,13 @@ class Weights:
 
     @property
     def plain(self) -> bool:
-        """Whether they leave the ranking to the beam search."""
+        """Whether they keep the ranking of the beam search."""
         return self == Weights()
 
     def score(self, components: np.ndarray, lenpen: float) -> np.ndarray:
         """(..., 5) components in nats → (...,) scores in nats, divided by |y|^lenpen.
 
-        A component of weight 0 does not count, whatever it is; one that could not be computed (NaN) makes the score −∞.
+        A component of weight 0 does not count, even if it is NaN; any other NaN (not computed) makes the score −∞.
         """
         total = np.zeros(components.shape[:-1])
         for i, name in enumerate(COMPONENTS):
@@ -66,17 +66,17 @@ def weights_of_options(
     """The weights that the ``--dual-inference-*`` options ask for; None if none is given.
 
     Raises:
-        UserError: they are out of range or do not go together.
+        UserError: they are out of range or contradict each other.
     """
     free = {"reverse": reverse, "lm": lm, "length": length}
-    given = {name: value for name, value in free.items() if value is not None}
-    for name, value in given.items():
+    weights = {name: value for name, value in free.items() if value is not None}
+    for name, value in weights.items():
         if not math.isfinite(value):
             raise UserError(f"--dual-inference-{name}-weight {value}: give a finite number")
     if alpha is None:
-        return Weights(**given) if given else None
-    if given:
-        options = ", ".join(f"--dual-inference-{name}-weight" for name in given)
+        return Weights(**weights) if weights else None
+    if weights:
+        options = ", ".join(f"--dual-inference-{name}-weight" for name in weights)
         raise UserError(f"--dual-inference-alpha and {options}: give either α or the weights of the general form")
     if not 0 <= alpha <= 1:
         raise UserError(f"--dual-inference-alpha {alpha}: give a number from 0 to 1 (1 is plain generation)")
@@ -93,10 +93,10 @@ class Choice:
 
 
 def read_choice(given: str | float | os.PathLike[str]) -> Choice:
-    """An α, or the best that is in a weights.json of ``dual-fairseq tune``.
+    """The choice by α, or the best one in a weights.json of ``dual-fairseq tune``.
 
     Raises:
-        UserError: it is neither.
+        UserError: it is neither of them.
     """
     try:
         weights = weights_of_options(float(str(given)), None, None, None)
@@ -120,21 +120,21 @@ def read_choice(given: str | float | os.PathLike[str]) -> Choice:
 
 
 def component_line(number: int, components: np.ndarray) -> str:
-    """What is printed of a hypothesis' components: ``R-3``, then name=value, in base 2 as all that fairseq prints."""
+    """The printed line of a hypothesis' components: ``R-3``, then name=value, in base 2 like all output of fairseq."""
     values = (*components[:-1] / math.log(2), components[-1])
     return "\t".join([f"R-{number}", *(f"{name}={value:.9g}" for name, value in zip(COMPONENTS, values, strict=True))])
 
 
 def read_component_line(line: str) -> tuple[int, np.ndarray]:
-    """The number of the sentence and the components of a hypothesis, (5,) in nats.
+    """The sentence number and the components of a hypothesis, (5,) in nats.
 
     Raises:
-        ValueError: it is no such line.
+        ValueError: it is not such a line.
     """
     head, *fields = line.rstrip("\n").split("\t")
     values = dict(field.split("=") for field in fields)
     components = np.array([float(values[name]) for name in COMPONENTS])
-    # a component that could not be computed is not a number
+    # NaN, a component not computed, is allowed
     if not 1 <= components[-1] < LARGEST or (components > LARGEST).any():
         raise ValueError("a component is out of range")
     components[:-1] *= math.log(2)

@@ -1,9 +1,9 @@
 """log P(x) and log P(y) of a data set, computed once.
 
-The language models are frozen, so their scores of a training pair never change. One file a language keeps them:
-float32, one number a sentence, memory-mapped, named after the content of everything that they follow from (language
-model, dictionary, sentences), so that a stale file can never be taken for a fresh one. A file gets its name when it is
-complete: neither a crash nor two runs at once can leave half a file that is believed.
+The language models are frozen, so their scores of a training pair never change. One file per split and language keeps
+them: float32, one number per sentence, memory-mapped. Its name has a digest of everything that the scores depend on
+(language model, dictionary, sentences), so that an old file is never used by mistake. A file gets its name when it is
+complete: neither a crash nor two runs at once can leave an incomplete file under that name.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 _FORMAT = b"dual_fairseq language model scores 1"
 _BATCH_TOKENS = 16_384
 _BLOCK = 1 << 20
-# What numpy raises: the head of a file is Python's text, and may claim any shape.
+# What numpy raises: the header of a file is Python text and may name any shape.
 _UNREADABLE = (
     OSError, ValueError, TypeError, OverflowError, MemoryError, RecursionError, EOFError, BadZipFile, SyntaxError,
     TokenError,
@@ -49,7 +49,7 @@ class Scores:
     """The scores of one language's side of a data set.
 
     Args:
-        log_probs: (N,) float32 in nats, sentence i of the data set at i; NaN where a sentence is too long for the LM.
+        log_probs: (N,) float32 in nats, sentence i of the data set at i; NaN if a sentence is too long for the LM.
         max_positions: the longest sentence that the language model scores, in tokens.
     """
 
@@ -61,9 +61,9 @@ class ScoreCache:
     """A directory of score files.
 
     Args:
-        directory: made if it is missing; all nodes of a run must share it. Where all scores are in it, it need not be
+        directory: made if it is missing; all nodes of a run must share it. If it has all scores, it need not be
             writable.
-        cpu: compute on the CPU even where there is a GPU.
+        cpu: compute on the CPU even if there is a GPU.
     """
 
     def __init__(self, directory: str, cpu: bool) -> None:
@@ -79,31 +79,31 @@ class ScoreCache:
         load: Callable[[], FrozenLanguageModel],
         name: str,
     ) -> Scores:
-        """The scores of ``sentences``, read where they are known, else computed by all processes of the run together.
+        """The scores of ``sentences``, read if they are cached, else computed by all processes of the run together.
 
         Args:
             sentences: N token tensors, each ending in ``</s>``.
             sizes: (N,) their lengths in tokens.
             dictionary: of their language.
-            lm_path: the language model's checkpoint, which is only hashed unless there is something to compute.
-            load: loads it.
-            name: of split and language, for file names and messages.
+            lm_path: the language model's checkpoint; if all scores are cached, it is only hashed.
+            load: loads the language model.
+            name: split and language, for file names and messages.
 
         Raises:
             UserError: the language model cannot be read, the directory cannot be made or written to, or a file in it
                 is damaged.
         """
         path = self.directory / f"{name}.{cache_key(lm_path, dictionary, sentences)}.npy"
-        found = _agree(path.is_file())
-        if not found:
+        cached = _agree(path.is_file())
+        if not cached:
             self._compute(path, sentences, sizes, dictionary, load, name)
         scores = read_scores(path, np.asarray(sizes))
-        if found:
+        if cached:
             logger.info("%s: language model scores of %s read", path, name)
         return scores
 
     def _compute(self, path: Path, sentences, sizes, dictionary: Dictionary, load, name: str) -> None:
-        try:  # before hours of work
+        try:  # checked before hours of work
             self.directory.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=self.directory).close()
         except OSError as error:
@@ -153,7 +153,7 @@ def read_scores(path: Path, sizes: np.ndarray) -> Scores:
         sizes: (N,) the sentences' lengths in tokens.
 
     Raises:
-        UserError: it is not what :meth:`ScoreCache.scores` writes.
+        UserError: it is not a file of :meth:`ScoreCache.scores`.
     """
     fix = "remove it, and it will be computed again"
     limit = read_record(path.with_suffix(".json"), {"max_positions": int}, fix)["max_positions"]
@@ -164,10 +164,10 @@ def read_scores(path: Path, sizes: np.ndarray) -> Scores:
 
 
 def load_scores(path: Path, shape: tuple[int, ...], fix: str, mmap_mode: Any = None) -> np.ndarray:
-    """A file of float32 numbers of a shape.
+    """The float32 numbers in a file.
 
     Raises:
-        UserError: it is something else; ``fix`` is what to do then.
+        UserError: it holds something else; ``fix`` says what to do.
     """
     try:
         scores = np.load(path, mmap_mode=mmap_mode, allow_pickle=False)
@@ -181,14 +181,14 @@ def load_scores(path: Path, shape: tuple[int, ...], fix: str, mmap_mode: Any = N
 
 
 def cache_key(lm_path: str, dictionary: Dictionary, sentences: Any) -> str:
-    """A digest of the content that the scores follow from: language model, dictionary, sentences."""
+    """A digest of everything that the scores depend on: language model, dictionary, sentences."""
     digest = hashlib.sha256(_FORMAT)
     parts = [_file_blocks(Path(lm_path)), ["\n".join(dictionary.symbols).encode()], *_sentence_blocks(sentences)]
     for part in parts:
-        of_part = hashlib.sha256()
+        part_digest = hashlib.sha256()
         for block in part:
-            of_part.update(block)
-        digest.update(of_part.digest())
+            part_digest.update(block)
+        digest.update(part_digest.digest())
     return digest.hexdigest()[:32]
 
 
@@ -199,14 +199,14 @@ def _file_blocks(path: Path) -> Iterator[bytes]:
 
 
 def _sentence_blocks(sentences: Any) -> list[Iterable[bytes]]:
-    """The sentences' content: of fairseq's memory-mapped files as it lies on disk, of anything else token by token."""
+    """The sentences' content: fairseq's memory-mapped files as they are on disk, else token by token."""
     if isinstance(sentences, MMapIndexedDataset):
         return [_file_blocks(Path(sentences._path + suffix)) for suffix in (".idx", ".bin")]
     return [(np.asarray(sentences[i], dtype=np.int64).tobytes() + b"\n" for i in range(len(sentences)))]
 
 
 def _agree(found: bool) -> bool:
-    """Whether every process sees the file: what one has to compute, all do."""
+    """Whether every process sees the file: if one must compute, all do."""
     if not dist.is_initialized():
         return found
     votes: list[Any] = [None] * dist.get_world_size()
@@ -215,7 +215,7 @@ def _agree(found: bool) -> bool:
 
 
 def _sum_over_processes(values: np.ndarray, device: torch.device) -> None:
-    """Add up the processes' parts in place; each sentence is 0 but in one of them."""
+    """Add up the processes' parts in place; each sentence is 0 in all parts except one."""
     for start in range(0, len(values), _BLOCK):
         block = torch.from_numpy(values[start : start + _BLOCK]).to(device)
         dist.all_reduce(block)

@@ -1,7 +1,7 @@
 """log P of target tokens from scores, without a float32 tensor of (tokens × vocabulary).
 
-The scores are walked through in blocks of rows, in the forward and in the backward pass. All log-probabilities are
-natural (nats) and in float32 (float64 stays float64), whatever the precision of the scores.
+The forward and the backward pass process the scores in blocks of rows. All log-probabilities are natural (nats) and in
+float32 (float64 stays float64), for any precision of the scores.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import linear
 
-# Elements of one float32 working block, which bounds the extra memory whatever the batch and the vocabulary: 2²²
-# (16 MB) on the CPU, near its caches; 2²⁴ on a GPU, so that a block is still a matrix product worth starting.
+# Elements of one float32 working block. They limit the extra memory for any batch and vocabulary: 2²² (16 MB) on the
+# CPU, near the size of its caches; 2²⁴ on a GPU, so that each matrix product is large enough.
 _BLOCK_ELEMENTS = {"cpu": 1 << 22, "cuda": 1 << 24}
-# Up to this many float32 scores (2²⁵: 128 MB) are kept from the forward to the backward pass, above they are computed
-# again: that costs one more matrix product, a fifth of the time that the output layer and the loss take together.
+# Up to this many float32 scores (2²⁵: 128 MB) are kept from the forward to the backward pass; more are computed again.
+# That costs one more matrix product, a fifth of the time of the output layer and the loss together.
 _KEPT_ELEMENTS = 1 << 25
 
 
 class _TokenLogProbs(torch.autograd.Function):
     """log-softmax at the target and its sum over the vocabulary, without ever storing the log-softmax.
 
-    The scores are walked through in blocks of rows, so that no (rows × vocabulary) float32 tensor exists beside the
-    scores themselves; the backward pass allocates the gradient of the scores and nothing else of that size.
+    The scores are processed in blocks of rows, so that no (rows × vocabulary) float32 tensor exists beside the scores
+    themselves; the backward pass allocates the gradient of the scores and nothing else of that size.
     """
 
     @staticmethod
@@ -61,7 +61,7 @@ def token_log_probs(scores: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """log P of every target token, and the sum of log P over the vocabulary at its position (for label smoothing).
 
     Args:
-        scores: (..., V) logits, or log-probabilities (for which this changes nothing); any floating type.
+        scores: (..., V) logits, or log-probabilities (which stay the same); any floating type.
         target: (...) token indices in [0, V).
 
     Returns:
@@ -72,10 +72,10 @@ def token_log_probs(scores: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class _ProjectedTokenLogProbs(torch.autograd.Function):
-    """Output layer and log-softmax in one: the scores of one block of rows exist at a time.
+    """Output layer and log-softmax in one, for one block of rows at a time.
 
     With scores s = W·h + b, p = softmax(s), and a, c the gradients of log p_t and of Σ_v log p_v, the gradient of s is
-    a·1[t] − (a + V·c)·p + c. Its last term has rank one and needs no tensor of vocabulary size a row.
+    a·1[t] − (a + V·c)·p + c. Its last term has rank one and needs no (rows × V) tensor.
     """
 
     @staticmethod
@@ -113,7 +113,7 @@ class _ProjectedTokenLogProbs(torch.autograd.Function):
         a = torch.zeros_like(log_z) if grad_log_prob is None else grad_log_prob
         p_weight = -a if grad_total is None else -(a + vocab * grad_total)
         grad_features = torch.empty_like(features, memory_format=torch.contiguous_format) if to_features else None
-        # added up over the blocks in float32, as one matrix product would do it
+        # added up over the blocks in float32, as in one matrix product
         grad_weight = torch.zeros_like(weight, dtype=log_z.dtype) if to_weight else None
         grad_bias = log_z.new_zeros(vocab) if to_bias else None
         for i, block in enumerate(_blocks(features, vocab)):
@@ -151,13 +151,13 @@ class _ProjectedTokenLogProbs(torch.autograd.Function):
 def projected_token_log_probs(
     features: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """:func:`token_log_probs` of the scores ``features @ weight.T + bias``, which as a whole never exist.
+    """:func:`token_log_probs` of the scores ``features @ weight.T + bias``, which never exist as a whole.
 
     Same values and gradients within rounding. In float32, scores that take no more than 128 MB are kept for the
     backward pass; otherwise it computes them again, block by block.
 
     Args:
-        features: (N, D) what the output layer is given; any floating type, under autocast its own.
+        features: (N, D) input of the output layer; any floating type, autocast's under autocast.
         weight: (V, D) of the output layer.
         bias: (V,) of the output layer, or None.
         target: (N,) token indices in [0, V).
@@ -182,17 +182,17 @@ def projected_token_log_probs(
 def adaptive_token_log_probs(
     adaptive: AdaptiveSoftmax, features: Tensor, target: Tensor, smoothing: bool
 ) -> tuple[Tensor, Tensor]:
-    """log P under an adaptive softmax: of frequent words by the head, else log P(cluster) + log P(word | cluster).
+    """log P under an adaptive softmax: the head's for frequent words, else log P(cluster) + log P(word | cluster).
 
-    fairseq's own ``get_log_prob`` writes in place what autograd still needs, and with a target it leaves the clusters
-    that the target is not in at 0; so the parts are put together here.
+    fairseq's own ``get_log_prob`` overwrites values that autograd still needs, and with a target it leaves all other
+    clusters at 0; so the parts are put together here.
 
     Args:
-        features: (B, T, D) what the decoder returns in place of logits.
+        features: (B, T, D) the decoder's result instead of logits.
         target: (B, T).
 
     Returns:
-        As :func:`token_log_probs`.
+        See :func:`token_log_probs`.
     """
     x = adaptive.dropout_module(features.reshape(-1, features.size(-1)))
     flat = target.reshape(-1)
@@ -220,7 +220,7 @@ def accumulation_dtype(scores: Tensor) -> torch.dtype:
 
 
 def _blocks(rows: Tensor, width: int | None = None) -> list[slice]:
-    """Cut the rows of a matrix so that ``width`` (default: its own) elements a row make blocks of the working size."""
+    """Blocks of a matrix's rows of the working size, for rows of ``width`` elements (default: its own)."""
     elements = _BLOCK_ELEMENTS["cpu" if rows.device.type == "cpu" else "cuda"]
     step = max(1, elements // (width or rows.size(1)))
     return [slice(i, min(i + step, len(rows))) for i in range(0, len(rows), step)]

@@ -36,18 +36,18 @@ logger = logging.getLogger(__name__)
 class DualTranslationTask(DirectionTask):
     """Train and use two translation models as a pair.
 
-    The task is made of two of fairseq's own translation tasks, one a direction: each builds its model, its validation
-    BLEU and its generator as it would alone, so an arch never learns that it is one of a pair.
+    The task has two of fairseq's own translation tasks, one per direction. Each builds its model, its validation BLEU
+    and its generator as it would alone, so an arch does not notice that it is part of a pair.
 
-    All methods but :attr:`trained_directions`, which the criterion reads, and :meth:`check_checkpoint` are fairseq's
-    hooks.
+    All methods are fairseq's hooks, except :attr:`trained_directions`, which the criterion reads, and
+    :meth:`check_checkpoint`.
     """
 
     cfg: DualTranslationConfig
 
     def __init__(self, cfg: DualTranslationConfig, src_dict, tgt_dict) -> None:
-        # fairseq makes the batches once, by the epoch that a process started in; made anew every epoch, they depend on
-        # seed and epoch only, and a resumed run sees those of an unbroken one
+        # fairseq makes the batches once, for the epoch in which a process starts. Made again every epoch, they depend
+        # only on seed and epoch, so a resumed run has the batches of an uninterrupted run
         with open_dict(cfg) if OmegaConf.is_config(cfg) else nullcontext():
             cfg.rebuild_batches = True
         super().__init__(cfg, src_dict, tgt_dict)
@@ -61,7 +61,7 @@ class DualTranslationTask(DirectionTask):
             validate_as_target(side_cfg)
             check_search(side_cfg)
             self.sides[direction_name(source, target)] = DirectionTask(side_cfg, *dictionaries)
-        # a label has any number of sentences, so only the direction into labels can be right or wrong
+        # many sentences have the same label, so only the direction into labels can be right or wrong
         measured = {d: side for d, side in self.sides.items() if side.labels} or self.sides
         self._bleu = {
             d: validation_metric(side.cfg, bool(side.labels)) for d, side in measured.items() if cfg.eval_bleu
@@ -74,14 +74,14 @@ class DualTranslationTask(DirectionTask):
             cfg.dual_inference_lm_weight,
             cfg.dual_inference_length_weight,
         )
-        self.gone_language_models: list[str] = []  # recorded in the checkpoint, but not there
-        self.from_checkpoint = False  # built to look at a finished checkpoint, by the checkpoint's own options
+        self.gone_language_models: list[str] = []  # recorded in the checkpoint, but missing
+        self.from_checkpoint = False  # built from a finished checkpoint, with its own options
         self._lines = LinePrinter(src_dict)
         self._cut_off = CutOff()
 
     @property
     def trained_directions(self) -> tuple[str, ...]:
-        """Both directions, the one first that was source→target in training and that ``--dual-lambda`` belongs to."""
+        """Both directions; the first was source→target in training, and ``--dual-lambda`` belongs to it."""
         return self.directions if self.priors.as_trained else self.directions[::-1]
 
     # --- fairseq's hooks: set-up
@@ -89,18 +89,18 @@ class DualTranslationTask(DirectionTask):
     @classmethod
     def add_args(cls, parser) -> None:
         super().add_args(parser)
-        # Checked while the options are read: fairseq stumbles over the options of some other archs before any task is
-        # set up. (argparse converts the default as well, which in fairseq is an arch of no importance.)
+        # Checked while the options are read: fairseq fails on the options of some other archs before any task is set
+        # up. (argparse also converts the default, which is an unimportant arch in fairseq.)
         for action in parser._actions:
             if "--arch" in action.option_strings:
                 action.type = lambda name, default=action.default: name if name == default else pair_arch(name)
 
     @classmethod
     def setup_task(cls, cfg: DualTranslationConfig, **kwargs):
-        """Find the languages, load both dictionaries.
+        """Find the languages and load both dictionaries.
 
         Raises:
-            UserError: the data directory or a language is not there, or an option is not for a pair.
+            UserError: the data directory or a language is missing, or an option is not for a pair.
         """
         directory = utils.split_paths(cfg.data)[0]
         cfg.source_lang, cfg.target_lang = languages_of(directory, cfg.source_lang, cfg.target_lang)
@@ -118,7 +118,7 @@ class DualTranslationTask(DirectionTask):
         return {**self.priors.options(), "dictionaries": dictionary_digests(self._dictionaries)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """fairseq calls this before it builds a model to use; a run that goes on has :meth:`check_checkpoint`.
+        """fairseq calls this before it builds a model to use; a resumed run uses :meth:`check_checkpoint`.
 
         Raises:
             UserError: the pair was trained with other dictionaries.
@@ -126,7 +126,7 @@ class DualTranslationTask(DirectionTask):
         option, path = ("--path", self.cfg.path) if self.cfg.path else ("the", "checkpoint")
         check_dictionaries(self._dictionaries, state_dict, [], path, option)
         self.priors.recorded = state_dict
-        if self.from_checkpoint:  # a resumed run goes by its own command line
+        if self.from_checkpoint:  # a resumed run follows its own command line
             self.priors.trained |= state_dict
 
     def check_checkpoint(self, state: dict[str, Any], path: str, model_cfg: Any, keeps_optimizer: bool) -> None:
@@ -140,7 +140,7 @@ class DualTranslationTask(DirectionTask):
     # --- fairseq's hooks: data
 
     def load_dataset(self, split: str, epoch: int = 1, combine: bool = False, **kwargs) -> None:
-        """Load a split; with both sides present its batches carry both directions."""
+        """Load a split; if it has both sides, its batches carry both directions."""
         paths = utils.split_paths(self.cfg.data)
         directory = paths[(epoch - 1) % len(paths)] if split == self.cfg.train_subset else paths[0]
         try:
@@ -157,14 +157,14 @@ class DualTranslationTask(DirectionTask):
         self.datasets[split] = DualLanguagePairDataset(dataset, split != self.cfg.train_subset, scores)
 
     def max_positions(self) -> tuple[int, int]:
-        """Every sentence is a source once, a target once and scored by its LM: the smallest of the limits."""
+        """The smallest limit: every sentence is a source, a target, and scored by its LM."""
         limit = int(min(self.cfg.max_source_positions, self.cfg.max_target_positions, self.priors.limit))
         return (limit, limit)
 
     # --- fairseq's hooks: training
 
     def build_model(self, cfg, from_checkpoint: bool = False) -> DualModel:
-        """Build one model of ``--arch`` a direction, warm-started where a checkpoint is named, else with word vectors.
+        """Build a model of ``--arch`` per direction, warm-started if a checkpoint is named, else with word vectors.
 
         Raises:
             UserError: the arch is not an autoregressive encoder–decoder, or a warm-start checkpoint or a file of word
@@ -178,7 +178,7 @@ class DualTranslationTask(DirectionTask):
         for direction, side in self.sides.items():
             models[direction] = built(name, partial(side.build_model, configs[direction], from_checkpoint))
         restored = restored_file(self.cfg.save_dir, self.cfg.restore_file)
-        if not from_checkpoint and not os.path.exists(restored):  # a run that goes on has its weights already
+        if not from_checkpoint and not os.path.exists(restored):  # a resumed run has its weights already
             afresh = {} if self.cfg.finetune_from_model else dict(models)
             init = (("--init-src2tgt", self.cfg.init_src2tgt), ("--init-tgt2src", self.cfg.init_tgt2src))
             for (direction, side), (option, path) in zip(self.sides.items(), init, strict=True):
@@ -193,7 +193,7 @@ class DualTranslationTask(DirectionTask):
         """Build the criterion, which loads and checks the language models before any training.
 
         Raises:
-            UserError: the criterion is not one for a pair, or the best checkpoint cannot be told by the metric.
+            UserError: the criterion is not for a pair, or the metric cannot find the best checkpoint.
         """
         name = getattr(cfg, "_name", None) or getattr(cfg, "criterion", None)
         if name != "dual_cross_entropy":
@@ -233,11 +233,11 @@ class DualTranslationTask(DirectionTask):
     # --- fairseq's hooks: generation
 
     def build_generator(self, models, args, seq_gen_cls=None, extra_gen_cls_kwargs=None, **kwargs):
-        """A generator of source→target: of a pair, that direction's model is taken, or all of it for dual inference.
+        """A generator of source→target, with this direction's model of a pair, or the whole pair for dual inference.
 
         Raises:
-            UserError: dual inference asks for a language model that is missing, or the beam would score by something
-                else than log P(y|x).
+            UserError: dual inference needs a language model that is missing, or the beam's scores would not be
+                log P(y|x).
         """
         models_of_direction = self._of_direction(models)
         generator = super().build_generator(models_of_direction, args, seq_gen_cls, extra_gen_cls_kwargs, **kwargs)

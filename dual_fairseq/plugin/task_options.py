@@ -1,4 +1,4 @@
-"""The options of ``--task dual_translation``, beside those of fairseq's ``translation``."""
+"""The options that ``--task dual_translation`` adds to fairseq's ``translation``."""
 
 from dataclasses import dataclass, field
 from typing import Optional

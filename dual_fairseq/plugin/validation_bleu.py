@@ -1,9 +1,9 @@
-"""BLEU of both directions on validation data: what fairseq's ``--eval-bleu`` is for a single model.
+"""BLEU of both directions on validation data, like fairseq's ``--eval-bleu`` for a single model.
 
-Where the target side is labels, it is their accuracy.
+If the target side is labels, accuracy replaces BLEU.
 
 Each direction translates a batch and counts its n-grams. The counts are logged under the direction's name and added up
-over batches and processes; the scores of the whole corpus follow from the sums.
+over batches and processes; the sums give the scores of the whole corpus.
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ from ..compat.option_values import check_option_values
 
 logger = logging.getLogger(__name__)
 
-# What --eval-bleu-by-language may say, by fairseq's names.
+# The settings of --eval-bleu-by-language, by fairseq's names.
 _OWN = {"eval_bleu_remove_bpe?": (None, str), "eval_bleu_detok?": str, "eval_tokenized_bleu?": bool}
 _NAMES = [name.removesuffix("?") for name in _OWN]
-# sacreBLEU's 13a would tear <unk> apart; and an unknown word matches none
+# sacreBLEU's 13a would split <unk>; unknown words never match
 _UNKNOWN = {"hypothesis": "UNKNOWNTOKENINHYP", "reference": "UNKNOWNTOKENINREF"}
 
 
 def validate_as_target(cfg: Any) -> None:
-    """Make validation undo tokens as its own target language needs it; fairseq has one way, with English rules.
+    """Make validation restore text by the rules of its own target language; fairseq has only English rules.
 
     Raises:
-        UserError: ``--eval-bleu-detok-args`` or ``--eval-bleu-by-language`` is no record, or of another content.
+        UserError: ``--eval-bleu-detok-args`` or ``--eval-bleu-by-language`` is not a record, or has other content.
     """
     args = _record("eval_bleu_detok_args", cfg.eval_bleu_detok_args)
-    own = _record("eval_bleu_by_language", cfg.eval_bleu_by_language, {str: _OWN}).get(cfg.target_lang, {})
-    for name, value in own.items():
+    settings = _record("eval_bleu_by_language", cfg.eval_bleu_by_language, {str: _OWN}).get(cfg.target_lang, {})
+    for name, value in settings.items():
         if name not in _NAMES:
             raise UserError(f"--eval-bleu-by-language: {name} is not one of {', '.join(_NAMES)}")
         setattr(cfg, name, value)
@@ -56,11 +56,11 @@ def validate_as_target(cfg: Any) -> None:
 
 
 def check_search(cfg: TranslationConfig) -> None:
-    """Look at the options by which validation translates and detokenizes.
+    """Check the options for translation and detokenization in validation.
 
     Raises:
-        UserError: there is no such tokenizer; or an option of ``--eval-bleu-args`` is none of fairseq-generate's, or
-            has a value that it cannot have.
+        UserError: there is no such tokenizer; or an option in ``--eval-bleu-args`` is unknown to fairseq-generate, or
+            has a wrong value.
     """
     if cfg.eval_bleu_detok not in TOKENIZER_REGISTRY:
         raise UserError(f"--eval-bleu-detok {cfg.eval_bleu_detok}: choose one of {', '.join(TOKENIZER_REGISTRY)}")
@@ -87,7 +87,7 @@ def _record(name: str, text: str | None, shape: Any = None) -> dict[str, Any]:
 
 
 def validation_metric(cfg: Any, labels: bool = False) -> bleu.BLEU:
-    """sacreBLEU's metric for the target language, or for what ``--sacrebleu-tokenize`` says; of labels the accuracy.
+    """sacreBLEU's metric for the target language, or with ``--sacrebleu-tokenize``; accuracy for labels.
 
     Raises:
         UserError: there is no such tokenizer, or its package is not installed.
@@ -105,14 +105,14 @@ def validation_metric(cfg: Any, labels: bool = False) -> bleu.BLEU:
 def validation_counts(
     side: TranslationTask, metric: bleu.BLEU, sample: dict[str, Any], model: Any, direction: str
 ) -> dict[str, int]:
-    """Translate a batch, and count what has to be added up over batches and processes, entry by entry.
+    """Translate a batch, and return counts to be added up over batches and processes.
 
     Args:
         side: the task of the direction.
         metric: of its target language.
         sample: the batch.
         model: the direction's.
-        direction: its name.
+        direction: the name.
     """
 
     def text(tokens: Tensor, kind: str) -> str:
@@ -133,10 +133,10 @@ def validation_counts(
 
 
 def log_bleu(logging_outputs: Sequence[dict[str, Any]], of_directions: Mapping[str, bleu.BLEU]) -> None:
-    """Log ``bleu_<direction>`` of each direction and ``bleu``, their mean, where there are counts.
+    """Log ``bleu_<direction>`` of each direction and their mean ``bleu``, if there are counts.
 
-    Of a direction into labels it is ``accuracy_<direction>`` and ``accuracy``. And ``cut_off_<direction>``: how many
-    translations were cut off at the length limit.
+    A direction into labels has ``accuracy_<direction>`` and ``accuracy``. ``cut_off_<direction>`` is the number of
+    translations that were cut off at the length limit.
 
     Args:
         logging_outputs: of the criterion.

@@ -32,17 +32,17 @@ def warm_start(
     source, target = side.cfg.source_lang, side.cfg.target_lang
     direction = direction_name(source, target)
     state = load_state(path, option)
-    theirs = state["cfg"].task
+    task_cfg = state["cfg"].task
     weights = of_direction(state["model"], direction)
     if not weights and any(key.startswith("models.") for key in state["model"]):
         raise UserError(f"{option} {path}: holds a pair of other languages, without {direction}")
     if not weights:
         weights = state["model"]
-        from_lang, to_lang = getattr(theirs, "source_lang", None), getattr(theirs, "target_lang", None)
+        from_lang, to_lang = getattr(task_cfg, "source_lang", None), getattr(task_cfg, "target_lang", None)
         if from_lang and to_lang and (from_lang, to_lang) != (source, target):
             raise UserError(f"{option} {path}: translates {direction_name(from_lang, to_lang)}, not {direction}")
     for language, dictionary in ((source, side.source_dictionary), (target, side.target_dictionary)):
-        candidates = (d / f"dict.{language}.txt" for d in [Path(path).parent, *data_directories(theirs)])
+        candidates = (d / f"dict.{language}.txt" for d in [Path(path).parent, *data_directories(task_cfg)])
         if not check_dictionary(dictionary, language, state.get("task_state"), candidates, path, option):
             logger.warning("%s %s: its dict.%s.txt was not found and not compared", option, path, language)
     check_model_options(model_cfg, state["cfg"].model, path, option)

@@ -1,7 +1,7 @@
 """Pretrained word vectors of a language, for the encoder of one direction and the decoder of the other.
 
-fairseq's own ``--encoder-embed-path`` and ``--decoder-embed-path`` name roles, and read files with a header only. Here
-a language is given its vectors once, in the text format of word2vec, fastText or GloVe: a word and its numbers a line,
+fairseq's own ``--encoder-embed-path`` and ``--decoder-embed-path`` name roles, and only read files with a header. Here
+each language gets its vectors once, in the text format of word2vec, fastText or GloVe: a word and its numbers per line,
 with or without a first line "number-of-words dimension", plain or gzip.
 """
 
@@ -36,20 +36,20 @@ logger = logging.getLogger(__name__)
 
 _ROLE_OPTIONS = ("encoder_embed_path", "decoder_embed_path")
 _DIGITS = 18  # of a number in the first line, at most
-_HEAD = 100  # lines by which the dimension is told where no first line tells it
+_HEAD = 100  # lines that show the dimension if the first line does not name it
 _FORMAT = "a word and its numbers a line, as word2vec, fastText and GloVe write (text, not .bin)"
 
 
 @dataclass(frozen=True, eq=False)
 class VectorFile:
-    """Where a language's vectors are to come from.
+    """The file of a language's vectors.
 
     Args:
-        option: what named the file on the command line, for messages.
+        option: the option that named the file, for messages.
         path: the file.
         language: its code.
         dictionary: the language's.
-        joint: whether it is that of both languages.
+        joint: whether both languages share it.
     """
 
     option: str
@@ -64,13 +64,13 @@ class VectorFile:
 
 @dataclass(frozen=True)
 class WordVectors:
-    """Vectors of those symbols of a dictionary that a file has.
+    """The vectors in a file for symbols of a dictionary.
 
     Args:
-        indices: (N,) of the dictionary.
+        indices: (N,) in the dictionary.
         values: (N, D) float32, as they are in the file.
-        words: how many of them are words, and not symbols of fairseq's own.
-        known: of how many words in the dictionary.
+        words: how many of them are words, not fairseq's own symbols.
+        known: the number of words in the dictionary.
         tokens: the share of ``words`` in all occurrences of ``known``, 0 to 1.
     """
 
@@ -81,7 +81,7 @@ class WordVectors:
     tokens: float
 
     def copy_into(self, table: nn.Embedding) -> None:
-        """Put the vectors in their rows; whatever shares the table's weights has them too."""
+        """Put the vectors in their rows; layers that share the weights get them too."""
         with torch.no_grad():
             table.weight[self.indices] = self.values.to(table.weight)
 
@@ -96,26 +96,26 @@ def vector_files(cfg: Any, source: Dictionary, target: Dictionary) -> list[Vecto
 
 
 def reversed_model_options(model_cfg: Any) -> Any:
-    """The model options of the reverse direction: word vectors named by role change places with the languages."""
+    """The model options of the reverse direction: word vectors by role are swapped, like the languages."""
     reverse = copy.deepcopy(model_cfg)
     if getattr(model_cfg, "share_all_embeddings", False):
         return reverse  # one table for both roles
     for option in ("embed_path", "freeze_embed"):
-        first, second = f"encoder_{option}", f"decoder_{option}"
-        if hasattr(model_cfg, first) and hasattr(model_cfg, second):
-            set_options(reverse, {first: getattr(model_cfg, second), second: getattr(model_cfg, first)})
+        encoder, decoder = f"encoder_{option}", f"decoder_{option}"
+        if hasattr(model_cfg, encoder) and hasattr(model_cfg, decoder):
+            set_options(reverse, {encoder: getattr(model_cfg, decoder), decoder: getattr(model_cfg, encoder)})
     return reverse
 
 
 def read_word_vectors(file: VectorFile, dimension: int) -> WordVectors:
     """Read the vectors of a dictionary's symbols, one line in memory at a time.
 
-    A symbol has a vector if the file has exactly that string: with BPE, vectors are to be trained on segmented text.
-    fairseq's own symbols may have one (fastText's ``</s>``), except padding, whose embedding is 0. Of lines with the
-    same word the first counts; words with spaces (GloVe 840B) are no symbols of a dictionary.
+    A symbol has a vector if the file has exactly that string: with BPE, train vectors on segmented text. fairseq's own
+    symbols may have one (fastText's ``</s>``), except padding, whose embedding is 0. If a word has several lines, the
+    first counts; words with spaces (GloVe 840B) are skipped.
 
     Args:
-        file: the file, and what is known of it.
+        file: the file, and the facts about it.
         dimension: of the embedding tables, D.
 
     Raises:
@@ -123,7 +123,7 @@ def read_word_vectors(file: VectorFile, dimension: int) -> WordVectors:
     """
     dictionary = file.dictionary
     wanted = {symbol.encode(): index for index, symbol in enumerate(dictionary.symbols) if index != dictionary.pad()}
-    found: dict[int, np.ndarray] = {}  # index → (D,)
+    vectors: dict[int, np.ndarray] = {}  # index → (D,)
     with _opened(file) as stream:
         lines = lines_of(stream, str(file))
         head = list(islice(lines, _HEAD))
@@ -142,11 +142,11 @@ def read_word_vectors(file: VectorFile, dimension: int) -> WordVectors:
             if number == 1 and promised is not None:
                 continue
             rows += 1
-            word, *rest = line.split(None, 1) or (b"",)
+            word, *tail = line.split(None, 1) or (b"",)
             index = wanted.get(word)
-            if index is None or index in found:
+            if index is None or index in vectors:
                 continue
-            numbers = rest[0].split() if rest else []
+            numbers = tail[0].split() if tail else []
             if len(numbers) > dimension:
                 continue  # the beginning of a word with spaces
             vector = _numbers(numbers)
@@ -155,26 +155,26 @@ def read_word_vectors(file: VectorFile, dimension: int) -> WordVectors:
                     f"{file}: line {number}: '{word.decode(errors='replace')}' is not followed by {dimension} finite "
                     f"numbers; is the file complete? Give {_FORMAT}"
                 )
-            found[index] = vector
-            if len(found) == len(wanted):
+            vectors[index] = vector
+            if len(vectors) == len(wanted):
                 break
         else:
             if promised is not None and rows < promised:
                 logger.warning("%s: has %d of the %d vectors that its first line names", file, rows, promised)
     words = {index for index in range(dictionary.nspecial, len(dictionary)) if not _is_filler(dictionary[index])}
-    have = words & found.keys()
-    if not have:
+    covered = words & vectors.keys()
+    if not covered:
         raise UserError(
             f"{file}: has none of the {len(words):,} words of dict.{file.language}.txt; give vectors of this language, "
             "trained on text with the same segmentation (dual-fairseq vectors)"
         )
-    counted = sum(dictionary.count[index] for index in words)
+    occurrences = sum(dictionary.count[index] for index in words)
     return WordVectors(
-        indices=torch.tensor(list(found)),
-        values=torch.from_numpy(np.stack(list(found.values()))),
-        words=len(have),
+        indices=torch.tensor(list(vectors)),
+        values=torch.from_numpy(np.stack(list(vectors.values()))),
+        words=len(covered),
         known=len(words),
-        tokens=sum(dictionary.count[index] for index in have) / max(counted, 1),
+        tokens=sum(dictionary.count[index] for index in covered) / max(occurrences, 1),
     )
 
 
@@ -185,17 +185,17 @@ def start_from_vectors(
 ) -> None:
     """Give each language's vectors to the encoder that reads it and to the decoder that writes it.
 
-    The numbers are copied as they are, as fairseq's own options do; an arch that scales embeddings (a transformer by
-    √d, without ``--no-scale-embedding``) scales these too. Symbols without a vector keep what they were initialised to.
+    The numbers are copied unchanged, as with fairseq's own options; an arch that scales embeddings (a transformer by
+    √d, without ``--no-scale-embedding``) scales these too. Symbols without a vector keep their initial values.
 
     Args:
-        models: direction → its model, of those directions that start afresh.
+        models: direction → its model, for new directions.
         languages: direction → (source, target).
-        files: at most one a language.
+        files: at most one per language.
 
     Raises:
         UserError: a file cannot be used (see :func:`read_word_vectors`), an arch has no single embedding table for
-            words, or one table is to take the vectors of two files.
+            words, or two files would fill one table.
     """
     tables = {
         file: [
@@ -208,18 +208,18 @@ def start_from_vectors(
         if models
     }
     _refuse_two_files(tables)
-    for file, of_language in tables.items():
-        dimensions = sorted({table.embedding_dim for table in of_language})
+    for file, language_tables in tables.items():
+        dimensions = sorted({table.embedding_dim for table in language_tables})
         if len(dimensions) > 1:
             raise UserError(
                 f"{file}: embeddings have {dimensions[0]} numbers in one role and {dimensions[1]} in the other, but a "
                 "pair has each language in both; give --encoder-embed-dim and --decoder-embed-dim the same value"
             )
-        start_tables(of_language, file)
+        start_tables(language_tables, file)
 
 
 def start_tables(tables: Sequence[nn.Embedding], file: VectorFile) -> None:
-    """Copy a file's vectors into tables of one dimension, and tell how much of the language they cover.
+    """Copy a file's vectors into tables of one dimension, and log how much of the language they cover.
 
     Raises:
         UserError: the file cannot be used (see :func:`read_word_vectors`).
@@ -237,8 +237,7 @@ def start_tables(tables: Sequence[nn.Embedding], file: VectorFile) -> None:
 
 
 def check_options(files: Sequence[VectorFile], model_cfg: Any, arch: type | None) -> None:
-    """Refuse vectors of a pair that are given by language and by role at once, or that an arch would not freeze, and
-    embeddings of different sizes in the two roles.
+    """Refuse vectors given both by language and by role, vectors that an arch would not freeze, and unequal sizes.
 
     Args:
         files: the vectors that are given.
@@ -246,7 +245,7 @@ def check_options(files: Sequence[VectorFile], model_cfg: Any, arch: type | None
         arch: the class of the model.
 
     Raises:
-        UserError: one of these.
+        UserError: one of these cases.
     """
     roles = [name for name in _ROLE_OPTIONS if getattr(model_cfg, name, None)]
     sizes = [getattr(model_cfg, f"{role}_embed_dim", None) for role in ("encoder", "decoder")]
@@ -257,26 +256,26 @@ def check_options(files: Sequence[VectorFile], model_cfg: Any, arch: type | None
                 f"--encoder-embed-dim {sizes[0]} and --decoder-embed-dim {sizes[1]} must be equal"
             )
         return
-    given = " and ".join(file.option for file in files)
+    options = " and ".join(file.option for file in files)
     if roles:
         raise UserError(
-            f"{flag(roles[0])} {getattr(model_cfg, roles[0])}: not together with {given}, which give each language "
+            f"{flag(roles[0])} {getattr(model_cfg, roles[0])}: not together with {options}, which give each language "
             "its vectors in both directions; leave one kind out"
         )
     for name in ("encoder_freeze_embed", "decoder_freeze_embed"):
         if arch is LSTMModel and getattr(model_cfg, name, False):
             raise UserError(
                 f"{flag(name)}: fairseq's lstm freezes only vectors that --encoder-embed-path and "
-                f"--decoder-embed-path give; use these instead of {given}, or another arch"
+                f"--decoder-embed-path give; use these instead of {options}, or another arch"
             )
 
 
 @contextmanager
 def _opened(file: VectorFile):
-    """A file as bytes, unpacked where it is gzip, whatever its name.
+    """A file as bytes, unpacked if it is gzip, with any name.
 
     Raises:
-        UserError: it is missing, no file, unreadable or damaged, also where that shows only while it is read.
+        UserError: it is missing, a folder, unreadable or damaged, even if this shows only during reading.
     """
     if Path(file.path).is_dir():
         raise UserError(f"{file}: is a folder; give a file of vectors")
@@ -304,7 +303,7 @@ def _shape(head: Sequence[bytes]) -> tuple[int | None, int]:
 
 
 def _numbers(cells: Sequence[bytes]) -> np.ndarray:
-    """(D,) float32; empty if one is no finite number."""
+    """(D,) float32; empty if a cell is not a finite number."""
     try:
         with np.errstate(over="ignore"):
             vector = np.array([float(cell) for cell in cells]).astype(np.float32)
@@ -326,8 +325,8 @@ def _table(model: FairseqEncoderDecoderModel, role: str, direction: str, file: V
 
 def _refuse_two_files(tables: Mapping[VectorFile, Sequence[nn.Embedding]]) -> None:
     owner: dict[int, VectorFile] = {}  # by table
-    for file, of_language in tables.items():
-        for table in of_language:
+    for file, language_tables in tables.items():
+        for table in language_tables:
             other = owner.setdefault(id(table.weight), file)
             if other.path != file.path:
                 raise UserError(

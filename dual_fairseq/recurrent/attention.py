@@ -1,4 +1,4 @@
-"""Attention of a recurrent decoder over what the encoder wrote."""
+"""Attention of a recurrent decoder over the encoder's outputs."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ ATTENTIONS = ("none", "dot", "general", "additive")
 
 
 class Memory(NamedTuple):
-    """What is attended to.
+    """The source, prepared for attention.
 
     Args:
         values: (B, S, O) the encoder's outputs.
-        keys: (B, S, K) what queries are compared with.
+        keys: (B, S, K) vectors to compare with queries.
         bias: (B, 1, S) 0 at tokens, −∞ at padding: added to scores.
     """
 
@@ -25,12 +25,12 @@ class Memory(NamedTuple):
 
 
 class Attention(nn.Module):
-    """Weights over source positions, softmax of a score of query and key, and the mean of values that they give.
+    """Weights over source positions (softmax of scores of query and key), and the weighted mean of the values.
 
-    The softmax is accumulated in float32 whatever the precision of the scores.
+    The softmax is accumulated at least in float32 for any scores.
 
     Attributes:
-        before_step: whether the state before a decoder's step looks, and not the one after it.
+        before_step: whether the query is the state before a decoder's step, not after it.
     """
 
     before_step = False
@@ -41,7 +41,7 @@ class Attention(nn.Module):
         Args:
             values: (B, S, O).
             padding_mask: (B, S), true at padding.
-            keys: :meth:`keys` of the values, where they are known already.
+            keys: :meth:`keys` of the values, if already known.
         """
         bias = torch.zeros_like(padding_mask, dtype=values.dtype).masked_fill_(padding_mask, -torch.inf)
         return Memory(values, self.keys(values) if keys is None else keys, bias.unsqueeze(1))
@@ -59,7 +59,7 @@ class Attention(nn.Module):
 
         Args:
             query: (B, T, H).
-            memory: of :meth:`memory`.
+            memory: from :meth:`memory`.
 
         Returns:
             contexts (B, T, O) and weights (B, T, S), which are 0 at padding and sum to 1 over S.
@@ -90,12 +90,12 @@ class GeneralAttention(Attention):
 
 
 class AdditiveAttention(Attention):
-    """score = vᵀ tanh(W h + U h̄) (Bahdanau et al. 2015, appendix A.1.2), U h̄ computed once a sentence.
+    """score = vᵀ tanh(W h + U h̄) (Bahdanau et al. 2015, appendix A.1.2); U h̄ is computed once per sentence.
 
     Args:
         query_size: H.
         value_size: O, the size of the encoder's outputs.
-        size: of the hidden layer.
+        size: the hidden layer's size.
     """
 
     before_step = True
@@ -115,7 +115,7 @@ class AdditiveAttention(Attention):
 
 
 def build_attention(kind: str, query_size: int, value_size: int, size: int) -> Attention | None:
-    """One of :data:`ATTENTIONS`; ``size`` is the additive one's hidden layer."""
+    """One of :data:`ATTENTIONS`; ``size`` is the hidden layer of additive attention."""
     if kind == "additive":
         return AdditiveAttention(query_size, value_size, size)
     if kind == "general":

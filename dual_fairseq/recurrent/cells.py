@@ -1,4 +1,4 @@
-"""What recurrent models are made of: cells, stacks of them, their states, and how weights begin."""
+"""The parts of recurrent models: cells, stacks of cells, states, and first weights."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ CELLS: dict[str, type[nn.RNNBase]] = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.L
 
 SCHEMES = ("default", "uniform", "xavier", "kaiming", "orthogonal")
 
-# What a stack remembers, whatever its cell: (h,), or an LSTM's (h, c), each (layers · directions, B, H).
+# The state of a stack of any cell: (h,), or (h, c) for an LSTM, each (layers · directions, B, H).
 State = tuple[Tensor, ...]
 
 
 def check_options(
     cfg: Any, choices: Mapping[str, Iterable[str]], sizes: Iterable[str], dropouts: Iterable[str]
 ) -> None:
-    """Refuse values of options that make no sense, each in one line.
+    """Refuse invalid values of options, each with one line.
 
     Args:
         cfg: a model's options.
-        choices: option → what it may be.
+        choices: option → its valid values.
         sizes: options that are at least 1, or None.
         dropouts: options that are probabilities, or None.
 
     Raises:
-        UserError: one has another value.
+        UserError: an option has another value.
     """
 
     def wrong(name: str, why: str) -> UserError:
@@ -57,7 +57,7 @@ def check_options(
 
 
 def register_presets(model: str, presets: Mapping[str, Mapping[str, Any]]) -> None:
-    """Register named forms of a model, which set what the command line has not set."""
+    """Register named forms of a model, which set options that the command line leaves out."""
 
     def apply(preset: Mapping[str, Any], args: Namespace) -> None:
         for name, value in preset.items():
@@ -70,21 +70,21 @@ def register_presets(model: str, presets: Mapping[str, Mapping[str, Any]]) -> No
 def recurrent_stack(
     cell: str, input_size: int, hidden_size: int, layers: int = 1, dropout: float = 0.0, bidirectional: bool = False
 ) -> nn.RNNBase:
-    """Several recurrent layers, one above the other, that torch runs over a whole sequence in one call.
+    """Stacked recurrent layers; torch runs them over a whole sequence in one call.
 
     Args:
         cell: one of :data:`CELLS`.
         input_size: size of an input vector.
         hidden_size: size H of a state (of each direction).
-        layers: how many.
-        dropout: between layers, never within one over time; nothing after the last.
+        layers: the number of layers.
+        dropout: between layers, but not between time steps and not after the last layer.
         bidirectional: whether each layer also reads from right to left; its output is then 2·H.
 
     Returns:
         (B, T, input_size) → (B, T, H · directions).
 
     Raises:
-        UserError: no such cell, or a size that is no size.
+        UserError: the cell does not exist, or a size is below 1.
     """
     if cell not in CELLS:
         raise UserError(f"there is no recurrent cell {cell!r}: take one of {', '.join(CELLS)}")
@@ -99,42 +99,42 @@ def recurrent_stack(
         hidden_size,
         num_layers=layers,
         batch_first=True,
-        dropout=dropout if layers > 1 else 0.0,  # torch warns of a dropout that has no place
+        dropout=dropout if layers > 1 else 0.0,  # torch warns of dropout with one layer
         bidirectional=bidirectional,
     )
 
 
 def run_stack(stack: nn.RNNBase, inputs: Any, state: State | None = None) -> tuple[Any, State]:
-    """Run a stack and keep its state as a tuple, whatever the cell.
+    """Run a stack of any cell; its state is a tuple.
 
     Args:
-        stack: what :func:`recurrent_stack` made.
+        stack: from :func:`recurrent_stack`.
         inputs: (B, T, input_size), or a packed sequence.
-        state: where to begin; None is zeros.
+        state: the first state; None is zeros.
 
     Returns:
         (B, T, H · directions) outputs, packed if the inputs were, and the last state.
     """
-    given: Any = state
+    initial: Any = state
     if state is not None:
-        given = tuple(part.contiguous() for part in state)  # cuDNN demands it
+        initial = tuple(part.contiguous() for part in state)  # cuDNN requires this
         if not isinstance(stack, nn.LSTM):
-            (given,) = given
-    outputs, last = stack(inputs, given)
+            (initial,) = initial
+    outputs, last = stack(inputs, initial)
     return outputs, last if isinstance(last, tuple) else (last,)
 
 
 def run_padded(stack: nn.RNNBase, inputs: Tensor, padding_mask: Tensor) -> tuple[Tensor, State]:
-    """Run a stack over sentences of different lengths, as if each were alone.
+    """Run a stack over sentences of different lengths, with the results of each sentence alone.
 
     Args:
-        stack: what :func:`recurrent_stack` made.
+        stack: from :func:`recurrent_stack`.
         inputs: (B, S, input_size), padded on either side.
         padding_mask: (B, S), true at padding; no row is all padding.
 
     Returns:
-        (B, S, H · directions) outputs where the inputs stand, 0 at padding, and the state after each sentence's last
-        token (of the backward direction: after its first).
+        (B, S, H · directions) outputs at the positions of the inputs, 0 at padding; and the state after each sentence's
+        last token (backward direction: after its first token).
     """
     lengths = padding_mask.size(1) - padding_mask.sum(1).cpu()  # on a GPU the host waits here
     if int(lengths.min()) == padding_mask.size(1):
@@ -148,18 +148,18 @@ def run_padded(stack: nn.RNNBase, inputs: Tensor, padding_mask: Tensor) -> tuple
     return _at(outputs, order.argsort(dim=1)), last
 
 
-# What an LSTM's input gate gets at padding: its sigmoid is 0 there, to the last bit.
+# The value for an LSTM's input gate at padding: its sigmoid is exactly 0.
 _MUTE = -1e4
-# Inputs are widened by so many flags, of which one is used: oneDNN is slow on odd widths.
+# Flags added to the inputs. Only one is used, but oneDNN is slow with odd widths.
 _FLAGS = 16
 
 
 def _run_muted(stack: nn.LSTM, inputs: Tensor, padding_mask: Tensor) -> tuple[Tensor, State]:
-    """:func:`run_padded` of an LSTM by the kernel that knows no padding, for on a CPU torch runs packed sequences
-    without oneDNN, two to three times slower.
+    """:func:`run_padded` for an LSTM, with torch's kernel for sequences without padding.
 
-    Padding goes first, and a flag in the input closes the input gate there, so that c and h are still 0 when a sentence
-    begins, and no gradient comes from before it.
+    On a CPU, torch runs packed sequences without oneDNN, which is two to three times slower. Here, padding goes first,
+    and a flag in the input closes the input gate at padding. So c and h are still 0 when a sentence begins, and no
+    gradient comes from the padding.
     """
     batch, length = padding_mask.shape
     order = (~padding_mask).long().argsort(dim=1, stable=True)
@@ -190,23 +190,23 @@ def _run_muted(stack: nn.LSTM, inputs: Tensor, padding_mask: Tensor) -> tuple[Te
 
 
 def _at(x: Tensor, positions: Tensor) -> Tensor:
-    """(B, S, D), (B, S) → in each row, what stands at these positions."""
+    """(B, S, D), (B, S) → the vectors at these positions of each row."""
     return x.gather(1, positions.unsqueeze(-1).expand_as(x))
 
 
 def reorder_state(state: State, order: Tensor) -> State:
-    """The states of other rows of the batch: row i of the result is row ``order[i]`` (beam search)."""
+    """The states of the rows ``order``: row i of the result is row ``order[i]`` (beam search)."""
     return tuple(part.index_select(1, order) for part in state)
 
 
 class StepCells:
-    """A stack of one direction run step by step, for where an input depends on the state before it.
+    """Runs a stack of one direction step by step, for inputs that depend on the state before them.
 
-    The weights are the stack's own, so that either way of running it computes the same.
+    The weights are the stack's own, so both ways of running compute the same.
 
     Args:
-        stack: what :func:`recurrent_stack` made.
-        state: where to begin.
+        stack: from :func:`recurrent_stack`.
+        state: the first state.
     """
 
     def __init__(self, stack: nn.RNNBase, state: State) -> None:
@@ -235,33 +235,33 @@ def _lstm_step(x: Tensor, state: State, *weights: Tensor) -> State:
 
 
 def detach_state(state: State) -> State:
-    """The same state, through which no gradient flows back."""
+    """The same state; no gradient flows back through it."""
     return tuple(part.detach() for part in state)
 
 
 def initialise(module: nn.Module, scheme: str, bound: float = 0.1) -> None:
-    """Draw the weights of a module and of all within it anew, in place.
+    """Draw new weights for a module and all its submodules, in place.
 
-    Gates that torch keeps in one matrix are drawn one by one, so that fans and orthogonality are those of one gate.
+    Torch keeps all gates in one matrix. Each gate is drawn alone, so fans and orthogonality are right for one gate.
 
-    - ``default``: linear and recurrent layers stay as PyTorch made them: uniform within ±1/√fan;
-    - ``uniform``: everything, biases and embeddings too, uniform within ±``bound`` (Luong et al. 2015, §4.1);
+    - ``default``: linear and recurrent layers keep PyTorch's weights: uniform within ±1/√fan;
+    - ``uniform``: everything, including biases and embeddings, uniform within ±``bound`` (Luong et al. 2015, §4.1);
     - ``xavier``: uniform with variance 2 / (fan in + fan out) (Glorot & Bengio 2010);
-    - ``kaiming``: uniform with variance 1 / fan in (He et al. 2015, with the gain of a linear unit, as nothing here
-      rectifies);
+    - ``kaiming``: uniform with variance 1 / fan in (He et al. 2015, with the gain of a linear unit, because
+      nothing here rectifies);
     - ``orthogonal``: recurrent matrices orthogonal (Saxe et al. 2014), the rest as ``xavier``.
 
-    Under the last three biases are 0, but for an LSTM's forget gate, where they add up to 1 (Jozefowicz et al. 2015).
-    Under all but ``uniform`` embeddings are normal with standard deviation 1/√dimension, so that tied ones give
-    logits of a sensible size. Padding's embedding is 0.
+    With the last three, biases are 0, except at an LSTM's forget gate, where they add up to 1 (Jozefowicz et al.
+    2015). With all except ``uniform``, embeddings are normal with standard deviation 1/√dimension, so that tied ones
+    give logits of a sensible size. Padding's embedding is 0.
 
     Args:
         module: a model or a part of one.
         scheme: one of :data:`SCHEMES`.
-        bound: of ``uniform``.
+        bound: the bound of ``uniform``.
 
     Raises:
-        UserError: no such scheme.
+        UserError: the scheme does not exist.
     """
     if scheme not in SCHEMES:
         raise UserError(f"there is no initialisation {scheme!r}: take one of {', '.join(SCHEMES)}")

@@ -19,14 +19,14 @@ READOUTS = ("linear", "tanh", "maxout")
 
 
 class Bridge(nn.Module):
-    """The decoder's first state, from the encoder's last.
+    """The decoder's first state, from the encoder's last state.
 
-    - ``copy``: layer by layer as it is, a bidirectional encoder's two directions side by side;
-    - ``tanh``: tanh(W h) for each layer, h the top layer's last state, or ←h₁ of a bidirectional encoder (Bahdanau et
-      al. 2015, appendix A.2.2); an LSTM's c likewise, by weights of its own and without tanh, as cells have no bound.
+    - ``copy``: layer by layer, unchanged; the two directions of a bidirectional encoder are side by side;
+    - ``tanh``: tanh(W h) for each layer; h is the top layer's last state, or ←h₁ of a bidirectional encoder (Bahdanau
+      et al. 2015, appendix A.2.2). An LSTM's c has its own weights and no tanh, because cells have no bound.
 
     Args:
-        kind: one of :data:`BRIDGES`; ``copy`` wants equal layers and sizes.
+        kind: one of :data:`BRIDGES`; ``copy`` needs equal layers and sizes.
         encoder, decoder: the two stacks.
     """
 
@@ -55,17 +55,17 @@ class Bridge(nn.Module):
 
 
 class Readout(nn.Module):
-    """What the output layer sees of a step: state h, context c and, with maxout, the word before, y.
+    """The input of the output layer at a step, from state h, context c and, with maxout, the previous word y.
 
     - ``linear``: W[h; c];
     - ``tanh``: tanh(W[h; c]) (Luong et al. 2015, eq. 5);
-    - ``maxout``: the larger of each two units of W[h; c; y] (Bahdanau et al. 2015, appendix A.2.2, with the step's own
-      state, as their eq. 4 has it; Cho et al. 2014, appendix A.1.2).
+    - ``maxout``: the larger unit of each pair in W[h; c; y] (Bahdanau et al. 2015, appendix A.2.2, with the step's own
+      state, as in their eq. 4; Cho et al. 2014, appendix A.1.2).
 
     Args:
         kind: one of :data:`READOUTS`.
-        state_size, context_size, embed_size: of h, c and y.
-        size: R, of the result.
+        state_size, context_size, embed_size: the sizes of h, c and y.
+        size: R, the result's size.
     """
 
     def __init__(self, kind: str, state_size: int, context_size: int, embed_size: int, size: int) -> None:
@@ -85,14 +85,14 @@ class Readout(nn.Module):
 
 
 class Cached(NamedTuple):
-    """What incremental decoding keeps from step to step.
+    """The state of incremental decoding between two steps.
 
     Args:
-        state: of the stack.
+        state: the stack's state.
         fed: (B, R) the last readout, with input feeding.
         summary: (B, H) without attention.
-        keys: (B, S, K) what attention compares with, and
-        sentences: (B,) of which sentences: beams of one sentence share its keys, whatever their places.
+        keys: (B, S, K) the keys of attention.
+        sentences: (B,) the sentences of the keys. Beams of one sentence share its keys, in any order.
     """
 
     state: State
@@ -102,7 +102,7 @@ class Cached(NamedTuple):
     sentences: Tensor | None = None
 
     def reorder(self, order: Tensor) -> Cached:
-        """The states of other rows of the batch."""
+        """The states of the rows ``order``."""
         return self._replace(
             state=reorder_state(self.state, order),
             fed=None if self.fed is None else self.fed.index_select(0, order),
@@ -113,26 +113,26 @@ class Cached(NamedTuple):
 class RecurrentDecoder(ProjectionDecoder):
     """Write a target sentence with a stack of recurrent layers.
 
-    Where the state does not depend on what was attended to (no attention, dot or general, without input feeding), the
-    stack runs over the whole target in one call, and so does attention. Otherwise there is a step a token.
+    If the state does not depend on attention (no attention, dot or general, without input feeding), the stack and
+    attention run over the whole target in one call each. Otherwise there is one step per token.
 
     - no attention: a summary of the source, tanh(W h) of the encoder's last states, is part of every input and readout
       (Cho et al. 2014, §2.2);
-    - dot, general: the state looks back at the source after each step (Luong et al. 2015);
-    - additive: the state before a step looks, and what it sees is part of the step's input (Bahdanau et al. 2015).
+    - dot, general: attention uses the state after each step (Luong et al. 2015);
+    - additive: attention uses the state before a step; its context is part of the step's input (Bahdanau et al. 2015).
 
     Args:
-        dictionary: of the target language.
+        dictionary: the target dictionary.
         embed_tokens: its embeddings (V, E).
-        stack: E, with context or summary and fed readout as far as there are such, → H.
+        stack: E, plus context or summary and fed readout if they are used, → H.
         bridge: the first state.
         attention: None is no attention.
         summary: the encoder's last states (O) → H; only without attention.
         readout: → R.
-        output_projection: R → V; None is the embeddings themselves.
+        output_projection: R → V; None uses the embeddings.
         input_feeding: whether the last readout is part of a step's input (Luong et al. 2015, §3.3).
         dropout_in: on embeddings.
-        dropout_out: between layers and on readouts.
+        dropout_out: on readouts (between its layers, the stack has its own).
         max_positions: the longest target.
     """
 
@@ -170,12 +170,12 @@ class RecurrentDecoder(ProjectionDecoder):
         encoder_out: EncoderOut,
         incremental_state: dict[str, Any] | None = None,
     ) -> tuple[Tensor, dict[str, list[Tensor] | None]]:
-        """The readouts before every target token.
+        """The readouts for every target token.
 
         Args:
-            prev_output_tokens: (B, T) the tokens before; of these only the last counts once there is a state.
-            encoder_out: the encoder's.
-            incremental_state: where fairseq's generator has states kept.
+            prev_output_tokens: (B, T) the previous tokens; only the last token counts if there is a state.
+            encoder_out: the encoder's output.
+            incremental_state: the states of fairseq's generator.
 
         Returns:
             (B, T, R) and {"attn": [weights (B, T, S)]}, or {"attn": None} without attention.
@@ -204,11 +204,11 @@ class RecurrentDecoder(ProjectionDecoder):
         return Cached(state, fed, summary)
 
     def _remember(self, encoder_out: EncoderOut, cached: Cached) -> tuple[Cached, Memory | None]:
-        """What is attended to; keys are made anew only when a sentence has left the batch."""
+        """The memory of attention; keys are computed again only if a sentence has left the batch."""
         if self.attention is None:
             return cached, None
         keys = cached.keys
-        same = cached.sentences is encoder_out.sentences  # asking for equality makes a GPU wait
+        same = cached.sentences is encoder_out.sentences  # comparing values makes a GPU wait
         if not same and (cached.sentences is None or not torch.equal(cached.sentences, encoder_out.sentences)):
             keys = self.attention.keys(encoder_out.outputs)
         memory = self.attention.memory(encoder_out.outputs, encoder_out.padding_mask, keys)
@@ -232,7 +232,7 @@ class RecurrentDecoder(ProjectionDecoder):
         step, top, fed = StepCells(self.stack, cached.state), cached.state[0][-1], cached.fed
         looks_before = self.attention is None or self.attention.before_step
         tops, contexts, weights, features = [], [], [], []
-        for word in embedded.unbind(1):  # the backward of a slice a step would fill a tensor of the whole's size
+        for word in embedded.unbind(1):  # with slices, each step's backward pass would fill a tensor of the full size
             inputs = [word]
             if looks_before:
                 context, weight = self._look(top, cached.summary, memory)
@@ -257,7 +257,7 @@ class RecurrentDecoder(ProjectionDecoder):
         return x, torch.stack(weights, 1) if weights else None, cached._replace(state=step.state(), fed=fed)
 
     def _look(self, state: Tensor, summary: Tensor | None, memory: Memory | None) -> tuple[Tensor, Tensor | None]:
-        """What one state (B, H) sees of the source: context (B, O) and weights (B, S), if there is attention."""
+        """Attend from one state (B, H): context (B, O) and, if there is attention, weights (B, S)."""
         if self.attention is None or memory is None:
             assert summary is not None
             return summary, None

@@ -14,14 +14,14 @@ from .cells import State, reorder_state, run_padded
 
 
 class EncoderOut(NamedTuple):
-    """A batch as read.
+    """The encoder's output for a batch.
 
     Args:
-        outputs: (B, S, O) of the top layer, where the tokens stand in the batch; 0 at padding.
+        outputs: (B, S, O) of the top layer, at the tokens' positions in the batch; 0 at padding.
         padding_mask: (B, S), true at padding.
-        last: the stack's last state, each (layers · directions, B, H): of the backward direction, the one that has
-            read down to the first token.
-        sentences: (B,) which sentence of the batch each row is: the beams of one share all of this.
+        last: the stack's last state, each (layers · directions, B, H); in the backward direction, the state
+            after the first token.
+        sentences: (B,) each row's sentence number: the beams of a sentence share all of this.
     """
 
     outputs: Tensor
@@ -33,13 +33,13 @@ class EncoderOut(NamedTuple):
 class RecurrentEncoder(FairseqEncoder):
     """Read a source sentence with a stack of recurrent layers, in one direction or in both.
 
-    Padding, on whichever side, enters no state: a sentence gives the same outputs in any batch. Batches need not be
-    sorted.
+    Padding on either side enters no state, so a sentence gives the same outputs in any batch. Batches need not
+    be sorted.
 
     Args:
-        dictionary: of the source language.
+        dictionary: the source dictionary.
         embed_tokens: its embeddings (V, E).
-        stack: E → H a direction, of :func:`~dual_fairseq.recurrent.cells.recurrent_stack`.
+        stack: E → H per direction, from :func:`~dual_fairseq.recurrent.cells.recurrent_stack`.
         dropout_in: on embeddings.
         dropout_out: on outputs.
         max_positions: the longest source.
@@ -72,7 +72,7 @@ class RecurrentEncoder(FairseqEncoder):
 
         Args:
             src_tokens: (B, S) padded on either side.
-            src_lengths: not needed: padding tells.
+            src_lengths: unused; padding shows the lengths.
         """
         padding_mask = src_tokens.eq(self.padding_idx)
         sentences = torch.arange(src_tokens.size(0), device=src_tokens.device)
@@ -81,7 +81,7 @@ class RecurrentEncoder(FairseqEncoder):
         return EncoderOut(self.dropout_out(outputs), padding_mask, last, sentences)
 
     def reorder_encoder_out(self, encoder_out: EncoderOut, new_order: Tensor) -> EncoderOut:
-        """The rows ``new_order`` of a batch (beam search); nothing is copied where beams only change places."""
+        """The rows ``new_order`` of a batch (beam search); nothing is copied if beams only change places."""
         sentences = encoder_out.sentences.index_select(0, new_order)
         if torch.equal(sentences, encoder_out.sentences):
             return encoder_out

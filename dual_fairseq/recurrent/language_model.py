@@ -28,17 +28,17 @@ from .cells import (
     run_stack,
 )
 
-LONGEST = 100_000  # tokens; a recurrent model has no limit of its own, fairseq wants one
+LONGEST = 100_000  # tokens; a recurrent model has no limit, but fairseq needs one
 _CHOICES = {"cell": CELLS, "init_scheme": SCHEMES}
 
 
 class Carried:
-    """The state of B rows of text that is read block by block, each block going on where the last one ended.
+    """The state of B rows of text that are read block by block; each block continues the block before it.
 
-    No container: DistributedDataParallel copies those, and what the model leaves here is to be found again.
+    This is no container: DistributedDataParallel copies containers, and the model's new state would be lost.
 
     Args:
-        state: to begin with; None is zeros. The model replaces it by the one to go on with, without its history.
+        state: the first state; None is zeros. The model replaces it with its last state, without its history.
     """
 
     def __init__(self, state: State | None = None) -> None:
@@ -46,16 +46,16 @@ class Carried:
 
 
 class RecurrentLanguageModelDecoder(ProjectionDecoder):
-    """Predict each token of a text from those before it; the whole text runs through torch's own kernel in one call.
+    """Predict each token of a text from the tokens before it; torch's own kernel runs the whole text in one call.
 
     Args:
-        dictionary: of the language.
+        dictionary: the language's dictionary.
         embed_tokens: embeddings (V, E).
         stack: E → H.
-        projection: H → E, before the output layer; None where H is E.
-        output_projection: E → V; None is the embeddings themselves.
+        projection: H → E, before the output layer; None if H is E.
+        output_projection: E → V; None uses the embeddings.
         dropout_in: on embeddings.
-        dropout_out: on what the stack gives (between its layers it has its own).
+        dropout_out: on the stack's outputs (between its layers, the stack has its own).
         max_positions: the longest text.
     """
 
@@ -87,18 +87,18 @@ class RecurrentLanguageModelDecoder(ProjectionDecoder):
         src_lengths: Tensor | None = None,
         carried: Carried | None = None,
     ) -> tuple[Tensor, dict[str, Any]]:
-        """Features of every token that may follow.
+        """Features for predicting every next token.
 
         Args:
-            prev_output_tokens: (B, T) the tokens before; of these only the last counts once there is a state in
-                ``incremental_state``.
-            encoder_out: nothing, as fairseq's generator gives it to a language model.
-            incremental_state: where fairseq's generator has states kept.
-            src_lengths: part of fairseq's batches; of no use here, as what follows a sentence cannot change its scores.
-            carried: the state to begin with, which is replaced by the one to go on with.
+            prev_output_tokens: (B, T) the previous tokens; only the last token counts if ``incremental_state`` holds a
+                state.
+            encoder_out: None; fairseq's generator passes it to a language model.
+            incremental_state: the states of fairseq's generator.
+            src_lengths: part of fairseq's batches; unused, because later tokens cannot change a sentence's scores.
+            carried: the first state, which is replaced with the last state.
 
         Returns:
-            (B, T, E) and {"attn": None}, where fairseq's generator looks for attention.
+            (B, T, E) and {"attn": None}; fairseq's generator looks for attention there.
         """
         state: State | None = None if carried is None else carried.state
         if incremental_state is not None:
@@ -154,7 +154,7 @@ class RecurrentLanguageModel(FairseqLanguageModel):
         """Build a model for a language modeling task.
 
         Raises:
-            UserError: an option's value makes no sense.
+            UserError: an option's value is invalid.
         """
         _check(cfg, task)
         dictionary: Dictionary = task.source_dictionary
@@ -175,7 +175,7 @@ class RecurrentLanguageModel(FairseqLanguageModel):
 
 
 def _check(cfg: Any, task: Any) -> None:
-    """Raises: UserError: an option's value makes no sense."""
+    """Raises: UserError: an option's value is invalid."""
     sizes = ("decoder_layers", "decoder_embed_dim", "decoder_hidden_size")
     check_options(cfg, _CHOICES, sizes, ("dropout", "decoder_dropout_in", "decoder_dropout_out"))
     if cfg.share_decoder_input_output_embed and len(task.source_dictionary) != len(task.target_dictionary):

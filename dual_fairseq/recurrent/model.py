@@ -1,4 +1,4 @@
-"""The arch ``rnn`` and its named forms: recurrent encoder–decoders as the literature has them.
+"""The arch ``rnn`` and its named forms: recurrent encoder–decoders from the literature.
 
 fairseq-train DATA --user-dir dual_fairseq --task translation --arch rnnsearch ...         one direction
 fairseq-train DATA --user-dir dual_fairseq --task dual_translation --arch rnnsearch ...    a pair
@@ -92,7 +92,7 @@ class RecurrentModel(FairseqEncoderDecoderModel):
 
     @classmethod
     def add_args(cls, parser: ArgumentParser) -> None:
-        """The options of :class:`RecurrentConfig`; what a named arch switches on can be switched off."""
+        """The options of :class:`RecurrentConfig`; switches that a named arch turns on can be turned off."""
         super().add_args(parser)
         for name in _SWITCHES:
             option = flag(f"no_{name}")
@@ -103,7 +103,7 @@ class RecurrentModel(FairseqEncoderDecoderModel):
         """Build a model for a translation task.
 
         Raises:
-            UserError: options that do not go together, or word vectors that cannot be used.
+            UserError: options contradict each other, or word vectors cannot be used.
         """
         source, target = task.source_dictionary, task.target_dictionary
         _check(cfg, source, target)
@@ -133,7 +133,7 @@ class RecurrentModel(FairseqEncoderDecoderModel):
         """fairseq calls this before it translates.
 
         Raises:
-            UserError: an alignment is asked of a model that has none (fairseq's generator would stumble over that).
+            UserError: an alignment is requested from a model without attention (fairseq's generator would fail).
         """
         if self.decoder.attention is None and cfg.generation.print_alignment:
             raise UserError("--print-alignment: a model without attention aligns nothing; leave it out")
@@ -190,24 +190,24 @@ def _dropout(cfg: Any, name: str) -> float:
 
 
 def _check(cfg: Any, source: Dictionary, target: Dictionary) -> None:
-    """Refuse options that do not go together, each in one line.
+    """Refuse options that contradict each other, each with one line.
 
     Raises:
-        UserError: there are such.
+        UserError: there are such options.
     """
     check_options(cfg, _CHOICES, _SIZES, _DROPOUTS)
     directions = 2 if cfg.encoder_bidirectional else 1
-    written = cfg.encoder_hidden_size * directions
-    of_encoder = f"--encoder-hidden-size {cfg.encoder_hidden_size}" + (" of each direction" if directions == 2 else "")
-    if cfg.attention == "dot" and written != cfg.decoder_hidden_size:
+    output = cfg.encoder_hidden_size * directions
+    encoder = f"--encoder-hidden-size {cfg.encoder_hidden_size}" + (" of each direction" if directions == 2 else "")
+    if cfg.attention == "dot" and output != cfg.decoder_hidden_size:
         raise UserError(
             f"--attention dot: needs states of one size, not --decoder-hidden-size {cfg.decoder_hidden_size} and "
-            f"{of_encoder}; make them equal or take --attention general"
+            f"{encoder}; make them equal or take --attention general"
         )
-    if cfg.bridge == "copy" and (written, cfg.encoder_layers) != (cfg.decoder_hidden_size, cfg.decoder_layers):
+    if cfg.bridge == "copy" and (output, cfg.encoder_layers) != (cfg.decoder_hidden_size, cfg.decoder_layers):
         raise UserError(
             f"--bridge copy: needs a decoder like the encoder, not {cfg.decoder_layers} layers of "
-            f"--decoder-hidden-size {cfg.decoder_hidden_size} beside {cfg.encoder_layers} of {of_encoder}; make them "
+            f"--decoder-hidden-size {cfg.decoder_hidden_size} beside {cfg.encoder_layers} of {encoder}; make them "
             "equal or take --bridge tanh"
         )
     if cfg.share_all_embeddings:

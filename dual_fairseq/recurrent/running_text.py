@@ -2,12 +2,12 @@
 
 fairseq-train DATA --user-dir dual_fairseq --task language_modeling_running_text --tokens-per-sample 64 --arch rnn_lm
 
-A split's text, sentence after sentence, is cut into streams of equal length, one for each row of a batch, and each
-stream into blocks. Batch k holds block k of every stream: a row begins with the state that its last block ended with,
-and no gradient flows back beyond a block (Mikolov et al. 2010; Zaremba et al. 2014). Text is read in its order, so
-nothing is shuffled. Validation carries states likewise.
+The sentences of a split are one text. It is cut into streams of equal length, one for each row of a batch, and each
+stream is cut into blocks. Batch k holds block k of every stream: a row begins with the end state of its previous block,
+and no gradient flows back beyond a block (Mikolov et al. 2010; Zaremba et al. 2014). Text is read in order, so nothing
+is shuffled. Validation also carries states.
 
-States are zero where an epoch begins, and where a run goes on in the middle of one: they are in no checkpoint.
+States are zero when an epoch begins, and when a run continues within an epoch, because no checkpoint contains them.
 """
 
 import logging
@@ -41,25 +41,25 @@ class RunningTextConfig(LanguageModelingConfig):
 
 
 class RunningText(FairseqDataset):
-    """The sentences of a split as one text of N tokens; read from the disk as it is asked for.
+    """The sentences of a split as one text of N tokens; they are read from the disk when needed.
 
     Args:
         sentences: token tensors, each ending in ``</s>``.
         sizes: their lengths.
-        dictionary: of the language.
+        dictionary: the language's dictionary.
     """
 
     def __init__(self, sentences: Any, sizes: np.ndarray, dictionary: Dictionary) -> None:
         self.dictionary = dictionary
         self._sentences = sentences
-        self._ends = np.cumsum(sizes, dtype=np.int64)  # of each sentence, in tokens from the text's beginning
+        self._ends = np.cumsum(sizes, dtype=np.int64)  # of each sentence, in tokens from the beginning of the text
 
     def __len__(self) -> int:
         """N."""
         return int(self._ends[-1]) if len(self._ends) else 0
 
     def tokens(self, start: int, end: int) -> Tensor:
-        """(end − start,) tokens of the text. Before its beginning stands ``</s>``, as if a sentence had ended there."""
+        """(end − start,) tokens of the text; all tokens before its beginning are ``</s>``."""
         parts = [torch.full((max(0, -start),), self.dictionary.eos(), dtype=torch.long)]
         start = max(0, start)
         sentence = int(np.searchsorted(self._ends, start, side="right"))
@@ -72,14 +72,14 @@ class RunningText(FairseqDataset):
 
 
 class Blocks(FairseqDataset):
-    """A text as blocks of parallel streams, which differ in length by one token at most.
+    """A text as blocks of parallel streams, whose lengths differ by at most one token.
 
     Item k · S + s is block k of stream s.
 
     Args:
         text: N tokens.
         streams: S.
-        block_size: tokens in a block; the last one of a stream may have fewer, or one more, so that no batch is made
+        block_size: tokens in a block. The last block of a stream may have fewer, or one more, so that no batch consists
             of the single tokens by which streams differ.
     """
 
@@ -99,19 +99,19 @@ class Blocks(FairseqDataset):
         return {"id": index, "block": block, "source": tokens[:-1], "target": tokens[1:]}
 
     def batches(self, rows: int) -> list[list[int]]:
-        """Items of each batch: block after block, in each ``rows`` streams after the other.
+        """Items of each batch: block after block, and within a block ``rows`` streams at a time.
 
-        Of S / ``rows`` processes, to which fairseq deals batches in turn, each so has its own streams.
+        fairseq gives batches to S / ``rows`` processes in turn, so each process has its own streams.
         """
         return [list(range(first, first + rows)) for first in range(0, len(self), rows)]
 
     def collater(self, samples: list[dict[str, Any]]) -> dict[str, Any]:
-        """One of fairseq's language model batches, with the number of the ``block``."""
+        """A language model batch of fairseq, with the number of the ``block``."""
         if not samples:
             return {}
 
         def padded(key: str) -> Tensor:
-            # a row may run out of tokens one before the others
+            # a row may have one token less than the others
             pad = self.text.dictionary.pad()
             return data_utils.collate_tokens([sample[key] for sample in samples], pad, pad_to_length=1)
 
@@ -128,14 +128,14 @@ class Blocks(FairseqDataset):
 
 @register_task("language_modeling_running_text", dataclass=RunningTextConfig)
 class RunningTextTask(LanguageModelingTask):
-    """Language modeling in which states are carried from batch to batch.
+    """Language modeling that carries states from batch to batch.
 
-    ``fairseq-validate`` carries them too; generation, and ``--src-lm`` of a pair, read each sentence alone.
+    ``fairseq-validate`` also carries states; generation, and ``--src-lm`` of a pair, read each sentence alone.
     """
 
     def __init__(self, args: Any, dictionary: Dictionary, output_dictionary=None, targets=None) -> None:
         super().__init__(args, dictionary, output_dictionary, targets)
-        # of training and of validation: the last block that went well, and the state that it ended with
+        # for training and for validation: the last successful block, and its last state
         self._ended: dict[str, tuple[int, State | None]] = {}
 
     @classmethod
@@ -143,7 +143,7 @@ class RunningTextTask(LanguageModelingTask):
         """Load the dictionary.
 
         Raises:
-            UserError: an option makes no sense for running text.
+            UserError: an option cannot be used with running text.
         """
         refused = {
             "--self-target": args.self_target,
@@ -155,8 +155,8 @@ class RunningTextTask(LanguageModelingTask):
             "--pad-to-fixed-bsz": args.pad_to_fixed_bsz,
             f"--sample-break-mode {args.sample_break_mode}": args.sample_break_mode not in (None, "none"),
         }
-        for option, given in refused.items():
-            if given:
+        for option, is_set in refused.items():
+            if is_set:
                 raise UserError(f"{option}: not for running text; leave it out, or take --task language_modeling")
         if args.tokens_per_sample < 1:
             raise UserError(f"--tokens-per-sample {args.tokens_per_sample}: must be at least 1")
@@ -183,7 +183,7 @@ class RunningTextTask(LanguageModelingTask):
         paths = utils.split_paths(self.args.data)
         path = os.path.join(paths[(epoch - 1) % len(paths)], split)
         sentences = data_utils.load_indexed_dataset(path, self.dictionary, self.args.dataset_impl, combine=combine)
-        if sentences is None:  # fairseq tells the end of valid, valid1, ... by this
+        if sentences is None:  # this shows fairseq the end of valid, valid1, ...
             raise FileNotFoundError(f"Dataset not found: {split} ({path})")
         self.datasets[split] = RunningText(sentences, sentences.sizes, self.dictionary)
         if not len(self.datasets[split]):
@@ -196,10 +196,10 @@ class RunningTextTask(LanguageModelingTask):
         max_sentences: Optional[int] = None,
         **options: Any,
     ) -> iterators.EpochBatchIterator:
-        """Batches of as many streams as ``max_sentences`` and ``max_tokens`` allow, each of one block at least.
+        """Batches of as many streams as ``max_sentences`` and ``max_tokens`` allow, each with at least one block.
 
         Raises:
-            UserError: ``max_tokens`` does not hold a block.
+            UserError: ``max_tokens`` is smaller than a block.
         """
         if not isinstance(dataset, RunningText):
             return super().get_batch_iterator(dataset, max_tokens, max_sentences, **options)
@@ -214,14 +214,14 @@ class RunningTextTask(LanguageModelingTask):
             "running text: %s tokens as %d streams, each of %d blocks of up to %d tokens",
             f"{len(dataset):,}", blocks.streams, blocks.blocks, size,
         )  # fmt: skip
-        taken = ("num_shards", "shard_id", "num_workers", "epoch", "skip_remainder_batch")
+        passed_on = ("num_shards", "shard_id", "num_workers", "epoch", "skip_remainder_batch")
         return iterators.EpochBatchIterator(
             dataset=blocks,
             collate_fn=blocks.collater,
             batch_sampler=blocks.batches(min(limits)),
             buffer_size=options.get("data_buffer_size", 0),
             disable_shuffling=True,
-            **{name: value for name, value in options.items() if name in taken},
+            **{name: value for name, value in options.items() if name in passed_on},
         )
 
     def eval_lm_dataloader(self, *args: Any, **kwargs: Any) -> Any:
@@ -234,7 +234,7 @@ class RunningTextTask(LanguageModelingTask):
     # --- states
 
     def train_step(self, sample, model, criterion, optimizer, update_num, ignore_grad=False):
-        if ignore_grad:  # a stand-in for a batch that other processes have and this one has not
+        if ignore_grad:  # a placeholder: only other processes have a batch here
             return super().train_step(sample, model, criterion, optimizer, update_num, ignore_grad)
         with self._carried_over(sample, "train") as batch:
             return super().train_step(batch, model, criterion, optimizer, update_num, ignore_grad)
@@ -245,7 +245,7 @@ class RunningTextTask(LanguageModelingTask):
 
     @contextmanager
     def _carried_over(self, sample: dict[str, Any], kind: str) -> Iterator[dict[str, Any]]:
-        """The batch with the states that its rows begin with: zero unless it follows the last one that went well."""
+        """The batch with the first states of its rows: zero unless it follows the last successful batch."""
         block, state = self._ended.get(kind, (-1, None))
         carried = Carried(state if sample["block"] == block + 1 else None)
         yield {**sample, "net_input": {**sample["net_input"], "carried": carried}}

@@ -34,11 +34,11 @@ def write_corpus(
 
     Args:
         out: folder, made if it is missing.
-        sizes: pairs a split, ``train``, ``valid`` and ``test``, each drawn on its own.
+        sizes: pairs per split (``train``, ``valid`` and ``test``), drawn separately.
         mono: sentences of ``mono.de`` and of ``mono.en``.
 
     Returns:
-        what ``truth.json`` holds; log-probabilities and entropies in nats.
+        The content of ``truth.json``; log-probabilities and entropies in nats.
 
     Raises:
         CannotWrite: a file cannot be written.

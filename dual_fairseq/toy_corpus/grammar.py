@@ -3,16 +3,16 @@
 It generates pairs of a German and an English sentence. A hidden topic chooses the words of a sentence; rules choose its
 shape in both languages at once (main clause with verb-second order, question, subordinate clause with the verb last,
 modal, perfect or preterite, negation, fronted adverbials and objects); within a rule each phrase is drawn from a finite
-table of phrase pairs. Beyond the rule, the topic is all that phrases have in common, so
+table of phrase pairs. Given the rule, phrases depend on each other only through the topic, so
 
     P(de, en) = sum over topics of P(topic) * sum over derivations of the product of rule and phrase probabilities
 
-and this, with P(de) and P(en), is computed exactly (float64, nats) by parsing the strings: every segmentation of an
-ambiguous string counts. P(en | de) is computed by another route than the joint probability: from the posterior of the
-derivations of the German sentence, whose phrases are translated and matched with the English one. For the truth
-log P(x) + log P(y|x) - log P(y) - log P(x|y) is 0 to rounding.
+This sum, P(de) and P(en) are computed exactly (float64, nats) by parsing the strings: every segmentation of an
+ambiguous string counts. P(en | de) is not computed from the joint probability, but from the posterior of the
+derivations of the German sentence: their phrases are translated and matched with the English sentence. For the truth,
+log P(x) + log P(y|x) - log P(y) - log P(x|y) is 0 except for rounding.
 
-dual-fairseq toy-corpus (:mod:`.corpus`) writes text of it, :mod:`.limits` computes its entropies.
+dual-fairseq toy-corpus (:mod:`.corpus`) writes text of the grammar, :mod:`.limits` computes its entropies.
 """
 
 from __future__ import annotations
@@ -50,19 +50,19 @@ def _log(value: float) -> float:
 class ToyGrammar:
     """The grammar. All log-probabilities and entropies are in nats; German is ``"de"``, English ``"en"``.
 
-    The options make a smaller grammar of the same make, small enough to be enumerated.
+    The options make a smaller grammar of the same kind, small enough to be enumerated.
 
     Args:
         topics: some of :data:`dual_fairseq.toy_corpus.lexicon.TOPICS`; their weights are normalised again.
-        words: at most so many entries of each word list (in each topic) instead of all.
-        alternatives: at most so many synonyms of a word in each language instead of all.
+        words: the largest number of entries of each word list (in each topic); default: all.
+        alternatives: the largest number of synonyms of a word in each language; default: all.
         tenses: some of :data:`TENSES`.
         structures: some of :data:`STRUCTURES`.
         frames: some of :data:`FRAMES`.
         topic_weights: other probabilities for the topics, in the order of ``topics``.
 
     Raises:
-        ValueError: an option names nothing known, or leaves nothing.
+        ValueError: an option has an unknown name, or nothing is left.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class ToyGrammar:
     # ---- generation --------------------------------------------------------------------------------------------
 
     def sample(self, n: int, seed: int) -> list[tuple[str, str]]:
-        """Draws ``n`` independent pairs ``(German sentence, English sentence)``; the same for the same seed."""
+        """Draws ``n`` independent pairs ``(German sentence, English sentence)``; one seed gives the same pairs."""
         rng = random.Random(seed)
         cumulative = list(accumulate(self.topic_weights))
         topics = range(len(self.topics))
@@ -125,9 +125,9 @@ class ToyGrammar:
         return _fill(rule.de, [de for de, _ in drawn]), _fill(rule.en, [en for _, en in drawn])
 
     def enumerate(self) -> Iterator[tuple[str, str, float]]:
-        """All derivations as (German sentence, English sentence, probability); a pair may come up several times.
+        """All derivations as (German sentence, English sentence, probability); a pair may occur several times.
 
-        Meant for small grammars. It shares nothing with parsing, so that the one can be checked by the other.
+        This is for small grammars. It shares nothing with parsing, so that each can check the other.
         """
         for z, weight in enumerate(self.topic_weights):
             for de, en, p in self._enumerate("S", z):
@@ -241,13 +241,13 @@ class ToyGrammar:
         return _log(math.fsum(self.joint_derivations(de, en)))
 
     def log_prob(self, sentence: str, lang: str) -> float:
-        """log P(sentence) in nats, ``lang`` being ``"de"`` or ``"en"``; ``-inf`` if the grammar cannot write it."""
+        """log P(sentence) in nats, ``lang`` is ``"de"`` or ``"en"``; ``-inf`` if the grammar cannot write it."""
         return _log(math.fsum(p for _, vector in self.derivations(sentence, lang) for p in vector))
 
     def log_prob_conditional(self, target: str, source: str, source_lang: str) -> float:
         """log P(target | source) in nats, where ``source_lang`` is ``"de"`` (de to en) or ``"en"`` (en to de).
 
-        Computed forward, from the posterior of the source's derivations and their translations, and not as a quotient
+        It is computed forward, from the posterior of the source's derivations and their translations, not as a quotient
         of :meth:`log_prob_joint` and :meth:`log_prob`.
 
         Raises:
@@ -267,7 +267,7 @@ class ToyGrammar:
         return _log(math.fsum(terms))
 
     def _translated(self, node: Node, source: str, tokens: list[str], start: int) -> list[tuple[int, Vector]]:
-        """Ends and, by topic, probabilities of the translations of a source parse that the tokens go on with."""
+        """Ends and probabilities by topic of the translations of a source parse that match the next tokens."""
         nonterminal = self.nonterminals[node.symbol]
         translations: list[tuple[int, Vector]] = []
 
@@ -275,23 +275,23 @@ class ToyGrammar:
             if not pattern:
                 translations.append((at, vector))
                 return
-            symbol, rest = pattern[0], pattern[1:]
+            symbol, tail = pattern[0], pattern[1:]
             if isinstance(symbol, str):
                 if at < len(tokens) and tokens[at] == symbol:
-                    walk(rule, rest, at + 1, vector, chosen)
+                    walk(rule, tail, at + 1, vector, chosen)
                 return
             index, part = symbol
             slot, child = rule.slots[index], node.children[index]
             if isinstance(slot, str):
                 for end, inner in self._translated(child, source, tokens, at):
-                    walk(rule, rest, end, _times(vector, inner), chosen)
+                    walk(rule, tail, end, _times(vector, inner), chosen)
                 return
             certain = (1.0,) * len(self.topics)
             options = [(chosen[index], certain)] if part else self.tables.translations(slot, source, child)
             for phrase, inner in options:
                 end = at + len(phrase[part])
                 if tuple(tokens[at:end]) == phrase[part]:
-                    walk(rule, rest, end, _times(vector, inner), {**chosen, index: phrase})
+                    walk(rule, tail, end, _times(vector, inner), {**chosen, index: phrase})
 
         for rule in nonterminal.by_pattern[source][node.pattern]:
             share = rule.weight / nonterminal.weights[source][node.pattern]
@@ -299,7 +299,7 @@ class ToyGrammar:
         return translations
 
     def gap(self, de: str, en: str) -> float:
-        """[log P(de) + log P(en|de)] - [log P(en) + log P(de|en)] in nats: 0 but for rounding.
+        """[log P(de) + log P(en|de)] - [log P(en) + log P(de|en)] in nats: 0 except for rounding.
 
         Raises:
             ValueError: the grammar cannot write the pair.
@@ -313,7 +313,7 @@ class ToyGrammar:
     # ---- facts -------------------------------------------------------------------------------------------------
 
     def longest(self, lang: str) -> int:
-        """The number of words and marks of the longest sentence there is (an upper bound, reached or nearly so)."""
+        """The number of words and marks of the longest sentence (an upper bound, reached or nearly reached)."""
 
         @cache
         def of_symbol(symbol: str) -> int:

@@ -11,7 +11,7 @@ from .phrases import Leaf, Limits, Phrase, phrase_of, word_pairs
 from .rules import Rule, Symbol
 
 LANGUAGES = ("de", "en")
-Vector = tuple[float, ...]  # one value a topic
+Vector = tuple[float, ...]  # one value per topic
 
 
 @dataclass
@@ -43,7 +43,7 @@ class Side:
 class Nonterminal:
     """The rules of one nonterminal, indexed for parsing.
 
-    ``patterns[lang]`` lists the distinct one-language views of the rules; a parse names one by its number.
+    ``patterns[lang]`` lists the distinct one-language views of the rules; a parse holds their numbers.
     """
 
     def __init__(self, rules: Sequence[Rule]) -> None:
@@ -85,7 +85,7 @@ class Nonterminal:
         for symbol in pattern:
             edge = symbol if isinstance(symbol, str) else (*symbol, slots[symbol[0]])
             node = node.next.setdefault(edge, Trie())
-        # Two rules may share a pattern only if all their slots agree, else a parse would not name its slots.
+        # Two rules may share a pattern only if all their slots agree; otherwise a parse would not identify its slots.
         assert node.pattern == -1, "a rule leaves a slot out of its pattern"
         node.pattern = number
 
@@ -94,8 +94,8 @@ class Tables:
     """The tables of phrase pairs that the rules refer to.
 
     Args:
-        topics: their names.
-        limits: how much of the lexicon to keep.
+        topics: topic names.
+        limits: the part of the lexicon to keep.
     """
 
     def __init__(self, topics: Sequence[str], limits: Limits) -> None:

@@ -46,7 +46,7 @@ def german_noun(text: str) -> Noun:
 
 
 def english_verb(text: str) -> EnglishVerb:
-    """Reads one verb; regular forms are derived from a lone base form."""
+    """Reads one verb; a base form alone gives the regular forms."""
     progressive = not text.startswith("=")
     text, _, particle = text.lstrip("=").partition("+")
     forms = text.split()
@@ -65,7 +65,7 @@ def english_verb(text: str) -> EnglishVerb:
 
 
 def german_verb(text: str) -> GermanVerb:
-    """Reads one verb; forms of a regular weak verb are derived from a lone infinitive."""
+    """Reads one verb; an infinitive alone gives the forms of a regular weak verb."""
     forms = text.split()
     auxiliary = "haben"
     if forms[-1] == "s":
@@ -154,7 +154,7 @@ def english_verb_parts(verb: EnglishVerb, number: str, form: str, do: str) -> tu
 
 
 def german_verb_parts(verb: GermanVerb, number: str, form: str, place: str) -> tuple[str, ...]:
-    """Parts in a main clause: finite verb and what stands at the end (may be empty); one part where all is final."""
+    """Parts in a main clause: finite verb and the words at the end (may be empty); one part if all is final."""
     singular = number == "sg"
     if form == "infinitive":
         return (verb.prefix + verb.infinitive,)

@@ -4,9 +4,9 @@ Every line of the tables reads ``[class |] topics | English | German [| preposit
 ``;`` and may carry a relative weight (``Wagen/Wagen:0.6``, 1 when absent); an English and a German alternative of one
 line are drawn independently. Several words are ambiguous on purpose, in both directions: English *bank* is *Bank* or
 *Ufer*, *draw* is *zeichnen* or *ziehen*; German *Schloss* is *castle* or *lock*, *schwer* is *heavy* or *difficult*.
-The lines with the widest ambiguity are first, so that a grammar cut down to a few words keeps some.
+The lines with the widest ambiguity are first, so that a grammar of only a few words keeps some ambiguity.
 
-:mod:`.inflection` reads and inflects words, :mod:`.phrases` makes tables of phrase pairs with probabilities of them.
+:mod:`.inflection` reads and inflects words, :mod:`.phrases` makes tables of phrase pairs with probabilities.
 """
 
 TOPICS = ("home", "city", "nature", "work", "school", "travel")
@@ -69,7 +69,7 @@ PREPOSITIONS = "in front of/vor; behind/hinter; near/bei:0.7; next to/neben:0.8"
 
 # English: base form, or "base 3sg past participle ing"; a trailing +word stays uninflected (look+for).
 # German: infinitive, or "infinitive 3sg preterite participle"; "auf|machen" is separable; a final "s" takes sein.
-# A "=" before the English verb marks one without a progressive form.
+# A "=" before the English verb marks a verb without a progressive form.
 VERBS = """
 animate | school home | draw draws drew drawn drawing | zeichnen; malen:0.6
 animate | nature work travel | pull; draw draws drew drawn drawing:0.7 | ziehen zieht zog gezogen
@@ -108,7 +108,7 @@ give | work city travel | send sends sent sent sending | schicken; senden sendet
 give | city work | sell sells sold sold selling | verkaufen verkauft verkaufte verkauft
 """
 
-# "a": said of persons and animals, "i": of things, "p": of places. German: predicative form[/attributive stem].
+# "a": for persons and animals, "i": for things, "p": for places. German: predicative form[/attributive stem].
 ADJECTIVES = """
 i | nature work travel | heavy | schwer
 i | school work | difficult; hard:0.7 | schwer; schwierig:0.8

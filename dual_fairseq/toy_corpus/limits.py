@@ -1,4 +1,4 @@
-"""The entropies of the grammar: the limits that no model can be expected to beat."""
+"""The entropies of the grammar: the limits that no model can beat on average."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from .phrases import Leaf
 
 
 def entropies(grammar: ToyGrammar, samples: int = 2000, seed: int = 0) -> dict[str, float]:
-    """Entropies in nats a sentence, and their standard errors.
+    """Entropies in nats per sentence, and their standard errors.
 
-    H(X) = H(D) - H(D|X), where D is the derivation that wrote X. H(D) is computed exactly, rule by rule and table
-    by table; H(D|X), which is small, is the mean over a seeded sample of the exact entropy of the derivations given
-    the sentence (no log-probability is estimated). The same holds for Y and for the pair.
+    H(X) = H(D) - H(D|X), where D is the derivation of X. H(D) is computed exactly, rule by rule and table by table.
+    H(D|X) is small; it is the mean, over a seeded sample, of the exact entropy of the derivations given the sentence
+    (no log-probability is estimated). The same holds for Y and for the pair.
 
     Returns:
-        ``de``, ``en``, ``joint``, ``en_given_de``, ``de_given_en`` and ``mutual_information``; for each
-        ``<name>_stderr``; ``samples`` and ``seed``.
+        ``de``, ``en``, ``joint``, ``en_given_de``, ``de_given_en`` and ``mutual_information``;
+        ``<name>_stderr`` for each; ``samples`` and ``seed``.
     """
     if samples < 2:
         raise ValueError("samples must be at least 2")
@@ -51,7 +51,7 @@ def entropies(grammar: ToyGrammar, samples: int = 2000, seed: int = 0) -> dict[s
 
 
 def _derivation_entropy(grammar: ToyGrammar, what: str) -> float:
-    """Exact entropy of (topic, rules, phrases) as seen in one language or, for ``"joint"``, in both."""
+    """Exact entropy of (topic, rules, phrases) in one language or, for ``"joint"``, in both."""
     tables: dict = {}
 
     def of_slot(slot: Leaf | str | tuple, topic: int) -> float:
@@ -70,8 +70,8 @@ def _derivation_entropy(grammar: ToyGrammar, what: str) -> float:
         else:
             slots_of = [slots for slots, _ in nonterminal.patterns[what]]
             choices = list(zip(nonterminal.weights[what], slots_of, strict=True))
-        own = _entropy(weight for weight, _ in choices)
-        return own + math.fsum(w * math.fsum(of_slot(slot, topic) for slot in slots) for w, slots in choices)
+        entropy = _entropy(weight for weight, _ in choices)
+        return entropy + math.fsum(w * math.fsum(of_slot(slot, topic) for slot in slots) for w, slots in choices)
 
     inner = math.fsum(p * of_symbol("S", z) for z, p in enumerate(grammar.topic_weights))
     return _entropy(grammar.topic_weights) + inner

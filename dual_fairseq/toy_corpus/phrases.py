@@ -1,4 +1,4 @@
-"""Tables of phrase pairs with their probabilities, made of the lexicon."""
+"""Tables of phrase pairs with their probabilities, made from the lexicon."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from .inflection import (
 )
 from .lexicon import TOPICS
 
-Phrase = tuple[tuple[str, ...], ...]  # the tokens of each part of a phrase: a verb may stand in two places
+Phrase = tuple[tuple[str, ...], ...]  # the tokens of each part of a phrase: a verb may be in two places
 
 
 class Leaf(NamedTuple):
-    """A table of phrase pairs; ``en`` and ``de`` are what only that language's form depends on (do-support, case)."""
+    """A table of phrase pairs; ``en`` and ``de`` affect only the form in that language (do-support, case)."""
 
     kind: str
     shared: tuple[str, ...]
@@ -38,7 +38,7 @@ class Leaf(NamedTuple):
 
 
 class Limits(NamedTuple):
-    """What a small grammar keeps of the lexicon: entries a list, and alternatives a word; None for all."""
+    """The part of the lexicon in a small grammar: entries per list, alternatives per word; None for all."""
 
     words: int | None = None
     alternatives: int | None = None
@@ -92,7 +92,7 @@ def _nouns(noun_class: str, topic: str, limits: Limits) -> list[tuple]:
 
 
 def _adjectives(mark: str, topic: str, limits: Limits) -> list[tuple]:
-    """``(English, (predicative, attributive), weight)`` of the adjectives said of animates, things or places."""
+    """``(English, (predicative, attributive), weight)`` of the adjectives for animates, things or places."""
     pairs: list[tuple] = []
     for _, _, en, de in [row for row in _topic_rows(lexicon.ADJECTIVES, 1, topic) if mark in row[0]][: limits.words]:
         german = [((text.split("/")[0], text.split("/")[-1]), p) for text, p in _alternatives(de, limits)]
@@ -123,7 +123,7 @@ def _noun_phrases(noun_class: str, number: str, options: Sequence[str], topic: s
 
     Args:
         noun_class: ``animate`` or ``thing``.
-        options: ``adjective`` (there may be one), ``pronoun`` (or a pronoun instead), ``no`` (the determiner *no*).
+        options: ``adjective`` (allows one), ``pronoun`` (allows one instead), ``no`` (the determiner *no*).
     """
     pairs: list[tuple] = []
     pronouns = 0.25 if "pronoun" in options else 0.0
@@ -132,7 +132,7 @@ def _noun_phrases(noun_class: str, number: str, options: Sequence[str], topic: s
         total = math.fsum(p for *_, p in offered)
         pairs += [(en, de, pronouns * p / total) for en, de, p in offered]
     classes = (("person", 0.8), ("animal", 0.2)) if noun_class == "animate" else ((noun_class, 1.0),)
-    for (one, number_weight), (name, class_weight) in product(_number_weights(number), classes):
+    for (sg_or_pl, number_weight), (name, class_weight) in product(_number_weights(number), classes):
         nouns = [item for item, _ in _nouns(name, topic, limits)]
         if not nouns:
             continue
@@ -141,14 +141,14 @@ def _noun_phrases(noun_class: str, number: str, options: Sequence[str], topic: s
             offered = _adjectives("i" if name == "thing" else "a", topic, limits)
             total = math.fsum(p for *_, p in offered)
             adjectives = [("", ("", ""), 0.55), *((en, de, 0.45 * p / total) for en, de, p in offered)]
-        determiners = [("no", "kein", 1.0)] if "no" in options else _determiners(one, limits)
+        determiners = [("no", "kein", 1.0)] if "no" in options else _determiners(sg_or_pl, limits)
         scale = number_weight * (1 - pronouns) * class_weight
         scale /= math.fsum(p for *_, p in nouns) * math.fsum(p for *_, p in determiners)
         for (det_en, det_de, p), (adj_en, (_, adj_de), q), (noun_en, noun_de, r) in product(
             determiners, adjectives, nouns
         ):
-            en = ("np", det_en, adj_en, noun_en, one)
-            de = ("np", det_de, adj_de, noun_de, one)
+            en = ("np", det_en, adj_en, noun_en, sg_or_pl)
+            de = ("np", det_de, adj_de, noun_de, sg_or_pl)
             pairs.append((en, de, scale * p * q * r))
     return pairs
 
@@ -159,14 +159,14 @@ def _place_phrases(kind: str, topic: str, limits: Limits) -> list[tuple]:
     determiners = [*determiners, ("that", "dies", 0.04), ("that", "jen", 0.04)][: limits.words]
     pairs: list[tuple] = []
     for (en, de, p), row in _nouns("place", topic, limits):
-        own = _alternatives(row[4 if kind == "loc" else 5], limits)
+        choices = _alternatives(row[4 if kind == "loc" else 5], limits)
         if kind == "loc":
             general = _alternatives(lexicon.PREPOSITIONS, limits)[: limits.words]
-            own = [(text, 0.55 * q) for text, q in own] + [(text, 0.45 * q) for text, q in general]
-        for (text, q), det in product(own, determiners):
-            there, here = text.split("/")
-            case = "acc" if kind == "goal" and here != "zu" else "dat"
-            pairs.append(((there, det[0], en), (here, det[1], de, case), p * q * det[2]))
+            choices = [(text, 0.55 * q) for text, q in choices] + [(text, 0.45 * q) for text, q in general]
+        for (text, q), det in product(choices, determiners):
+            english, german = text.split("/")
+            case = "acc" if kind == "goal" and german != "zu" else "dat"
+            pairs.append(((english, det[0], en), (german, det[1], de, case), p * q * det[2]))
     return pairs
 
 
@@ -207,7 +207,7 @@ def _weighted_pairs(kind: str, shared: tuple[str, ...], topic: str, limits: Limi
 
 @cache
 def phrase_of(leaf: Leaf, lang: str, item: Any) -> Phrase:
-    """The words of an item, inflected, part by part."""
+    """The inflected words of an item, part by part."""
     parts = (_english if lang == "en" else _german)(leaf, item)
     return tuple(tuple(part.split()) for part in parts)
 
@@ -224,13 +224,13 @@ def _english(leaf: Leaf, item: Any) -> tuple[str, ...]:
         return english_verb_parts(item, leaf.shared[1], *leaf.en)
     if leaf.kind == "modal":
         number, do = leaf.shared[1], leaf.en[0] == "do"
-        head, plus, rest = item.partition("+")
+        head, plus, particle = item.partition("+")
         if not plus:
             first, _, second = item.partition(" ")
             return (first, second)
         if do:
-            return ("does" if number == "sg" else "do", f"{head} {rest}")
-        return ("", f"{head if number == 'pl' else {'have': 'has', 'want': 'wants'}[head]} {rest}")
+            return ("does" if number == "sg" else "do", f"{head} {particle}")
+        return ("", f"{head if number == 'pl' else {'have': 'has', 'want': 'wants'}[head]} {particle}")
     return (item,)
 
 

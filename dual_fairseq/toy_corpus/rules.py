@@ -1,4 +1,4 @@
-"""The rules of sentences and clauses: which slots they have, and the order of their parts in both languages."""
+"""The rules of sentences and clauses: their slots, and the order of their parts in both languages."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ TENSES = ("present", "past", "modal")
 STRUCTURES = ("main", "question", "because", "because-fronted")
 FRAMES = ("animate", "thing", "thing-place", "place", "goal", "give", "be-animate", "be-thing")
 
-# In a pattern a string is a literal word, a pair (slot, part) a piece of that slot's phrase or clause.
+# In a pattern, a string is a literal word; a pair (slot, part) is a piece of that slot's phrase or clause.
 _Part = tuple[int, int]
 Symbol = str | _Part
 _Verb = tuple[list[Symbol], list[Symbol]]  # finite part, rest
@@ -29,7 +29,7 @@ class Rule:
     de: tuple[Symbol, ...]
 
 
-# (English form, German form, weight); the tense of a translation is not settled by the source.
+# (English form, German form, weight); the source does not decide the tense of a translation.
 _FORMS = {
     "present": (("present", "present", 0.65), ("progressive", "present", 0.35)),
     "past": (
@@ -105,7 +105,7 @@ def _clause_rules(shape: str, tense: str, frames: Sequence[str]) -> list[Rule]:
 
     Args:
         shape: ``main``, ``question``, ``subordinate`` (German verb last), ``short`` (like main, nothing fronted; part
-            of a longer sentence), ``inverted`` (the same after a fronted subordinate clause: German verb first).
+            of a longer sentence), ``inverted`` (short, after a fronted subordinate clause: German verb first).
     """
     rules = []
     adverbs = {"subordinate": {"": 1.0}, "short": {"": 0.6, "time": 0.25, "frequency": 0.15}}.get(
@@ -129,7 +129,7 @@ def _clause_rules(shape: str, tense: str, frames: Sequence[str]) -> list[Rule]:
         if object_kind == "no" and polarity:
             continue
         weight = _FRAME_WEIGHTS[frame] * p * q * r * s * t
-        if frame.startswith("be-"):  # the forms skipped above leave their share to the one kept
+        if frame.startswith("be-"):  # the remaining form gets the share of the forms skipped above
             weight /= q
         clause = _Clause(shape, tense, frame, number, en_form, de_form, bool(polarity), adverb, object_kind)
         rules += clause.rules(weight)
@@ -193,7 +193,7 @@ class _Clause:
         return (subject, 0), [(slot, 0) for slot in objects], [(slot, 0) for slot in place]
 
     def _verb(self) -> dict[str, _Verb]:
-        """For each language the finite part and the rest of the predicate."""
+        """For each language, the finite part and the rest of the predicate."""
         singular = self.number == "sg"
         do = "do" if self.negated or self.shape == "question" else ""
         final = "final" if self.shape == "subordinate" else ""
@@ -226,11 +226,11 @@ class _Clause:
     ) -> list[tuple[float, list[Symbol]]]:
         """Word orders and their probabilities."""
         finite, rest = verb["de"]
-        no: list[Symbol] = ["nicht"] if self.negated else []
+        nicht: list[Symbol] = ["nicht"] if self.negated else []
         subjects = [subject]
         if self.shape == "subordinate":
-            return [(1.0, [*subjects, *objects, *no, *place, *rest, *finite])]
-        # The two orders of what lies between the finite verb and the end, beyond the subject.
+            return [(1.0, [*subjects, *objects, *nicht, *place, *rest, *finite])]
+        # The orders of the words between the finite verb and the end, without the subject.
         middles = [(1.0, [*adverb, *objects])]
         if adverb and objects:
             middles = [(0.75, [*adverb, *objects]), (0.25, [*objects, *adverb])]
@@ -238,19 +238,19 @@ class _Clause:
             middles = [(0.8, objects), (0.2, objects[::-1])]
         orders: list[tuple[float, list[Symbol]]] = []
         if self.shape in ("question", "inverted"):
-            return [(p, [*finite, *subjects, *middle, *no, *place, *rest]) for p, middle in middles]
+            return [(p, [*finite, *subjects, *middle, *nicht, *place, *rest]) for p, middle in middles]
         fronted: list[tuple[float, list[Symbol]]] = []
         if self.shape == "main":
             if adverb:
                 p = 0.4 if self.adverb == "time" else 0.15
-                fronted.append((p, [*adverb, *finite, *subjects, *objects, *no, *place, *rest]))
+                fronted.append((p, [*adverb, *finite, *subjects, *objects, *nicht, *place, *rest]))
             if place and self.frame != "goal":
-                fronted.append((0.12, [*place, *finite, *subjects, *adverb, *objects, *no, *rest]))
+                fronted.append((0.12, [*place, *finite, *subjects, *adverb, *objects, *nicht, *rest]))
             if len(objects) == 1:
-                fronted.append((0.07, [*objects, *finite, *subjects, *adverb, *no, *place, *rest]))
+                fronted.append((0.07, [*objects, *finite, *subjects, *adverb, *nicht, *place, *rest]))
         left = 1 - math.fsum(p for p, _ in fronted)
         for p, middle in middles:
-            orders.append((left * p, [*subjects, *finite, *middle, *no, *place, *rest]))
+            orders.append((left * p, [*subjects, *finite, *middle, *nicht, *place, *rest]))
         return orders + fronted
 
     def _english_orders(
@@ -262,9 +262,9 @@ class _Clause:
         adverb: list[_Part],
         de: list[Symbol],
     ) -> list[tuple[float, list[Symbol]]]:
-        """Word orders and their probabilities, given the German one."""
+        """Word orders and their probabilities, given the German word order."""
         finite, rest = verb["en"]
-        no: list[Symbol] = ["not"] if self.negated else []
+        not_: list[Symbol] = ["not"] if self.negated else []
         often = adverb if self.adverb == "frequency" else []
         when = adverb if self.adverb == "time" else []
         tails: list[tuple[float, list[Symbol]]] = [(1.0, [*objects])]
@@ -275,9 +275,9 @@ class _Clause:
             if self.shape == "question":
                 orders.append((p, [*finite, subject, *often, *rest, *tail, *place, *when]))
                 continue
-            core = [subject, *finite, *no, *often, *rest, *tail, *place]
+            core = [subject, *finite, *not_, *often, *rest, *tail, *place]
             if when and self.shape == "main":
-                # What German puts first, English rather puts first too.
+                # If German puts the time first, English usually does, too.
                 first = 0.7 if de[0] == when[0] else 0.2
                 orders += [(p * first, [*when, *core]), (p * (1 - first), [*core, *when])]
             else:

@@ -1,4 +1,4 @@
-"""Sentences as people write them, and the words and marks that the grammar knows."""
+"""Written sentences, and the words and marks of the grammar."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def render(tokens: Sequence[str]) -> str:
 
 
 def readings(sentence: str) -> list[list[str]]:
-    """The token sequences that are written like this: the first word may be upper case only because it is first."""
+    """The token sequences with this written form: the first word may be upper case only because it is first."""
     tokens = tokenize(sentence)
     if not tokens or render(tokens) != sentence or not sentence[0].isupper():
         return []
