@@ -1,4 +1,4 @@
-"""What today's Python, PyTorch and torchrun, and runs that last days, need of fairseq 0.12: a file for each promise."""
+"""Changes to fairseq 0.12 for today's Python, PyTorch and torchrun, and for long runs: one file per promise."""
 
 from ..common.quiet import silence_known_noise
 

@@ -1,4 +1,4 @@
-"""A mistyped ``--arch`` ends in one line."""
+"""A mistyped ``--arch`` ends with a one-line error."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from fairseq.models import ARCH_MODEL_REGISTRY
 
 from ..common.errors import UserError
 
-# argparse answers with the names of all archs there are, which is three screens.
+# argparse would list the names of all archs, which fills three screens.
 _add_model_args = fairseq_options.add_model_args
 
 
 def add_model_args(parser: argparse.ArgumentParser):
-    """As fairseq's; an arch that there is not ends in one line."""
+    """Like fairseq's function; an unknown arch gives a one-line error."""
     group = _add_model_args(parser)
     for action in group._group_actions:
         if "--arch" in action.option_strings and action.choices is not None:

@@ -1,4 +1,4 @@
-"""Batches: a sentence too long for one ends in one line, and a run that resumed has those of an unbroken run."""
+"""A sentence that is too long for a batch gives a one-line error; a resumed run has the batches of an unbroken run."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _first_batch = EpochBatchIterator.first_batch.fget
 
 
 def batch_by_size(indices, num_tokens_fn, num_tokens_vec=None, max_tokens=None, *args: Any, **kwargs: Any):
-    """As fairseq's.
+    """Like fairseq's function.
 
     Raises:
         UserError: a sentence has more tokens than a batch may have.
     """
-    if not len(indices):  # fairseq asks for the last batch
+    if not len(indices):  # fairseq's function would look for a last batch
         return []
     if max_tokens is not None:
         sizes = [num_tokens_fn(i) for i in indices] if num_tokens_vec is None else num_tokens_vec
@@ -38,10 +38,10 @@ def batch_by_size(indices, num_tokens_fn, num_tokens_vec=None, max_tokens=None, 
 
 
 def filter_indices_by_size(self, indices, dataset, max_positions=None, ignore_invalid_inputs=False):
-    """As fairseq's.
+    """Like fairseq's function.
 
     Raises:
-        UserError: a sentence is longer than the model takes, and is not to be left out.
+        UserError: a sentence is longer than the model can read, and must not be left out.
     """
     if not ignore_invalid_inputs and isinstance(max_positions, int | float | tuple):
         _, ignored = dataset.filter_indices_by_size(indices, max_positions)
@@ -55,10 +55,10 @@ def filter_indices_by_size(self, indices, dataset, max_positions=None, ignore_in
 
 
 def first_batch(self) -> Any:
-    """As fairseq's, with which a training begins.
+    """Like fairseq's property; training begins with this batch.
 
     Raises:
-        UserError: there is none.
+        UserError: there is no batch.
     """
     if not self.frozen_batches:
         shortest = min((_size(self.dataset, i) for i in range(len(self.dataset))), default=0)
@@ -70,10 +70,10 @@ def first_batch(self) -> Any:
 
 
 def get_batch_iterator(self, dataset, *args: Any, epoch: int = 1, **kwargs: Any) -> Any:
-    """As fairseq's, which draws the order of sentences for the first epoch, and batches them once for all epochs.
+    """Like fairseq's function, but always draws the order of sentences for the first epoch.
 
-    A run that resumed in another epoch would draw for that one, and go on with other batches than it had. Shards are
-    drawn for their epochs.
+    fairseq makes the batches once for all epochs, in the order of its first epoch. A run that resumed in a later epoch
+    would draw another order, and get other batches than before. Shards are drawn for their own epochs.
     """
     if self.has_sharded_data("train") or dataset in self.dataset_to_epoch_iter:
         return _get_batch_iterator(self, dataset, *args, epoch=epoch, **kwargs)
@@ -84,7 +84,7 @@ def get_batch_iterator(self, dataset, *args: Any, epoch: int = 1, **kwargs: Any)
 
 
 def _size(dataset: Any, index: int) -> int:
-    """The tokens of a sentence, of a pair those of its longer side."""
+    """The number of tokens of a sentence; for a pair, of its longer side."""
     return int(np.max(dataset.size(index)))
 
 

@@ -1,4 +1,4 @@
-"""A ``--best-checkpoint-metric`` that no validation logs ends in one line before training, not after an epoch of it."""
+"""A ``--best-checkpoint-metric`` that is never logged gives a one-line error before training, not after an epoch."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from fairseq.logging import metrics
 
 from ..common.errors import UserError
 
-_SIZES = ("bsz", "wpb", "wps", "ups")  # of batches, and speed
+_SIZES = ("bsz", "wpb", "wps", "ups")  # batch sizes, and speed
 _load_checkpoint = checkpoint_utils.load_checkpoint
 
 
 def load_checkpoint(cfg, trainer, **passthrough_args):
-    """As fairseq's, the last step before training; a batch of validation shows what is logged.
+    """Like fairseq's function, the last step before training; one validation batch shows which metrics are logged.
 
     Raises:
-        UserError: the metric is not among it.
+        UserError: the metric is not logged.
     """
     loaded = _load_checkpoint(cfg, trainer, **passthrough_args)
     data = trainer.cfg.dataset
@@ -32,12 +32,12 @@ def load_checkpoint(cfg, trainer, **passthrough_args):
 
 
 def small_batch(batches: Any) -> Any:
-    """The first sentences of fairseq's batches, as a batch."""
+    """The first two sentences of fairseq's first batch, as a batch."""
     return batches.collate_fn([batches.dataset[i] for i in batches.frozen_batches[0][:2]])
 
 
 def check_metric(metric: str, logged: Iterable[str]) -> None:
-    """Raises: UserError: the metric is not one of those that are logged."""
+    """Raise a UserError if the metric is not logged."""
     names = sorted(name for name in logged if not name.startswith("_") and name not in _SIZES)
     if metric not in names:
         hint = "--eval-bleu, or " if metric.startswith(("bleu", "accuracy")) else ""

@@ -11,12 +11,12 @@ _call_main = distributed_utils.call_main
 
 
 def call_main(cfg, main, **kwargs):
-    """As fairseq's, which runs a command.
+    """Like fairseq's function, which runs a command.
 
-    fairseq takes --bf16 for a wish for a TPU, and ends where PyTorch/XLA is not installed; here it is used on the GPU.
+    fairseq reads --bf16 as a request for a TPU, and stops if PyTorch/XLA is not installed. Here a GPU can use --bf16.
 
     Raises:
-        UserError: there is neither.
+        UserError: there is neither a GPU nor PyTorch/XLA.
     """
     if cfg.common.bf16:
         if torch.cuda.is_available():

@@ -1,4 +1,4 @@
-"""Damaged binarized text ends in one line, where fairseq reads beside it or takes zeros for words."""
+"""Damaged binarized text gives a one-line error; fairseq would read outside the text or take zeros as words."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from fairseq.data.indexed_dataset import MMapIndexedDataset
 from ..common.errors import UserError
 
 _HEADER = struct.Struct("<9sQBQ")  # magic, version, type of numbers, sentences
-_SENTENCE = 4 + 8  # bytes of its size and of its place
+_SENTENCE = 4 + 8  # bytes of a sentence's size and position
 _make_dataset = indexed_dataset.make_dataset
 
 
 def make_dataset(path: str, impl: str | None, *args: Any, dictionary: Dictionary | None = None, **kwargs: Any) -> Any:
-    """As fairseq's, by which every task and command opens a side of its data.
+    """Like fairseq's function, with which every task and command opens each side of its data.
 
     Raises:
-        UserError: it is damaged, belongs to another dictionary, or has no sentences.
+        UserError: the data is damaged, belongs to another dictionary, or has no sentences.
     """
     try:
         mapped = impl == "mmap" and MMapIndexedDataset.exists(path)
@@ -42,10 +42,10 @@ def make_dataset(path: str, impl: str | None, *args: Any, dictionary: Dictionary
 
 
 def check_header(path: str) -> None:
-    """Look at the beginning of the index, and at the sizes of both files.
+    """Check the beginning of the index and the sizes of both files.
 
     Raises:
-        ValueError: they are no binarized text, or are not complete.
+        ValueError: the files are not binarized text, or not complete.
     """
     with open(f"{path}.idx", "rb") as file:
         header = file.read(_HEADER.size)
@@ -61,18 +61,18 @@ def check_header(path: str) -> None:
 
 
 def check_sentences(dataset: MMapIndexedDataset, dictionary: Dictionary | None) -> None:
-    """Look at all sentences.
+    """Check all sentences.
 
     Raises:
-        ValueError: one is not inside the file; or with a dictionary, has a word that it has not, or does not end in
-            ``</s>``.
+        ValueError: a sentence is not inside the file; or, if there is a dictionary, a word number is not in the
+            dictionary, or a sentence does not end in ``</s>``.
     """
     numbers = np.frombuffer(dataset._bin_buffer, dtype=dataset._index.dtype)
     sizes = dataset.sizes.astype(np.int64)
-    starts, rest = np.divmod(dataset._index._pointers, numbers.itemsize)
+    starts, remainders = np.divmod(dataset._index._pointers, numbers.itemsize)
     wrong = (
         (starts < 0)
-        | (rest != 0)
+        | (remainders != 0)
         | (sizes < int(dictionary is not None))
         | (sizes > len(numbers))
         | (starts > len(numbers) - sizes)
@@ -94,7 +94,7 @@ def check_sentences(dataset: MMapIndexedDataset, dictionary: Dictionary | None) 
 
 
 def _closed_by(close: Callable[[Any], None]) -> Callable[[Any], None]:
-    """fairseq's destructor, for files that may never have been mapped: memory, too, can be short."""
+    """fairseq's destructor, also for files that were never mapped, for example if memory was short."""
     return lambda self: close(self) if hasattr(self, "_bin_buffer_mmap") else None
 
 

@@ -1,4 +1,4 @@
-"""A checkpoint runs no code, and a bad one ends in one line."""
+"""A checkpoint runs no code, and a bad checkpoint gives a one-line error."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from .checkpoint_options import RefusedOption, model_options, take_options
 from .processes import end_those_who_wait
 from .training_state import UnfitState
 
-# PyTorch >= 2.6 unpickles checkpoints with ``weights_only=True`` and refuses every class it was not told of. fairseq
-# stores the options of a run as an ``argparse.Namespace``. Of numpy there are the stand-ins of numpy_records.
+# PyTorch >= 2.6 unpickles checkpoints with ``weights_only=True`` and refuses every class that is not on its list.
+# fairseq stores the options of a run as an ``argparse.Namespace``. numpy_records adds stand-ins for numpy's classes.
 torch.serialization.add_safe_globals([argparse.Namespace])
 
 _RESET = "please reset the optimizer (--reset-optimizer)"  # fairseq's assertion
-_NUMBER = (None, torch.Tensor, Real)  # of several processes it is a tensor
+_NUMBER = (None, torch.Tensor, Real)  # a tensor in runs of several processes
 _COUNT = range(2**31)
-_MOST_NAMES = 64  # of a weight, on average: layers may share theirs
+_MOST_NAMES = 64  # most names of a weight, on average: layers may share weights
 _WEIGHTS = {str: torch.Tensor}
-# What fairseq and this package read of a checkpoint without looking, beside its options.
+# The parts of a checkpoint, besides its options, that fairseq and this package read without a check.
 _SHAPE = {
     "model": (None, _WEIGHTS),
     "criterion?": (None, {}),
@@ -57,16 +57,16 @@ _trainer_load_checkpoint = fairseq_trainer.Trainer.load_checkpoint
 
 
 class UnreadableCheckpoint(ValueError):
-    """The file is no checkpoint, is damaged, or asks for what a checkpoint has no need of; the message says which."""
+    """The file is no checkpoint, is damaged, or asks for something no checkpoint needs; the message says which."""
 
 
 def load_checkpoint_to_cpu(
     path: str, arg_overrides: dict[str, Any] | None = None, load_on_all_ranks: bool = False
 ) -> dict[str, Any]:
-    """As fairseq's, with those options alone that may come from a file: every entry comes through here.
+    """Like fairseq's function, but keeps only options that may come from a file. Every checkpoint is loaded here.
 
     Raises:
-        UnreadableCheckpoint: nothing can be made of the file's content, or it is not taken.
+        UnreadableCheckpoint: the file's content cannot be used, or is refused.
     """
     try:
         with open(PathManager.get_local_path(path), "rb") as file:
@@ -84,12 +84,12 @@ def load_checkpoint_to_cpu(
         raise
     except RefusedOption as error:
         raise UnreadableCheckpoint(f"its options are refused: {error}") from error
-    except Exception as error:  # torch.load raises whatever the bytes make it raise
+    except Exception as error:  # torch.load can raise any exception on bad bytes
         text = str(error)
-        wanted = re.search(r"(?:GLOBAL|global|class:?) `?([\w.]+\.[\w.]+)", text)
-        if "eights only load failed" in text:  # PyTorch goes on to say how to let the file run its code
-            what = f"asks for {wanted[1]}" if wanted else "is not a list of tensors and plain values"
-            reason = f"it {what}; a file that could run code is not loaded"
+        refused = re.search(r"(?:GLOBAL|global|class:?) `?([\w.]+\.[\w.]+)", text)
+        if "eights only load failed" in text:  # PyTorch's message also says how to let the file run code
+            problem = f"asks for {refused[1]}" if refused else "is not a list of tensors and plain values"
+            reason = f"it {problem}; a file that could run code is not loaded"
         else:
             reason = f"it has no {first_line(error)}" if isinstance(error, KeyError) else first_line(error)
         raise UnreadableCheckpoint(reason) from error
@@ -110,10 +110,10 @@ def _check_overrides(path: str, arch: str, overrides: dict[str, Any]) -> None:
 
 
 def _check_size(file: BinaryIO) -> None:
-    """Refuse an archive that would take more memory than it takes of the disk. PyTorch compresses none.
+    """Refuse an archive that would take more memory than disk space. PyTorch never compresses its archives.
 
     Raises:
-        ValueError: it says so.
+        ValueError: the archive is compressed, or its parts claim more than the file's size.
     """
     if zipfile.is_zipfile(file):
         with zipfile.ZipFile(file) as archive:
@@ -124,10 +124,10 @@ def _check_size(file: BinaryIO) -> None:
 
 
 def _check_tensors(value: Any, seen: set[int]) -> None:
-    """Refuse a tensor that is not a plain one, with as many numbers in the file as it has.
+    """Refuse a tensor that is not plain, or has more numbers than the file holds for it.
 
     Raises:
-        ValueError: there is one in a record or a list of the value.
+        ValueError: the value, or a record or list in it, has such a tensor.
     """
     if isinstance(value, torch.Tensor):
         plain = value.layout == torch.strided and value.device.type == "cpu"
@@ -142,10 +142,10 @@ def _check_tensors(value: Any, seen: set[int]) -> None:
 
 
 def _check_sharing(state: dict[str, Any]) -> None:
-    """Refuse weights that are one tensor under very many names: what averages or exports them may copy each.
+    """Refuse one tensor under very many names: averaging or exporting may copy it for each name.
 
     Raises:
-        ValueError: there are such.
+        ValueError: a tensor has too many names.
     """
     weights = [item for item in dict(state.get("model") or {}).values() if isinstance(item, torch.Tensor)]
     stored = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in weights}
@@ -154,7 +154,7 @@ def _check_sharing(state: dict[str, Any]) -> None:
 
 
 def unreadable(path: str, error: Exception) -> UserError:
-    """The refusal of a file that is no checkpoint, or of a part of one."""
+    """The error for a file that is no checkpoint, or only a part of a checkpoint."""
     return UserError(
         f"{path}: cannot be read as a fairseq checkpoint (truncated, or not made by fairseq-train?): "
         f"{first_line(error)}"
@@ -162,7 +162,7 @@ def unreadable(path: str, error: Exception) -> UserError:
 
 
 def _refuse_misfit(path: str, error: BaseException, of: str) -> UserError | None:
-    """Why weights do not fit, if it is that which went wrong."""
+    """The error that says why weights do not fit; None if something else went wrong."""
     cause: BaseException | None = error
     while cause is not None and "Error(s) in loading state_dict" not in str(cause):
         cause = cause.__cause__ or cause.__context__
@@ -177,43 +177,43 @@ def _refuse_misfit(path: str, error: BaseException, of: str) -> UserError | None
 def load_model_ensemble_and_task(
     filenames: list[str], arg_overrides=None, task=None, strict=True, suffix="", num_shards=1, state=None
 ):
-    """As fairseq's; a missing, unreadable or unfit checkpoint (``--path``) is a :class:`UserError`."""
-    given = (arg_overrides, task, strict, suffix, num_shards, state)
-    if state is not None:  # read by the caller, who knows what went wrong
-        return _load_model_ensemble_and_task(filenames, *given)
+    """Like fairseq's function; a missing, unreadable or unfit checkpoint (``--path``) raises :class:`UserError`."""
+    arguments = (arg_overrides, task, strict, suffix, num_shards, state)
+    if state is not None:  # the caller has read it, and reports errors
+        return _load_model_ensemble_and_task(filenames, *arguments)
     if not suffix and num_shards == 1:
         for path in filenames:
             if not PathManager.exists(path):
                 raise UserError(f"--path {path}: there is no such file")
     names = os.pathsep.join(map(str, filenames))
     try:
-        return _load_model_ensemble_and_task(filenames, *given)
+        return _load_model_ensemble_and_task(filenames, *arguments)
     except UnreadableCheckpoint as error:
         raise unreadable(f"--path {names}", error) from error
     except RuntimeError as error:
-        of = "the data's dictionaries" + (" with these --model-overrides" if arg_overrides else "")
-        refusal = _refuse_misfit(f"--path {names}", error, of)
+        target = "the data's dictionaries" + (" with these --model-overrides" if arg_overrides else "")
+        refusal = _refuse_misfit(f"--path {names}", error, target)
         if refusal is None:
             raise
         raise refusal from error
     except AttributeError as error:
-        if error.name != "supported_targets":  # for which fairseq's language modeling asks
+        if error.name != "supported_targets":  # fairseq's language modeling reads it
             raise
         raise UserError(f"--path {names}: is not a language model") from error
 
 
 def load_checkpoint(cfg, trainer, **passthrough_args):
-    """As fairseq's; a mistyped ``--restore-file`` or ``--finetune-from-model`` is a :class:`UserError`.
+    """Like fairseq's function; a mistyped ``--restore-file`` or ``--finetune-from-model`` raises :class:`UserError`.
 
-    (fairseq trains from scratch without the first. One in the run's own folder may still have to be made.)
+    (Without the restore file, fairseq trains from scratch. In the run's own folder, the file may not exist yet.)
     """
     restore, finetune = cfg.restore_file, cfg.finetune_from_model
     own = os.path.abspath(os.path.dirname(restore)) == os.path.abspath(cfg.save_dir)
-    for option, path, wanted in (
+    for option, path, must_exist in (
         ("--restore-file", restore, restore != "checkpoint_last.pt" and not own and not trainer.checkpoint_suffix),
         ("--finetune-from-model", finetune, finetune is not None),
     ):
-        if wanted and not PathManager.exists(path):
+        if must_exist and not PathManager.exists(path):
             raise UserError(f"{option} {path}: there is no such file")
     try:
         return _load_checkpoint(cfg, trainer, **passthrough_args)
@@ -227,15 +227,15 @@ def load_checkpoint(cfg, trainer, **passthrough_args):
 
 
 def restored_file(save_dir: str, restore_file: str) -> str:
-    """The checkpoint that a run goes on from, as fairseq finds it."""
+    """The checkpoint from which a run continues, by fairseq's rule."""
     return os.path.join(save_dir, restore_file) if restore_file == "checkpoint_last.pt" else restore_file
 
 
 def trainer_load_checkpoint(self, filename: str, reset_optimizer: bool = False, *args: Any, **kwargs: Any):
-    """As fairseq's; a checkpoint to go on from that is unreadable or does not fit is a :class:`UserError`.
+    """Like fairseq's method; an unreadable or unfit checkpoint raises :class:`UserError`.
 
-    A task may look at all of it before anything is taken over, by a method
-    ``check_checkpoint(state, path, model_cfg, keeps_optimizer)``. Where one process reads it for all, all end with it.
+    A task can check the whole checkpoint before any part is used, by a method
+    ``check_checkpoint(state, path, model_cfg, keeps_optimizer)``. If one process reads for all, an error ends all.
     """
 
     def load_and_check(path: str, load_on_all_ranks: bool = False) -> dict[str, Any]:
@@ -243,7 +243,7 @@ def trainer_load_checkpoint(self, filename: str, reset_optimizer: bool = False, 
             state = load_checkpoint_to_cpu(path)
             if hasattr(self.task, "check_checkpoint"):
                 self.task.check_checkpoint(state, path, self.cfg.model, not reset_optimizer)
-            if self.cfg.ema.store_ema:  # fairseq means to do this, but has forgotten the weights by then
+            if self.cfg.ema.store_ema:  # fairseq intends this, but no longer has the weights then
                 state["extra_state"].setdefault("ema", dict(state["model"]))
         except BaseException:
             if self.data_parallel_world_size > 1 and not load_on_all_ranks:
@@ -259,9 +259,9 @@ def trainer_load_checkpoint(self, filename: str, reset_optimizer: bool = False, 
     except AssertionError as error:
         if _RESET not in str(error):
             raise
-        theirs, _, mine = str(error).rpartition(". ")[2].partition(" vs ")
+        recorded, _, current = str(error).rpartition(". ")[2].partition(" vs ")
         raise UserError(
-            f"{filename}: was trained with another --optimizer or --criterion ({theirs}, not {mine}); give the "
+            f"{filename}: was trained with another --optimizer or --criterion ({recorded}, not {current}); give the "
             "same, or --reset-optimizer to begin with a new state of it"
         ) from error
     except UnfitState as error:

@@ -1,9 +1,8 @@
-"""What is taken from the configuration in a checkpoint: the options that belong to its model, and nothing else.
+"""The options that are taken from a checkpoint's configuration: those that belong to its model, and no others.
 
 A checkpoint may come from a stranger, and fairseq does what its configuration says: it evaluates some options, resolves
-``${oc.env:...}``, and reads and writes where they point. So every checkpoint is read as if its model's options stood on
-the command line and no others did: what is listed here is taken and checked, everything else is fairseq's default, or
-what the command line says.
+``${oc.env:...}``, and reads and writes the files that options name. So only the options that are listed here are taken
+and checked, like options on the command line. Every other option has fairseq's default or its command-line value.
 """
 
 from __future__ import annotations
@@ -28,8 +27,8 @@ from ..common.options import flag
 
 # --- the list
 
-# Of the options that an arch declares, those are taken whose values are numbers, switches or choices that it declares;
-# and of the others these: a word, or what fairseq would evaluate. All the rest name files.
+# Of the options that an arch declares, these are taken: numbers, switches, declared choices, and the options below,
+# whose values are a word or text that fairseq would evaluate. All other options name files.
 _MODEL_TEXTS = frozenset({
     "activation_fn", "adaptive_input_cutoff", "adaptive_softmax_cutoff", "attention", "bridge", "cell",
     "character_filters", "decoder_attention", "decoder_conv_type", "decoder_glu", "decoder_kernel_size_list",
@@ -38,12 +37,12 @@ _MODEL_TEXTS = frozenset({
     "gated_attention", "init_scheme", "pooler_activation_fn", "pretrained", "project_input", "readout",
     "self_attention", "weight_softmax",
 })  # fmt: skip
-# What archs read without declaring it.
+# Options that archs read without declaring them.
 MODEL_UNDECLARED = frozenset({
     "add_bos_token", "decoder_final_norm", "max_source_positions", "max_target_positions", "no_tie_adaptive_proj",
     "tokens_per_sample",
 })  # fmt: skip
-# Word vectors are not read again: the checkpoint's weights follow. fairseq's LSTM wants the file of those it freezes.
+# Word vectors are not read again: the checkpoint has the weights. fairseq's LSTM needs the file of frozen vectors.
 _MODEL_NOT = frozenset({"encoder_freeze_embed", "decoder_freeze_embed"})
 # section → kind of value → options
 _TAKEN: dict[str, dict[str, tuple[str, ...]]] = {
@@ -56,18 +55,18 @@ _TAKEN: dict[str, dict[str, tuple[str, ...]]] = {
             "tokens_per_sample", "output_dictionary_size", "self_target", "future_target", "past_target",
             "add_bos_token",
         ),
-        # Places that a run remembers are only looked at and read, never made or written to, and what lies there is
-        # checked like any other file: dictionaries, to compare or to use, and language models.
+        # Paths that a run recorded are only read, never created or written. Their files (dictionaries, to compare or
+        # to use, and language models) are checked like any other file.
         "place": ("data", "src_lm", "tgt_lm"),
     },
-    # with which fairseq-validate measures as the run did
+    # so that fairseq-validate measures like the run
     "criterion": {
         "number": (
             "label_smoothing", "sentence_avg", "ignore_prefix_size", "report_accuracy", "alignment_lambda",
             "dual_lambda", "dual_lambda_reverse", "dual_start_update", "dual_ramp_updates", "dual_gap_clip",
         )
     },
-    # from which the report finds the other places, where all of them have moved together
+    # the report finds the other paths from this one, if all of them moved together
     "checkpoint": {"place": ("save_dir",)},
 }  # fmt: skip
 
@@ -77,20 +76,20 @@ _LONGEST_PLACE = 4_096
 
 
 class RefusedOption(ValueError):
-    """An option in a checkpoint has a value that it cannot have; the message names the option."""
+    """An option in a checkpoint has an impossible value; the message names the option."""
 
 
 def take_options(state: dict[str, Any]) -> dict[str, Any]:
-    """A checkpoint as it was unpickled, of whose options only those that are listed remain.
+    """Keep only the listed options of a checkpoint.
 
     Args:
-        state: of a checkpoint; its options are in ``cfg``, or in ``args`` (of an older fairseq, or of ``export``).
+        state: the unpickled checkpoint; its options are in ``cfg``, or in ``args`` (older fairseq, or ``export``).
 
     Returns:
-        The same with options in ``cfg`` alone, as fairseq composes them, and without interpolations.
+        The checkpoint with options only in ``cfg``, as fairseq composes them, without interpolations.
 
     Raises:
-        RefusedOption: an option that is listed has a value that it cannot have, or this fairseq has no such arch.
+        RefusedOption: a listed option has an impossible value, or this fairseq does not have the arch.
     """
     old, legacy_model = state.get("args"), True
     if old is not None:
@@ -118,9 +117,9 @@ def take_options(state: dict[str, Any]) -> dict[str, Any]:
     cfg.criterion = _defaults(names["criterion"], "criterion", CRITERION_DATACLASS_REGISTRY)
     result: Any = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
     for section, kinds in _TAKEN.items():
-        node, given = result[section] or {}, sections[section]
+        node, stored = result[section] or {}, sections[section]
         for kind, listed in kinds.items():
-            taken = {name: _CHECKS[kind](name, given[name]) for name in listed if name in node and name in given}
+            taken = {name: _CHECKS[kind](name, stored[name]) for name in listed if name in node and name in stored}
             _check_types(cfg[section], taken)
             node.update(taken)
     result["model"] = model_options(names["model"], sections["model"])
@@ -128,7 +127,7 @@ def take_options(state: dict[str, Any]) -> dict[str, Any]:
         result["model"] = Namespace(
             **result["model"],
             arch=names["model"],
-            task=_word("task", names["task"]),  # BART asks for it
+            task=_word("task", names["task"]),  # BART reads it
             criterion=_word("criterion", names["criterion"]),
         )
         _set_legacy_defaults(result["model"], ARCH_MODEL_REGISTRY[names["model"]])
@@ -144,17 +143,17 @@ def take_options(state: dict[str, Any]) -> dict[str, Any]:
 
 
 def taken_options(cfg: Any) -> dict[str, Any]:
-    """The inverse of :func:`take_options`: the options that it took, by name, as ``args`` has them.
+    """The inverse of :func:`take_options`: the taken options by name, in the form of ``args``.
 
     Args:
-        cfg: of its result.
+        cfg: the configuration in its result.
     """
     model = dict(cfg.model if OmegaConf.is_config(cfg.model) else vars(cfg.model))
     names = {"arch": model.pop("_name"), "task": _name_of(cfg.task), "criterion": _name_of(cfg.criterion)}
     sections = [cfg[section] or {} for section in _TAKEN]
     listed = [name for kinds in _TAKEN.values() for known in kinds.values() for name in known]
-    rest = {name: section[name] for section in sections for name in listed if name in section}
-    return {**rest, **model, **names}
+    others = {name: section[name] for section in sections for name in listed if name in section}
+    return {**others, **model, **names}
 
 
 def _name_of(options: Any) -> str | None:
@@ -173,10 +172,10 @@ def declared_options(arch: str) -> dict[str, argparse.Action]:
 
 
 def model_options(arch: Any, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of ``given`` that are taken for an arch, in built-in types, and its name as ``_name``.
+    """The options in ``given`` that are taken for an arch, in built-in types, and its name as ``_name``.
 
     Raises:
-        RefusedOption: as :func:`take_options`.
+        RefusedOption: as in :func:`take_options`.
     """
     if not isinstance(arch, str) or arch not in ARCH_MODEL_REGISTRY:
         raise RefusedOption(f"--arch {_shown(arch)}: is not an arch of this fairseq (is its --user-dir missing?)")
@@ -196,7 +195,7 @@ def model_options(arch: Any, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _defaults(name: Any, section: str, registry: Mapping[str, type]) -> Any:
-    """The options of a task or a criterion as nobody has set them; of one without such a record its name alone."""
+    """The default options of a task or a criterion; only its name if it declares no options."""
     name = _word(section, name)
     if name is None:
         return None
@@ -209,8 +208,8 @@ def _defaults(name: Any, section: str, registry: Mapping[str, type]) -> Any:
 
 
 def _check_types(record: Any, values: Mapping[str, Any]) -> None:
-    """Raises: RefusedOption: a value is of another type than a task, say, declares, as 0.5 for a switch."""
-    if not values:  # of a task that declares nothing there is no record
+    """Raises RefusedOption if a value does not have the declared type, for example 0.5 for a switch."""
+    if not values:  # a task that declares nothing has no record
         return
     try:
         OmegaConf.merge(record, values)
@@ -220,7 +219,7 @@ def _check_types(record: Any, values: Mapping[str, Any]) -> None:
 
 
 def _number(name: str, value: Any) -> Any:
-    """None, a number, a switch, or a list of them. fairseq computes with as many heads as -1."""
+    """None, a number, a switch, or a list of these. fairseq itself computes even with -1 heads."""
     if name.endswith(("attention_heads", "_positions")) and isinstance(value, int) and value < 1:
         raise RefusedOption(f"{flag(name)} {value}: is not a number above 0")
     if value is None or type(value) in (bool, int, float):
@@ -233,7 +232,7 @@ def _number(name: str, value: Any) -> Any:
 
 
 def _single(name: str, value: Any) -> Any:
-    """None, a number or a switch, as an option of a task or a criterion is."""
+    """None, a number or a switch, for an option of a task or a criterion."""
     if isinstance(value, list | tuple):
         raise RefusedOption(f"{flag(name)} {_shown(value)}: is a list")
     return _number(name, value)
@@ -246,7 +245,7 @@ def _word(name: str, value: Any) -> str | None:
 
 
 def _text(name: str, value: Any, choices: Iterable[Any] | None) -> Any:
-    """A word or what fairseq evaluates, or an option of that kind in its evaluated form."""
+    """A word, or text that fairseq evaluates, or its evaluated form."""
     if not isinstance(value, str):
         return _number(name, value)
     if choices is not None and value not in map(str, choices):
@@ -260,7 +259,7 @@ def _text(name: str, value: Any, choices: Iterable[Any] | None) -> Any:
 
 
 def _place(name: str, value: Any) -> str | None:
-    """The name of a file or folder. fairseq saves none with ``${``: it has resolved them."""
+    """The name of a file or folder. fairseq resolves ``${`` before it saves a name."""
     if value is None:
         return None
     if isinstance(value, str) and "${" not in value and len(value) <= _LONGEST_PLACE:
@@ -274,16 +273,16 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {"number": _single, "word": _wor
 
 
 def _mapping(options: Any, name: str) -> dict[str, Any]:
-    """Options by name: of a dictionary, of a Namespace, or of what ``export`` writes for one."""
+    """Options by name, from a dictionary, a Namespace, or the form that ``export`` writes for a Namespace."""
     if not isinstance(options, dict | Namespace):
         raise RefusedOption(f"{name}: is a {type(options).__name__}, and no options")
-    found = {**(options if isinstance(options, dict) else {}), **getattr(options, "__dict__", {})}
-    if not all(isinstance(key, str) for key in found):
+    by_name = {**(options if isinstance(options, dict) else {}), **getattr(options, "__dict__", {})}
+    if not all(isinstance(key, str) for key in by_name):
         raise RefusedOption(f"{name}: has options without a name")
-    return found
+    return by_name
 
 
 def _shown(value: Any) -> str:
-    # of lists that hold each other many times over, the text would never end
+    # if lists hold each other many times over, the full text would never end
     text = value if isinstance(value, str) and value.isprintable() else ascii(reprlib.repr(value))[1:-1]
     return text if len(text) <= 60 else text[:57] + "..."

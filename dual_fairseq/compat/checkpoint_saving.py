@@ -18,16 +18,16 @@ from ..common.files import CannotWrite, whole_file
 
 logger = logging.getLogger(__name__)
 
-# fairseq saves a checkpoint under another name and renames it, but makes checkpoint_best.pt and checkpoint_last.pt by
-# copying over the old ones in place: killed right then, a run is left with half a checkpoint and without the old one.
-_ATTEMPTS, _PAUSE = 3, 2.5  # fairseq's own, for file systems of the network that fail for a moment
+# fairseq saves a checkpoint under another name and renames it, but copies it over the old checkpoint_best.pt and
+# checkpoint_last.pt in place. A run that is killed at that moment keeps half a checkpoint and loses the old one.
+_ATTEMPTS, _PAUSE = 3, 2.5  # fairseq's values, for network file systems that fail for a moment
 
 _copy_file = PathManager.copy
 _persistent_save = checkpoint_utils.torch_persistent_save
 
 
 def copy(src_path: str, dst_path: str, overwrite: bool = False) -> bool:
-    """Copy a file so that the destination is the old file or the new one at any moment."""
+    """Copy a file so that at any moment the destination is either the old file or the new file."""
     if not PathManager.supports_rename(dst_path):
         return _copy_file(src_path, dst_path, overwrite=overwrite)
     if not overwrite and os.path.exists(dst_path):
@@ -42,10 +42,10 @@ def copy(src_path: str, dst_path: str, overwrite: bool = False) -> bool:
 
 
 def torch_persistent_save(obj: Any, filename: str, async_write: bool = False) -> None:
-    """Save a checkpoint so that the file is the old one or the new one at any moment.
+    """Save a checkpoint so that at any moment the file is either the old one or the new one.
 
     Raises:
-        UserError: it cannot be written.
+        UserError: the checkpoint cannot be written.
     """
     if async_write or not PathManager.supports_rename(filename):
         _persistent_save(obj, filename, async_write=async_write)

@@ -1,4 +1,4 @@
-"""What fairseq's commands have to say about their options, files and packages is one line, not a traceback."""
+"""Errors of fairseq's commands about options, files and packages are one line, not a traceback."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ..common.options import flag
 from .no_eval import fairseq_modules
 from .processes import torchrun_processes
 
-# Where fairseq looks at its options. What it raises elsewhere may be a fault of its code, or of ours.
+# Modules in which fairseq checks its options. An error that is raised elsewhere may be a fault of its code or of ours.
 _LOOKS_AT_OPTIONS = re.compile(
     r"fairseq_cli\.\w+$|fairseq\.(options|distributed\.utils|sequence_generator|tasks\.fairseq_task)$"
 )
@@ -32,16 +32,16 @@ _call_main = distributed_utils.call_main
 _convert = dataclass_utils.convert_namespace_to_omegaconf
 _import_user_module = fairseq_utils.import_user_module
 _eval_str_list = dataclass_utils.eval_str_list
-# Each composition of options begins with a copy of this singleton, which it only reads: a quarter of its time.
+# Each composition of options copies this singleton, but only reads it; the copy took a quarter of the time.
 ConfigStore.__deepcopy__ = lambda self, memo: self  # type: ignore[attr-defined]
 
 
 @contextmanager
 def one_line(options: Any) -> Iterator[None]:
-    """Inside, what the user can fix is one error.
+    """Turns each error that the user can fix into a UserError.
 
     Args:
-        options: of the command, to name the one that holds the name of a file.
+        options: the command's options, to name the option that holds the name of a file.
 
     Raises:
         UserError: a file cannot be read or written, memory does not suffice, or fairseq refuses the options.
@@ -54,16 +54,16 @@ def one_line(options: Any) -> Iterator[None]:
             raise UserError(first_line(error)) from error
         if error.filename is None:
             raise
-        named = [flag(name) for name, value in _flat(options) if value == error.filename]
-        raise UserError(f"{' or '.join(named)} {error.filename}: {error.strerror or error}".lstrip()) from error
+        flags = [flag(name) for name, value in _flat(options) if value == error.filename]
+        raise UserError(f"{' or '.join(flags)} {error.filename}: {error.strerror or error}".lstrip()) from error
     except MissingMandatoryValue as error:
         raise UserError(f"{flag(str(error.key))}: is missing") from error
     except (AssertionError, ImportError, RuntimeError, ValueError) as error:
         if _NEEDS_GPU.search(str(error)):
             raise UserError(f"one of these options needs a GPU ({first_line(error)})") from error
-        where = _raised_by(error)
-        package = isinstance(error, ImportError) and where.startswith("fairseq.")
-        if not (str(error) and (package or _LOOKS_AT_OPTIONS.match(where))):
+        module = _raised_by(error)
+        package = isinstance(error, ImportError) and module.startswith("fairseq.")
+        if not (str(error) and (package or _LOOKS_AT_OPTIONS.match(module))):
             raise
         raise UserError(first_line(error)) from error
 
@@ -77,7 +77,7 @@ def _raised_by(error: BaseException) -> str:
 
 
 def _flat(options: Any) -> list[tuple[str, Any]]:
-    """Names and values of all options, whichever section they are in."""
+    """Names and values of the options of all sections."""
     if not OmegaConf.is_config(options):
         return list(vars(options).items())
     sections: Any = OmegaConf.to_container(options, resolve=False)
@@ -85,37 +85,37 @@ def _flat(options: Any) -> list[tuple[str, Any]]:
 
 
 def convert_namespace_to_omegaconf(args: Namespace) -> Any:
-    """As fairseq's, between the command line and the work.
+    """Like fairseq's function, which runs between the command line and the work.
 
     Raises:
-        UserError: an option has a value that it cannot have.
+        UserError: an option has an impossible value.
     """
     try:
         return _convert(args)
     except (HydraException, OmegaConfBaseException) as error:
-        found = re.search(r"override (?:\w+\.)*(\w+)=(.*)", str(error))
-        option = f"{flag(found[1])} {found[2]}" if found else "one of the options"
+        match = re.search(r"override (?:\w+\.)*(\w+)=(.*)", str(error))
+        option = f"{flag(match[1])} {match[2]}" if match else "one of the options"
         reason = first_line(error.__cause__ or error)
         raise UserError(f"{option}: this value is not possible; give another value ({reason})") from error
 
 
 def call_main(cfg: Any, main: Any, **kwargs: Any) -> Any:
-    """As fairseq's, which runs a command.
+    """Like fairseq's function, which runs a command.
 
     Raises:
-        UserError: something that the user can fix; fairseq would start no process on a machine without a GPU.
+        UserError: an error that the user can fix; fairseq would start no process on a machine without a GPU.
     """
-    how = cfg.distributed_training
-    if how.distributed_init_method is not None and not how.distributed_no_spawn and not torch.cuda.is_available():
+    launch = cfg.distributed_training
+    if launch.distributed_init_method is not None and not launch.distributed_no_spawn and not torch.cuda.is_available():
         raise UserError("--distributed-init-method: starts one process per GPU, but there is no GPU; use torchrun")
     with one_line(cfg):
         return _call_main(cfg, main, **kwargs)
 
 
 def guarded(main: Callable[[Namespace], Any]) -> Callable[[Namespace], Any]:
-    """fairseq-generate, which runs without the function above.
+    """Guards ``main`` of fairseq-generate, which does not use :func:`call_main`.
 
-    It translates the part of the sentences that ``--num-shards`` and ``--shard-id`` name, as their help says.
+    The command translates the part of the sentences that ``--num-shards`` and ``--shard-id`` name, as their help says.
     """
 
     def run(args: Namespace) -> Any:
@@ -138,7 +138,7 @@ def guarded(main: Callable[[Namespace], Any]) -> Callable[[Namespace], Any]:
 
 
 def eval_str_list(x: Any, x_type: Any = float) -> list[Any] | None:
-    """As fairseq's, which argparse calls for options that are lists; argparse names the option after a ValueError."""
+    """Like fairseq's function, which argparse calls for list options; on a ValueError, argparse names the option."""
     try:
         return _eval_str_list(x, x_type)
     except (SyntaxError, MemoryError, RecursionError) as error:
@@ -146,7 +146,7 @@ def eval_str_list(x: Any, x_type: Any = float) -> list[Any] | None:
 
 
 def import_user_module(args: Any) -> None:
-    """As fairseq's, for ``--user-dir``, when this package is loaded already."""
+    """Like fairseq's function for ``--user-dir``, if this package is already loaded."""
     try:
         _import_user_module(args)
     except FileNotFoundError as error:

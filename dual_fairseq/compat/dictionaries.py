@@ -1,4 +1,4 @@
-"""A damaged dictionary ends in one line that names the file and the line, whichever task reads it."""
+"""A damaged dictionary gives a one-line error that names the file and the line, in every task."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ _add_from_file = Dictionary.add_from_file
 
 
 def add_from_file(self, f) -> None:
-    """As fairseq's.
+    """Like fairseq's method.
 
     Raises:
         UserError: the file is missing or no dictionary.
     """
-    if isinstance(f, str):  # which fairseq opens, to come here again
+    if isinstance(f, str):  # fairseq opens the file and calls this method again
         check_dictionary_file(f, self.symbols)
     _add_from_file(self, f)
 

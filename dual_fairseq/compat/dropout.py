@@ -6,16 +6,16 @@ import torch
 from fairseq.modules import FairseqDropout
 from torch import Tensor
 
-# PyTorch draws a random number for each element, 15 ns on the CPU of the measurement; 16 random bits are enough.
+# PyTorch draws one random number per element (15 ns on the measured CPU); 16 random bits are enough.
 _STEPS = 2**16
 fairseq_forward = FairseqDropout.forward
 
 
 def scaled_mask(x: Tensor, p: float) -> Tensor:
-    """0 with probability ``p``, otherwise 1 / (1 - p), for each element of ``x``.
+    """A mask for ``x``: each element is 0 with probability ``p``, otherwise 1 / (1 - p).
 
     ``p`` is rounded to a multiple of 2^-16, and the mean of the mask is 1 for the rounded value. The numbers come from
-    PyTorch's generator, four of a word, so that a seed gives the same mask again.
+    PyTorch's generator, four per 64-bit word, so a seed always gives the same mask.
     """
     dropped = round(p * _STEPS)
     words = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
@@ -24,7 +24,7 @@ def scaled_mask(x: Tensor, p: float) -> Tensor:
 
 
 def forward(self, x: Tensor, inplace: bool = False) -> Tensor:
-    """As fairseq's. On the CPU the masks are other ones than PyTorch's for the same seed."""
+    """Like fairseq's method. On the CPU, a seed gives other masks than PyTorch's."""
     active = self.p > 0 and (self.training or self.apply_during_inference)
     if not active or x.device.type != "cpu" or round(self.p * _STEPS) == _STEPS:
         return fairseq_forward(self, x, inplace)

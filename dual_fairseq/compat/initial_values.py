@@ -1,6 +1,6 @@
-"""A parameter that fairseq leaves to chance starts from 0: a bias that lightconv has and does not use.
+"""A parameter that fairseq does not initialise starts from 0: a bias that lightconv has but does not use.
 
-What stands in the memory may be NaN, and a checkpoint with it would be refused as diverged.
+Uninitialised memory may hold NaN, and a checkpoint with NaN would be refused as diverged.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ _reset_parameters = DynamicConv_scripatable.reset_parameters
 
 
 def reset_parameters(self: DynamicConv_scripatable) -> None:
-    """As fairseq's, and the bias is 0 in any case."""
+    """Like fairseq's method, and always sets the bias to 0."""
     _reset_parameters(self)
     nn.init.zeros_(self.conv_bias)
 

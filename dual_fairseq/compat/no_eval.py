@@ -1,6 +1,6 @@
-"""No text of a file or of a command line is evaluated as Python.
+"""No text from a file or a command line is evaluated as Python.
 
-fairseq evaluates some options of models, optimizers and commands. All of them are plain values.
+fairseq evaluates some options of models, optimizers and commands. All these options are plain values.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from ..common.literals import NoLiteral, literal
 
 
 def evaluate(text: str) -> Any:
-    """What fairseq's ``eval`` is for.
+    """The plain value that a text describes, in place of fairseq's ``eval``.
 
     Raises:
-        UserError: it is more than a plain value.
+        UserError: the text is more than a plain value.
     """
     try:
         return literal(text)
@@ -27,13 +27,13 @@ def evaluate(text: str) -> Any:
 
 
 def fairseq_modules() -> list[ModuleType]:
-    """Those that are loaded; the command that runs may be among them twice."""
-    found = []
+    """The loaded modules of fairseq; the running command may be among them twice."""
+    modules = []
     for name, module in list(sys.modules.items()):
         name = module.__spec__.name if name == "__main__" and module.__spec__ else name
         if name.partition(".")[0] in ("fairseq", "fairseq_cli"):
-            found.append(module)
-    return found
+            modules.append(module)
+    return modules
 
 
 for _command in ("fairseq_cli.generate", "fairseq_cli.validate", "fairseq_cli.eval_lm"):  # fairseq does not import them

@@ -1,8 +1,8 @@
-"""Arrays and numbers of numpy in a checkpoint, made by functions of ours.
+"""Our own functions make the numpy arrays and numbers of a checkpoint.
 
-numpy's own are made to trust what they get: asked by a file, ``numpy.ndarray`` takes any bytes for pointers to objects,
-reads memory beside a buffer, and ``dtype.__setstate__`` changes a type for the whole process. fairseq's ``translation``
-task keeps n-gram counts as numpy arrays (with ``--eval-bleu``), and these have plain types.
+numpy's functions trust their input. If a file calls them, ``numpy.ndarray`` takes any bytes as pointers to objects and
+reads memory outside a buffer, and ``dtype.__setstate__`` changes a type for the whole process. fairseq's
+``translation`` task keeps n-gram counts as numpy arrays (with ``--eval-bleu``), and these have plain types.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ _PLAIN = re.compile("[biuf][1248]")
 
 
 class RefusedRecord(ValueError):
-    """What a file says of an array is not that of plain numbers."""
+    """The record of an array in a file does not describe plain numbers."""
 
 
 class _Type:
-    """Stands for ``numpy.dtype``; ``value`` is the type, of this machine's byte order or the other."""
+    """Stands for ``numpy.dtype``; ``value`` is the type, in either byte order."""
 
     def __init__(self, code: Any, align: Any = False, copy: Any = False) -> None:
         if not (isinstance(code, str) and _PLAIN.fullmatch(code)):
@@ -31,13 +31,13 @@ class _Type:
 
     def __setstate__(self, state: Any) -> None:
         order = state[1] if isinstance(state, tuple) and len(state) > 1 else None
-        if order not in ("<", ">", "|"):  # the last where a number is one byte
+        if order not in ("<", ">", "|"):  # "|" if a number is one byte
             raise RefusedRecord("it has an array of no known byte order")
         self.value = np.dtype(order + self.value.str[1:])
 
 
 class _Array(np.ndarray):
-    """Stands for ``numpy.ndarray``; an array that was read is pickled as a plain one again."""
+    """Stands for ``numpy.ndarray``; it is pickled as a plain array again."""
 
     def __new__(cls, *args: Any, **kwargs: Any) -> _Array:
         raise RefusedRecord("it makes an array by itself")
@@ -49,7 +49,7 @@ class _Array(np.ndarray):
             raise RefusedRecord("it has an array that is not of plain numbers")
         if len(content) != math.prod(shape) * kind.value.itemsize:
             raise RefusedRecord("it has an array of another size than its content")
-        plain: Any = (1, shape, kind.value, bool(by_columns), content)  # numpy's type of this differs by its version
+        plain: Any = (1, shape, kind.value, bool(by_columns), content)  # its type depends on numpy's version
         super().__setstate__(plain)
 
     def __reduce__(self) -> Any:
@@ -67,5 +67,5 @@ def _scalar(kind: Any, content: Any) -> Any:
 
 
 torch.serialization.add_safe_globals([(_Array, "numpy.ndarray"), (_Type, "numpy.dtype")])
-for _module in ("numpy.core.multiarray", "numpy._core.multiarray"):  # by the names of numpy 1 and of numpy 2
+for _module in ("numpy.core.multiarray", "numpy._core.multiarray"):  # the names in numpy 1 and numpy 2
     torch.serialization.add_safe_globals([(_reconstruct, f"{_module}._reconstruct"), (_scalar, f"{_module}.scalar")])

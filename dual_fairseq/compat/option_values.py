@@ -1,4 +1,4 @@
-"""A value that an option of fairseq cannot have ends in one line, before any work."""
+"""An impossible value of a fairseq option gives a one-line error, before any work."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ..common.options import flag
 from .checkpoint_options import MODEL_UNDECLARED, declared_options
 from .commands import one_line
 
-# fairseq takes any number here. What follows is a traceback, or a run that does nothing without end.
+# fairseq accepts any number here. A wrong number leads to a traceback, or to a run that does nothing forever.
 _AT_LEAST = {
     "log_interval": 1,
     "seed": 0,
@@ -57,8 +57,8 @@ _AT_LEAST = {
     "quant_noise_pq_block_size": 1,
     "tokens_per_sample": 1,
 }
-_BELOW = {"seed": 2**31}  # fairseq adds the number of the epoch, and numpy takes 32 bits
-# with --finetune-from-model
+_BELOW = {"seed": 2**31}  # fairseq adds the number of the epoch, and numpy accepts 32 bits
+# Not allowed with --finetune-from-model.
 _NOT_TOO = ("reset_optimizer", "reset_lr_scheduler", "reset_meters", "reset_dataloader")
 # Text that fairseq evaluates when it builds the optimizer.
 _TWO_NUMBERS = {
@@ -67,7 +67,7 @@ _TWO_NUMBERS = {
     "lamb_betas": "(0.9, 0.999)",
     "adafactor_eps": "(1e-30, 1e-3)",
 }
-# What --model-overrides cannot change: the command line says it, or the weights belong to it.
+# Options that --model-overrides cannot change: the command line sets them, or the weights depend on them.
 _FIXED = ("_name", "arch", "criterion", "data", "source_lang", "target_lang", "task")
 _SHARES = ("dropout", "ema_decay", "layerdrop", "quant_noise_pq", "quant_noise_scalar")
 _PACKAGES = {"use_plasma_view": "pyarrow", "write_checkpoints_asynchronously": "iopath", "tpu": "torch_xla"}
@@ -75,10 +75,10 @@ _parse_args_and_arch = fairseq_options.parse_args_and_arch
 
 
 def check_option_values(args: argparse.Namespace) -> None:
-    """Look at the options of a fairseq command, of which it may lack some.
+    """Check the options of a fairseq command; some may be absent.
 
     Raises:
-        UserError: one has a value that it cannot have.
+        UserError: an option has an impossible value.
     """
 
     def get(name: str, default: Any = None) -> Any:
@@ -88,10 +88,10 @@ def check_option_values(args: argparse.Namespace) -> None:
         value = get(name)
         for number in value if isinstance(value, list) else [] if value is None else [value]:
             try:
-                found = float(number)  # --batch-size-valid is text
+                as_float = float(number)  # --batch-size-valid is text
             except (TypeError, ValueError):
-                continue  # the name of another option, by which fairseq says "as that one"
-            if math.isnan(found) or found < least or found >= _BELOW.get(name, math.inf):
+                continue  # the name of another option, whose value fairseq then uses
+            if math.isnan(as_float) or as_float < least or as_float >= _BELOW.get(name, math.inf):
                 most = f" and below {_BELOW[name]:,}" if name in _BELOW else ""
                 raise UserError(f"{flag(name)} {number}: give a number of at least {least}{most}")
     for name, value in vars(args).items():
@@ -119,8 +119,8 @@ def check_option_values(args: argparse.Namespace) -> None:
     _dictionary("optimizer_overrides", get("optimizer_overrides"))
     read_overrides(get("model_overrides"))
     if get("finetune_from_model"):
-        if given := [flag(other) for other in _NOT_TOO if get(other)]:
-            raise UserError(f"--finetune-from-model: takes only the weights; leave out {' and '.join(given)}")
+        if resets := [flag(other) for other in _NOT_TOO if get(other)]:
+            raise UserError(f"--finetune-from-model: takes only the weights; leave out {' and '.join(resets)}")
         if get("restore_file", "checkpoint_last.pt") != "checkpoint_last.pt":
             raise UserError("--finetune-from-model, --restore-file: give one of them")
     if get("shard_id", 0) >= get("num_shards", 1):
@@ -152,26 +152,26 @@ def read_overrides(text: Any) -> dict[str, Any]:
     """The value of ``--model-overrides``.
 
     Args:
-        text: as it was given; None where it was not.
+        text: the option's text; None if it was not given.
 
     Raises:
-        UserError: it is no dictionary, or would change what does not follow from it.
+        UserError: the text is no dictionary, or changes an option that it cannot change.
     """
-    found = _dictionary("model_overrides", text)
-    for name, value in found.items():
+    overrides = _dictionary("model_overrides", text)
+    for name, value in overrides.items():
         if name in _FIXED:
             raise UserError(f"--model-overrides: cannot change {name}; leave it out")
         if name not in _overridable() and not isinstance(value, dict):
             hint = did_you_mean(name, _overridable())
             raise UserError(f"--model-overrides: no model, task or criterion has an option {name}{hint}")
-    return found
+    return overrides
 
 
 def _dictionary(name: str, text: Any) -> dict[str, Any]:
-    """The dictionary that a text writes down.
+    """The dictionary that a text describes.
 
     Raises:
-        UserError: it is none.
+        UserError: the text is no dictionary.
     """
     try:
         value = {} if text is None else literal(text)
@@ -183,7 +183,7 @@ def _dictionary(name: str, text: Any) -> dict[str, Any]:
 
 
 def _overridable() -> set[str]:
-    """The options of all archs, and of all tasks and criterions, which fairseq-validate takes from the checkpoint."""
+    """The options of all archs, and of all tasks and criterions (fairseq-validate takes these from the checkpoint)."""
     models = [declared_options(arch) for arch in {kind: name for name, kind in ARCH_MODEL_REGISTRY.items()}.values()]
     records = [*TASK_DATACLASS_REGISTRY.values(), *CRITERION_DATACLASS_REGISTRY.values()]
     declared = (kind.__dataclass_fields__ for kind in records)
@@ -191,20 +191,20 @@ def _overridable() -> set[str]:
 
 
 def parse_args_and_arch(*args: Any, **kwargs: Any) -> Any:
-    """As fairseq's, which reads the command line of each of its commands.
+    """Like fairseq's function, which reads the command line of every command.
 
     Raises:
-        UserError: an option has a value that it cannot have.
+        UserError: an option has an impossible value.
     """
     try:
         with one_line(argparse.Namespace()):
-            found = _parse_args_and_arch(*args, **kwargs)
+            parsed = _parse_args_and_arch(*args, **kwargs)
     except RuntimeError as error:
         if str(error):
             raise
         raise UserError("--arch: is missing; name one, for example --arch transformer") from error
-    check_option_values(found if isinstance(found, argparse.Namespace) else found[0])
-    return found
+    check_option_values(parsed if isinstance(parsed, argparse.Namespace) else parsed[0])
+    return parsed
 
 
 fairseq_options.parse_args_and_arch = parse_args_and_arch

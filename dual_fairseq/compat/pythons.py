@@ -1,4 +1,4 @@
-"""Python 3.14 and numpy 2: what fairseq takes from older ones. (The import of fairseq: ``dual_fairseq_python314``.)"""
+"""What fairseq needs to run with Python 3.14 and numpy 2. (For its import, see ``dual_fairseq_python314``.)"""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import fairseq.distributed.utils as distributed_utils
 import numpy as np
 
-# fairseq's language models and its translation task name Python 2's long integer so; numpy 2 has no np.compat.
+# fairseq's language models and translation task use np.compat.long (Python 2's integer); numpy 2 has no np.compat.
 if not hasattr(np, "compat"):
     np.compat = SimpleNamespace(long=int)  # type: ignore[attr-defined]
 
@@ -16,9 +16,9 @@ _call_main = distributed_utils.call_main
 
 
 def call_main(cfg, main, **kwargs):
-    """As fairseq's, which runs a command; the processes that load data (``--num-workers``) are forks of it.
+    """Like fairseq's function, which runs a command; its processes that load data (``--num-workers``) are forks.
 
-    From Python 3.14 on they would be started anew on Linux and import PyTorch and fairseq, at every epoch.
+    Since Python 3.14, Linux would start them as new processes, which import PyTorch and fairseq, at every epoch.
     """
     chosen = multiprocessing.get_start_method(allow_none=True)
     if chosen is not None or multiprocessing.get_all_start_methods()[0] != "forkserver":

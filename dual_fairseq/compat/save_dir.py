@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGHUP say where the last checkpoint is; one run at a time writes to a ``--save-dir``."""
+"""A run that a signal stops says where its last checkpoint is; one run at a time writes to a ``--save-dir``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fairseq import checkpoint_utils
 
 from ..common.errors import UserError
 
-# fairseq-train answers Ctrl-C with a traceback and SIGTERM with nothing. This function it calls once, before anything
+# fairseq-train answers Ctrl-C with a traceback and SIGTERM with nothing. It calls this function once, before anything
 # else, in the process that writes checkpoints.
 _verify_checkpoint_directory = checkpoint_utils.verify_checkpoint_directory
 
@@ -31,10 +31,10 @@ _USUAL = {
 
 
 def verify_checkpoint_directory(save_dir: str) -> None:
-    """See that checkpoints can be written, and say on Ctrl-C, SIGTERM and SIGHUP where the last one is.
+    """Check that checkpoints can be written; on Ctrl-C, SIGTERM and SIGHUP, say where the last one is.
 
     Raises:
-        UserError: the directory cannot be made or written to.
+        UserError: the directory cannot be made or written to, or another run uses it.
     """
     try:
         _verify_checkpoint_directory(save_dir)
@@ -46,7 +46,7 @@ def verify_checkpoint_directory(save_dir: str) -> None:
     if threading.current_thread() is not threading.main_thread():
         return
     for number, usual in _USUAL.items():
-        if signal.getsignal(number) == usual:  # whoever embeds fairseq keeps handlers of their own
+        if signal.getsignal(number) == usual:  # a program that embeds fairseq keeps its own handlers
             signal.signal(number, _stopper(save_dir, usual))
 
 
@@ -58,7 +58,7 @@ def _lock(save_dir: str) -> None:
     """Keep other runs out of a folder until this one ends.
 
     Raises:
-        UserError: another run is at work there.
+        UserError: another run uses the folder.
     """
     descriptor = os.open(save_dir, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -80,7 +80,7 @@ def _unlock() -> None:
             os.close(_locked.pop())
 
 
-# A worker that loads data and outlives its run for a moment does not keep the folder.
+# A data loader's worker that outlives its run for a moment does not keep the lock.
 os.register_at_fork(after_in_child=_unlock)
 
 
@@ -88,7 +88,7 @@ def _stopper(save_dir: str, usual: Any) -> Callable[[int, Any], None]:
     owner = os.getpid()
 
     def stop(number: int, frame: Any) -> None:
-        signal.signal(number, usual)  # a second one does not wait for anything
+        signal.signal(number, usual)  # a second signal ends the run at once
         if os.getpid() != owner:  # a data loader's worker, which PyTorch looks after
             if number == signal.SIGINT:
                 raise KeyboardInterrupt
@@ -114,7 +114,7 @@ class _Stop(SystemExit):
     """A signal has stopped the run.
 
     Args:
-        status: to end with.
+        status: the exit status.
     """
 
     def __init__(self, status: int) -> None:
@@ -126,13 +126,13 @@ _call_main = distributed_utils.call_main
 
 
 def call_main(cfg, main, **kwargs):
-    """As fairseq's, which runs a command; handlers of signals and locks are afterwards what they were before."""
+    """Like fairseq's function, which runs a command; afterwards, signal handlers are restored and locks released."""
     in_main_thread = threading.current_thread() is threading.main_thread()
     before = {number: signal.getsignal(number) for number in (_USUAL if in_main_thread else ())}
     try:
         return _call_main(cfg, main, **kwargs)
     except _Stop as stop:
-        # Python's own end, in the middle of a run, meets threads that load data, and now and then aborts
+        # in the middle of a run, threads still load data, and Python's normal exit sometimes aborts
         atexit._run_exitfuncs()
         os._exit(stop.status)
     finally:

@@ -1,4 +1,4 @@
-"""A run goes on from the state of another optimizer, scheduler or meters only if it is like this run's own."""
+"""A run continues from a saved state of optimizer, scheduler or meters only if it is like the run's own."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from fairseq.optim.fairseq_optimizer import FairseqOptimizer
 
 from ..common.errors import UserError, first_line
 
-# PyTorch looks at the number of parameters alone. It takes over all else of a damaged state, and stumbles over it in
-# the middle of the first update. fairseq makes a meter of whatever name stands in a checkpoint.
+# PyTorch checks only the number of parameters. It accepts everything else in a damaged state, and fails in the middle
+# of the first update. fairseq makes a meter of any name in a checkpoint.
 _load_state_dict = FairseqOptimizer.load_state_dict
 _build_optimizer = fairseq_trainer.Trainer._build_optimizer
 _load_metrics = metrics.load_state_dict
@@ -22,18 +22,18 @@ _METERS = {kind.__name__: kind for kind in meters.Meter.__subclasses__() if hasa
 
 
 class UnfitState(ValueError):
-    """A state is not one of this run's optimizer, scheduler or meters; the message says where."""
+    """A state does not fit this run's optimizer, scheduler or meters; the message says where."""
 
 
 def check_like(found: Any, own: Any, where: str) -> None:
-    """See that a value of a state can stand in place of this run's own: a number for a number, and so on.
+    """Check that a value of a state can replace this run's own: a number for a number, and so on.
 
     Args:
-        found, own: the two values. The names of a record may be more than ours; a switch may be missing.
-        where: its place, for the message.
+        found, own: the two values. A record in ``found`` may have extra names; a switch may be missing.
+        where: the value's place, for the message.
 
     Raises:
-        UnfitState: it cannot.
+        UnfitState: the value does not fit.
     """
     if isinstance(own, dict):
         fits = isinstance(found, dict)
@@ -63,14 +63,14 @@ def _is_number(value: Any) -> bool:
 
 
 def check_optimizer_state(found: Any, optimizer: torch.optim.Optimizer) -> None:
-    """See that an optimizer can go on from a state.
+    """Check that an optimizer can continue from a state.
 
     Args:
         found: the state, in PyTorch's form.
-        optimizer: over this run's parameters.
+        optimizer: the optimizer of this run's parameters.
 
     Raises:
-        UnfitState: it cannot.
+        UnfitState: the state does not fit.
     """
     groups = optimizer.state_dict()["param_groups"]
     own = [{name: value for name, value in group.items() if value is not None} for group in groups]
@@ -79,11 +79,11 @@ def check_optimizer_state(found: Any, optimizer: torch.optim.Optimizer) -> None:
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     shapes = dict(zip(numbers, (tuple(parameter.shape) for parameter in parameters), strict=True))
     kinds_of: dict[int, dict[str, set[str]]] = {}  # by the number of a parameter's dimensions
-    for number, kept in found["state"].items():
+    for number, record in found["state"].items():
         where = f"last_optimizer_state.state[{number}]"
-        if number not in shapes or not isinstance(kept, dict):
+        if number not in shapes or not isinstance(record, dict):
             raise UnfitState(f"{where} belongs to no parameter")
-        kinds = {name: _kinds(value, shapes[number]) for name, value in kept.items()}
+        kinds = {name: _kinds(value, shapes[number]) for name, value in record.items()}
         others = kinds_of.setdefault(len(shapes[number]), kinds)
         if kinds.keys() != others.keys() or not all(kinds[name] & others[name] for name in kinds):
             raise UnfitState(f"{where} is not like its parameter, or not like the others")
@@ -91,18 +91,18 @@ def check_optimizer_state(found: Any, optimizer: torch.optim.Optimizer) -> None:
 
 
 def _kinds(value: Any, shape: tuple[int, ...]) -> set[str]:
-    """What a value may be that an optimizer keeps of a parameter of this shape; empty where that is nothing."""
+    """The possible kinds of a value that an optimizer keeps for a parameter of this shape; empty if there are none."""
     if value is None:
         return {"none"}
     if not isinstance(value, torch.Tensor):
         return {"number"} if _is_number(value) and value >= 0 else set()
-    # Adafactor keeps what belongs to rows and to columns
+    # Adafactor keeps values for rows and for columns
     known = {"each": shape, "rows": shape[:-1], "columns": shape[:-2] + shape[-1:], "scalar": ()}
     return {name for name, known_shape in known.items() if tuple(value.shape) == known_shape and value.isfinite().all()}
 
 
 def load_state_dict(self, state_dict: Any, optimizer_overrides: Any = None) -> None:
-    """As fairseq's, for every optimizer that PyTorch's own function loads.
+    """Like fairseq's method, with a check for every optimizer that PyTorch's own function loads.
 
     Raises:
         UnfitState: the state is of another optimizer or damaged.
@@ -113,10 +113,10 @@ def load_state_dict(self, state_dict: Any, optimizer_overrides: Any = None) -> N
 
 
 def build_optimizer(self) -> None:
-    """As fairseq's, which builds the scheduler, too: after another one it begins anew at the number of updates.
+    """Like fairseq's method, which also builds the scheduler; a new scheduler starts at the number of updates.
 
     Raises:
-        UserError: one of them is missing or cannot be built.
+        UserError: the optimizer is missing, or the optimizer or scheduler cannot be built.
     """
     if self.cfg.optimizer is None:
         raise UserError("--optimizer: is missing; name one, for example --optimizer adam")
@@ -132,7 +132,7 @@ def build_optimizer(self) -> None:
     def load_checked(state: Any) -> None:
         if not isinstance(state, dict):
             raise UnfitState("lr_scheduler_state is not a record")
-        if state.keys() >= own.keys():  # fairseq hands over whatever state another scheduler has left
+        if state.keys() >= own.keys():  # fairseq also hands over the state of another scheduler
             check_like(state, own, "lr_scheduler_state")
             load(state)
 
@@ -140,7 +140,7 @@ def build_optimizer(self) -> None:
 
 
 def load_metrics(state_dict: Any) -> None:
-    """As fairseq's, for its own meters.
+    """Like fairseq's function, but only for fairseq's own meters.
 
     Raises:
         UnfitState: the state is damaged.
@@ -148,16 +148,16 @@ def load_metrics(state_dict: Any) -> None:
     if not isinstance(state_dict, dict):
         raise UnfitState("metrics is not a record")
     for name, entries in state_dict.items():
-        found = [_meter(entry) for entry in entries] if isinstance(entries, list) else [None]
-        names = {meter[0] for meter in found if meter is not None}
+        loaded = [_meter(entry) for entry in entries] if isinstance(entries, list) else [None]
+        names = {meter[0] for meter in loaded if meter is not None}
         own = {(key, type(meter).__name__) for key, meter in metrics._aggregators.get(name, {}).items()}
-        if len(names) < len(found) or not own <= set(found):
+        if len(names) < len(loaded) or not own <= set(loaded):
             raise UnfitState(f"metrics.{name} is not a list of this run's meters")
     _load_metrics(state_dict)
 
 
 def _meter(entry: Any) -> tuple[str, str] | None:
-    """Name and class of a meter in a checkpoint; None where it is no meter."""
+    """Name and class of a meter in a checkpoint; None if the entry is no meter."""
     if not (isinstance(entry, tuple) and list(map(type, entry)) == [int, str, str, dict] and entry[2] in _METERS):
         return None
     _, key, kind, state = entry

@@ -1,4 +1,4 @@
-"""Segmented text to fairseq's binarized data, by fairseq-preprocess in this process."""
+"""Turns segmented text into fairseq's binarized data, by fairseq-preprocess in this process."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from pathlib import Path
 
 from .subword import count_lines, text_lines
 
-_LINES_A_PROCESS = 100_000  # fairseq's binarizer gains nothing from more processes than that
+_LINES_A_PROCESS = 100_000  # with fewer lines per process, fairseq's binarizer is not faster
 
 
 def fairseq_preprocess(dest: Path, output: Path, arguments: Sequence[str], largest: Path | None, workers: int) -> None:
     """Run fairseq-preprocess in this process, because its start alone takes seconds.
 
     Args:
-        dest: the folder to run in. Paths are relative to it: fairseq splits lists of paths at commas, which the name
-            of ``dest`` may contain.
-        output: what --destdir is to be, below ``dest``; fairseq's log goes there too.
+        dest: the folder to run in. Paths are relative to it, because fairseq splits lists of paths at commas, and the
+            name of ``dest`` may contain a comma.
+        output: the folder for --destdir, below ``dest``; fairseq's log goes there too.
         arguments: the other options.
-        largest: the longest text, which decides on the number of processes; None where only dictionaries are written.
-        workers: most processes.
+        largest: the longest text, which decides the number of processes; None if only dictionaries are written.
+        workers: the most processes.
     """
     from fairseq import options
     from fairseq_cli import preprocess
@@ -32,7 +32,7 @@ def fairseq_preprocess(dest: Path, output: Path, arguments: Sequence[str], large
     workers = min(workers, 1 + (count_lines(largest) if largest else 0) // _LINES_A_PROCESS)
     arguments = [*arguments, "--destdir", str(output.relative_to(dest)), "--workers", str(workers)]
     logger, handlers = preprocess.logger, list(preprocess.logger.handlers)
-    level, logger.propagate = logger.level, False  # its log goes to the file beside the data, not to the terminal
+    level, logger.propagate = logger.level, False  # the log goes to the file beside the data, not to the terminal
     logger.setLevel(logging.INFO)
     with _working_directory(dest):
         try:
@@ -46,7 +46,7 @@ def fairseq_preprocess(dest: Path, output: Path, arguments: Sequence[str], large
 
 
 def dictionary_options(options: argparse.Namespace) -> list[str]:
-    """What fairseq-preprocess has to know of the options of preprocessing to make the dictionaries."""
+    """The options of fairseq-preprocess that decide how the dictionaries are made."""
     from fairseq.data import Dictionary
 
     arguments = []
@@ -58,7 +58,7 @@ def dictionary_options(options: argparse.Namespace) -> list[str]:
 
 
 def check_size(prefix: Path, text: Path) -> int:
-    """The number of sentences in a binarized file, which must be that of its text."""
+    """The number of sentences in a binarized file, which must be its text's number of lines."""
     from fairseq.data.indexed_dataset import MMapIndexedDataset
 
     sentences, lines = len(MMapIndexedDataset(str(prefix))), count_lines(text)
@@ -76,7 +76,7 @@ def concatenate(texts: Sequence[Path], output: Path) -> None:
 
 
 def symbols(dictionary: Path) -> set[str]:
-    """The symbols of a dictionary file, without those that fairseq adds itself."""
+    """The symbols of a dictionary file, without fairseq's own symbols."""
     return {line.rpartition(" ")[0] for line in text_lines(dictionary)}
 
 

@@ -1,4 +1,4 @@
-"""The options of preprocessing that the training text decides, where the user has not.
+"""Chooses options of preprocessing by the training text, if the user left them out.
 
 The number of BPE merges, or of SentencePiece pieces, follows from the number of pairs
 (:mod:`dual_fairseq.common.settings`). Two languages that share many words get one dictionary.
@@ -23,16 +23,16 @@ from ..common.settings import SHARED_WORDS, pair_settings
 from .lines import Survey, open_text
 from .options import same_way
 
-LINES = 100_000  # of each file, that are looked at
-_WORD = re.compile(r"[!-/:-@\[-`{-~]|[^\s!-/:-@\[-`{-~]+")  # an ASCII sign is a word, as tokenisation makes it
+LINES = 100_000  # lines that are read of each file
+_WORD = re.compile(r"[!-/:-@\[-`{-~]|[^\s!-/:-@\[-`{-~]+")  # an ASCII sign is a word, as after tokenisation
 
 
 def overlap(sides: Sequence[Sequence[Path]], segmented: bool) -> float:
-    """How much the word distributions of two sides share: the sum of the smaller share of each word, 0 to 1.
+    """The overlap of the word distributions of two sides: the sum of the smaller share of each word, 0 to 1.
 
     Args:
-        sides: the files of each.
-        segmented: whether words are what white space separates.
+        sides: the files of each side.
+        segmented: whether white space separates the words.
     """
     shares = []
     for files in sides:
@@ -54,15 +54,15 @@ def choose(
     parts: Sequence[Sequence[Path]],
     surveys: Mapping[str, Sequence[Survey]],
 ) -> float | None:
-    """Complete ``bpe_size`` or ``vocab_size``, and ``joined_dictionary``; a DEST made of the same text keeps its own.
+    """Complete ``bpe_size`` or ``vocab_size``, and ``joined_dictionary``; a DEST of the same text keeps its values.
 
     Args:
-        options: None stands for one that was not given.
-        parts: the training text: pieces, each with a file a side; none where only ``--like`` has it.
-        surveys: of it, by language.
+        options: None stands for an option that was not given.
+        parts: the pieces of the training text, each with one file per side; none if only ``--like`` has the text.
+        surveys: the surveys of the training text, by language.
 
     Returns:
-        The overlap, where it was measured; that of ``--like``, where its dictionaries are taken.
+        The overlap if it was measured; the overlap of ``--like`` if its dictionaries are used; else None.
     """
     noted = _noted(dest, surveys, options)
     pairs = sum(file.lines for file in next(iter(surveys.values()), ()))
@@ -97,15 +97,15 @@ def _overlap_of(like: Path) -> float | None:
 
 
 def _noted(dest: Path, surveys: Mapping[str, Sequence[Survey]], options: argparse.Namespace) -> dict:
-    """The settings that DEST was made with; empty where it was made of other training text or in another way."""
+    """The settings that DEST was made with; empty if it was made from other training text or in another way."""
     settings: dict = {}
     for stage in ("text", "bpe", "dual"):
         try:
             settings |= json.loads((dest / ".stages" / f"{stage}.json").read_text(encoding="utf-8"))["settings"]
-        except (OSError, ValueError, LookupError, TypeError):  # the stages themselves see to damaged notes
+        except (OSError, ValueError, LookupError, TypeError):  # the stages themselves report damaged notes
             continue
     text = {f"text of train.{language}": [file.sha256 for file in files] for language, files in surveys.items()}
     ways = {name: shared(getattr(options, name)) for name in ("tokenizer", "subword")}
     same = all(settings.get(name) == digests for name, digests in text.items())
-    same = same and all(settings.get(name, way) == way for name, way in ways.items())  # not in notes of old
+    same = same and all(settings.get(name, way) == way for name, way in ways.items())  # old notes lack these
     return settings if same else {}

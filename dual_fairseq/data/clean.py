@@ -1,7 +1,7 @@
-"""Raw text to clean, tokenised text, with a count of everything that was done.
+"""Turns raw text into clean, tokenised text, and counts every change.
 
-A *row* is one line of every side of a corpus: two lines of parallel text, one of monolingual text. Rows are kept or
-dropped whole, so the sides of a corpus cannot get out of step.
+A *row* is one line of every side of a corpus: two lines of parallel text, one line of monolingual text. Rows are kept
+or dropped whole, so the sides of a corpus always have the same lines.
 """
 
 from collections import Counter
@@ -39,14 +39,14 @@ class Rules:
     """How rows are cleaned and tokenised.
 
     Attributes:
-        tokenizer: "moses", or "none" for text that is already segmented (only white space is put in order); or one of
-            these by language.
+        tokenizer: "moses", or "none" for text that is already segmented (only its white space is normalised); or a
+            tokenizer for each language.
         normalize_punctuation: see :class:`Tokenizer`.
         lowercase: lower-case all text.
-        max_length: most words a line may have, counted before and after tokenisation; 0 for any number.
-        max_ratio: most times longer (in words) one side may be than the other; 0 for any ratio.
-        normalized: see :func:`~.normalize.decode`; False also tears words as earlier versions did.
-        keep_long: keep over-long rows (counted) and ill-proportioned ones: what valid and test text needs.
+        max_length: the most words in a line, counted before and after tokenisation; 0 for any number.
+        max_ratio: the largest ratio of the sides' lengths in words; 0 for any ratio.
+        normalized: see :func:`~.normalize.decode`; False also splits words like earlier versions.
+        keep_long: keep over-long rows (and count them) and rows over ``max_ratio``, as valid and test text needs.
     """
 
     tokenizer: str | Mapping[str, str] = "moses"
@@ -59,7 +59,7 @@ class Rules:
 
 
 class CleanRow(NamedTuple):
-    """One row cleaned: why it is dropped ("" if it is kept), its texts and tokenised texts, whether it is over-long."""
+    """A cleaned row: why it is dropped ("" if it is kept), its texts and tokenised texts, whether it is over-long."""
 
     reason: str
     texts: tuple[str, ...]
@@ -84,21 +84,21 @@ class Cleaner:
         ]
 
     def __call__(self, rows: Rows) -> tuple[Rows, list[CleanRow], list[Counter[str]]]:
-        """Returns the rows, each of them cleaned, and what was repaired in the lines of each side."""
+        """Returns the rows, the cleaned rows, and the counts of repairs of each side."""
         repairs: list[Counter[str]] = [Counter() for _ in self._tokenizers]
         return rows, [self._clean(row, repairs) for row in rows.lines], repairs
 
     def _clean(self, row: tuple[bytes, ...], repairs: list[Counter[str]]) -> CleanRow:
         rules, texts, tokens, lengths = self._rules, [], [], []
         try:
-            for raw, of_side, language in zip(row, repairs, self._languages, strict=True):
-                text = decode(raw, of_side, rules.normalized)
+            for raw, counts, language in zip(row, repairs, self._languages, strict=True):
+                text = decode(raw, counts, rules.normalized)
                 text = lower(text, language, rules.normalized) if rules.lowercase else text
                 words = text.split()
                 if max(map(len, words)) > LONGEST_WORD:
                     raise BadLine("long_word")
                 if self._too_long(len(words)) and not rules.keep_long:
-                    raise BadLine("over_long")  # before the tokeniser has to take a megabyte apart
+                    raise BadLine("over_long")  # before the tokeniser has to split a megabyte
                 texts.append(text)
                 lengths.append(len(words))
             for side, tokenize in enumerate(self._tokenizers):
@@ -138,11 +138,11 @@ def clean_corpus(
     Args:
         parts: as for :func:`read_rows`.
         languages: the language of each side.
-        raw, tokenized: the files to write, one a side each, line-aligned with each other.
-        dropped: a file to write with a line for each dropped row: input file, line number, reason.
+        raw, tokenized: the files to write, one per side; line i of each file belongs to the same row.
+        dropped: a file to write, with one line per dropped row: input file, line number, reason.
         refuse: stop at the first bad row instead of dropping it.
-        held_out: tokenised sentences whose rows are left out without being called bad.
-        label: what progress lines call the corpus.
+        held_out: tokenised sentences; their rows are left out, but are not bad rows.
+        label: the name of the corpus in progress lines.
 
     Returns:
         Counts: rows read and kept, dropped by reason, over-long rows kept, and per language words and repaired lines.
@@ -160,8 +160,8 @@ def clean_corpus(
         log = stack.enter_context(open(dropped, "w", encoding="utf-8", newline="\n"))
         bar = stack.enter_context(Progress(label, unit="lines"))
         for rows, cleaned, repaired in parallel(lambda: Cleaner(languages, rules), read_rows(parts), workers):
-            for total, more in zip(repairs, repaired, strict=True):
-                total.update(more)
+            for total, counts in zip(repairs, repaired, strict=True):
+                total.update(counts)
             for number, row in enumerate(cleaned, start=rows.first):
                 count["read"] += 1
                 reason = row.reason or ("held_out" if not held_out.isdisjoint(row.tokens) else "")

@@ -1,4 +1,4 @@
-"""``dual-fairseq corpus``: public corpora, from their repositories or from copies, to training data."""
+"""``dual-fairseq corpus``: turns public corpora, from their repositories or from copies, into training data."""
 
 from __future__ import annotations
 
@@ -63,19 +63,19 @@ def multi30k_parser() -> Parser:
 
 
 def multi30k(arguments: Sequence[str]) -> None:
-    """Make training data of Multi30k.
+    """Make training data from Multi30k.
 
     Raises:
         UserError: a file is missing or could not be fetched, or an option is wrong.
     """
-    options, more = multi30k_parser().parse(arguments)
+    options, passed_on = multi30k_parser().parse(arguments)
     if options.mono_of_pairs and not options.pairs:
         raise UserError("--mono-of-pairs: no pairs remain without --pairs; give --pairs too")
-    languages, own = _languages(options), options.dest / "download"
+    languages, downloads = _languages(options), options.dest / "download"
     captions = [language for language in languages if language != "fr" and (options.mono or options.mono_unpaired)]
     folder = options.folder
     if folder is None:
-        folder, url = own, options.url.rstrip("/")
+        folder, url = downloads, options.url.rstrip("/")
         for language in languages:
             for split in ("train", "val", "test_2016_flickr"):
                 fetch(f"{url}/task1/raw/{split}.{language}.gz", folder / f"{split}.{language}.gz")
@@ -92,24 +92,24 @@ def multi30k(arguments: Sequence[str]) -> None:
                 if not others:
                     raise UserError(f"{folder / 'mono'}: every {language} line is a side of a pair; leave out "
                                     "--mono-unpaired")  # fmt: skip
-                files = [_write(own / f"unpaired.{language}", others)]
+                files = [_write(downloads / f"unpaired.{language}", others)]
             extra += [f"--extra-mono-{role}={file}" for file in files]
     train = folder / "train"
     if options.pairs:
-        count, train = int(options.pairs), own / f"train-{options.pairs}"
+        count, train = int(options.pairs), downloads / f"train-{options.pairs}"
         for role, language in zip(("source", "target"), languages, strict=True):
             lines = _lines(folder / f"train.{language}.gz")
-            _write(own / f"{train.name}.{language}", lines[:count])
-            left, others = lines[count:], []
+            _write(downloads / f"{train.name}.{language}", lines[:count])
+            unused, others = lines[count:], []
             if options.mono_of_pairs:
                 half = (count + len(lines)) // 2 - count
-                others = left[:half] if role == "source" else left[half:]
+                others = unused[:half] if role == "source" else unused[half:]
             elif language == "fr" and (options.mono or options.mono_unpaired):
-                others = left
+                others = unused
             if others:
-                file = _write(own / f"{train.name}.others.{language}", others)
+                file = _write(downloads / f"{train.name}.others.{language}", others)
                 extra.append(f"--extra-mono-{role}={file}")
-    _preprocess(options, [train], folder / "val", folder / "test_2016_flickr", [*extra, *more])
+    _preprocess(options, [train], folder / "val", folder / "test_2016_flickr", [*extra, *passed_on])
 
 
 # --- WMT16 ----------------------------------------------------------------------------------------------------------
@@ -145,12 +145,12 @@ def wmt16_parser() -> Parser:
 
 
 def wmt16(arguments: Sequence[str]) -> None:
-    """Make training data of WMT16.
+    """Make training data from WMT16.
 
     Raises:
         UserError: an archive is missing, damaged or could not be fetched, or an option is wrong.
     """
-    options, more = wmt16_parser().parse(arguments)
+    options, extra = wmt16_parser().parse(arguments)
     source, target = _languages(options)
     folder = options.folder or options.dest / "download"
     archives = []
@@ -161,7 +161,7 @@ def wmt16(arguments: Sequence[str]) -> None:
         elif not (folder / name).is_file():
             raise UserError(f"{folder / name}: no such file; put the archive there, or leave out --from to fetch it")
         archives.append(folder / name)
-    # The text is taken out once, and again if the archives have changed.
+    # The text is extracted once, and again if the archives have changed.
     text = options.dest / f"text.{source}-{target}"
     stamp = "\n".join(f"{path} {path.stat().st_size} {int(path.stat().st_mtime)}" for path in archives)
     if not (text / "archives").is_file() or (text / "archives").read_text(encoding="utf-8").rstrip("\n") != stamp:
@@ -183,14 +183,14 @@ def wmt16(arguments: Sequence[str]) -> None:
         finally:
             shutil.rmtree(new, ignore_errors=True)
     settings = ["--max-length=250", "--max-ratio=2.5"]
-    if not any(word.partition("=")[0] == "--like" for word in more):  # which has its own
+    if not any(word.partition("=")[0] == "--like" for word in extra):  # --like has its own settings
         settings += ["--bpe-size=32000", "--joined-dictionary"]
-    _preprocess(options, [text / name for name in WMT16_TRAINING], text / "valid", text / "test", [*settings, *more])
+    _preprocess(options, [text / name for name in WMT16_TRAINING], text / "valid", text / "test", [*settings, *extra])
 
 
 # WMT's files are not well-formed XML, so no XML parser reads them all.
 _TAG = re.compile(r"<(doc|/?seg)\b([^<>]*)>", re.IGNORECASE)
-_LARGEST = 1 << 33  # bytes of a file in an archive; tarfile reads on to the end that an archive claims to have
+_LARGEST = 1 << 33  # bytes of a file in an archive; tarfile would read as many as the archive claims
 _ID = re.compile(r"""\b(?:doc)?id\s*=\s*["']?([^"'\s>]+)""", re.IGNORECASE)
 
 
@@ -205,7 +205,7 @@ def read_segments(path: Path) -> list[tuple[tuple[str, str], str]]:
     except UnicodeDecodeError:
         raise UserError(f"{path}: not UTF-8; fetch the archive again") from None
     segments, document = [], ""
-    begun: tuple[str, int] | None = None  # the segment that is open: its number, and where its text begins
+    begun: tuple[str, int] | None = None  # the open segment: its number, and where its text begins
     for match in _TAG.finditer(text):
         tag = match[1].lower()
         name = identity[1] if (identity := _ID.search(match[2])) else ""
@@ -223,10 +223,10 @@ def read_segments(path: Path) -> list[tuple[tuple[str, str], str]]:
 
 
 def sgm_to_text(source_sgm: Path, reference_sgm: Path, source_text: Path, reference_text: Path) -> None:
-    """Write a WMT test set, source and reference, as text with a segment a line.
+    """Write a WMT test set, source and reference, as text with one segment per line.
 
     Raises:
-        UserError: the two are not the same segments of the same documents, or one is damaged.
+        UserError: the files do not have the same segments of the same documents, or one is damaged.
     """
     source, reference = read_segments(source_sgm), read_segments(reference_sgm)
     if len(source) != len(reference):
@@ -245,10 +245,10 @@ def sgm_to_text(source_sgm: Path, reference_sgm: Path, source_text: Path, refere
 
 
 def extract(archive: Path, folder: Path, names: Sequence[str]) -> None:
-    """Take files out of an archive, whatever folder they have in it.
+    """Extract files from an archive, from any folder in the archive.
 
     Raises:
-        UserError: the archive is damaged, or does not hold them.
+        UserError: the archive is damaged, or lacks a file.
     """
     say(f"extracting {', '.join(names)} from {archive.name}")
     missing = set(names)
@@ -275,10 +275,10 @@ def extract(archive: Path, folder: Path, names: Sequence[str]) -> None:
 
 
 def fetch(url: str, file: Path) -> None:
-    """Download a gzip file, unless it is there already. It appears only when it is whole.
+    """Download a gzip file, unless it already exists. The file appears only when it is complete.
 
     Raises:
-        UserError: it could not be fetched.
+        UserError: the file could not be fetched.
     """
     if file.is_file() and file.stat().st_size:
         return
@@ -331,7 +331,7 @@ def _parser(name: str, text: str, languages: Sequence[str]) -> Parser:
 
 
 def _languages(options: Any) -> tuple[str, str]:
-    """Raises: UserError: they are not two of the corpus's languages."""
+    """The source and target language; raises UserError if they are not two of the corpus's languages."""
     source, target, known = options.source_lang, options.target_lang, options.known_languages
     for language in (source, target):
         if language not in known:
@@ -353,7 +353,7 @@ CORPORA = {"multi30k": multi30k, "wmt16": wmt16}
 
 
 def get_parser() -> Parser:
-    """What ``dual-fairseq corpus --help`` explains."""
+    """The options of ``dual-fairseq corpus``."""
     parser = Parser("corpus", "Public corpora, from their repositories or from copies, to training data.\n\n"
                     "dual-fairseq corpus NAME --help explains the options of each.")  # fmt: skip
     parser.usage = "dual-fairseq corpus NAME DEST [options] [-- options of dual-fairseq preprocess]"

@@ -1,4 +1,4 @@
-"""A side of a corpus that is labels: each line is one symbol, the label of the sentence on the other side."""
+"""Sides of a corpus that are labels: each line is one symbol, the label of the sentence on the other side."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .normalize import BadLine, decode, lower
 
 
 def check_options(options: argparse.Namespace) -> None:
-    """Raises: UserError: an option makes no sense where a side is labels."""
+    """Raise a UserError if an option makes no sense because a side is labels."""
     if set(options.subword.values()) == {"label"}:
         raise UserError("--subword label: is for one side; give --source-subword label or --target-subword label")
     for side, language in (("source", options.source_lang), ("target", options.target_lang)):
@@ -33,10 +33,10 @@ def check_options(options: argparse.Namespace) -> None:
 
 
 def read_label(raw: bytes, language: str, lowercase: bool) -> str:
-    """One line of labels, as preprocessing cleans it.
+    """The label in a line, cleaned as in preprocessing.
 
     Raises:
-        ValueError: it is not one label; the message says what it is.
+        ValueError: the line is not one label; the message says what it is.
     """
     try:
         text = decode(raw, Counter())
@@ -53,15 +53,15 @@ def read_label(raw: bytes, language: str, lowercase: bool) -> str:
 def check_labels(
     options: argparse.Namespace, parts: Mapping[str, Sequence[Sequence[Path]]], dictionaries: Sequence[Path]
 ) -> None:
-    """Look at all lines that are to be labels, before any work and whatever ``--on-bad-line`` says.
+    """Check all lines that should be labels, before any work and whatever ``--on-bad-line`` says.
 
     Args:
-        options: of :func:`~dual_fairseq.data.options.parse`.
-        parts: split → its pieces, each with a file a side.
-        dictionaries: of models that are there, one a side; else none.
+        options: from :func:`~dual_fairseq.data.options.parse`.
+        parts: split → its pieces, each with one file per side.
+        dictionaries: the dictionaries of existing models, one per side; else none.
 
     Raises:
-        UserError: a line is not one label, or a label that the models do not learn.
+        UserError: a line is not one label, or is a label that the models do not learn.
     """
     for side, language in enumerate((options.source_lang, options.target_lang)):
         if options.subword[language] != "label":
@@ -85,10 +85,10 @@ def refuse_lost(unknown: Mapping[str, float], options: argparse.Namespace) -> No
 
     Args:
         unknown: ``<split>.<language>`` → the share of its words that the dictionary lacks.
-        options: of :func:`~dual_fairseq.data.options.parse`.
+        options: from :func:`~dual_fairseq.data.options.parse`.
 
     Raises:
-        UserError: there is one.
+        UserError: there is such a label.
     """
     for name, share in unknown.items():
         if share and options.subword[name.split(".")[1]] == "label":

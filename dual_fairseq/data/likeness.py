@@ -1,4 +1,4 @@
-"""Whether two texts are of one kind: how their lines end and begin, how long they are, which words they know."""
+"""Compares the kinds of two texts: how their lines begin and end, how long they are, which words they have."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from .ngrams import tokens, vocabulary
 
 _CLOSING = "\"'”’»›)]"
 _SHORT = 4  # tokens
-_SAMPLE = 50_000  # lines that are looked at
+_SAMPLE = 50_000  # lines
 HEAD = ("text", "lines", "no final punctuation", "lower-case start", "mean tokens", f"up to {_SHORT}", "unknown tokens")
 
 
 @dataclass(frozen=True)
 class Form:
-    """What the lines of a text look like; shares are of its lines, or of its tokens for ``unknown``."""
+    """The form of a text's lines; shares are shares of lines, except ``unknown``, a share of tokens."""
 
     lines: int
     unended: float
@@ -30,7 +30,7 @@ class Form:
     unknown: float
 
     def cells(self, name: str) -> tuple[str, ...]:
-        """A line of a table with :data:`HEAD`."""
+        """A row of the table with the header :data:`HEAD`."""
         shares = f"{self.unended:.1%}", f"{self.lower:.1%}", f"{self.length:.1f}", f"{self.short:.1%}"
         return (name, f"{self.lines:,}", *shares, f"{self.unknown:.1%}")
 
@@ -39,7 +39,7 @@ def form(lines: Sequence[str], known: Collection[str]) -> Form:
     """The form of a text.
 
     Args:
-        lines: raw text; of a long one, lines at equal distances are looked at.
+        lines: raw text; of a long text, only lines at equal distances are used.
         known: the vocabulary of the pairs.
     """
     sample = lines[:: max(1, len(lines) // _SAMPLE)]
@@ -62,43 +62,43 @@ def _ends(line: str) -> bool:
 
 
 def table(forms: Iterable[tuple[str, Form]]) -> str:
-    """Names and forms of texts, for people."""
-    return aligned([HEAD, *(of.cells(name) for name, of in forms)])
+    """A table of names and forms of texts."""
+    return aligned([HEAD, *(text_form.cells(name) for name, text_form in forms)])
 
 
 def differences(text: Form, pairs: Form, valid: Form) -> list[str]:
-    """In what a text differs from the text of the pairs, in words.
+    """The differences between a text and the text of the pairs, in words.
 
     Args:
-        text, pairs: the two.
-        valid: the validation text, whose unknown tokens say how many are normal.
+        text, pairs: the forms of both.
+        valid: the form of the validation text, which shows what share of unknown tokens is normal.
     """
-    found = []
-    for what, here, there in (
+    messages = []
+    for feature, here, there in (
         ("lines without final punctuation", text.unended, pairs.unended),
         ("lines that begin in lower case", text.lower, pairs.lower),
     ):
         if abs(here - there) > 0.1:
-            found.append(f"{here:.0%} {what} (pairs {there:.0%})")
+            messages.append(f"{here:.0%} {feature} (pairs {there:.0%})")
     if not 0.8 < text.length / pairs.length < 1.25:
-        found.append(f"{text.length:.1f} tokens a line (pairs {pairs.length:.1f})")
+        messages.append(f"{text.length:.1f} tokens a line (pairs {pairs.length:.1f})")
     if text.unknown > valid.unknown + 0.05 and text.unknown > 2 * valid.unknown:
-        found.append(f"{text.unknown:.0%} tokens that the pairs lack (validation text {valid.unknown:.0%})")
-    return found
+        messages.append(f"{text.unknown:.0%} tokens that the pairs lack (validation text {valid.unknown:.0%})")
+    return messages
 
 
 def report(language: str, pairs: Path, valid: Path, text: Path) -> None:
-    """Print how monolingual text compares with the pairs, and warn where it is of another kind.
+    """Print how monolingual text compares with the pairs, and warn if it is of another kind.
 
     Args:
-        language: of the three files, which hold clean raw text.
+        language: the language of the three files, which hold clean raw text.
     """
-    of_pairs = read_lines(pairs)
-    known = vocabulary(of_pairs)
-    forms = [form(lines, known) for lines in (of_pairs, read_lines(valid), read_lines(text))]
+    pair_lines = read_lines(pairs)
+    known = vocabulary(pair_lines)
+    forms = [form(lines, known) for lines in (pair_lines, read_lines(valid), read_lines(text))]
     say(table(zip((f"{language}: pairs", "validation", "monolingual"), forms, strict=True)))
-    if found := differences(forms[2], forms[0], forms[1]):
+    if messages := differences(forms[2], forms[0], forms[1]):
         say(
-            f"warning: the monolingual text of {language} differs from the text of the pairs: {'; '.join(found)}. "
+            f"warning: the monolingual text of {language} differs from the text of the pairs: {'; '.join(messages)}. "
             "dual-fairseq select keeps the lines that are similar to the pairs"
         )

@@ -20,12 +20,12 @@ from ..common.errors import UserError
 from ..common.files import LONGEST_LINE, check_regular, lines_of
 
 _BLOCK_LINES = 1000
-_BLOCK_BYTES = 1 << 20  # lines may have any length, but very long ones are not held in memory by the thousand
-_PAUSE = 0.1  # seconds without input, after which the lines that have come are no longer held back
+_BLOCK_BYTES = 1 << 20  # limits memory, because lines may have any length
+_PAUSE = 0.1  # seconds without input, after which the received lines are passed on
 
 
 class Survey(NamedTuple):
-    """What one reading of an input file tells before any work: its name, the SHA-256 of its text, its lines."""
+    """The results of reading an input file once: its name, the SHA-256 of its text, its number of lines."""
 
     file: str
     sha256: str
@@ -33,7 +33,7 @@ class Survey(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """Consecutive rows of a corpus, a row being a line of every side.
+    """Consecutive rows of a corpus; a row is one line of every side.
 
     Attributes:
         part: the index of the files that they come from.
@@ -47,7 +47,7 @@ class Rows(NamedTuple):
 
 
 def _refuse_utf16(beginning: bytes, name: str) -> None:
-    """Raises: UserError: a text begins as UTF-16 does: with its byte order mark, or with NUL as every other byte."""
+    """Raise a UserError if a text begins like UTF-16: with a byte order mark, or with NUL as every other byte."""
     units = beginning[:64]
     marked = units.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     if marked or (len(units) > 3 and 0 in (any(units[0::2]), any(units[1::2]))):
@@ -56,10 +56,10 @@ def _refuse_utf16(beginning: bytes, name: str) -> None:
 
 @contextmanager
 def open_text(path: Path) -> Iterator[IO[bytes]]:
-    """Open a plain or gzip file (its name ends in ``.gz``); iterating over it splits at newlines and nowhere else.
+    """Open a plain or gzip file (its name ends in ``.gz``); iteration splits the text only at newlines.
 
     Raises:
-        UserError: the gzip file turns out to be damaged, or the text is UTF-16.
+        UserError: the gzip file is damaged, or the text is UTF-16.
     """
     with cast(BufferedReader, gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb")) as file:
         try:
@@ -74,7 +74,7 @@ def open_input(path: Path | None) -> Iterator[tuple[IO[bytes], str]]:
     """The text of ``--input``, by default standard input, and its name for messages.
 
     Raises:
-        UserError: there is no such file, or it is damaged.
+        UserError: the file is missing or damaged.
     """
     if path is None:
         yield sys.stdin.buffer, "standard input"
@@ -86,10 +86,10 @@ def open_input(path: Path | None) -> Iterator[tuple[IO[bytes], str]]:
 
 
 def survey(path: Path) -> Survey:
-    """Read a file once, to know before any work that it can be read, how many lines it has and whether it changed.
+    """Read a file once before any work, to check that it can be read, count its lines and notice later changes.
 
     Raises:
-        UserError: it is missing, unreadable, damaged or empty, or has no line ends that could be trusted.
+        UserError: the file is missing, unreadable, damaged or empty, or its lines end in carriage returns only.
     """
     check_regular(path)
     digest, newlines, returns, last = hashlib.sha256(), 0, 0, b"\n"
@@ -115,7 +115,7 @@ def survey_pair(source: Path, target: Path) -> tuple[Survey, Survey]:
     """:func:`survey` of two files whose lines are translations of each other.
 
     Raises:
-        UserError: as :func:`survey`, or they have different numbers of lines.
+        UserError: as in :func:`survey`, or the files have different numbers of lines.
     """
     here, there = survey(source), survey(target)
     if here.lines != there.lines:
@@ -130,7 +130,7 @@ def read_rows(parts: Sequence[Sequence[Path]]) -> Iterator[Rows]:
     """The rows of a corpus in blocks of about a thousand lines or a megabyte.
 
     Args:
-        parts: the corpus's pieces one after the other, each as its files, a file a side, of equal numbers of lines.
+        parts: the corpus's pieces in order, each with one file per side; its files have equal numbers of lines.
     """
     for index, files in enumerate(parts):
         with ExitStack() as stack:
@@ -148,38 +148,38 @@ def read_rows(parts: Sequence[Sequence[Path]]) -> Iterator[Rows]:
 
 
 def _lines_and_pauses(stream: IO[bytes], name: str) -> Iterator[bytes | None]:
-    """The lines of a stream; None where a pipe or a terminal has no more for the time being."""
+    """The lines of a stream; None if a pipe or a terminal has no more lines for now."""
     try:
         descriptor = stream.fileno()
-    except OSError:  # of memory
+    except OSError:  # a stream in memory
         descriptor = -1
     if descriptor < 0 or stat.S_ISREG(os.fstat(descriptor).st_mode):
         yield from lines_of(stream, name)
         return
-    rest = bytearray()
+    buffer = bytearray()
     while chunk := cast(BufferedReader, stream).read1(1 << 16):
-        rest += chunk
-        if b"\n" in chunk or len(rest) >= LONGEST_LINE:
-            whole = rest[: rest.rfind(b"\n") + 1] or rest
-            yield from lines_of(BytesIO(whole), name)
-            del rest[: len(whole)]
+        buffer += chunk
+        if b"\n" in chunk or len(buffer) >= LONGEST_LINE:
+            complete = buffer[: buffer.rfind(b"\n") + 1] or buffer
+            yield from lines_of(BytesIO(complete), name)
+            del buffer[: len(complete)]
             if not select.select([descriptor], [], [], _PAUSE)[0]:
                 yield None
-    yield from lines_of(BytesIO(rest), name)
+    yield from lines_of(BytesIO(buffer), name)
 
 
 def read_blocks(stream: IO[bytes], name: str, size: int) -> Iterator[tuple[int, list[str]]]:
     r"""UTF-8 text in blocks of at most ``size`` lines: the number of the first line, from 1, and the lines.
 
-    A pause of a pipe or a terminal ends a block, too, because its other end may wait for the answer.
+    A pause of a pipe or a terminal also ends a block, because the other end may wait for the answer.
 
     Args:
         stream: the text.
-        name: what messages call it.
-        size: lines of a block; fewer where they are very long.
+        name: the name of the text in messages.
+        size: the most lines in a block; a block of very long lines has fewer.
 
     Raises:
-        UserError: the text is UTF-16, or a line is not UTF-8; the lines before it have been yielded.
+        UserError: the text is UTF-16, or a line is not UTF-8; all lines before this line are yielded first.
     """
     first, held = 1, 0
     lines: list[str] = []

@@ -1,4 +1,4 @@
-"""Trigram models of text, which need no training time and no fairseq: enough to tell one kind of text from another."""
+"""Trigram models of text. They need no training time and no fairseq, and can tell one kind of text from another."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 
-# Scripts that put no spaces between words, where a character is a token: Thai, Lao, Burmese, Khmer, kana, Han.
+# Scripts without spaces between words, in which each character is a token: Thai, Lao, Burmese, Khmer, kana, Han.
 _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 _TOKEN = re.compile(rf"[^\W{_UNSPACED}]+|\S")
 _DISCOUNT = 0.75
@@ -20,17 +20,17 @@ def tokens(line: str) -> list[str]:
 
 
 def vocabulary(lines: Iterable[str]) -> set[str]:
-    """The tokens that a text has at least twice."""
+    """The tokens that occur at least twice in a text."""
     counts = Counter(token for line in lines for token in tokens(line))
     return {token for token, count in counts.items() if count > 1}
 
 
 class Trigrams:
-    """Trigrams by interpolated absolute discounting.
+    """A trigram model with interpolated absolute discounting.
 
     Args:
         lines: the text to learn.
-        known: its vocabulary; all other tokens are one symbol. Models to be compared need the same one.
+        known: the vocabulary; all other tokens are one symbol. Models can be compared if they have the same vocabulary.
     """
 
     def __init__(self, lines: Iterable[str], known: Collection[str]) -> None:
@@ -47,7 +47,7 @@ class Trigrams:
         self._bits: dict[Gram, float] = {}
 
     def bits(self, line: str) -> float:
-        """Cross-entropy of a line, bits a token, its end included."""
+        """Cross-entropy of a line in bits per token, its end included."""
         grams = [*self._grams(line)]
         for gram in grams:
             if gram not in self._bits:

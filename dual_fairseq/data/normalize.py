@@ -1,4 +1,4 @@
-"""Raw text in one form, whoever wrote it: for everything that reads text for a pair's models."""
+"""Brings raw text into one form, for all code that reads text for a pair's models."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from html.entities import html5
 
 from ..common.languages import language_of
 
-# Unicode calls these line separators; a corpus has one kind of line end, the newline, and these become spaces.
+# Unicode's line separators. A corpus has only one kind of line end, the newline, so these become spaces.
 _SEPARATORS = re.compile("[\n\x0b\x0c\r\x85\u2028\u2029]")
 _CONTROL = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f]")
 _SPACES = re.compile("[ \t]+")
-# Neither space nor one of the characters that only steer the layout.
+# A character that is not a space and does more than control the layout.
 _VISIBLE = re.compile("[^\\s\u00ad\u200b-\u200f\u2060\ufeff]")
 _ENTITY = re.compile("&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
-# What steers the layout alone, and what Unicode keeps from being text (the joiners U+200C and U+200D are spelling).
+# Characters that only control the layout, and Unicode's noncharacters (the joiners U+200C and U+200D are spelling).
 _INVISIBLE = re.compile("[\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufdd0-\ufdef\ufeff\ufffe\uffff]")
 # Turkish, Azerbaijani, Crimean Tatar and Gagauz, whose lower-case I is ı
 _DOTLESS = {"tr", "tur", "az", "aze", "azj", "crh", "gag"}
@@ -34,15 +34,15 @@ def decode(raw: bytes, repairs: Counter[str], normalized: bool = True) -> str:
     Args:
         raw: the line.
         repairs: counts what was repaired.
-        normalized: False: as earlier versions did, without :func:`normalize`.
+        normalized: False: without :func:`normalize`, like earlier versions.
 
     Raises:
-        BadLine: it cannot be used.
+        BadLine: the line cannot be used.
     """
     if raw.endswith(b"\r"):
         repairs["windows_line_ends"] += 1
         raw = raw[:-1]
-    if raw.startswith(codecs.BOM_UTF8):  # files put together carry it in the middle
+    if raw.startswith(codecs.BOM_UTF8):  # joined files have it in the middle
         repairs["byte_order_marks"] += 1
         raw = raw[len(codecs.BOM_UTF8) :]
     try:
@@ -60,7 +60,7 @@ def decode(raw: bytes, repairs: Counter[str], normalized: bool = True) -> str:
 
 
 def repair(text: str, repairs: Counter[str], normalized: bool = True) -> str:
-    """One line of text in the form that :func:`decode` gives, whatever it holds.
+    """One line of any text in the form that :func:`decode` gives.
 
     Control characters become spaces, and a text without a visible character becomes "".
     """
@@ -71,7 +71,7 @@ def repair(text: str, repairs: Counter[str], normalized: bool = True) -> str:
 
 
 def normalize(text: str, repairs: Counter[str]) -> str:
-    """Resolve HTML entities, once; drop soft hyphens and what else is invisible; compose characters (Unicode's NFC).
+    """Resolve HTML entities once, drop soft hyphens and invisible characters, compose characters (Unicode's NFC).
 
     Args:
         text: a line.
@@ -100,22 +100,22 @@ def lower(text: str, language: str, normalized: bool = True) -> str:
     """Lower case, composed; ``İ`` becomes ``i``, not ``i`` and a combining dot, and ``I`` becomes ``ı`` in Turkish.
 
     Args:
-        normalized: False: as earlier versions did, by Unicode's general rules.
+        normalized: False: only Unicode's general rules, like earlier versions.
     """
     if normalized:
         text = text.replace("İ", "i")
         if language_of(language) in _DOTLESS:
             text = text.replace("I", "ı")
-        # Some letters are composed in lower case alone: Ϊ́ is two characters, ΐ is one.
+        # Some letters are composed only in lower case: Ϊ́ is two characters, ΐ is one.
         return unicodedata.normalize("NFC", text.lower())
     return text.lower()
 
 
 def described(repairs: Counter[str]) -> str:
-    """The counts for people; "" where there was nothing to repair."""
+    """The counts for people; "" if there was nothing to repair."""
     return ", ".join(f"{name.replace('_', ' ')} {count:,}" for name, count in sorted((+repairs).items()))
 
 
 def without_controls(text: str) -> str:
-    """A line with spaces in the place of control characters and of what ends a line."""
+    """A line with spaces instead of control characters and line separators."""
     return _CONTROL.sub(" ", _SEPARATORS.sub(" ", text))

@@ -1,4 +1,4 @@
-"""The options of ``dual-fairseq preprocess``: their help, the values that follow from others, and what is refused."""
+"""The options of ``dual-fairseq preprocess``: their help, values that follow from other options, refused values."""
 
 from __future__ import annotations
 
@@ -52,16 +52,16 @@ If the command was stopped, run it again: it continues after the last finished s
 changed, it stops with an error, unless --overwrite is given."""
 
 OUTPUTS = ("raw", "tokenized", "bpe", "segmented", "dual", "lm")  # the folders that DEST gets
-WORDS, WORD_THRESHOLD = 30_000, 2  # of --subword word; words seen once become <unk>, or <unk> would not be trained
+WORDS, WORD_THRESHOLD = 30_000, 2  # of --subword word; words seen once become <unk>, so that <unk> is trained
 
-# What --like settles: how text becomes tokens, and tokens numbers.
+# The options that --like decides: how text becomes tokens, and tokens become numbers.
 LIKE = {
     "normalized?": bool, "tokenizer": ({str: str}, str), "normalize-punctuation?": bool, "lowercase": bool,
     "subword": ({str: str}, str), "bpe-size": (None, int), "joint-bpe": (None, bool), "joined-dictionary": bool,
     "vocab-threshold": ({str: int}, int), "vocab-size": ({str: int}, int),
 }  # fmt: skip
-BY_LANGUAGE = ("tokenizer", "subword", "vocab_threshold", "vocab_size")  # what each side may have of its own
-EARLIER = {"normalized": False, "normalize-punctuation": True}  # what earlier versions did, and did not record
+BY_LANGUAGE = ("tokenizer", "subword", "vocab_threshold", "vocab_size")  # each side may have its own value
+EARLIER = {"normalized": False, "normalize-punctuation": True}  # earlier versions did not record these
 
 
 def number(text: str) -> float:
@@ -72,7 +72,7 @@ def number(text: str) -> float:
 
 
 def get_parser() -> Parser:
-    """The command's parser. None stands for an option that was not given and whose value follows from others."""
+    """The command's parser. None: the option was not given, and its value follows from other options."""
     parser = Parser("preprocess", DESCRIPTION)
     parser.epilog = EPILOG
     add_languages(parser, required=True)
@@ -110,7 +110,7 @@ def get_parser() -> Parser:
 
 
 def _add_token_options(parser: Parser) -> None:
-    """How text becomes the models' tokens, and tokens numbers."""
+    """Add the options for tokens and dictionaries."""
     words = parser.add_argument_group("tokenisation")
     words.add_argument(
         "--tokenizer", choices=("moses", "none"),
@@ -214,10 +214,10 @@ def _add_more_text(parser: Parser) -> None:
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line with a value for every option but those that the text decides (:mod:`.choices`).
+    """Parse the command line; only options that the text decides (:mod:`.choices`) remain without a value.
 
     Raises:
-        UserError: an option is wrong, or a file is missing: all that can be known without reading text.
+        UserError: an option is wrong or a file is missing. The text itself is not read yet.
     """
     options = get_parser().parse_args(arguments)
     for language in (options.source_lang, options.target_lang):
@@ -231,8 +231,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         if not getattr(options, name):
             why = " with --synthetic" * bool(options.like)
             raise UserError(f"--{name}: is needed{why}; give the PREFIX of text")
-    more = [*options.train, options.valid, options.test, *options.extra_mono_source, *options.extra_mono_target]
-    if not any(more):
+    texts = [*options.train, options.valid, options.test, *options.extra_mono_source, *options.extra_mono_target]
+    if not any(texts):
         raise UserError(f"--like {options.like}: give the text to preprocess, for example --test PREFIX")
     _by_side(options)
     if options.like:
@@ -249,7 +249,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def _by_side(options: argparse.Namespace) -> None:
-    """Make dictionaries, language → value, of :data:`BY_LANGUAGE`; None stands for a value that was not given."""
+    """Turn the options of :data:`BY_LANGUAGE` into dictionaries, language → value; None: no value was given."""
     languages = {"source": options.source_lang, "target": options.target_lang}
     for name in BY_LANGUAGE:
         both = getattr(options, name)
@@ -266,7 +266,7 @@ def _complete(options: argparse.Namespace) -> None:
     """Give the options that were left out the values that ``--subword`` implies.
 
     Raises:
-        UserError: an option of BPE goes with another kind, or one for common symbols with sides that have none.
+        UserError: an option of BPE is used with another kind, or an option for common symbols but there are none.
     """
     kinds = options.subword = {language: kind or "bpe" for language, kind in options.subword.items()}
     options.normalized = True
@@ -310,7 +310,7 @@ def _take_over(options: argparse.Namespace) -> None:
     """Give the options of LIKE the values that the folder ``--like`` was made with.
 
     Raises:
-        UserError: this command has not made the folder, it is of other languages, or an option says otherwise.
+        UserError: this command has not made the folder, its languages are others, or an option differs.
     """
     like = Path(options.like)
     unfinished, fix = "not a folder that this command has finished", "give the --dest of one"
@@ -331,10 +331,10 @@ def _take_over(options: argparse.Namespace) -> None:
         asked: Any = getattr(options, attribute := name.replace("-", "_"), None)
         if attribute in BY_LANGUAGE:
             value = by_language(value, tuple(asked))
-            wrong = any(own not in (None, value[language]) for language, own in asked.items())
+            differs = any(own not in (None, value[language]) for language, own in asked.items())
         else:
-            wrong = asked is not None and asked != value
-        if wrong:
+            differs = asked is not None and asked != value
+        if differs:
             there, here = (("off", "on")[v] if isinstance(v, bool) else v for v in (_in_words(value), _in_words(asked)))
             raise UserError(
                 f"--like {like}: was made with another --{name} ({there}, not {here}); leave the option out"
@@ -343,14 +343,14 @@ def _take_over(options: argparse.Namespace) -> None:
 
 
 def _in_words(value: Any) -> Any:
-    """A value by language for people: ``moses``, or ``en moses, ja none``; without what was not given."""
+    """A value by language for people: ``moses``, or ``en moses, ja none``; without values that were not given."""
     if not isinstance(value, dict) or not isinstance(value := shared(value), dict):
         return value
     return ", ".join(f"{language} {own}" for language, own in value.items() if own is not None)
 
 
 def _check_files(options: argparse.Namespace) -> None:
-    """Raises: UserError: a file of text is missing or unreadable, or DEST cannot be used."""
+    """Raise a UserError if a file of text is missing or unreadable, or DEST cannot be used."""
     prefixes = [*options.train, *options.synthetic, *filter(None, (options.valid, options.test))]
     files = []
     for prefix in prefixes:
@@ -387,10 +387,10 @@ def _check_file(file: Path) -> None:
 
 
 def find_side(prefix: str, language: str) -> Path:
-    """PREFIX.LANGUAGE, or PREFIX.LANGUAGE.gz where only that exists.
+    """PREFIX.LANGUAGE, or PREFIX.LANGUAGE.gz if only this file exists.
 
     Raises:
-        UserError: neither exists.
+        UserError: neither file exists.
     """
     plain, packed = Path(f"{prefix}.{language}"), Path(f"{prefix}.{language}.gz")
     for path in (plain, packed):

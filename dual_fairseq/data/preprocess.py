@@ -1,16 +1,16 @@
-"""From raw parallel text to the directories that training reads: ``dual-fairseq preprocess``.
+"""``dual-fairseq preprocess``: turns raw parallel text into the folders that training reads.
 
-Four stages, each in a directory of its own that appears only when it is complete:
+There are four stages. The folders of a stage appear only when they are complete:
 
 - text: clean and tokenise (``raw/``, ``tokenized/``)
-- bpe: cut all text into subwords: by byte pair encoding or SentencePiece learned on the training text, into
-  characters, or not at all (``bpe/``, ``segmented/``); measure what comes out when that is undone
+- bpe: split all text into subwords (byte pair encoding or SentencePiece, learned on the training text), into
+  characters, or not at all (``bpe/``, ``segmented/``); undo this and measure the differences
 - dual: dictionaries of the training text and the binarized pair (``dual/``)
 - lm: monolingual text, binarized with the same dictionaries (``lm/<language>/``)
 
-BPE and dictionaries may be another such folder's instead (``--like``), whose models then fit.
+With ``--like``, BPE and dictionaries come from another such folder, so its models fit.
 
-A finished stage leaves a note under ``.stages/`` of the options and inputs that it was made from.
+A finished stage leaves a note with its options and inputs in ``.stages/``.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ from .tokenizer import rules_in_words
 from .writing import writing_of
 
 SYNTHETIC = "synthetic"
-TRAINING = ("train", SYNTHETIC)  # text that may lose lines; the rest is what scores are computed on
+TRAINING = ("train", SYNTHETIC)  # text that may lose lines; scores are computed on the other text
 
 
 def made_by_an_earlier_version(dest: Path) -> bool:
-    """Whether text in DEST was not normalised, by an earlier version; without --overwrite it is continued like that."""
+    """Whether an earlier version made DEST without normalising text; without --overwrite this is continued."""
     note = dest / ".stages" / "text.json"
     if not note.is_file():
         return False
@@ -61,7 +61,7 @@ class Preprocessing:
     """All stages for one DEST.
 
     Args:
-        options: of :func:`~dual_fairseq.data.options.parse`.
+        options: from :func:`~dual_fairseq.data.options.parse`.
     """
 
     def __init__(self, options: argparse.Namespace) -> None:
@@ -80,7 +80,7 @@ class Preprocessing:
             options.normalized,
         )
         self.held_out_rules = dataclasses.replace(self.rules, max_ratio=0.0, keep_long=True)
-        # Per split its pieces, each with a file a side.
+        # The pieces of each split, each with one file per side.
         self.parts = {
             split: [[find_side(prefix, language) for language in self.languages] for prefix in prefixes]
             for split, prefixes in (
@@ -102,10 +102,10 @@ class Preprocessing:
         self.mono = {language: [[Path(file)] for file in files] for language, files in extra.items() if files}
 
     def run(self) -> None:
-        """Do the stages that are not done yet.
+        """Run the stages that are not finished.
 
         Raises:
-            UserError: an input is missing or bad, or DEST was made from something else, or is in use.
+            UserError: an input is missing or bad, or DEST was made from other input or options, or is in use.
         """
         surveys, dest = self._survey(), self.dest
         check_labels(self.options, self.parts, self._dictionaries(self.like) if self.like else ())
@@ -131,7 +131,7 @@ class Preprocessing:
             "max-ratio": options.max_ratio,
             "on-bad-line": options.on_bad_line,
         }
-        if options.normalized:  # earlier versions knew nothing of the two
+        if options.normalized:  # earlier versions had neither
             text |= {"text normalized": True, "normalize-punctuation": options.normalize_punctuation}
         if options.drop_held_out:
             text["drop-held-out"] = True
@@ -209,7 +209,7 @@ class Preprocessing:
                 clean(split, self.parts[split], self.languages, self.rules, held_out=dropped)
         self._compare(out, held_out, counts)
         for language, parts in self.mono.items():
-            # With --like, what is not here is there.
+            # With --like, missing files come from its folder.
             texts = [self._made(out / "tokenized" / f"{split}.{language}") for split in ("valid", "test")]
             known = frozenset(line for file in texts if file.is_file() for line in text_lines(file))
             clean(f"mono.{language}", parts, [language], self.rules, held_out=known)
@@ -219,7 +219,7 @@ class Preprocessing:
         return counts
 
     def _compare(self, out: Path, held_out: Sequence[str], counts: dict[str, Any]) -> None:
-        """Count how the training text is written, and how much of held-out text is in it."""
+        """Count how the training text is written, and how much held-out text is in it."""
         if "train" in self.parts:
             counts["train"]["writing"] = {
                 language: writing_of(out / "raw" / f"train.{language}", counts["train"]["kept"])
@@ -232,9 +232,9 @@ class Preprocessing:
             counts[split]["in_training"] = repeated.report(split, train, text, fix)
 
     def _made(self, file: Path) -> Path:
-        """A file that this command makes, or where it does not that of --like."""
-        theirs = self.like / file.parent.name / file.name if self.like else file
-        return file if file.is_file() else theirs
+        """A file that this command makes, or the file of --like if it does not make one."""
+        other = self.like / file.parent.name / file.name if self.like else file
+        return file if file.is_file() else other
 
     def _bpe(self, out: Path) -> dict[str, Any]:
         held_out = [split for split in self.parts if split not in TRAINING]
@@ -249,7 +249,7 @@ class Preprocessing:
             if self.like:
                 made = [shutil.copyfile(file, out / file.name) for file in self._dictionaries(self.like)]
             else:
-                # The dictionaries are those of the real text alone, so that models trained on it fit.
+                # The dictionaries are made from the real text only, so that models trained on it fit.
                 train = ["--trainpref", self._relative(texts["train"]), "--dict-only"]
                 self._binarize(out / "dual", [*languages, *arguments, *train], Path(f"{texts['train']}.{source}"))
                 made = [file.rename(out / file.name) for file in self._dictionaries(out)]
@@ -276,17 +276,17 @@ class Preprocessing:
         refuse_lost(unknown, self.options)
         return {
             "joined": self.options.joined_dictionary,
-            "symbols": {language: len(of_language) for language, of_language in known.items()},
+            "symbols": {language: len(vocabulary) for language, vocabulary in known.items()},
             "unknown_share": dict(sorted(unknown.items())),
             "lengths": lengths,
         }
 
     def _dictionaries(self, folder: Path) -> list[Path]:
-        """The dictionary files, one a side."""
+        """The dictionary files, one per side."""
         return [folder / "dual" / f"dict.{language}.txt" for language in self.languages]
 
     def _with_synthetic(self, out: Path) -> Path:
-        """Write the training text, real pairs --upsample times and synthetic ones; returns its prefix."""
+        """Write the training text (real pairs --upsample times, then synthetic pairs) and return its prefix."""
         for language in self.languages:
             real, synthetic = (self.dest / "segmented" / f"{part}.{language}" for part in ("train", SYNTHETIC))
             concatenate([real] * self.options.upsample + [synthetic], out / f"train.{language}")
@@ -360,7 +360,7 @@ class Preprocessing:
         )
 
     def _writing(self, counts: dict[str, Any]) -> dict[str, dict[str, float]]:
-        """How the training text of each language is written; with --like that of the models."""
+        """How the training text of each language is written; with --like, the training text of its models."""
         if self.like is None:
             return counts["train"].get("writing", {})  # earlier versions did not count it
         shape = {"writing?": {str: {str: float}}}
@@ -387,7 +387,7 @@ class Preprocessing:
 
 
 def _without_round_trip(result: dict[str, Any]) -> dict[str, Any]:
-    """What the stage of segmentation says about how text is segmented."""
+    """The result of the segmentation stage without its round trips."""
     return {key: value for key, value in result.items() if key != "round_trip"}
 
 

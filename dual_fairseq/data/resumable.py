@@ -1,4 +1,4 @@
-"""Work in stages, whose outputs appear when they are complete and are not made twice."""
+"""Work in stages. The outputs of a stage appear when they are complete, and are not made twice."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class Stage:
     """A step of the work.
 
     Attributes:
-        name: what messages and its note call it.
+        name: the name in messages and in the stage's note.
         outputs: the folders that it makes below DEST.
         settings: the options and digests of inputs that it depends on, beyond those of the stages before it.
-        work: writes the outputs into the folder that is its argument; returns what is worth recording.
-        shape: of what it returns, as far as others read it, see :func:`~dual_fairseq.common.records.check_shape`.
+        work: writes the outputs into the folder that is its argument; returns a record.
+        shape: of the part of this record that is read, see :func:`~dual_fairseq.common.records.check_shape`.
     """
 
     name: str
@@ -46,7 +46,7 @@ def locked(dest: Path, outputs: Sequence[str]) -> Iterator[None]:
         outputs: the folders that all stages together make.
 
     Raises:
-        UserError: another command made one of the outputs, or another run is at work.
+        UserError: another command made one of the outputs, or another run uses DEST.
     """
     notes = dest / ".stages"
     existing = [name for name in outputs if (dest / name).exists()]
@@ -61,13 +61,13 @@ def locked(dest: Path, outputs: Sequence[str]) -> Iterator[None]:
 
 
 def workplace(dest: Path, stages: Sequence[Stage], overwrite: bool, record: str) -> Path:
-    """Where the stages are to be done: in DEST, or, where a complete DEST is made anew, in a folder below it.
+    """The folder to run the stages in: DEST, or a folder below it if a complete DEST is made again.
 
-    So DEST stays as it is until all that takes its place is there; then :func:`replace` moves it.
+    So DEST stays as it is until all new outputs are complete; then :func:`replace` moves them.
 
     Args:
         dest, stages, overwrite: see :func:`run_stages`.
-        record: the name of a file that says that DEST is complete.
+        record: the name of the file that marks DEST as complete.
 
     Raises:
         UserError: settings have changed, and ``overwrite`` is not set.
@@ -87,8 +87,8 @@ def workplace(dest: Path, stages: Sequence[Stage], overwrite: bool, record: str)
 
 
 def replace(new: Path, dest: Path, stages: Sequence[Stage], record: str) -> None:
-    """Move what was made anew in :func:`workplace` to DEST."""
-    (dest / record).unlink()  # what follows is not complete until all is in its place
+    """Move the new outputs from :func:`workplace` to DEST."""
+    (dest / record).unlink()  # DEST is not complete until everything is moved
     for stage in stages:
         if (new / stage.outputs[0]).is_symlink():
             continue
@@ -102,12 +102,12 @@ def replace(new: Path, dest: Path, stages: Sequence[Stage], record: str) -> None
 
 
 def run_stages(dest: Path, stages: Sequence[Stage], overwrite: bool) -> dict[str, Any]:
-    """Do the stages that are not done, one after the other.
+    """Run the stages that are not finished, one after the other.
 
     Args:
         dest: the folder, :func:`locked`.
         stages: each depends on those before it.
-        overwrite: do stages again whose settings have changed.
+        overwrite: run stages again if their settings have changed.
 
     Returns:
         Stage → what its work returned.
@@ -115,7 +115,7 @@ def run_stages(dest: Path, stages: Sequence[Stage], overwrite: bool) -> dict[str
     Raises:
         UserError: settings have changed, and ``overwrite`` is not set.
     """
-    for leftover in dest.glob(".partial.*"):  # of a run that was killed
+    for leftover in dest.glob(".partial.*"):  # of a killed run
         shutil.rmtree(leftover)
     results = _finished(dest, stages, overwrite)
     for stage in stages:
@@ -131,7 +131,7 @@ def run_stages(dest: Path, stages: Sequence[Stage], overwrite: bool) -> dict[str
 
 
 def _finished(dest: Path, stages: Sequence[Stage], overwrite: bool) -> dict[str, Any]:
-    """The results of the stages that need not be done."""
+    """The results of the stages that need not run again."""
     results: dict[str, Any] = {}
     changed: dict[str, None] = {}  # in the order of the stages
     for number, stage in enumerate(stages):

@@ -1,4 +1,4 @@
-"""What comes out of the models' tokens of a text: it should be the text that went in."""
+"""Turns a text into the models' tokens and back; the result should be the same text."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from .writing import Writing
 
 ENOUGH = 99.5  # BLEU
 _UNSPACED = regex.compile(r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}]")
-_LONG_WORDS = 10  # letters; where words of these scripts are longer on average, white space does not separate words
+_LONG_WORDS = 10  # letters; if words of these scripts are longer on average, white space does not separate words
 _SHOWN = 3
-_TOKENISED = 0.05  # share of words that are punctuation alone, from which on another program has tokenised the text
+_TOKENISED = 0.05  # if this share of words or more is only punctuation, another program has tokenised the text
 
 
 @dataclass
 class RoundTrip:
-    """A text compared with what its tokens give back.
+    """The comparison of a text with the text that its tokens give back.
 
     Attributes:
-        bleu: of the text that came back, against the text; 100 where they are the same but for white space.
-        tokenised: whether the text's punctuation stands apart from its words.
-        differences: (what went in, what came back) → how often, and an example of each.
+        bleu: BLEU of the returned text against the text; 100 if they differ only in white space.
+        tokenised: whether spaces separate the text's punctuation from its words.
+        differences: (text, returned text) → how often; ``examples`` has an example of each.
     """
 
     bleu: float
@@ -40,17 +40,17 @@ class RoundTrip:
     examples: dict[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
 
     def record(self) -> dict[str, Any]:
-        """For ``preprocess.json``."""
+        """The record for ``preprocess.json``."""
         common = [{"text": a, "back": b, "times": n} for (a, b), n in self.differences.most_common(_SHOWN)]
         return {"bleu": round(self.bleu, 2), "differences": common}
 
     def report(self, name: str, options: argparse.Namespace, subword: str = "--subword") -> None:
-        """Say the score and the commonest differences, and what can be done.
+        """Print the score, the most common differences, and advice.
 
         Args:
-            name: of the text.
-            options: of preprocessing.
-            subword: the option that chooses the subwords of this text; "" where they change nothing but ▁.
+            name: the name of the text.
+            options: the options of preprocessing.
+            subword: the option that chooses the subwords of this text; "" if these change only ▁.
         """
         say(f"round trip: {name}: {self.bleu:.1f}")
         for kind, times in self.differences.most_common(_SHOWN):
@@ -73,7 +73,7 @@ class RoundTrip:
 
 
 def measure(lines: Sequence[str], back: Sequence[str], language: str) -> RoundTrip:
-    """Compare a text with what came back of it, line by line; white space is all one.
+    """Compare a text with the returned text line by line; the kind of white space does not matter.
 
     Args:
         language: decides how BLEU tokenises.
@@ -93,7 +93,7 @@ def measure(lines: Sequence[str], back: Sequence[str], language: str) -> RoundTr
 
 
 def _differences(words: Sequence[str], others: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """What differs between two lines: word by word, or a few words at a time where their numbers differ."""
+    """The differences of two lines: word by word, or several words at once if their numbers differ."""
     for change, a, b, c, d in SequenceMatcher(None, words, others, autojunk=False).get_opcodes():
         if change == "replace" and b - a == d - c:
             yield from zip(words[a:b], others[c:d], strict=True)
@@ -102,7 +102,7 @@ def _differences(words: Sequence[str], others: Sequence[str]) -> Iterator[tuple[
 
 
 def _kind(before: str, after: str) -> tuple[str, str]:
-    """A difference without what both sides begin and end with; words in it are of no account."""
+    """A difference without the common beginning and end of both sides; its letters and digits become …."""
     shorter = min(len(before), len(after))
     start = next((i for i in range(shorter) if before[i] != after[i]), shorter)
     end = next((i for i in range(shorter - start) if before[-1 - i] != after[-1 - i]), shorter - start)
@@ -111,19 +111,19 @@ def _kind(before: str, after: str) -> tuple[str, str]:
 
 
 def visible(text: str) -> str:
-    """A text in quotation marks, with the numbers of combining and invisible characters."""
+    """A text in quotation marks; combining and invisible characters are shown by number."""
     hidden = (unicodedata.category(c) in ("Mn", "Me", "Cf", "Cc", "Cn", "Co") for c in text)
     return '"' + "".join(f"<U+{ord(c):04X}>" if h else c for c, h in zip(text, hidden, strict=True)) + '"'
 
 
 @dataclass(frozen=True)
 class Words:
-    """A text's words, counted.
+    """The counts of a text's words.
 
     Attributes:
-        pieces: of :func:`count_pieces`.
-        letters: of all words together.
-        unspaced: how many of them are of scripts that put no space between words.
+        pieces: the result of :func:`count_pieces`.
+        letters: the letters of all words together.
+        unspaced: how many of the letters are from scripts without spaces between words.
     """
 
     pieces: dict[str, int]
@@ -132,7 +132,7 @@ class Words:
 
     @property
     def unspaced_length(self) -> float | None:
-        """The letters from space to space, where white space does not separate words; else None."""
+        """The mean number of letters between spaces if white space does not separate words; else None."""
         length = self.letters / self.pieces[""]
         return length if self.unspaced > self.letters / 2 and length > _LONG_WORDS else None
 
@@ -144,9 +144,9 @@ def count_words(lines: Iterable[str]) -> Words:
     def words() -> Iterator[tuple[str, int]]:
         nonlocal letters, unspaced
         for line in lines:
-            found = line.split()
-            letters += sum(map(len, found))
+            parts = line.split()
+            letters += sum(map(len, parts))
             unspaced += 0 if line.isascii() else len(_UNSPACED.findall(line))
-            yield from ((word, 1) for word in found)
+            yield from ((word, 1) for word in parts)
 
     return Words(count_pieces(words()), letters, unspaced)

@@ -1,4 +1,4 @@
-"""The stage of preprocessing that makes the models' tokens, and measures what comes out when that is undone."""
+"""The stage of preprocessing that makes the models' tokens, and measures the round trip back to text."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from .tokenizer import detokenize
 
 
 def codes_files(folder: Path, options: argparse.Namespace) -> dict[str, Path]:
-    """The files in DEST by which words are segmented, by language; none for one that takes none."""
+    """The files in DEST that segment words, by language; languages without such a file are left out."""
     learned = {"sentencepiece"} | ({"bpe"} if options.bpe_size else set())
     return {lang: folder / "bpe" / codes_name(kind, lang) for lang, kind in options.subword.items() if kind in learned}
 
@@ -39,7 +39,7 @@ class Segmentation:
     """The models' tokens of all text in ``tokenized/``.
 
     Args:
-        options: of :func:`~dual_fairseq.data.options.parse`.
+        options: from :func:`~dual_fairseq.data.options.parse`.
         dest: has ``raw/`` and ``tokenized/``.
         out: gets ``bpe/`` and ``segmented/``.
     """
@@ -47,26 +47,26 @@ class Segmentation:
     def __init__(self, options: argparse.Namespace, dest: Path, out: Path) -> None:
         self.options, self.dest, self.out = options, dest, out
         self.codes = codes_files(out, options)
-        # None: tokens are what the text has between spaces, words or pieces
+        # None: the tokens are the words or pieces between the spaces of the text
         self.kinds = {
             language: kind if language in self.codes or kind in ("char", "word", "label") else None
             for language, kind in options.subword.items()
         }
-        # what is segmented in one way, together
+        # languages that are segmented together
         languages = tuple(options.subword)
         self.groups = [languages] if same_way(options) else [(language,) for language in languages]
 
     def do(self, held_out: Sequence[str]) -> dict[str, Any]:
-        """Segment.
+        """Segment all text.
 
         Args:
             held_out: the splits whose round trip is measured.
 
         Returns:
-            What is worth recording, where the sides differ by language; and ``round_trip``, the measurements.
+            A record, by language if the sides differ, with the measurements as ``round_trip``.
 
         Raises:
-            UserError: there is nothing to learn, or too much for the size.
+            UserError: there is nothing to learn, or the size is too small.
         """
         train = {lang: self.dest / "raw" / f"train.{lang}" for lang in self.kinds}
         words = {lang: count_words(text_lines(file)) for lang, file in train.items() if file.is_file()}
@@ -74,9 +74,9 @@ class Segmentation:
         for group in self.groups:
             pieces = self._find_pieces({language: words[language] for language in group if language in words}, group)
             if pieces:
-                of = "" if len(group) > 1 else f" of {group[0]}"
+                suffix = "" if len(group) > 1 else f" of {group[0]}"
                 say(
-                    f"the text{of} is already split into pieces ({pieces}); translations consist of words, and "
+                    f"the text{suffix} is already split into pieces ({pieces}); translations consist of words, and "
                     "scores are computed on words"
                 )
             way = {**self._learn(group), "pieces": pieces}
@@ -89,39 +89,39 @@ class Segmentation:
         return {**shared(ways), "round_trip": self._round_trips(held_out, languages)}
 
     def _option(self, languages: Iterable[str]) -> str:
-        """``--subword``, or that of a side where only one of them is meant."""
+        """``--subword``, or the option of one side if only this side is meant."""
         sides = {self.options.source_lang: "--source-subword", self.options.target_lang: "--target-subword"}
         options = [sides[language] for language in languages]
         return options[0] if len(options) == 1 else "--subword"
 
     def _report_unspaced(self, words: dict[str, Words]) -> None:
-        """Say which option serves where white space does not separate words."""
-        found = {language: length for language, of in words.items() if (length := of.unspaced_length)}
-        for language, length in found.items():
+        """Say which option helps if white space does not separate words."""
+        lengths = {language: length for language, counts in words.items() if (length := counts.unspaced_length)}
+        for language, length in lengths.items():
             say(
                 f"note: {language}: its script puts no space between words ({length:.0f} letters from space to space); "
-                f"{self._option(found)} sentencepiece finds pieces in such text"
+                f"{self._option(lengths)} sentencepiece finds pieces in such text"
             )
 
     def _find_pieces(self, words: dict[str, Words], group: Sequence[str]) -> str | None:
-        """The kind of pieces that the text is in and stays in; None for words. Warns of pieces that are cut again.
+        """The kind of pieces that the text is in and stays in; None for words. Warns if pieces are split again.
 
         Args:
-            words: of the training text; none where there is no such text, by language.
+            words: the words of the training text, by language; none if there is no such text.
             group: the languages.
 
         Raises:
-            UserError: each language has its own kind.
+            UserError: the languages have different kinds.
         """
-        if not words:  # --like has read it
+        if not words:  # --like has read the text
             side = Data.from_folder(self.options.like).sides[group[0]]
             return side.post_process if side.in_pieces else None
         kinds = {language: kind for language in words if (kind := pieces_of(words[language].pieces))}
         if self.kinds[group[0]] is None and self.options.tokenizer[group[0]] == "none":
             if len(set(kinds.values())) > 1:
-                both = " and ".join(f"{language} in those of {kind}" for language, kind in kinds.items())
+                listed = " and ".join(f"{language} in those of {kind}" for language, kind in kinds.items())
                 raise UserError(
-                    f"the text is already split into pieces, {both}; give both languages in pieces of one kind"
+                    f"the text is already split into pieces, {listed}; give both languages in pieces of one kind"
                 )
             return next(iter(kinds.values()), None)
         for language, kind in kinds.items():
@@ -134,7 +134,7 @@ class Segmentation:
         return None
 
     def _learn(self, group: tuple[str, ...]) -> dict[str, Any]:
-        """Write what segments the words of some languages, if anything, and describe it."""
+        """Write the codes or the model for some languages, if they need any, and describe them."""
         options, kind = self.options, self.kinds[group[0]]
         if kind not in ("bpe", "sentencepiece"):
             return {"type": kind, **({"space": VISIBLE_SPACE} if kind == "char" else {})}
@@ -155,10 +155,10 @@ class Segmentation:
         size: int,
         count: Callable[[Path], int],
     ) -> dict[str, int]:
-        """Write the codes of some languages; returns their numbers."""
+        """Write the codes of some languages; returns the number of codes of each."""
         if self.options.like:
-            theirs = codes_files(Path(self.options.like), self.options)
-            return {lang: count(Path(shutil.copyfile(theirs[lang], self.codes[lang]))) for lang in group}
+            like_codes = codes_files(Path(self.options.like), self.options)
+            return {lang: count(Path(shutil.copyfile(like_codes[lang], self.codes[lang]))) for lang in group}
         train = {language: self.dest / "tokenized" / f"train.{language}" for language in group}
         if not self.options.joint_bpe:
             return {lang: learn([text], size, self.codes[lang], lang) for lang, text in train.items()}
@@ -185,7 +185,7 @@ class Segmentation:
         say(f"{kind}: {text.name} segmented" + f"; {VISIBLE_SPACE} became _ {replaced:,} times" * bool(replaced))
 
     def _round_trips(self, splits: Sequence[str], languages: Sequence[str]) -> dict[str, Any]:
-        """What comes out of the models' tokens of held-out text; warns where it is not what went in."""
+        """The round trips of held-out text; warns if a text does not come back the same."""
         records = {}
         for name, language in ((f"{split}.{language}", language) for split in splits for language in languages):
             kind = self.kinds[language]

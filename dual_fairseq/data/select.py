@@ -2,9 +2,9 @@
 
     dual-fairseq select --pairs text/train.de --valid text/valid.de --not text/test.de --from more.de.gz -o chosen.de
 
-A line's score is its cross-entropy under a model of the pairs less that under a model of as many lines of the
-monolingual text, which has not seen it. The validation text, which neither model has seen, shows which scores are
-normal.
+A line's score is its cross-entropy under a model of the pairs minus its cross-entropy under a model of the monolingual
+text. The second model learns as many lines, but not this line. The validation text, which neither model has seen, shows
+which scores are normal.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def get_parser() -> Parser:
 
 
 class _Bare(dict[int, int | None]):
-    """For ``str.translate``: takes punctuation, symbols, spaces and control characters away."""
+    """For ``str.translate``: removes punctuation, symbols, spaces and control characters."""
 
     def __missing__(self, code: int) -> int | None:
         self[code] = None if unicodedata.category(chr(code))[0] in "PSZC" else code
@@ -72,12 +72,12 @@ _BARE = _Bare()
 
 
 def bare(line: str) -> str:
-    """A line without case, spaces and punctuation, by which lines are compared."""
+    """A line without case, spaces and punctuation, for comparing lines."""
     return line.casefold().translate(_BARE)
 
 
 def read_clean(files: Iterable[Path]) -> list[str]:
-    """The usable lines of text, as ``dual-fairseq preprocess`` cleans them.
+    """The usable lines of some files, cleaned like in ``dual-fairseq preprocess``.
 
     Raises:
         UserError: a file is missing, empty or damaged.
@@ -97,7 +97,7 @@ def read_clean(files: Iterable[Path]) -> list[str]:
 
 
 def candidates(text: Iterable[str], left_out: Iterable[str]) -> list[str]:
-    """The distinct lines of a text that are not among others."""
+    """The distinct lines of a text that are not in ``left_out``."""
     taken = {bare(line) for line in left_out} | {""}
     return [line for line in dict.fromkeys(text) if bare(line) not in taken]
 
@@ -106,10 +106,10 @@ def near(pairs: Sequence[str], valid: Sequence[str], lines: Sequence[str], keep:
     """The lines whose cross-entropy difference is not above the ``keep`` quantile of the validation text.
 
     Args:
-        pairs, valid: the text that they are to be like, and the text that says how like.
-        lines: distinct.
+        pairs, valid: the text that lines should be similar to, and the text that shows how similar.
+        lines: distinct lines.
         keep: a share of ``valid``.
-        seed: of the lines that the second model learns.
+        seed: chooses the lines that the second model learns.
     """
     known = vocabulary(pairs)
     mixed = random.Random(seed).sample(range(len(lines)), len(lines))
@@ -117,7 +117,7 @@ def near(pairs: Sequence[str], valid: Sequence[str], lines: Sequence[str], keep:
     halves = [set(mixed[:size]), set(mixed[size : 2 * size])]
     inside = Trigrams(pairs, known)
     outside = [Trigrams((lines[i] for i in sorted(half)), known) for half in halves]
-    # a validation line is unseen by both models of the monolingual text
+    # neither model of the monolingual text has seen the validation lines
     normal = sorted(inside.bits(line) - outside[1].bits(line) for line in valid)
     bound = normal[min(len(normal) - 1, int(keep * (len(normal) - 1)))]
     chosen = []
@@ -130,13 +130,13 @@ def near(pairs: Sequence[str], valid: Sequence[str], lines: Sequence[str], keep:
 
 
 def draw(lines: Sequence[str], count: int | None, like: Sequence[str] | None, seed: int) -> list[str]:
-    """Lines drawn at random, in their order.
+    """Lines drawn at random, in their original order.
 
     Args:
-        lines: what to draw from.
-        count: how many at most; None for all, or with ``like`` for twice as many as that has.
-        like: a text whose lengths in tokens decide how many lines of each length are drawn, without the shortest and
-            longest hundredth of its lines; None: any lengths.
+        lines: the lines to draw from.
+        count: the most lines to draw; None for all, or with ``like`` for twice the number of its lines.
+        like: a text whose lengths in tokens decide how many lines of each length are drawn (without the shortest and
+            the longest hundredth of its lines); None: any lengths.
     """
     order = random.Random(seed).sample(range(len(lines)), len(lines))
     if like is None:
@@ -156,7 +156,7 @@ def draw(lines: Sequence[str], count: int | None, like: Sequence[str] | None, se
 
 
 def select(options: argparse.Namespace) -> None:
-    """Choose, as :func:`get_parser`'s options say.
+    """Choose lines, as the options of :func:`get_parser` say.
 
     Raises:
         UserError: a file is missing or unusable, or nothing is chosen.

@@ -1,4 +1,4 @@
-"""Words to the models' tokens: byte pair encoding, SentencePiece, characters, or the words themselves."""
+"""Turns words into the models' tokens: byte pair encoding, SentencePiece, characters, or the words themselves."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from ..common.progress import Progress, say
 from ..common.segmentation import SEPARATOR, VISIBLE_SPACE
 from .workers import parallel
 
-_CACHED_WORDS = 500_000  # subword-nmt keeps every word that it has seen, and a stream of text has no end of them
-_LEARNED_LINES = 4_000_000  # SentencePiece holds its text in memory; of more lines so many are drawn
-# A word that ends in the separator by itself would be joined with the next one, so it ends in "@" and a code point that
-# Unicode reserves for such use.
+_CACHED_WORDS = 500_000  # subword-nmt keeps every word that it has seen, and a stream of text has endless words
+_LEARNED_LINES = 4_000_000  # SentencePiece holds its text in memory; from more lines, so many are drawn
+# A word that itself ends in the separator would be joined with the next word. Its end is replaced by "@" and a code
+# point that Unicode reserves for such use.
 _FINAL_SEPARATOR = re.compile(rf"{SEPARATOR}(?!\S)")
 _MARKED = "@\ufdd0"
-_CLEAR_ENDS = "!?。！？؟۔।॥።፧။།។։᱾"  # end a sentence also where tokenisation leaves them at a word
+_CLEAR_ENDS = "!?。！？؟۔।॥።፧။།។։᱾"  # end a sentence even if tokenisation leaves them at a word
 _SENTENCE_ENDS = {".", "…", *_CLEAR_ENDS}
 _WIDE_ENDS = set("。！？")  # no space follows them
 
@@ -36,9 +36,9 @@ class Subword:
     """The models' tokens.
 
     Attributes:
-        post_process: fairseq's name for what undoes them (``--post-process``, ``--eval-bleu-remove-bpe``); None where
+        post_process: fairseq's name for the way to undo them (``--post-process``, ``--eval-bleu-remove-bpe``); None if
             they are words.
-        space: the token that stands between two words; "" where words follow each other.
+        space: the token between two words; "" if there is no such token.
     """
 
     post_process: str | None
@@ -51,22 +51,21 @@ class Subword:
         return unmarked(post_process(tokens, self.post_process))
 
     def ends_word(self, token: str, following: str) -> bool:
-        """Whether a word ends between two tokens; after the last one there is ""."""
+        """Whether a word ends between two tokens; "" follows the last token."""
         if self.post_process != "sentencepiece":
             return self.post_process is None or not token.endswith(SEPARATOR)
         begins = following == self.space if self.space else following.startswith(VISIBLE_SPACE)
         return begins or not following or token in _WIDE_ENDS
 
     def cut(self, tokens: list[str], limit: int) -> list[list[str]]:
-        """Tokens in pieces of at most ``limit``.
+        """Cut tokens into pieces of at most ``limit``.
 
-        What has to be cut at all is cut into its sentences, since models trained on sentences lose most of a long
-        text; a sentence over the limit ends with a word, or where it must. A piece neither begins nor ends with
-        :attr:`space`.
+        A line over the limit is cut into its sentences, because models trained on sentences lose most of a long text.
+        A sentence over the limit is cut after a word if possible. A piece neither begins nor ends with :attr:`space`.
 
         Args:
-            tokens: of a line.
-            limit: most tokens of a piece.
+            tokens: the tokens of a line.
+            limit: the most tokens in a piece.
         """
         space = self.space
         if len(tokens) <= limit:
@@ -82,13 +81,13 @@ class Subword:
             elif len(pieces[-1]) == limit:
                 last = [*zip(pieces[-1], [*pieces[-1][1:], following], strict=True)]
                 end = next((i for i in range(limit, 0, -1) if self.ends_word(*last[i - 1])), limit)
-                rest = pieces[-1][end:]
-                pieces[-1:] = [pieces[-1][:end], rest[1:] if space and rest[:1] == [space] else rest]
+                tail = pieces[-1][end:]
+                pieces[-1:] = [pieces[-1][:end], tail[1:] if space and tail[:1] == [space] else tail]
         return [piece for piece in pieces if piece]
 
 
 def unmarked(words: str) -> str:
-    """Words as they were before :func:`load_bpe` marked those that end in the separator by themselves."""
+    """Words without the mark that :func:`load_bpe` puts on words that themselves end in the separator."""
     return words.replace(_MARKED, SEPARATOR)
 
 
@@ -135,7 +134,7 @@ def learn_bpe(texts: Sequence[Path], size: int, codes: Path, label: str) -> int:
     """Learn at most ``size`` merges on the texts together, write them to ``codes``, and return their number.
 
     Args:
-        label: what progress lines call the text.
+        label: the name of the text in progress lines.
 
     Raises:
         UserError: there is nothing to merge.
@@ -159,13 +158,13 @@ def learn_bpe(texts: Sequence[Path], size: int, codes: Path, label: str) -> int:
                 yield number
                 bar.update(1)
 
-    quiet = SimpleNamespace(version_info=sys.version_info, stderr=io.StringIO())  # what it prints is said below
+    quiet = SimpleNamespace(version_info=sys.version_info, stderr=io.StringIO())  # a message below replaces its output
     with (
         open(codes, "w", encoding="utf-8", newline="\n") as file,
         patch.multiple(subword_nmt, tqdm=counted, sys=quiet),
     ):
         subword_nmt.learn_bpe([f"{word} {count}" for word, count in words.items()], file, size, is_dict=True)
-    merges = count_lines(codes) - 1  # below the version
+    merges = count_lines(codes) - 1  # without the line of the version
     if merges < size:
         say(f"bpe: {label}: only {merges:,} merges instead of {size:,}: no other pair occurs twice in the text")
     return merges
@@ -188,14 +187,14 @@ def learn_sentencepiece(texts: Sequence[Path], size: int, model: Path, label: st
 
     Args:
         model: the file to write.
-        label: what messages call the text.
+        label: the name of the text in messages.
 
     Raises:
         UserError: ``size`` is too small for the text.
     """
     from sentencepiece import SentencePieceTrainer, set_random_generator_seed
 
-    set_random_generator_seed(1)  # of the lines that are drawn
+    set_random_generator_seed(1)  # decides which lines are drawn
     say(f"sentencepiece: {label}: learning")
     try:
         with open(model, "wb") as file:
@@ -247,7 +246,7 @@ def load_sentencepiece(model: str | os.PathLike[str]) -> Callable[[str], str]:
 
 
 def visible_spaces_replaced(line: str) -> str:
-    """``▁`` as ``_``: as a token it stands for a space."""
+    """Replaces ``▁`` by ``_``, because the token ``▁`` stands for a space."""
     return line.replace(VISIBLE_SPACE, "_")
 
 
@@ -258,7 +257,7 @@ def segment_file(text: Path, make: Callable[[], Callable[[str], str]], output: P
         text: the tokenised text.
         make: makes the function that segments a line, once in each process.
         output: the file to write.
-        workers: processes.
+        workers: the number of processes.
     """
 
     def segment_block() -> Callable[[list[str]], list[str]]:

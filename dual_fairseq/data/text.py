@@ -1,4 +1,4 @@
-"""Raw text to the tokens that a pair's models know, exactly as ``dual-fairseq preprocess`` makes them, and back."""
+"""Turns raw text into the tokens that a pair's models know, exactly like ``dual-fairseq preprocess``, and back."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 
 class UnknownLabel(UserError):
-    """A line of a side that is labels is none of those that the models know."""
+    """A line that should be a label is not a label that the models know."""
 
 
 class TextPipeline:
@@ -37,13 +37,13 @@ class TextPipeline:
 
     Attributes:
         languages: codes of the source and of the target language, in the order of ``dual-fairseq preprocess``.
-        dictionaries: the folder with ``dict.<lang>.txt`` of both, which is what a fairseq task takes for its data.
+        dictionaries: the folder with ``dict.<lang>.txt`` of both languages; fairseq tasks take it as their data.
         subword: the models' tokens of each language.
         repairs: counts what :meth:`encode` repaired.
 
     Args:
-        folder: what ``dual-fairseq preprocess`` wrote (DEST), or the folder ``text`` that ``dual-fairseq train`` keeps
-            in a run: ``preprocess.json``, ``dict.<lang>.txt``, ``codes.<lang>``.
+        folder: the DEST of ``dual-fairseq preprocess``, or the folder ``text`` that ``dual-fairseq train`` keeps in a
+            run: ``preprocess.json``, ``dict.<lang>.txt``, ``codes.<lang>``.
 
     Raises:
         UserError: a file is missing or damaged.
@@ -71,7 +71,7 @@ class TextPipeline:
             language: Tokenizer(side.tokenizer, language, data.normalize_punctuation, data.normalized)
             for language, side in data.sides.items()
         }
-        self._segment: dict[str, Callable[[str], str]] = {}  # nothing for words, nor for text that is in pieces already
+        self._segment: dict[str, Callable[[str], str]] = {}  # not for words, nor for text that is already in pieces
         for language, side in data.sides.items():
             if side.has_codes:
                 load = load_sentencepiece if side.subword == "sentencepiece" else load_bpe
@@ -80,7 +80,7 @@ class TextPipeline:
                 self._segment[language] = characters
         self._labels = {language: data.labels(language) for language in self.languages}
         unknown = (data.record.get("dictionary") or {}).get("unknown_share") or {}
-        self._watched: dict[str, Watch] = {}  # of languages whose text has not been compared with the training text yet
+        self._watched: dict[str, Watch] = {}  # languages whose text is not yet compared with the training text
         for language, writing in data.record.get("writing", {}).items():
             if language not in data.sides:
                 continue
@@ -94,9 +94,9 @@ class TextPipeline:
         """The pipeline of the text that a pair was trained on.
 
         Args:
-            checkpoint: of a pair. The pipeline is read from a folder ``text`` beside it or beside its folder (which a
-                run of ``dual-fairseq train`` has), else from the data folder that the pair was trained on.
-            dest: the folder to read it from instead.
+            checkpoint: of a pair. The pipeline is read from a folder ``text`` beside this file or beside its folder
+                (as in a run of ``dual-fairseq train``), else from the data folder that the pair was trained on.
+            dest: the folder to read the pipeline from instead.
 
         Raises:
             UserError: no such folder exists, or it is damaged.
@@ -121,15 +121,15 @@ class TextPipeline:
     def encode(self, text: str, language: str) -> str:
         """Normalise, tokenise and segment one line of raw text.
 
-        What ``dual-fairseq preprocess`` repairs is repaired. A line to translate cannot be dropped, so control
+        The line is repaired like in ``dual-fairseq preprocess``. A line to translate cannot be dropped, so control
         characters become spaces, and a word of more than ``LONGEST_WORD`` characters (BPE takes quadratic time on it)
-        is cut, unless all tokens are characters.
+        is cut, unless the tokens are characters or SentencePiece's.
 
         Returns:
             Tokens joined by single spaces; "" if the line has no visible character.
 
         Raises:
-            UnknownLabel: the language is labels, and the line is none of them.
+            UnknownLabel: the language is labels, and the line is not one of its labels.
         """
         text = repair(text, self.repairs, self.data.normalized)
         if self.data.lowercase:
@@ -150,15 +150,15 @@ class TextPipeline:
         return tokens
 
     def _watch(self, text: str, tokens: str, language: str) -> None:
-        """Warn once of text that is clearly not written as the training text."""
-        found = self._watched[language].add(text, tokens)
-        if found is None:
+        """Warn once if text is clearly not written like the training text."""
+        differences = self._watched[language].add(text, tokens)
+        if differences is None:
             return
         del self._watched[language]
-        if found:
+        if differences:
             logger.warning(
                 "the text of %s is not written like the training text: %s; models work best on text with the same case "
-                "and spaces", language, "; ".join(found),
+                "and spaces", language, "; ".join(differences),
             )  # fmt: skip
 
     def decode(self, tokens: str, language: str) -> str:
@@ -166,19 +166,19 @@ class TextPipeline:
         return self.detokenize([self.subword[language].join(tokens)], language)[0]
 
     def detokenize(self, lines: Sequence[str], language: str) -> list[str]:
-        """Undo tokenisation alone, of what fairseq has joined to words by ``--post-process``.
+        """Undo only tokenisation, of words that fairseq has joined by ``--post-process``.
 
-        A dictionary's symbols may be a stranger's: control characters and tabs become spaces.
+        A dictionary may come from a stranger, so control characters and tabs become spaces.
         """
         lines = [without_controls(unmarked(line)).replace("\t", " ") for line in lines]
         return detokenize(lines, language, self.data.sides[language].tokenizer, self.data.normalized)
 
     def text(self, split: str, language: str) -> list[str]:
-        """The text of a split that translations are compared with, a sentence a line.
+        """The text of a split that translations are compared with, one sentence per line.
 
-        It is ``raw/<split>.<language>``, but for text that came in pieces, which are joined, and for lines that an
-        earlier version tore at combining marks and invisible characters: models see and write their torn form alone,
-        so this is what is compared, and a message says so.
+        This is ``raw/<split>.<language>``, with two exceptions. Text in pieces is joined. Lines whose words an earlier
+        version split at combining marks and invisible characters are returned with these splits, because models see and
+        write only this form; a message says so.
 
         Raises:
             UserError: the file is missing.
@@ -198,7 +198,7 @@ class TextPipeline:
         return [self.decode(self.encode(line, language), language) if line in torn else line for line in lines]
 
     def join(self, parts: Sequence[str], language: str) -> str:
-        """Several texts as one. Each is tokens joined by spaces; empty ones are left out."""
+        """Join several texts, each of tokens joined by spaces; empty texts are left out."""
         space = self.subword[language].space
         between = f" {space} " if space else " "
         return between.join(part for part in parts if part)
@@ -211,7 +211,7 @@ def indices(tokens: Sequence[str], dictionary: Dictionary) -> Tensor:
 
 
 def looks_foreign(sentences: Iterable[Tensor], dictionary: Dictionary) -> bool:
-    """Whether most tokens of a text are unknown to a model: swapped files, another language, text segmented otherwise.
+    """Whether most tokens of a text are unknown to a model: swapped files, another language, other segmentation.
 
     Args:
         sentences: token indices, each ending in ``</s>``; fewer than 20 tokens in all are too few to tell.

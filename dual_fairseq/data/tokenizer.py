@@ -1,4 +1,4 @@
-"""Words: Moses tokenisation and how it is undone."""
+"""Moses tokenisation, and how it is undone."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ import regex
 from ..common.languages import CHINESE, language_of
 
 if TYPE_CHECKING:
-    import sacremoses  # imported where it is used: it brings numpy, which --help has no time for
+    import sacremoses  # imported only when used: it imports numpy, which would slow down --help
 
-# What a word consists of; Moses' own lists lack marks, the joiners of Persian, Bengali and emoji, and the underscore.
+# The characters of words; Moses' own lists lack marks, the joiners of Persian, Bengali and emoji, and the underscore.
 _ALNUM = r"\p{L}\p{M}\p{N}_\u200c\u200d"
 _SENTENCE_MARKS = ".,;:!?"
-_EDGES = _SENTENCE_MARKS + "()[]{}\"'„“”‚‘’«»‹›،؛؟।॥։"  # what may stand before or after a word
-# A quotation mark → what begins the quotation that it may end.
+_EDGES = _SENTENCE_MARKS + "()[]{}\"'„“”‚‘’«»‹›،؛؟।॥։"  # may stand before or after a word
+# A quotation mark that may end a quotation → the mark that begins it.
 _BEGINNING = {'"': '"', "'": "'", "“": "„", "”": "“", "‘": "‚", "’": "‘", "»": "«", "«": "»", "›": "‹", "‹": "›"}
 _KIND = {mark: kind for kind in ("„“”", "‚‘’", "«»", "‹›") for mark in kind}
 _QUOTATION_MARK = regex.compile(r"(?<!\S)[„“”‚‘’«»‹›](?=$|[\s.,;:!?)\]}])")
 _WIDE_PUNCTUATION = regex.compile(" ?([、。，．：；？！「」『』（）【】《》〈〉]) ?")
-_VOWELS = "aeiouàáâäèéêëìíîïòóôöùúûü"  # an elided word ends in a consonant, since its vowel is what was left out
+_VOWELS = "aeiouàáâäèéêëìíîïòóôöùúûü"  # an elided word ends in a consonant, because its vowel was left out
 _CACHED_WORDS = 200_000
-_ROUNDS = 4  # a word that stays whole may change what Moses makes of its neighbours
+_ROUNDS = 4  # a word that stays whole may change how Moses splits its neighbours
 
 
 class Tokenizer:
@@ -34,10 +34,10 @@ class Tokenizer:
     A word that :func:`detokenize` would not give back (``and/or``, ``20°C``, addresses, file names) stays whole.
 
     Args:
-        name: "moses", or "none" for text whose words are what white space separates.
-        language: its code, whose language chooses the rules for abbreviations, apostrophes and numbers.
+        name: "moses", or "none" for text in which white space separates the words.
+        language: a code; its language decides the rules for abbreviations, apostrophes and numbers.
         normalize_punctuation: first replace typographic quotation marks, dashes and the like by Moses' rules.
-        whole_words: False: as earlier versions did, which tore words at marks, joiners and symbols.
+        whole_words: False: split words at marks, joiners and symbols, like earlier versions.
     """
 
     def __init__(self, name: str, language: str, normalize_punctuation: bool = False, whole_words: bool = True) -> None:
@@ -65,7 +65,7 @@ class Tokenizer:
         for _ in range(_ROUNDS):
             tokens = self._split(text, [*whole])
             back = self._join(tokens).split()
-            known = len(whole)  # a quotation that does not end, or the like
+            known = len(whole)  # the context may split other words, such as a quotation without end
             for change, start, end, *_ in SequenceMatcher(None, words, back, autojunk=False).get_opcodes():
                 if change != "equal":
                     whole |= dict.fromkeys(word for word in words[start:end] if not word.isalnum())
@@ -74,13 +74,13 @@ class Tokenizer:
         return tokens
 
     def _split(self, text: str, whole: Sequence[str] = ()) -> str:
-        """Moses' tokens of a text, in which some words stay as they are."""
+        """Moses' tokens of a text; the words in ``whole`` stay as they are."""
         options: dict[str, Any] = {"aggressive_dash_splits": True, "escape": True, "return_str": True}
         if whole:
             try:
                 options["protected_patterns"] = [regex.escape(word, special_only=True) for word in whole]
                 return self._moses.tokenize(text, **options)
-            except ValueError:  # more of them than sacremoses can count
+            except ValueError:  # more words than sacremoses can count
                 del options["protected_patterns"]
         return self._moses.tokenize(text, **options)
 
@@ -88,7 +88,7 @@ class Tokenizer:
         return detokenize([tokens], self._language, "moses")[0]
 
     def _find_torn(self, word: str) -> str:
-        """The part of a word that has to stay whole; "" where Moses gives the word back."""
+        """The part of a word that has to stay whole; "" if Moses gives the word back."""
         if self._returns(word):
             return ""
         parts = [word.strip(_EDGES), word.rstrip(_SENTENCE_MARKS)]
@@ -118,8 +118,8 @@ def _detokenizer(language: str) -> sacremoses.MosesDetokenizer:
     # "50%" and "$5" are words and stay whole, so "50 %" and "5 $ (" keep their spaces.
     moses.IS_PUNCT = regex.compile(r"^[,.?!:;}\])]+$")
     moses.IS_CURRENCY_SYMBOL = regex.compile(r"^[(\[{¿¡]+$")
-    moses.IS_OPEN_QUOTE = regex.compile(r"""^['"`]+$""")  # the others: _close_up
-    # Only these stand beside their neighbour: "get 'em", "said 'yes'" and "un po' di" keep their spaces.
+    moses.IS_OPEN_QUOTE = regex.compile(r"""^['"`]+$""")  # other marks: see _close_up
+    # Only these are joined with their neighbour: "get 'em", "said 'yes'" and "un po' di" keep their spaces.
     moses.IS_ENGLISH_CONTRACTION = regex.compile(r"^'(?:s|m|d|t|ll|re|ve)$", regex.IGNORECASE)
     moses.IS_FRENCH_CONRTACTION = regex.compile(rf"^[\p{{L}}-]*(?:[^\P{{L}}{_VOWELS}]|qu)'$", regex.IGNORECASE)
     return moses
@@ -130,9 +130,9 @@ def detokenize(lines: Sequence[str], language: str, tokenizer: str, whole_words:
 
     Args:
         lines: words joined by spaces, without BPE.
-        language: its code, whose language decides about quotation marks, apostrophes and the like.
-        tokenizer: "moses", or "none", by which the lines stay as they are.
-        whole_words: as :class:`Tokenizer` had it.
+        language: a code; its language decides about quotation marks, apostrophes and the like.
+        tokenizer: "moses", or "none" to leave the lines as they are.
+        whole_words: the same as for :class:`Tokenizer`.
     """
     if tokenizer == "none":
         return list(lines)
@@ -144,13 +144,13 @@ def detokenize(lines: Sequence[str], language: str, tokenizer: str, whole_words:
         return [moses.detokenize(line.split()) for line in lines]
     moses = _detokenizer(language)
     texts = (moses.detokenize(line.split()) for line in lines)
-    if language in CHINESE or language == "ja":  # elsewhere, as in Korean, spaces stand beside it
+    if language in CHINESE or language == "ja":  # others, such as Korean, have spaces beside it
         texts = (_WIDE_PUNCTUATION.sub(r"\1", text) for text in texts)
     return [_close_up(text, spaced="«»" if language == "fr" else "") for text in texts]
 
 
 def rules_in_words(languages: Sequence[str]) -> str:
-    """By whose rules Moses treats some languages, for the user: ``en for eng_Latn, none of its own for sw``."""
+    """The rules that Moses uses for some languages, for the user: ``en for eng_Latn, none of its own for sw``."""
     from sacremoses.corpus import NonbreakingPrefixes
 
     known = {*NonbreakingPrefixes().available_langs.values(), "ja", "ko"}
@@ -163,16 +163,16 @@ def rules_in_words(languages: Sequence[str]) -> str:
 
 
 def _close_up(text: str, spaced: str) -> str:
-    """Take the spaces out between typographic quotation marks and what they enclose; ``spaced`` marks keep them."""
+    """Remove the spaces between typographic quotation marks and the quoted text; ``spaced`` marks keep them."""
     begun: set[str] = set()
     parts, last = [], 0
-    for found in _QUOTATION_MARK.finditer(text):
-        mark, kind = found[0], _KIND[found[0]]
+    for match in _QUOTATION_MARK.finditer(text):
+        mark, kind = match[0], _KIND[match[0]]
         if mark in spaced:
             continue
         ends = kind in begun or mark == "’"
         begun = begun - {kind} if ends else begun | {kind}
-        before = text[last : found.start()]
+        before = text[last : match.start()]
         parts += [before.removesuffix(" ") if ends else before, mark]
-        last = found.end() + (not ends and text.startswith(" ", found.end()))
+        last = match.end() + (not ends and text.startswith(" ", match.end()))
     return "".join([*parts, text[last:]])

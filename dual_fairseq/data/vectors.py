@@ -1,8 +1,8 @@
-"""Word vectors of the text that a pair's models see: ``dual-fairseq vectors``.
+"""``dual-fairseq vectors``: trains word vectors on the text that a pair's models see.
 
 Skip-gram with negative sampling (Mikolov et al., NIPS 2013) by gensim, which is optional. A language's vectors are
-trained on its training text and extra monolingual text in ``DEST/segmented``, in the pieces that the dictionary is made
-of, so that every symbol can have one.
+trained on its training text and extra monolingual text in ``DEST/segmented``. This text consists of the dictionary's
+symbols, so every symbol can have a vector.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def training_text(dest: Path, language: str) -> list[Path]:
     """The segmented text of a language in the folder of ``dual-fairseq preprocess``.
 
     Raises:
-        UserError: it is missing.
+        UserError: the text is missing.
     """
     train, mono = (dest / "segmented" / f"{name}.{language}" for name in ("train", "mono"))
     if not train.is_file():
@@ -72,8 +72,8 @@ def train(files: Sequence[Path], title: str, options: argparse.Namespace) -> Any
 
     Args:
         files: the text.
-        title: whose vectors, for the progress bar.
-        options: of :func:`get_parser`.
+        title: the name of the vectors in the progress bar.
+        options: from :func:`get_parser`.
 
     Returns:
         gensim's ``KeyedVectors``, the most frequent word first.
@@ -111,7 +111,7 @@ def train(files: Sequence[Path], title: str, options: argparse.Namespace) -> Any
 
 
 def scaled(values: np.ndarray, norm: float) -> np.ndarray:
-    """Vectors multiplied by one factor, so that all angles stay and their mean norm is ``norm``; 0 changes nothing.
+    """Vectors multiplied by one factor, so that angles do not change and the mean norm is ``norm``; 0: no factor.
 
     Args:
         values: (N, D).
@@ -163,7 +163,7 @@ def get_parser() -> Parser:
 
 
 def _gensim_version() -> str:
-    """Raises: UserError: gensim is not installed."""
+    """The version of gensim; raises UserError if it is not installed."""
     try:
         import gensim
     except ImportError as error:
@@ -176,14 +176,14 @@ def _gensim_version() -> str:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Train what is not trained yet, with these options on this text.
+    """Train the vectors that are not yet trained with these options on this text.
 
     Raises:
         UserError: gensim or the text is missing.
     """
     languages = TextPipeline(options.dest).languages
     version = _gensim_version()
-    logging.getLogger("gensim").setLevel(logging.ERROR)  # it warns of text too small for its threads
+    logging.getLogger("gensim").setLevel(logging.ERROR)  # gensim warns if text is too small for its threads
     groups = {"-".join(languages): languages} if options.joint else {language: (language,) for language in languages}
     texts = {
         name: [file for lang in group for file in training_text(options.dest, lang)] for name, group in groups.items()

@@ -1,4 +1,4 @@
-"""A function applied to many jobs by several processes."""
+"""Applies a function to many jobs in several processes."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ def parallel(make: Callable[[], Callable[[Job], Result]], jobs: Iterable[Job], w
 def _start_worker(make: Callable[[], Callable[[Any], Any]], parent: int) -> None:
     global _work
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent answers Ctrl-C
-    # The pool ends its workers by SIGTERM. A handler of the parent's would be lost by a worker that is about to wait
-    # for a job, which then would wait for ever, and the parent for it.
+    # The pool ends its workers by SIGTERM. With the parent's handler, a worker that is about to wait for a job would
+    # miss the signal and wait forever, and the parent would wait for this worker.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     _work = make()
 
 
 def _end_with(parent: int) -> None:
-    # Workers of a parent that was killed would wait for jobs for ever.
+    # Workers of a killed parent would wait for jobs forever.
     while os.getppid() == parent:
         time.sleep(1)
     os._exit(1)

@@ -1,7 +1,7 @@
 """How a text is written: its case, the spaces between its words, its punctuation.
 
-Models read text well that is written as their training text was. ``dual-fairseq preprocess`` records how that is;
-text that is clearly written otherwise (in lower case, tokenised, without spaces) is warned of.
+Models read text well if it is written like their training text. ``dual-fairseq preprocess`` records how the training
+text is written. Text that is clearly different (in lower case, tokenised, without spaces) leads to a warning.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import Any
 
 from .subword import text_lines
 
-ENOUGH = 1000  # letters, by which a text is judged
+ENOUGH = 1000  # letters, to judge a text
 _SAMPLE = 50_000  # lines
-_TIMES = 5  # a share that is so many times another one is another
-_LARGE = {"upper": 0.01, "apart": 0.05, "unknown": 0.1}  # the larger of two shares that differ is at least so large
-_UNSPACED, _SEGMENTED = 10, 5  # letters of a word, from which and up to which there are no spaces between words, or are
+_TIMES = 5  # shares differ if one is more than this many times the other
+_LARGE = {"upper": 0.01, "apart": 0.05, "unknown": 0.1}  # and the larger share is at least this large
+_UNSPACED, _SEGMENTED = 10, 5  # mean letters per word: more without spaces between words, fewer with spaces
 _LONGER = 2.5
-# What ends a word, a clause or a quotation; tokenisation puts a space before it.
+# Signs that end a word, a clause or a quotation; tokenisation puts a space before them.
 _ENDS = frozenset(".,;:!?…)]}”’»،؛؟۔।॥։።፣፤፧།᱾。、，．；：！？）」』》〉၊။")
 
 
@@ -32,7 +32,7 @@ class Writing:
     upper: int = 0
     letters: int = 0  # all characters but white space
     words: int = 0  # from space to space
-    apart: int = 0  # words that are punctuation alone
+    apart: int = 0  # words that are only punctuation
 
     def add(self, line: str) -> None:
         """Count a line."""
@@ -54,7 +54,7 @@ class Writing:
 
 
 def writing_of(text: Path, lines: int) -> dict[str, float]:
-    """The record of a text of so many lines; of a long one, lines at equal distances are looked at."""
+    """The record of a text of ``lines`` lines; of a long text, only lines at equal distances are read."""
     writing = Writing()
     for line in islice(text_lines(text), 0, None, 1 + lines // _SAMPLE):
         writing.add(line)
@@ -62,36 +62,36 @@ def writing_of(text: Path, lines: int) -> dict[str, float]:
 
 
 def differences(text: Mapping[str, float], training: Mapping[str, Any]) -> list[str]:
-    """In what a text is clearly written otherwise than the training text, in words.
+    """The clear differences between the writing of a text and of the training text, in words.
 
     Args:
-        text, training: of :meth:`Writing.record`; and ``unknown``, the share of tokens that are unknown to the models.
+        text, training: from :meth:`Writing.record`, with ``unknown``, the share of tokens unknown to the models.
     """
-    found = []
-    for name, what, either in (
+    messages = []
+    for name, feature, both_ways in (
         ("upper", "of its letters are in upper case", True),
         ("apart", "of its words are punctuation by itself", True),
         ("unknown", "of its tokens are unknown", False),
     ):
         here, there = text[name], training.get(name, text[name])
-        smaller, larger = (min(here, there), max(here, there)) if either else (there, here)
+        smaller, larger = (min(here, there), max(here, there)) if both_ways else (there, here)
         if larger >= _LARGE[name] and larger > _TIMES * smaller:
-            found.append(f"{here:.1%} {what}, not {there:.1%}")
+            messages.append(f"{here:.1%} {feature}, not {there:.1%}")
     here, there = text["length"], training.get("length", text["length"])
     if there > _UNSPACED:
-        other = here < _SEGMENTED
+        differs = here < _SEGMENTED
     else:
-        other = max(here, there) > _LONGER * min(here, there)
-    if other:
-        found.append(f"its words have {here:.1f} letters, not {there:.1f}")
-    return found
+        differs = max(here, there) > _LONGER * min(here, there)
+    if differs:
+        messages.append(f"its words have {here:.1f} letters, not {there:.1f}")
+    return messages
 
 
 class Watch:
     """Compares the beginning of a text with the training text.
 
     Args:
-        training: how that is written: of :meth:`Writing.record`, and ``unknown``, the share of tokens of held-out text
+        training: how it is written: from :meth:`Writing.record`, with ``unknown``, the share of tokens of held-out text
             that are unknown to the models.
         known: the models' symbols.
     """
@@ -101,14 +101,14 @@ class Watch:
         self._writing, self._tokens, self._unknown = Writing(), 0, 0
 
     def add(self, line: str, tokens: str) -> list[str] | None:
-        """Look at a line.
+        """Count a line.
 
         Args:
             line: raw text.
-            tokens: the models' tokens of it, joined by spaces.
+            tokens: the models' tokens of the line, joined by spaces.
 
         Returns:
-            None, until enough has been seen; then the :func:`differences`.
+            None until enough text has been counted; then the :func:`differences`.
         """
         self._writing.add(line)
         words = tokens.split()
