@@ -45,7 +45,7 @@ class Parser(argparse.ArgumentParser):
         return options
 
     def refuse(self, rest: Sequence[str]) -> None:
-        """Raise a UserError if there are words that the command does not know."""
+        """Raises UserError if there are words that the command does not know."""
         for word in rest:
             if word.startswith("-") and word != "-":
                 self._refuse_option(word.partition("=")[0])

@@ -100,7 +100,7 @@ class Data:
         return None
 
     def _side(self, language: str) -> Side:
-        """Raise a UserError if the record names a method that is unknown here."""
+        """Raises UserError if the record names a method that is unknown here."""
         tokenizer, subword, bpe = (
             by_language(value, self.languages)[language]
             # earlier versions had only BPE
@@ -227,7 +227,7 @@ class StageFolder:
         return self.folder / "finished"
 
     def check_finished(self) -> None:
-        """Raise a UserError if the training has finished but its checkpoint is gone."""
+        """Raises UserError if the training has finished but its checkpoint is gone."""
         if self.finished.is_file() and not self.result.is_file():
             raise UserError(
                 f"{self.best} is missing, but its training has finished: put it back, or delete {self.folder} to train "
@@ -294,7 +294,7 @@ def option_line(text: str) -> str:
 
 
 def refuse_colons(*paths: Path | None) -> None:
-    """Raise a UserError if a path contains ``:``, which fairseq reads as a separator of paths."""
+    """Raises UserError if a path contains ``:``, which fairseq reads as a separator of paths."""
     for path in paths:
         if ":" in str(path):
             raise UserError(f"fairseq reads ':' in a path as a separator: rename {path}")

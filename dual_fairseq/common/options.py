@@ -134,7 +134,7 @@ def add_length_limit(parser: argparse._ActionsContainer) -> None:
 
 
 def check_length_limit(options: argparse.Namespace) -> None:
-    """Raise a UserError if only one of --max-len-a and --max-len-b was given."""
+    """Raises UserError if only one of --max-len-a and --max-len-b was given."""
     if (options.max_len_a is None) != (options.max_len_b is None):
         raise UserError("give both --max-len-a and --max-len-b, or neither")
 

@@ -37,7 +37,7 @@ def small_batch(batches: Any) -> Any:
 
 
 def check_metric(metric: str, logged: Iterable[str]) -> None:
-    """Raise a UserError if the metric is not logged."""
+    """Raises UserError if the metric is not logged."""
     names = sorted(name for name in logged if not name.startswith("_") and name not in _SIZES)
     if metric not in names:
         hint = "--eval-bleu, or " if metric.startswith(("bleu", "accuracy")) else ""

@@ -17,7 +17,7 @@ from .normalize import BadLine, decode, lower
 
 
 def check_options(options: argparse.Namespace) -> None:
-    """Raise a UserError if an option makes no sense because a side is labels."""
+    """Raises UserError if an option makes no sense because a side is labels."""
     if set(options.subword.values()) == {"label"}:
         raise UserError("--subword label: is for one side; give --source-subword label or --target-subword label")
     for side, language in (("source", options.source_lang), ("target", options.target_lang)):

@@ -47,7 +47,7 @@ class Rows(NamedTuple):
 
 
 def _refuse_utf16(beginning: bytes, name: str) -> None:
-    """Raise a UserError if a text begins like UTF-16: with a byte order mark, or with NUL as every other byte."""
+    """Raises UserError if a text begins like UTF-16: with a byte order mark, or with NUL as every other byte."""
     units = beginning[:64]
     marked = units.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     if marked or (len(units) > 3 and 0 in (any(units[0::2]), any(units[1::2]))):

@@ -350,7 +350,7 @@ def _in_words(value: Any) -> Any:
 
 
 def _check_files(options: argparse.Namespace) -> None:
-    """Raise a UserError if a file of text is missing or unreadable, or DEST cannot be used."""
+    """Raises UserError if a file of text is missing or unreadable, or DEST cannot be used."""
     prefixes = [*options.train, *options.synthetic, *filter(None, (options.valid, options.test))]
     files = []
     for prefix in prefixes:

@@ -171,7 +171,7 @@ def learn_bpe(texts: Sequence[Path], size: int, codes: Path, label: str) -> int:
 
 
 def require_sentencepiece() -> None:
-    """Raises: UserError: the package is not installed."""
+    """Raises UserError if the package is not installed."""
     try:
         import sentencepiece  # noqa: F401
     except ImportError as error:

@@ -274,7 +274,7 @@ class Recipe:
 
 
 def refuse_labels(data: Data) -> Data:
-    """Raises: UserError: a side is labels, which have no BLEU to compare."""
+    """Raises UserError if a side is labels, which have no BLEU to compare."""
     if data.has_labels:
         raise UserError(
             f"{data.folder}: has labels, but an experiment compares BLEU; run dual-fairseq train for each seed"

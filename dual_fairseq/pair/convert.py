@@ -185,7 +185,7 @@ def _probe(dictionary: Dictionary) -> list[Tensor]:
 
 
 def _compare(found: Sequence[Any], expected: Tensor, like: Tensor, skip: int = 0) -> None:
-    """Raises: CannotConvert: the converted model has other log-probabilities, so it lacks a part of the arch."""
+    """Raises CannotConvert if the converted model has other log-probabilities, so it lacks a part of the arch."""
     tolerance = 1e-3 if like.dtype == torch.float32 else 0.02  # of log P
     for result, log_prob in zip(found, expected.tolist(), strict=True):
         if not abs(sum(result.log_probs[skip:]) - log_prob) <= tolerance * max(1.0, abs(log_prob)):

@@ -229,7 +229,7 @@ def _check_fit(state: dict[str, Any], files: list[Path], path: str) -> None:
 
 
 def _refuse_other_dictionaries(files: list[Path], folder: Path) -> None:
-    """Raises: UserError: ``folder`` holds another model's dictionary: same name, other content."""
+    """Raises UserError if ``folder`` holds another model's dictionary: same name, other content."""
     for file in files:
         existing = folder / file.name
         if existing.exists() and existing.read_bytes() != file.read_bytes():

@@ -91,7 +91,7 @@ def import_pair(
 
 
 def _languages(state: dict[str, Any], path: str, option: str) -> tuple[str, str]:
-    """Raises: UserError: the checkpoint is not a single model of fairseq's ``translation`` task."""
+    """Raises UserError if the checkpoint is not a single model of fairseq's ``translation`` task."""
     if any(key.startswith("models.") for key in state["model"]):
         raise UserError(f"{option} {path}: holds a pair; write one direction with dual-fairseq export")
     task = state["cfg"].task

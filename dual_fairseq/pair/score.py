@@ -102,7 +102,7 @@ def text_blocks(
 
 
 def _tokens(raw: bytes, language: str, pipeline: TextPipeline | None) -> str:
-    """Raises: BadLine: the line cannot be used."""
+    """Raises BadLine if the line cannot be used."""
     text = decode(raw, Counter() if pipeline is None else pipeline.repairs, normalized=False)
     if pipeline is not None:
         try:

@@ -96,7 +96,7 @@ def add_search(parser: argparse._ActionsContainer) -> None:
 
 
 def check_search(options: argparse.Namespace, data: Data) -> None:
-    """Raises: UserError: only half of a length limit was given, or BLEU cannot be computed as asked."""
+    """Raises UserError if only half of a length limit was given, or BLEU cannot be computed as asked."""
     check_length_limit(options)
     for language in data.languages:
         bleu_tokenizer(language, data.sides[language].segmented, options.sacrebleu_tokenize or None)

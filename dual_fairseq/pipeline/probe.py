@@ -26,7 +26,7 @@ def gpus() -> int:
 
 
 def read_checkpoint(path: str) -> dict[str, Any]:
-    """Raises: UserError: the checkpoint cannot be read."""
+    """Raises UserError if the checkpoint cannot be read."""
     import torch
 
     torch.serialization.add_safe_globals([argparse.Namespace])

@@ -128,7 +128,7 @@ class Counting(Stage):
         return step("plugin.label_model", self.data, self.files.best)
 
     def train(self, device: Device) -> None:
-        """Raises: SystemExit: the data are no labels (one line says so)."""
+        """Raises SystemExit if the data are no labels (one line says so)."""
         jobs.check(self.command(device))
         self.files.last.unlink(missing_ok=True)  # from other labels
         with whole_file(self.files.finished) as file:

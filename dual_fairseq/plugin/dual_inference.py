@@ -28,7 +28,7 @@ _IMPURE = {"unkpen": 0, "temperature": 1, "lm_path": None, "diverse_beam_groups"
 
 
 def check_pure(generation: Any) -> None:
-    """Raise a UserError if a generation option changes the beam's scores from log P(y|x)."""
+    """Raises UserError if a generation option changes the beam's scores from log P(y|x)."""
     for name, neutral in _IMPURE.items():
         if (value := getattr(generation, name, neutral)) not in (neutral, None):
             raise UserError(

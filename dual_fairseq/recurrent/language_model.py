@@ -175,7 +175,7 @@ class RecurrentLanguageModel(FairseqLanguageModel):
 
 
 def _check(cfg: Any, task: Any) -> None:
-    """Raises: UserError: an option's value is invalid."""
+    """Raises UserError if an option's value is invalid."""
     sizes = ("decoder_layers", "decoder_embed_dim", "decoder_hidden_size")
     check_options(cfg, _CHOICES, sizes, ("dropout", "decoder_dropout_in", "decoder_dropout_out"))
     if cfg.share_decoder_input_output_embed and len(task.source_dictionary) != len(task.target_dictionary):

@@ -225,7 +225,7 @@ class RunningTextTask(LanguageModelingTask):
         )
 
     def eval_lm_dataloader(self, *args: Any, **kwargs: Any) -> Any:
-        """Raises: UserError: ``fairseq-eval-lm`` scores each batch alone."""
+        """Raises UserError: ``fairseq-eval-lm`` scores each batch alone."""
         raise UserError(
             "fairseq-eval-lm: carries no states over running text; take fairseq-validate, or leave out --task: each "
             "sample is then scored alone"
