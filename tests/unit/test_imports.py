@@ -17,8 +17,8 @@ ALLOWED = {
     "data": {"common", "plugin"},
     "pair": {"common", "compat", "plugin", "data"},
     "toy_corpus": {"common"},
-    "report": {"common", "plugin", "data", "pair", "toy_corpus"},
-    "pipeline": {"common", "data"},
+    "report": {"common", "plugin", "pair"},
+    "pipeline": {"common"},
     "experiment": {"common", "data", "plugin", "pair", "report", "pipeline"},
 }
 MODULES = {
