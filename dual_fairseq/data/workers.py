@@ -7,8 +7,13 @@ import os
 import signal
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
+
+from ..common.errors import UserError
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -21,21 +26,34 @@ def parallel(make: Callable[[], Callable[[Job], Result]], jobs: Iterable[Job], w
 
     Args:
         make: makes the function, once in each process.
+
+    Raises:
+        UserError: a process was killed.
     """
     if workers == 1:
         yield from map(make(), jobs)
         return
     # Forked, because a fresh process would import torch and fairseq again.
-    with multiprocessing.get_context("fork").Pool(workers, _start_worker, (make, os.getpid())) as pool:
-        yield from pool.imap(_call_worker, jobs)
+    context = multiprocessing.get_context("fork")
+    pool = ProcessPoolExecutor(workers, context, _start_worker, (make, os.getpid()))
+    results: deque[Future[Result]] = deque()
+    try:
+        for job in jobs:
+            results.append(pool.submit(_call_worker, job))
+            if len(results) > 2 * workers:  # the jobs of a large corpus do not fit into memory
+                yield results.popleft().result()
+        while results:
+            yield results.popleft().result()
+    except BrokenProcessPool as error:
+        raise UserError("a worker process was killed, maybe for lack of memory: give --workers 1") from error
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _start_worker(make: Callable[[], Callable[[Any], Any]], parent: int) -> None:
     global _work
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent answers Ctrl-C
-    # The pool ends its workers by SIGTERM. With the parent's handler, a worker that is about to wait for a job would
-    # miss the signal and wait forever, and the parent would wait for this worker.
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # not with the parent's handler
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     _work = make()
 

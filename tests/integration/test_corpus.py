@@ -35,3 +35,25 @@ def _runs(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+def test_a_worker_that_is_killed_ends_the_work_in_one_line() -> None:
+    program = (
+        "import os, signal\n"
+        "from dual_fairseq.common.errors import UserError\n"
+        "from dual_fairseq.data.workers import parallel\n"
+        "def work(n):\n"
+        "    return n if n < 20 else os.kill(os.getpid(), signal.SIGKILL)\n"
+        "try:\n"
+        "    for n in parallel(lambda: work, range(1000), 2):\n"
+        "        print(n)\n"
+        "except UserError as error:\n"
+        "    print(error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+        timeout=100,
+    )  # fmt: skip
+    *numbers, last = done.stdout.splitlines()
+    assert list(map(int, numbers)) == list(range(len(numbers))), done.stderr
+    assert last == "a worker process was killed, maybe for lack of memory: give --workers 1"
