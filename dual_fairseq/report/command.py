@@ -18,7 +18,6 @@ from ..common.errors import UserError
 from ..common.files import check_output, write_text
 from ..common.options import add_dest, add_device, add_output, add_split, whole_number
 from .runs import Run, read_runs
-from .scores import text_table
 
 
 def inputs(runs: Sequence[Run]) -> list[Path]:
@@ -52,6 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise UserError(f"--dest {options.dest}: there is no such folder")
     from .build import Options, build  # drawing takes a while to import
     from .page import Paragraph, render
+    from .scores import text_table
 
     rows, sections = build(
         runs,
