@@ -20,6 +20,7 @@ from functools import partial
 
 import dual_fairseq
 
+from .common.arguments import Parser
 from .common.errors import UserError
 from .common.interruption import Stopped, at_once, stoppable
 from .common.memory import enough_memory
@@ -31,16 +32,18 @@ class Command:
     """A command of the table.
 
     Args:
-        module: the module in this package whose ``main(arguments)`` runs it.
+        module: the module in this package that runs it.
         summary: one line for the list of commands.
         loads_fairseq: whether the plugin is registered with fairseq first, which takes seconds.
         goes_on: whether the same command continues after it was stopped.
+        function: the module's function that gets the arguments.
     """
 
     module: str
     summary: str
     loads_fairseq: bool = True
     goes_on: bool = False
+    function: str = "main"
 
 
 COMMANDS = {
@@ -52,16 +55,16 @@ COMMANDS = {
     "evaluate": Command("pipeline.evaluate", "translate a split in both directions and score it", False, True),
     "synthesize": Command("pipeline.synthesize", "translate monolingual text with a pair, to train on it", False, True),
     "translate": Command("pair.translate", "translate raw text, line by line"),
-    "score": Command("pair.score", "compute log-probabilities and duality gap of parallel text"),
+    "score": Command("pair.commands", "compute log-probabilities and duality gap of parallel text", function="score"),
     "filter": Command("pair.filter", "keep the best pairs of scored parallel text", False),
     "tune": Command("pair.tune", "tune the weights of dual inference on n-best lists", False),
-    "export": Command("pair.export", "write one direction as a plain fairseq checkpoint"),
-    "import": Command("pair.import_pair", "make a pair from two plain fairseq checkpoints"),
-    "average": Command("pair.average", "average the weights of several checkpoints"),
+    "export": Command("pair.commands", "write one direction as a plain fairseq checkpoint", function="export"),
+    "import": Command("pair.commands", "make a pair from two plain fairseq checkpoints", function="import_pair"),
+    "average": Command("pair.commands", "average the weights of several checkpoints", function="average"),
     "experiment": Command("experiment.run", "compare several settings and seeds in one table", False, True),
     "report": Command("report.command", "write one page of pictures, scores and examples of runs"),
     "attention": Command("report.attention", "draw pictures of attention"),
-    "vectors": Command("data.vectors", "train word vectors on preprocessed text"),
+    "vectors": Command("data.vectors", "train word vectors on preprocessed text", False),
     "demo": Command("pipeline.demo", "run the whole pipeline on the embedded corpus", False, True),
     "toy-corpus": Command("toy_corpus.corpus", "write the embedded corpus, whose probabilities are known", False),
 }
@@ -152,7 +155,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with policy(name, command is not None and command.goes_on):
         if command is not None:
             with at_once(partial(say_stopped, name, command.goes_on)):
-                run = loaded(command)
+                run = loaded(command, asks_for_help(options))
             run(options)
         elif name in ("-h", "--help"):
             print(usage())
@@ -165,20 +168,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
             sys.exit(2)
 
 
-def loaded(command: Command) -> Callable[[Sequence[str]], None]:
+def asks_for_help(arguments: Sequence[str]) -> bool:
+    """Whether --help is among the command's own arguments, which end at ``--``."""
+    own = Parser.split(arguments)[0]
+    return "-h" in own or "--help" in own
+
+
+def loaded(command: Command, helps: bool) -> Callable[[Sequence[str]], None]:
     """A command of the table, ready to run.
+
+    Args:
+        command: a command of the table.
+        helps: whether it only explains itself, which needs no fairseq.
 
     Raises:
         UserError: fairseq is not installed.
     """
-    if command.loads_fairseq:
+    if command.loads_fairseq and not helps:
         try:
             dual_fairseq.register()
         except ModuleNotFoundError as error:
             if error.name != "fairseq":
                 raise
             raise UserError(str(error)) from error
-    return importlib.import_module(f"dual_fairseq.{command.module}").main
+    return getattr(importlib.import_module(f"dual_fairseq.{command.module}"), command.function)
 
 
 if __name__ == "__main__":

@@ -33,6 +33,23 @@ class Parser(argparse.ArgumentParser):
         if passes_on:
             self.epilog = f"Options after `--` go to {passes_on} unchanged. They override the options above."
 
+    def format_help(self) -> str:
+        self.usage = self.usage or self._short_usage()
+        return super().format_help()
+
+    def _short_usage(self) -> str:
+        """The arguments and the required options; the list below the usage has all options."""
+        forms = {"?": "[{0}]", "*": "[{0} ...]", "+": "{0} [{0} ...]"}
+        arguments, required = [], []
+        for action in self._actions:
+            value = forms.get(str(action.nargs), "{0}").format(action.metavar or action.dest)
+            if not action.option_strings:
+                arguments.append(value)
+            elif action.required:
+                required.append(f"{action.option_strings[0]} {value}")
+        passed_on = [f"[-- options of {self.passes_on}]"] if self.passes_on else []
+        return " ".join([self.prog, *arguments, *required, "[options]", *passed_on])
+
     def error(self, message: str) -> NoReturn:
         if match := re.search(r"invalid choice: '(.*)' \(choose from (.*)\)", message):
             choices = re.findall(r"[^\s,']+", match[2])

@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from .arguments import LONGEST_NUMBER, count, decimal
 from .errors import UserError
@@ -113,9 +114,20 @@ def engine_words(options: argparse.Namespace) -> list[str]:
     return []
 
 
-def add_beam(parser: argparse._ActionsContainer) -> None:
+# The pipeline keeps values as text, for other commands; it gives the types of :mod:`.arguments`.
+Type = Callable[[str], Any]
+from_0, from_1 = whole_number(0), whole_number(1)
+
+
+def add_beam(parser: argparse._ActionsContainer, type: Type = from_1) -> None:
     """Add --beam."""
-    parser.add_argument("--beam", type=whole_number(), default=5, metavar="N", help="beam size (default %(default)s)")
+    parser.add_argument("--beam", type=type, default="5", metavar="N", help="beam size (default %(default)s)")
+
+
+def add_lenpen(parser: argparse._ActionsContainer, type: Type = finite_number, default: str | None = "1") -> None:
+    """Add --lenpen."""
+    text = "length penalty: above 1 favours longer output (default 1)"
+    parser.add_argument("--lenpen", type=type, default=default, metavar="X", help=text)
 
 
 def add_length_limit(parser: argparse._ActionsContainer) -> None:
@@ -153,16 +165,66 @@ def length_limit_given(options: argparse.Namespace) -> dict[str, float]:
     return {"max_len_a": float(options.max_len_a), "max_len_b": int(options.max_len_b)}
 
 
-def add_max_tokens(parser: argparse._ActionsContainer, default: int | None = 4096) -> None:
-    """Add --max-tokens."""
-    text = "tokens of a batch, padding included" + ("" if default is None else " (default %(default)s)")
-    parser.add_argument("--max-tokens", type=whole_number(), default=default, metavar="N", help=text)
+def add_max_tokens(parser: argparse._ActionsContainer, type: Type = from_1) -> None:
+    """Add --max-tokens of a search."""
+    text = "tokens of a batch, padding included (default %(default)s)"
+    parser.add_argument("--max-tokens", type=type, default="4096", metavar="N", help=text)
 
 
-def add_seed(parser: argparse._ActionsContainer) -> None:
+def add_language_models(
+    parser: argparse._ActionsContainer, default: str = "those that the pair was trained with", type: Type = str
+) -> None:
+    """Add --src-lm and --tgt-lm.
+
+    Args:
+        default: the models that are used without these options, for the help.
+    """
+    parser.add_argument("--src-lm", type=type, metavar="FILE", help="language model of the source language ...")
+    text = f"... and of the target language (default: {default})"
+    parser.add_argument("--tgt-lm", type=type, metavar="FILE", help=text)
+
+
+def add_split(parser: argparse._ActionsContainer, note: str = "", default: str | None = None, type: Type = str) -> None:
+    """Add --split.
+
+    Args:
+        note: the end of the help, such as the default.
+    """
+    text = f"a split of the data, such as test {note}".rstrip()
+    parser.add_argument("--split", type=type, default=default, metavar="NAME", help=text)
+
+
+def add_dest(
+    parser: argparse._ActionsContainer, note: str = "(default: the one that RUN records)", type: Type = str
+) -> None:
+    """Add --dest, a folder to read.
+
+    Args:
+        note: the end of the help.
+    """
+    text = f"the folder that dual-fairseq preprocess wrote {note}"
+    parser.add_argument("--dest", type=type, metavar="DEST", help=text)
+
+
+def add_sacrebleu_tokenize(parser: argparse._ActionsContainer) -> None:
+    """Add --sacrebleu-tokenize."""
+    parser.add_argument(
+        "--sacrebleu-tokenize", default="", metavar="NAME",
+        help="sacreBLEU's tokenizer (default: 13a, or the one that sacreBLEU has for the target language: zh, "
+        "ja-mecab, ko-mecab; none for text of --tokenizer none, whose words are scored as they are)",
+    )  # fmt: skip
+
+
+def add_dry_run(parser: argparse._ActionsContainer) -> None:
+    """Add --dry-run."""
+    text = "print the fairseq commands that this would run, and do nothing"
+    parser.add_argument("--dry-run", action="store_true", help=text)
+
+
+def add_seed(parser: argparse._ActionsContainer, type: Type = from_0) -> None:
     """Add --seed."""
     text = "seed of the random numbers; the same seed gives the same result (default %(default)s)"
-    parser.add_argument("--seed", type=whole_number(0), default=1, metavar="N", help=text)
+    parser.add_argument("--seed", type=type, default="1", metavar="N", help=text)
 
 
 def add_workers(parser: argparse._ActionsContainer) -> None:

@@ -323,7 +323,6 @@ def _write(file: Path, lines: Iterable[bytes]) -> Path:
 
 def _parser(name: str, text: str, languages: Sequence[str]) -> Parser:
     parser = Parser(f"corpus {name}", text, passes_on="dual-fairseq preprocess")
-    parser.usage = f"dual-fairseq corpus {name} DEST [options] [-- options of dual-fairseq preprocess]"
     parser.add_argument("dest", metavar="DEST", type=file_path, help="the folder to make")
     add_languages(parser, source="(default de)", target="(default en)")
     parser.set_defaults(source_lang="de", target_lang="en", known_languages=languages)
@@ -354,8 +353,8 @@ CORPORA = {"multi30k": multi30k, "wmt16": wmt16}
 
 def get_parser() -> Parser:
     """The options of ``dual-fairseq corpus``."""
-    parser = Parser("corpus", "Public corpora, from their repositories or from copies, to training data.\n\n"
-                    "dual-fairseq corpus NAME --help explains the options of each.")  # fmt: skip
+    parser = Parser("corpus", "Download a public corpus, or read a copy of it, and make training data from it.\n\n"
+                    "dual-fairseq corpus NAME --help explains the options of a corpus.")  # fmt: skip
     parser.usage = "dual-fairseq corpus NAME DEST [options] [-- options of dual-fairseq preprocess]"
     parser.add_argument("name", metavar="NAME", choices=tuple(CORPORA),
                         help="multi30k: image captions, 29,000 pairs of de, en and fr; "

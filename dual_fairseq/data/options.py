@@ -82,7 +82,7 @@ def get_parser() -> Parser:
     )  # fmt: skip
     parser.add_argument("--valid", metavar="PREFIX", help="validation text; needed, unless --like is given")
     parser.add_argument("--test", metavar="PREFIX", help="test text")
-    parser.add_argument("--dest", required=True, metavar="DEST", help="folder to make (see below)")
+    parser.add_argument("--dest", required=True, metavar="DEST", help="the folder to make (see below)")
     add_workers(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace the files that other input or options made")
     _add_token_options(parser)

@@ -19,12 +19,12 @@ import numpy as np
 from ..common.arguments import Parser
 from ..common.errors import UserError
 from ..common.files import sha256, whole_file, write_json
+from ..common.folders import Data
 from ..common.options import add_seed, add_workers, whole_number
 from ..common.progress import Progress, say
 from ..common.records import parse_json
 from .options import number
 from .subword import text_lines
-from .text import TextPipeline
 
 DESCRIPTION = """\
 Train word vectors of both languages (skip-gram, by gensim). The embeddings of a model can start from them.
@@ -181,7 +181,7 @@ def run(options: argparse.Namespace) -> None:
     Raises:
         UserError: gensim or the text is missing.
     """
-    languages = TextPipeline(options.dest).languages
+    languages = Data.from_folder(options.dest).languages
     version = _gensim_version()
     logging.getLogger("gensim").setLevel(logging.ERROR)  # gensim warns if text is too small for its threads
     groups = {"-".join(languages): languages} if options.joint else {language: (language,) for language in languages}

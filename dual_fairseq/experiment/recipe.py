@@ -314,10 +314,15 @@ def read_with_bases(path: Path, over: tuple[Path, ...] = ()) -> dict[str, Any]:
 
 def add_experiment(parser: argparse.ArgumentParser) -> None:
     """Add the options that name a recipe, its folder and its seeds."""
-    parser.add_argument("recipe", type=Path, metavar="RECIPE", help="the file")
+    parser.add_argument("recipe", type=Path, metavar="RECIPE", help="the file of the comparison")
     parser.add_argument("work", type=Path, metavar="WORK", nargs="?", help="the folder for all of it (runs/RECIPE)")
     parser.add_argument(
-        "--seeds", type=whole_number(), nargs="+", default=[1, 2, 3], metavar="N", help="of the runs (default 1 2 3)"
+        "--seeds",
+        type=whole_number(),
+        nargs="+",
+        default=[1, 2, 3],
+        metavar="N",
+        help="seeds of the runs (default 1 2 3)",
     )
     add_device(parser)
 

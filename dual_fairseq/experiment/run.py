@@ -30,7 +30,6 @@ A recipe for a part of the corpus has its own warm starts and rows, in WORK/PART
 def get_parser() -> Parser:
     """The options of the command."""
     parser = Parser("experiment", HELP)
-    parser.usage = "dual-fairseq experiment RECIPE [WORK] [options]"
     add_training(parser)
     parser.add_argument("--results", type=Path, metavar="FOLDER", help="also write the table to FOLDER/RECIPE.md")
     return parser

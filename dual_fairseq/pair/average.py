@@ -1,15 +1,8 @@
-"""Average the weights of several checkpoints: pairs, or any other fairseq checkpoints of one kind.
-
-    dual-fairseq average --inputs a.pt b.pt c.pt -o average.pt
-    dual-fairseq average --inputs run/dual --num-epoch-checkpoints 5 -o average.pt
-
-The options are those of fairseq's ``scripts/average_checkpoints.py``. No pip package of fairseq contains this script,
-and with PyTorch >= 2.6 it cannot read the checkpoints of a training run. Everything except the weights is taken from
-the first input; with ``--num-...-checkpoints`` that is the newest checkpoint.
-"""
+"""``dual-fairseq average``: the mean of the weights of several checkpoints."""
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 from collections import OrderedDict
@@ -19,10 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..common.arguments import Parser
 from ..common.errors import UserError
 from ..common.files import check_output
-from ..common.options import add_output, whole_number
 from ..common.progress import Progress
 from ..compat.checkpoint_options import taken_options
 from ..plugin.checkpoint import check_model_options, load_state
@@ -100,38 +91,14 @@ def newest(folder: str, count: int, by_update: bool, upper_bound: int | None = N
     return [os.path.join(folder, name) for _, name in sorted(checkpoints, reverse=True)[:count]]
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """The command line; see the first lines of this file."""
-    parser = Parser("average", str(__doc__))
-    parser.add_argument(
-        "--inputs", required=True, nargs="+", metavar="PATH", help="checkpoints, or with --num-... a run's folder"
-    )
-    add_output(parser, "the checkpoint to write")
-    number = parser.add_mutually_exclusive_group()
-    number.add_argument(
-        "--num-epoch-checkpoints",
-        type=whole_number(),
-        metavar="N",
-        help="take the newest N files checkpointEPOCH.pt of the folder",
-    )
-    number.add_argument(
-        "--num-update-checkpoints",
-        type=whole_number(),
-        metavar="N",
-        help="take the newest N files checkpoint_EPOCH_UPDATE.pt of the folder",
-    )
-    parser.add_argument(
-        "--checkpoint-upper-bound",
-        type=whole_number(),
-        metavar="N",
-        help="take none after this epoch (or update): with --num-epoch-checkpoints 10 and 50, those of epochs 41 to 50",
-    )
-    options = parser.parse_args(arguments)
+def run(options: argparse.Namespace) -> None:
+    """Average the checkpoints of the options of ``dual-fairseq average``.
 
+    Raises:
+        UserError: a checkpoint is wrong, or the mean cannot be written.
+    """
     inputs, count = options.inputs, options.num_epoch_checkpoints or options.num_update_checkpoints
     if count is not None:
-        if len(inputs) != 1:
-            parser.error("--num-epoch-checkpoints and --num-update-checkpoints take one folder as --inputs")
         by_update = options.num_update_checkpoints is not None
         inputs = newest(inputs[0], count, by_update, options.checkpoint_upper_bound)
     elif folder := next((path for path in inputs if os.path.isdir(path)), None):
@@ -139,8 +106,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
             f"--inputs {folder}: is a folder; choose its checkpoints (--num-epoch-checkpoints N or "
             "--num-update-checkpoints N), or name them"
         )
-    elif options.checkpoint_upper_bound is not None:
-        parser.error("--checkpoint-upper-bound goes with --num-epoch-checkpoints or --num-update-checkpoints")
     check_output(options.output, inputs)
     for path in inputs:
         print(f"averaging {path}")

@@ -1,11 +1,4 @@
-"""Write one direction of a pair as a plain fairseq ``translation`` checkpoint, with its dictionaries beside it.
-
-    dual-fairseq export dual.pt --direction de-en -o out/de-en.pt
-
-Stock fairseq (no ``--user-dir``) and tools for it can use the file like any other single model: ``fairseq-generate``,
-``TransformerModel.from_pretrained``, checkpoint averaging, ensembles, CTranslate2's fairseq converter. It holds only
-tensors and plain Python values, so PyTorch >= 2.6 reads it with ``weights_only`` and nothing in it can run code.
-"""
+"""``dual-fairseq export``: writes one direction of a pair as a plain fairseq ``translation`` checkpoint."""
 
 from __future__ import annotations
 
@@ -24,11 +17,10 @@ from fairseq.tasks.translation import TranslationConfig
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from ..common.arguments import Parser
 from ..common.errors import UserError
 from ..common.files import check_output, whole_file
 from ..common.folders import RECORD, Data, find_checkpoint
-from ..common.options import add_output, flag
+from ..common.options import flag
 from ..compat.checkpoint_options import declared_options
 from ..data.text import TextPipeline
 from ..plugin.checkpoint import check_dictionary, data_directories, load_state, pair_languages
@@ -254,9 +246,6 @@ def _find_text(checkpoint: str) -> Data | None:
         return None
 
 
-# --- the command
-
-
 def export(
     checkpoint: str | os.PathLike[str],
     direction: str,
@@ -313,27 +302,3 @@ def export(
         text.keep(record.parent)
     names = [f"dict.{language}.txt" for language in dict.fromkeys(languages)]
     return written, [name for name in names if not (output.parent / name).is_file()]
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """The command line; see the first lines of this file."""
-    parser = Parser("export", str(__doc__))
-    parser.add_argument("run", metavar="RUN", help="a pair's checkpoint, or the folder of a run or a stage")
-    parser.add_argument("--direction", required=True, metavar="de-en", help="the direction to write: source-target")
-    add_output(parser)
-    parser.add_argument(
-        "--data", metavar="DIR",
-        help="the folder with dict.LANG.txt of both languages, which are copied beside the output (default: the one "
-        "that the pair was trained on)",
-    )  # fmt: skip
-    parser.add_argument("--fp16", action="store_true", help="keep the weights as 16-bit floats: half the size")
-    options = parser.parse_args(arguments)
-
-    written, missing = export(options.run, options.direction, options.output, options.data, options.fp16)
-    for file in written:
-        print(f"wrote {file}")
-    if missing:
-        print(
-            f"note: {' and '.join(missing)} not found; the model needs these files in its folder; name their "
-            "folder with --data"
-        )

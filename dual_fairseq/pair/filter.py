@@ -148,6 +148,10 @@ def get_parser() -> Parser:
         "PREFIX.de and PREFIX.en (named as --source and --target end) get the pairs in the order of the input. Pairs\n"
         "without a value are dropped.",
     )
+    parser.usage = (
+        "dual-fairseq filter SCORES --source FILE --target FILE --output-prefix PREFIX "
+        "(--keep SHARE | --threshold VALUE) [options]"
+    )
     parser.epilog = (
         "statistics for --by (log-probabilities in nats; |x|, |y| in tokens):\n"
         + "\n".join(lines)

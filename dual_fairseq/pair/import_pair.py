@@ -1,17 +1,9 @@
-"""Make a pair's checkpoint from two plain fairseq translation models, one for each direction.
-
-    dual-fairseq import --src2tgt de-en.pt --tgt2src en-de.pt --data DIR -o pair.pt
-
-Both were trained by ``fairseq-train --task translation`` with the same arch and sizes over the dictionaries in DIR. The
-pair translates, validates and is exported like a trained pair. ``--finetune-from-model pair.pt`` continues its
-training.
-"""
+"""``dual-fairseq import``: makes a pair's checkpoint from two plain fairseq models, one for each direction."""
 
 from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +12,9 @@ from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.models import ARCH_MODEL_REGISTRY
 from omegaconf import OmegaConf
 
-from ..common.arguments import Parser
 from ..common.errors import UserError
 from ..common.files import check_output
-from ..common.options import add_output, flag
+from ..common.options import flag
 from ..plugin.checkpoint import MAY_DIFFER, check_dictionary, data_directories, load_state, load_weights
 from ..plugin.model import arch_name, direction_name, pair_arch
 from ..plugin.task import DualTranslationTask
@@ -144,20 +135,13 @@ def _pair_config(cfg: Any, source: str, target: str, data: str) -> Any:
     return convert_namespace_to_omegaconf(args)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """The command line; see the first lines of this file."""
-    parser = Parser("import", str(__doc__))
-    parser.add_argument("--src2tgt", required=True, metavar="FILE", help="the model of the pair's source→target")
-    parser.add_argument("--tgt2src", required=True, metavar="FILE", help="the model of the opposite direction")
-    parser.add_argument(
-        "--data", required=True, metavar="DIR", help="the folder with dict.LANG.txt of both languages, and the data"
-    )
-    add_output(parser, "the checkpoint to write")
-    options = parser.parse_args(arguments)
+def write_pair(output: Path, src2tgt: str, tgt2src: str, data: str) -> list[str]:
+    """Write the checkpoint of :func:`import_pair`; returns its remarks.
 
-    check_output(options.output, [options.src2tgt, options.tgt2src])
-    state, remarks = import_pair(options.src2tgt, options.tgt2src, options.data)
-    write_checkpoint(state, options.output)
-    for remark in remarks:
-        print(f"note: {remark}")
-    print(f"wrote {options.output}")
+    Raises:
+        UserError: see :func:`import_pair`; or the checkpoint cannot be written.
+    """
+    check_output(output, [src2tgt, tgt2src])
+    state, remarks = import_pair(src2tgt, tgt2src, data)
+    write_checkpoint(state, output)
+    return remarks

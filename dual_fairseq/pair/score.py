@@ -1,11 +1,4 @@
-"""Score parallel text with a trained pair: log P(y|x), log P(x|y), log P(x), log P(y) and the gap of each pair.
-
-    dual-fairseq score RUN -s de -t en --split valid
-    dual-fairseq score RUN -s de -t en --source my.de --target my.en -o scores.tsv
-    dual-fairseq filter scores.tsv --source my.de --target my.en --keep 0.8 --output-prefix clean
-
-docs/scoring.md explains how to filter noisy parallel text and how to estimate the quality of translations.
-"""
+"""``dual-fairseq score``: scores parallel text with a trained pair."""
 
 from __future__ import annotations
 
@@ -23,18 +16,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..common.arguments import Parser
 from ..common.errors import UserError
 from ..common.files import whole_file
 from ..common.folders import find_checkpoint
-from ..common.options import add_device, add_engine, add_languages, add_max_tokens, add_output
 from ..common.progress import Progress, say
 from ..data.clean import REASONS, RESERVED
 from ..data.lines import read_rows, survey_pair
 from ..data.normalize import BadLine, decode, described
 from ..data.text import TextPipeline, UnknownLabel, looks_foreign
 from ..plugin.language_model import load_language_model
-from ..plugin.log_probs import BATCH_TOKENS
 from ..plugin.model import direction_name
 from ..plugin.task import DualTranslationTask
 from .engine import choose_engine
@@ -165,59 +155,12 @@ def block_columns(
     return columns
 
 
-EPILOG = """\
-The table has a header line and one line for each pair, in the order of the input; x is the -s and y the -t language:
-  line                            number of the pair, from 1
-  tokens_x, tokens_y              tokens of the models (BPE pieces, characters or words), </s> included
-  unknown_x, unknown_y            how many of these are not in the dictionary
-  log_p_y_given_x ... log_p_y     log P(y|x), log P(x|y), log P(x), log P(y), in nats, </s> included
-  gap                             [log P(x) + log P(y|x)] - [log P(y) + log P(x|y)], in nats
-  ..._per_token                   each divided by the number of its tokens (for the gap: those of x and y)
-  note                            the reason for empty cells: a sentence is empty, too long, not UTF-8, ...
-
-`dual-fairseq filter --help` explains filtering."""
-
-
-def get_parser() -> Parser:
-    """The options of scoring."""
-    parser = Parser("score", str(__doc__))
-    parser.epilog = EPILOG
-    parser.add_argument("run", metavar="RUN", help="folder of a run or of a stage, or a checkpoint of a pair")
-    add_languages(parser, source="(of x; default: as trained)", target="(of y; default: as trained)")
-    parser.add_argument(
-        "--data",
-        metavar="DIR",
-        help="binarized data, or a folder with its dictionaries (default: DEST/dual, else as trained)",
-    )
-    text = parser.add_argument_group("what to score: --split, or --source and --target")
-    text.add_argument("--split", metavar="NAME", help="a split of the binarized data, e.g. valid")
-    text.add_argument("--source", type=Path, metavar="FILE", help="sentences in the -s language, one per line (or .gz)")
-    text.add_argument("--target", type=Path, metavar="FILE", help="their translations, line by line")
-    text.add_argument(
-        "--dest",
-        metavar="DEST",
-        help="folder of dual-fairseq preprocess, for tokenising and segmenting raw text (default: that of RUN)",
-    )
-    text.add_argument("--segmented", action="store_true", help="the text is already tokenised and segmented (BPE)")
-    lms = parser.add_argument_group("language models (default: those that the pair was trained with)")
-    lms.add_argument("--src-lm", metavar="FILE", help="fairseq language model of the -s language")
-    lms.add_argument("--tgt-lm", metavar="FILE", help="fairseq language model of the -t language")
-    lms.add_argument("--no-lm", action="store_true", help="only log P(y|x) and log P(x|y); the other cells stay empty")
-    add_output(parser, "where the table goes (default: standard output)", required=False)
-    add_max_tokens(parser, BATCH_TOKENS)
-    add_engine(parser)
-    add_device(parser, fp16=True)
-    return parser
-
-
-def main(arguments: Sequence[str]) -> None:
-    """The command line of scoring.
+def run(options: argparse.Namespace) -> None:
+    """Score the text of the options of ``dual-fairseq score``.
 
     Raises:
-        UserError: an option, a file or the checkpoint is wrong.
+        UserError: a file or the checkpoint is wrong.
     """
-    options = get_parser().parse_args(arguments)
-    _check_options(options)
     device = torch.device("cuda" if torch.cuda.is_available() and not options.cpu else "cpu")
     if options.fp16 and device.type == "cpu":
         raise UserError("--fp16: needs a GPU; leave it out")
@@ -259,18 +202,6 @@ def main(arguments: Sequence[str]) -> None:
     if pipeline is not None and (repaired := described(pipeline.repairs)):
         say(f"repaired: {repaired}")
     say(f"scored {total:,} pairs" + (f"; {noted:,} have empty cells and a note that says why" if noted else ""))
-
-
-def _check_options(options: argparse.Namespace) -> None:
-    files = [path for path in (options.source, options.target) if path]
-    if bool(options.split) == bool(files) or len(files) == 1:
-        raise UserError("give what to score: --split NAME, or both --source FILE and --target FILE")
-    if options.segmented and (options.split or options.dest):
-        raise UserError("--segmented: needs --source and --target, and takes no --dest, which is for raw text")
-    if bool(options.src_lm) != bool(options.tgt_lm):
-        raise UserError("--src-lm and --tgt-lm: give both, or neither for those that the pair was trained with")
-    if options.no_lm and options.src_lm:
-        raise UserError("--no-lm: contradicts --src-lm and --tgt-lm")
 
 
 def _fitting(pipeline: TextPipeline, task: DualTranslationTask) -> TextPipeline:

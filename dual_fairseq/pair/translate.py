@@ -20,14 +20,16 @@ from ..common.files import lines_of, whole_file
 from ..common.folders import find_checkpoint
 from ..common.options import (
     add_beam,
+    add_dest,
     add_device,
     add_engine,
+    add_language_models,
     add_languages,
     add_length_limit,
+    add_lenpen,
     add_max_tokens,
     add_output,
     check_length_limit,
-    finite_number,
     length_limit_given,
     whole_number,
 )
@@ -61,39 +63,34 @@ def get_parser() -> Parser:
     """The options of the command."""
     parser = Parser("translate", DESCRIPTION)
     parser.epilog = EPILOG
-    parser.add_argument("run", nargs="+", metavar="RUN", help="folder of a run or a stage, or a checkpoint (see below)")
+    parser.add_argument(
+        "run", nargs="+", metavar="RUN", help="the folder of a run or a stage, or a checkpoint (see below)"
+    )
     add_languages(parser, source="(default: the pair's other)", target="(or give -s)")
     parser.add_argument("--input", type=Path, metavar="FILE", help="text, plain or .gz (default: standard input)")
-    add_output(parser, "default: standard output; FILE appears when it is complete", required=False)
+    add_output(
+        parser, "the file to write, which appears when it is complete (default: standard output)", required=False
+    )
     add_beam(parser)
     parser.add_argument(
         "--nbest", type=whole_number(), default=1, metavar="N", help="translations of each line (default 1)"
     )
-    parser.add_argument("--lenpen", type=finite_number, metavar="X", help="above 1 favours longer output (default 1)")
+    add_lenpen(parser, default=None)
     add_length_limit(parser)
     parser.add_argument(
         "--dual-inference", metavar="WEIGHTS",
         help="use both models and both language models to choose among the beam's translations: α from 0 to 1, or the "
-        "weights.json that dual-fairseq evaluate wrote to RUN/dual/eval/test/tuning/<src>-<tgt>",
+        "weights.json that dual-fairseq evaluate wrote to RUN/dual/eval/test/tuning/<src>-<tgt>, whose length penalty "
+        "applies without --lenpen",
     )  # fmt: skip
-    parser.add_argument(
-        "--src-lm", metavar="FILE", help="language model of the source language, for --dual-inference ..."
-    )
-    parser.add_argument(
-        "--tgt-lm",
-        metavar="FILE",
-        help="... and of the target language (default: those that the pair was trained with)",
-    )
+    add_language_models(parser)
     parser.add_argument("--scores", action="store_true", help="print the score before each translation")
     add_max_tokens(parser)
     parser.add_argument(
         "--buffer", type=whole_number(), default=2000, metavar="LINES",
         help="lines to read, sort by length and translate at a time (default 2000; fewer when the input pauses)",
     )  # fmt: skip
-    parser.add_argument(
-        "--dest", metavar="DEST",
-        help="folder of dual-fairseq preprocess, for a checkpoint that is not in its run and does not record DEST",
-    )  # fmt: skip
+    add_dest(parser)
     add_engine(parser)
     add_device(parser, fp16=True)
     parser.add_argument(

@@ -5,7 +5,8 @@
 
 No model runs: the list holds the components of every translation. The command prints BLEU, chrF and length ratio (for
 labels, accuracy) by α. It finds the best α and the best weights of the general form, and writes tuned/weights.json,
-tuned/alpha.tsv and tuned/tuning.png. dual-fairseq evaluate --dual-inference does all of this.
+tuned/alpha.tsv and tuned/tuning.png. --lenpen is the length penalty of plain generation and of the α form; the general
+form has a length weight instead. dual-fairseq evaluate --dual-inference does all of this.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from ..common.arguments import Parser
 from ..common.bleu import bleu_counts, bleu_metric, bleu_of_counts, missing_tokenizer, name_of, signature_of
 from ..common.errors import UserError
 from ..common.files import check_output, read_lines, whole_file, write_json, write_text
-from ..common.options import add_languages, finite_number
+from ..common.options import add_dest, add_languages, add_lenpen, add_output, add_sacrebleu_tokenize, add_split
 from ..common.progress import Progress
 from ..common.tables import aligned
 from ..data.tokenizer import detokenize
@@ -269,30 +270,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         help="the output of fairseq-generate (with --results-path, both files)",
     )  # fmt: skip
     parser.add_argument("--reference", type=Path, metavar="FILE", help="the references: raw text, a sentence per line")
-    parser.add_argument(
-        "--dest", metavar="DEST",
-        help="instead of --reference and --tokenizer: the folder of dual-fairseq preprocess that has the split",
-    )  # fmt: skip
-    parser.add_argument("--split", default="valid", metavar="NAME", help="a split of DEST (default %(default)s)")
+    add_dest(parser, "(with the references, instead of --reference and --tokenizer)")
+    add_split(parser, "(default %(default)s)", "valid")
     add_languages(parser, sides=("target",), required=True)
-    parser.add_argument(
-        "-o", "--output", "--out", type=Path, required=True, metavar="DIR",
-        help="the folder for weights.json, alpha.tsv and tuning.png",
-    )  # fmt: skip
+    add_output(parser, "the folder for weights.json, alpha.tsv and tuning.png", "DIR")
     parser.add_argument(
         "--tokenizer", choices=("moses", "none"), default="moses",
         help="the tokenisation of the list, which tune undoes (default %(default)s)",
     )  # fmt: skip
-    parser.add_argument(
-        "--lenpen", type=finite_number, default=1.0, metavar="X",
-        help="length penalty of plain generation and of the α form (default 1)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--sacrebleu-tokenize",
-        metavar="NAME",
-        help="a sacreBLEU tokenizer (default: that of the target language; with --tokenizer none the words are scored "
-        "as they are, which is none)",
-    )
+    add_lenpen(parser)
+    add_sacrebleu_tokenize(parser)
     options = parser.parse_args(arguments)
 
     if (options.reference is None) is (options.dest is None):
@@ -311,7 +298,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         references = read_lines(options.reference)
         undo = partial(detokenize, language=options.target_lang, tokenizer=options.tokenizer)
         segmented, labels = options.tokenizer == "none", False
-    bleu = (options.target_lang, segmented, options.sacrebleu_tokenize)
+    bleu = (options.target_lang, segmented, options.sacrebleu_tokenize or None)
     metric = bleu_metric(*bleu, labels=labels)
     if missing := missing_tokenizer(*bleu):
         print(missing)

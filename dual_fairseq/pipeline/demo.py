@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from ..common.arguments import Parser, file_path, positive
 from ..common.folders import refuse_colons
+from ..common.options import add_device, add_seed
 from . import train
 from .jobs import check, say, step
 
@@ -36,8 +37,8 @@ def get_parser() -> Parser:
     parser = Parser("demo", HELP)
     parser.add_argument("run", metavar="RUN", nargs="?", default="runs/demo", type=file_path,
                         help="the folder for all files (default runs/demo)")  # fmt: skip
-    parser.add_argument("--seed", type=positive, default="1", metavar="N",
-        help="seed of the random numbers; the same seed gives the same result (default 1)")  # fmt: skip
+    add_seed(parser, positive)
+    add_device(parser)
     return parser
 
 
@@ -72,8 +73,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
     )
     say(f"\n=== 3/4 Language models, warm start, a round of dual training, control ({taken()})")
-    seed = f"--seed={options.seed}"
-    train.main([str(data), str(run / "train"), *TRAINING.split(), seed, "--", *FAIRSEQ.split()])
+    seed, cpu = f"--seed={options.seed}", ["--cpu"] * options.cpu
+    train.main([str(data), str(run / "train"), *TRAINING.split(), seed, *cpu, "--", *FAIRSEQ.split()])
     say(f"\n=== 4/4 Report ({taken()})")
-    check(step("report.demo", run))
+    check(step("report.demo", run, *cpu))
     say(f"The demo took {taken()} minutes.")

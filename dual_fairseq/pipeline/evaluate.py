@@ -18,9 +18,16 @@ from ..common.errors import UserError
 from ..common.files import whole_file
 from ..common.folders import Data, RunFolder, find_checkpoint, refuse_colons
 from ..common.options import (
+    add_beam,
     add_device,
+    add_dry_run,
     add_engine,
+    add_language_models,
     add_length_limit,
+    add_lenpen,
+    add_max_tokens,
+    add_sacrebleu_tokenize,
+    add_split,
     check_length_limit,
     engine_words,
     length_limit_words,
@@ -51,48 +58,36 @@ Scores of other text, or with another beam, length penalty and so on, get a fold
 def get_parser() -> Parser:
     """The options of the command."""
     parser = Parser("evaluate", HELP, passes_on="fairseq-generate")
-    parser.usage = "dual-fairseq evaluate DEST CHECKPOINT [options] [-- options of fairseq-generate]"
     add = parser.add_argument
-    add("dest", metavar="DEST", type=file_path, help="the folder that preprocessing wrote")
+    add("dest", metavar="DEST", type=file_path, help="the folder that dual-fairseq preprocess wrote")
     add("checkpoint", metavar="CHECKPOINT", type=file_path,
         help="a checkpoint of a pair; or a run, which means the best checkpoint of its stage dual, else of mle, else "
         "of warmup")  # fmt: skip
-    add("--split", type=split_name, default="test", metavar="NAME", help="test (default), valid, ...")
-    add("-o", "--output", "--out", type=file_path, metavar="DIR",
+    add_split(parser, "(default %(default)s)", "test", split_name)
+    add("-o", "--output", type=file_path, metavar="DIR",
         help="the output folder; its files are replaced (default: eval/<split> beside the checkpoint; a new folder "
         "beside that one if it holds scores with other settings)")  # fmt: skip
     add_search(parser)
-    add("--max-tokens", type=positive, default="4096", metavar="N",
-        help="tokens of a batch, padding included (default 4096)")  # fmt: skip
-    add("--src-lm", type=file_path, metavar="FILE", help="language model of the source language ...")
-    add("--tgt-lm", type=file_path, metavar="FILE",
-        help="... and of the target language, to measure |gap| (both or none; default: those in the run, "
-        "RUN/lm/<language>, if there are such)")  # fmt: skip
+    add_max_tokens(parser, positive)
+    add_language_models(parser, "those in the run, RUN/lm/<language>, if it has any", file_path)
     add("--dual-inference", action="store_true",
         help="also re-score the translations of the beam by both models and both language models: weights tuned on "
-        "the validation text (<output>/tuning/<src>-<tgt>), results in scores.json and "
+        "--tune-split (<output>/tuning/<src>-<tgt>), results in scores.json and "
         "<src>-<tgt>.dual-inference.hyp.txt; needs both language models")  # fmt: skip
-    add("--tune-split", type=split_name, default="valid", metavar="NAME", help="the validation text (default valid)")
+    add("--tune-split", type=split_name, default="valid", metavar="NAME",
+        help="the split on which --dual-inference tunes (default %(default)s)")  # fmt: skip
     add_engine(parser)
     add_device(parser)
-    add("--dry-run", action="store_true", help="print the fairseq commands that this would run, and do nothing")
+    add_dry_run(parser)
     return parser
 
 
 def add_search(parser: argparse._ActionsContainer) -> None:
     """Add the options of beam search and of BLEU, which ``train`` has too; see :func:`check_search`."""
-    add = parser.add_argument
-    add("--beam", type=positive, default="5", metavar="N", help="beam size (default 5)")
-    add("--lenpen", type=decimal, default="1", metavar="X",
-        help="length penalty: above 1 favours longer output (default 1)")  # fmt: skip
+    add_beam(parser, positive)
+    add_lenpen(parser, decimal)
     add_length_limit(parser)
-    add(
-        "--sacrebleu-tokenize",
-        default="",
-        metavar="NAME",
-        help="sacreBLEU's tokenizer, in both directions (default: 13a, or the one that sacreBLEU has for the target "
-        "language: zh, ja-mecab, ko-mecab; none for text of --tokenizer none, whose words are scored as they are)",
-    )
+    add_sacrebleu_tokenize(parser)
 
 
 def check_search(options: argparse.Namespace, data: Data) -> None:
@@ -356,8 +351,8 @@ class Evaluation:
         for source, target in (self.data.languages, self.data.languages[::-1]):
             folder = out / "tuning" / f"{source}-{target}"
             command = step(
-                "tune", folder / "generate.txt", "--out", folder, "-t", target, "--dest", self.data.folder, "--split",
-                self.options.tune_split, "--lenpen", self.options.lenpen, "--sacrebleu-tokenize",
+                "tune", folder / "generate.txt", "--output", folder, "-t", target, "--dest", self.data.folder,
+                "--split", self.options.tune_split, "--lenpen", self.options.lenpen, "--sacrebleu-tokenize",
                 bleu_tokenizer(target, self.data.sides[target].segmented, self.options.sacrebleu_tokenize or None),
             )  # fmt: skip
             commands.append((command, folder / "table.txt"))

@@ -37,7 +37,7 @@ def add_rounds(group: argparse._ArgumentGroup) -> None:
         help=f"lines of each language to translate (default: {TIMES} times the number of pairs; with --round-text "
         "pairs all)")  # fmt: skip
     add("--upsample", type=positive, metavar="N",
-        help="repeat the real pairs N times in the training text (default: real pairs become about two fifths of the "
+        help="repeat the real pairs N times in the training data (default: real pairs become about two fifths of the "
         "text)")  # fmt: skip
 
 

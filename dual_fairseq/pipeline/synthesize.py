@@ -13,9 +13,13 @@ from ..common.errors import UserError
 from ..common.files import read_lines, whole_file, write_text
 from ..common.folders import Data, find_checkpoint, refuse_colons
 from ..common.options import (
+    add_beam,
     add_device,
     add_engine,
+    add_language_models,
     add_length_limit,
+    add_max_tokens,
+    add_seed,
     check_length_limit,
     engine_words,
     flag,
@@ -29,13 +33,13 @@ HELP = """\
 Make parallel text to train a pair on. The pair translates monolingual text of both languages, or the sides of its own
 training pairs.
 
-DEST is the folder that preprocessing wrote. It needs extra monolingual text (DEST/raw/mono.<lang>), unless --from-pairs
-is given. CHECKPOINT is a pair trained on DEST, or its run. Several CHECKPOINTs translate one after the other, and all
-their distinct translations are used; with --ensemble they translate together. The new pairs are written to OUT.<source>
-and OUT.<target>: first the lines of the source language with their translations, then those of the target language.
-Each line with its translation is a training pair for both directions. For one direction a person wrote the target
-(back-translation). The other direction learns from the choice of the translation. By default both models and both
-language models choose (dual inference), with the weights that dual-fairseq evaluate --dual-inference tuned.
+DEST is the folder that dual-fairseq preprocess wrote. It needs extra monolingual text (DEST/raw/mono.<lang>), unless
+--from-pairs is given. CHECKPOINT is a pair trained on DEST, or its run. Several CHECKPOINTs translate one after the
+other, and all their distinct translations are used; with --ensemble they translate together. The new pairs are written
+to OUT.<source> and OUT.<target>: first the lines of the source language with their translations, then those of the
+target language. Each line with its translation is a training pair for both directions. For one direction a person wrote
+the target (back-translation). The other direction learns from the choice of the translation. By default both models and
+both language models choose (dual inference), with the weights that dual-fairseq evaluate --dual-inference tuned.
 
 A translation is counted and left out if it is empty, is cut off at the length limit, copies its line, repeats another
 translation, or (with --from-pairs) is the same as the other side of the pair.
@@ -54,10 +58,9 @@ new text is complete.
 def get_parser() -> Parser:
     """The options of the command."""
     parser = Parser("synthesize", HELP)
-    parser.usage = "dual-fairseq synthesize DEST CHECKPOINT [CHECKPOINT ...] OUT [options]"
     add = parser.add_argument
-    add("dest", metavar="DEST", type=file_path, help="the folder that preprocessing wrote")
-    add("checkpoints", metavar="CHECKPOINT", nargs="+", type=file_path, help="of a pair, or its run")
+    add("dest", metavar="DEST", type=file_path, help="the folder that dual-fairseq preprocess wrote")
+    add("checkpoints", metavar="CHECKPOINT", nargs="+", type=file_path, help="a checkpoint of a pair, or its run")
     add("out", metavar="OUT", help="the prefix of the files to write")
     text = parser.add_argument_group("the text to translate")
     add_text(text)
@@ -73,15 +76,11 @@ def get_parser() -> Parser:
     add("--weights", type=file_path, metavar="DIR",
         help="holds <src>-<tgt>/weights.json (default: eval/test/tuning beside each CHECKPOINT)")  # fmt: skip
     add("--plain", action="store_true", help="no dual inference: the best translations of the beam")
-    add("--src-lm", type=file_path, metavar="FILE", help="language model of the source language ...")
-    add("--tgt-lm", type=file_path, metavar="FILE",
-        help="... and of the target language (default: those that the pair was trained with)")  # fmt: skip
-    add("--beam", type=positive, default="5", metavar="N", help="beam size (default 5)")
-    add_length_limit(parser)
-    add("--max-tokens", type=positive, default="4096", metavar="N",
-        help="tokens of a batch, padding included (default 4096)")  # fmt: skip
-    add("--seed", type=positive, default="1", metavar="N",
-        help="seed of the random numbers; the same seed gives the same result (default 1)")  # fmt: skip
+    add_language_models(search, type=file_path)
+    add_beam(search, positive)
+    add_length_limit(search)
+    add_max_tokens(search, positive)
+    add_seed(search, positive)
     add_engine(parser)
     add_device(parser)
     return parser
@@ -90,10 +89,10 @@ def get_parser() -> Parser:
 def add_text(group: argparse._ArgumentGroup) -> None:
     """Add the options that say which lines are translated."""
     add = group.add_argument
-    add("--lines", type=positive, metavar="N", help="of each language, drawn at random (default: all)")
+    add("--lines", type=positive, metavar="N", help="at most N lines of each language, drawn at random (default: all)")
     add("--select", action="store_true", help="only lines that are similar to the pairs, see dual-fairseq select")
     add("--match-lengths", action="store_true",
-        help="draw lines with the same distribution of lengths as the pairs; with --select")  # fmt: skip
+        help="draw lines at random with the same distribution of lengths as the pairs; needs --select")  # fmt: skip
 
 
 class Synthesis:

@@ -10,7 +10,7 @@ from ..common.arguments import Parser, decimal, file_path, positive
 from ..common.errors import UserError
 from ..common.files import whole_file
 from ..common.folders import StageFolder, refuse_colons
-from ..common.options import add_device
+from ..common.options import add_device, add_dry_run, add_seed
 from ..common.records import read_record
 from . import jobs
 from .choices import choose_language_model, is_labels
@@ -36,7 +36,6 @@ If the command was stopped, run it again: it continues. If it is finished, it do
 def get_parser() -> Parser:
     """The options of the command."""
     parser = Parser("train-lm", HELP, passes_on="fairseq-train")
-    parser.usage = "dual-fairseq train-lm DATA SAVE_DIR [options] [-- options of fairseq-train]"
     add = parser.add_argument
     add("data", metavar="DATA", type=file_path, help="binarized text of a language, DEST/lm/<language>")
     add("save_dir", metavar="SAVE_DIR", type=file_path, help="the folder for the model")
@@ -51,7 +50,7 @@ def get_parser() -> Parser:
         help="with --arch rnn: train on running text, not on single sentences, by truncated back-propagation through "
         "blocks of BLOCK tokens (e.g. 64); the perplexity is then that of running text")  # fmt: skip
     add("--dropout", type=decimal, metavar="P",
-        help="default: by the number of sentences; another size or transformer: its own")  # fmt: skip
+        help="dropout (default: by the number of sentences; another size or transformer: its own)")  # fmt: skip
     add("--max-tokens", type=positive, metavar="N",
         help="tokens of a batch, on each device (default: by the number of sentences)")  # fmt: skip
     add("--lr", type=decimal, metavar="RATE",
@@ -60,7 +59,7 @@ def get_parser() -> Parser:
         "--lr-warmup",
         type=positive,
         metavar="N",
-        help="updates until that peak; then it falls with the inverse square root (default: as for --dropout)",
+        help="updates until the peak; then it falls with the inverse square root (default: as for --dropout)",
     )
     add("--max-epoch", type=positive, metavar="N",
         help="at most N epochs (default: by the number of sentences, unless --max-update is given)")  # fmt: skip
@@ -75,13 +74,12 @@ def get_parser() -> Parser:
 def add_training(parser: argparse._ActionsContainer, go_on: str) -> None:
     """Add the options that trainings have in common."""
     add = parser.add_argument
-    add("--seed", type=positive, default="1", metavar="N",
-        help="seed of the random numbers; the same seed gives the same result (default 1)")  # fmt: skip
+    add_seed(parser, positive)
     add("--nproc", type=positive, metavar="N",
         help="processes, through torchrun (default: one for each GPU, or one on the CPU)")  # fmt: skip
     add_device(parser)
     add("--continue", dest="go_on", action="store_true", help=go_on)
-    add("--dry-run", action="store_true", help="print the fairseq commands that this would run, and do nothing")
+    add_dry_run(parser)
 
 
 def parse(arguments: Sequence[str] | None, prefix: str = "") -> argparse.Namespace:

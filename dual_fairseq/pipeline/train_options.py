@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from ..common.arguments import Parser, count, decimal, file_path, positive
 from ..common.errors import UserError
 from ..common.folders import find_checkpoint
-from ..common.options import flag
+from ..common.options import add_language_models, add_split, flag
 from . import config, evaluate, train_lm
 from .averaging import add_average
 from .inheritance import take_over
@@ -18,8 +18,8 @@ from .rounds import add_rounds
 HELP = """\
 Train both translation models of a language pair with dual supervision, from preprocessed text to evaluated models.
 
-DEST is the folder that preprocessing wrote. Sizes, batches, learning rates and limits depend on the amount of text, and
-are printed (docs/settings.md). A run keeps the settings that it started with. Each stage has a folder in RUN:
+DEST is the folder that dual-fairseq preprocess wrote. Sizes, batches, learning rates and limits depend on the amount of
+text, and are printed (docs/settings.md). A run keeps the settings that it started with. Each stage has a folder in RUN:
   lm/<language>  the two language models (dual-fairseq train-lm), without --src-lm and --tgt-lm
   warmup         warm start: the pair by maximum likelihood (λ = 0), until the mean BLEU of both directions on the
                  validation text no longer improves
@@ -49,9 +49,8 @@ EXAMPLES = """\
 def get_parser() -> Parser:
     """The options of the command."""
     parser = Parser("train", HELP, passes_on="fairseq-train")
-    parser.usage = "dual-fairseq train DEST RUN [options] [-- options of fairseq-train]"
     parser.epilog = f"{parser.epilog}{EXAMPLES}"
-    parser.add_argument("dest", metavar="DEST", type=file_path, help="the folder that preprocessing wrote")
+    parser.add_argument("dest", metavar="DEST", type=file_path, help="the folder that dual-fairseq preprocess wrote")
     parser.add_argument("run", metavar="RUN", type=file_path, help="the folder for the run")
     parser.add_argument(
         "--config", type=file_path, metavar="FILE",
@@ -64,22 +63,20 @@ def get_parser() -> Parser:
     add_rounds(parser.add_argument_group("rounds of learning from translated text"))
     _add_stages(parser.add_argument_group("both stages of the pair"))
     evaluation = parser.add_argument_group("evaluation")
-    evaluation.add_argument("--split", type=evaluate.split_name, metavar="NAME",
-                            help="what to evaluate on (default: test, or valid if there is no test)")  # fmt: skip
+    add_split(evaluation, "(default: test, or valid if there is no test)", type=evaluate.split_name)
     evaluate.add_search(evaluation)
     evaluation.add_argument("--dual-inference", action=argparse.BooleanOptionalAction, default=True,
                             help="also re-score translations with both models and both language models (the weights "
-                            "are tuned on the validation text, which is translated for this)")  # fmt: skip
+                            "are tuned on the validation text, which is translated for this; default: on)")  # fmt: skip
     evaluation.add_argument("--eval", action=argparse.BooleanOptionalAction, default=True,
-                            help="evaluate the stages")  # fmt: skip
+                            help="evaluate the stages (default: on)")  # fmt: skip
     train_lm.add_training(parser.add_argument_group("machine"), "continue stages that were trained with other options")
     return parser
 
 
 def _add_language_models(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
-    add("--src-lm", type=file_path, metavar="FILE", help="trained language model of the source language ...")
-    add("--tgt-lm", type=file_path, metavar="FILE", help="... and of the target language (default: train them)")
+    add_language_models(group, "train them", file_path)
     add("--lm-arch", choices=tuple(LANGUAGE_MODELS), help="for the --lm options see dual-fairseq train-lm --help")
     add("--lm-cell", choices=("rnn", "gru", "lstm"))
     add("--lm-size", choices=SIZES)
@@ -99,8 +96,14 @@ def _add_pair(group: argparse._ArgumentGroup) -> None:
         help="for --arch transformer: 2+2 layers d=128, 4+4 d=256, 6+6 d=512; decoder embeddings tied (default: that "
         "of --init, or by the corpus). Another arch has its own defaults: set its dimensions after `--`")  # fmt: skip
     add("--dropout", type=decimal, metavar="P",
-        help="default: by the corpus; another arch: its own")  # fmt: skip
-    add("--label-smoothing", type=decimal, default="0.1", metavar="X", help="default 0.1; never in the gap")
+        help="dropout (default: by the corpus; another arch: its own)")  # fmt: skip
+    add(
+        "--label-smoothing",
+        type=decimal,
+        default="0.1",
+        metavar="X",
+        help="label smoothing of the loss, never of the gap (default 0.1)",
+    )
     add("--init", type=file_path, metavar="RUN",
         help="start dual training from a trained pair (a run or a checkpoint) instead of the stage warmup; its sizes "
         "and its language models are used too, unless other options set them")  # fmt: skip
@@ -114,12 +117,14 @@ def _add_dual(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("--dual-lambda", type=decimal, default="0.01", metavar="X",
         help="weight of the squared gap, both directions (default 0.01)")  # fmt: skip
-    add("--dual-lambda-reverse", type=decimal, metavar="X", help="the weight of target->source, if it differs")
+    add("--dual-lambda-reverse", type=decimal, metavar="X",
+        help="the weight for target→source (default: as --dual-lambda)")  # fmt: skip
     add("--dual-start-update", type=count, metavar="N", help="the weight is 0 for the first N updates (default 0)")
     add("--dual-ramp-updates", type=count, metavar="N", help="then it grows linearly over N updates (default 0)")
     add("--dual-gap-clip", type=decimal, metavar="X",
         help="bound |gap| (nats) in the gradient (default 0: not bounded)")  # fmt: skip
-    add("--control", action=argparse.BooleanOptionalAction, default=False, help="train and evaluate the stage mle too")
+    add("--control", action=argparse.BooleanOptionalAction, default=False,
+        help="train and evaluate the stage mle too (default: off)")  # fmt: skip
 
 
 def _add_stages(group: argparse._ArgumentGroup) -> None:
@@ -131,7 +136,7 @@ def _add_stages(group: argparse._ArgumentGroup) -> None:
     add("--dual-lr", type=decimal, metavar="RATE",
         help="peak learning rate of dual training and of mle (default: as for --lr)")  # fmt: skip
     add("--lr-warmup", type=positive, metavar="N",
-        help="updates until the peak, then inverse square root (default: as for --lr)")  # fmt: skip
+        help="updates until the peak; then it falls with the inverse square root (default: as for --lr)")  # fmt: skip
     for stage, name in (("warmup", "warm start"), ("dual", "dual training")):
         add(f"--{stage}-max-epoch", type=positive, metavar="N",
             help=f"at most N epochs of {name} (default: by the corpus, unless --{stage}-max-update "
@@ -141,7 +146,7 @@ def _add_stages(group: argparse._ArgumentGroup) -> None:
             "is given)")  # fmt: skip
     add("--warmup-only", action=argparse.BooleanOptionalAction, default=False,
         help="train only the warm start. It needs no language models; the options of language models and of dual "
-        "training are then ignored")  # fmt: skip
+        "training are then ignored (default: off)")  # fmt: skip
     add("--patience", type=positive, default="10", metavar="N",
         help="stop after N validations without a better mean BLEU (default 10)")  # fmt: skip
     add_average(group)

@@ -12,15 +12,17 @@ import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..common.arguments import Parser
 from ..common.files import whole_file
-from ..common.options import add_beam, add_device, add_languages, add_output, whole_number
-from ..pair.attention import Attention, translate_with_attention
+from ..common.options import add_beam, add_dest, add_device, add_languages, add_output, whole_number
 from ..pair.translate import text_output
+
+if TYPE_CHECKING:
+    from ..pair.attention import Attention
 
 logger = logging.getLogger(__name__)
 
@@ -119,18 +121,15 @@ def get_parser() -> Parser:
     """The options of the command."""
     parser = Parser("attention", DESCRIPTION)
     parser.epilog = EPILOG
-    parser.add_argument("run", metavar="RUN", help="folder of a run or a stage, or a checkpoint (see below)")
+    parser.add_argument("run", metavar="RUN", help="the folder of a run or a stage, or a checkpoint (see below)")
     add_languages(parser, source="(default: the pair's other)", target="(or give -s)")
     parser.add_argument("--input", type=Path, metavar="FILE", help="text, plain or .gz (default: standard input)")
-    add_output(parser, "folder for the pictures: 001.de-en.png for line 1, ...", "DIR")
+    add_output(parser, "the folder for the pictures: 001.de-en.png for line 1, ...", "DIR")
     parser.add_argument(
         "--limit", type=whole_number(), default=20, metavar="N", help="read at most N lines (default %(default)s)"
     )
     add_beam(parser)
-    parser.add_argument(
-        "--dest", metavar="DEST",
-        help="folder of dual-fairseq preprocess, for a checkpoint that is not in its run and does not record DEST",
-    )  # fmt: skip
+    add_dest(parser)
     add_device(parser)
     return parser
 
@@ -146,6 +145,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.source_lang is None and options.target_lang is None:
         parser.error("give the language of the text (-s) or the one to translate into (-t)")
     options.output.mkdir(parents=True, exist_ok=True)
+    from ..pair.attention import translate_with_attention
+
     with text_output() as stdout:
         lines = translate_with_attention(
             options.run,

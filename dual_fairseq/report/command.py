@@ -16,9 +16,8 @@ from pathlib import Path
 from ..common.arguments import Parser
 from ..common.errors import UserError
 from ..common.files import check_output, write_text
-from ..common.options import add_device, whole_number
+from ..common.options import add_dest, add_device, add_output, add_split, whole_number
 from .runs import Run, read_runs
-from .scores import text_table
 
 
 def inputs(runs: Sequence[Run]) -> list[Path]:
@@ -29,14 +28,9 @@ def inputs(runs: Sequence[Run]) -> list[Path]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line; see the first lines of this file."""
     parser = Parser("report", str(__doc__))
-    parser.add_argument("runs", metavar="RUN", nargs="*", type=Path, help="a folder of dual-fairseq train")
-    parser.add_argument(
-        "-o", "--output", "--html", metavar="FILE", type=Path, nargs="?",
-        help="the page (default: report.html in the first RUN)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--split", metavar="NAME", help="the split whose scores are shown (default: test if there is one)"
-    )
+    parser.add_argument("runs", metavar="RUN", nargs="+", type=Path, help="the folder of dual-fairseq train")
+    add_output(parser, "the page (default: report.html in the first RUN)", required=False)
+    add_split(parser, "(default: test, or another one if test was not evaluated)")
     parser.add_argument(
         "--examples", metavar="N", type=whole_number(), default=6, help="sentences per direction (default %(default)s)"
     )
@@ -45,29 +39,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--pairs", metavar="N", type=whole_number(), default=1000,
         help="sentence pairs to score for scatters (default %(default)s)",
     )  # fmt: skip
-    parser.add_argument(
-        "--data", metavar="DEST", type=Path,
-        help="the folder of dual-fairseq preprocess, if it was moved after the training",
-    )  # fmt: skip
+    add_dest(parser, type=Path)
     add_device(parser)
     options = parser.parse_args(arguments)
-    if options.output is not None and options.output.is_dir():  # --html RUN
-        options.runs, options.output = [options.output, *options.runs], None
-    if not options.runs:
-        parser.error("give the folder of a run")
     out = options.output or options.runs[0] / "report.html"
     runs = read_runs(options.runs)
     if not out.parent.is_dir():
-        raise UserError(f"--html {out}: there is no folder {out.parent}")
+        raise UserError(f"--output {out}: there is no folder {out.parent}")
     check_output(out, inputs(runs))
-    if options.data is not None and not options.data.is_dir():
-        raise UserError(f"--data {options.data}: there is no such folder")
+    if options.dest is not None and not options.dest.is_dir():
+        raise UserError(f"--dest {options.dest}: there is no such folder")
     from .build import Options, build  # drawing takes a while to import
     from .page import Paragraph, render
+    from .scores import text_table
 
     rows, sections = build(
         runs,
-        Options(options.split, options.examples, not options.no_scatter, options.pairs, options.data, options.cpu),
+        Options(options.split, options.examples, not options.no_scatter, options.pairs, options.dest, options.cpu),
     )
     print(text_table(rows) if rows else "Nothing was evaluated yet; see dual-fairseq evaluate.")
     title = ", ".join(run.name for run in runs)

@@ -16,6 +16,7 @@ from fairseq.data.data_utils import load_indexed_dataset
 from ..common.errors import UserError
 from ..common.files import write_text
 from ..common.folders import STAGES
+from ..common.options import add_device
 from ..common.records import read_record
 from ..common.tables import aligned, read_scores
 from .build import Options, build
@@ -139,7 +140,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The command line; see the first lines of this file."""
     parser = argparse.ArgumentParser(prog="dual-fairseq report.demo", description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path, help="the folder of dual-fairseq demo")
-    folder = parser.parse_args(arguments).run
+    add_device(parser)
+    options = parser.parse_args(arguments)
+    folder = options.run
     report = folder / "report"
     report.mkdir(exist_ok=True)
     rows = result_rows(folder)
@@ -147,7 +150,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     write_text(report / "table.txt", table + "\n")
     run, limits = read_run(folder), entropy_limits(folder, "valid")
     picture(run, rows, limits, report / "demo.png")
-    evaluated, (scores, *others) = build([run], Options(split="test", limits=limits))
+    evaluated, (scores, *others) = build([run], Options(split="test", limits=limits, cpu=options.cpu))
     title = "Two translation models, trained as a pair"
     html = render(title, Paragraph(LEAD), [scores, limit_section(rows), *others])
     write_text(report / "index.html", html)

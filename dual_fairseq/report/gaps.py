@@ -132,7 +132,7 @@ def _sides(
         recorded = cfg.task.data.split(os.pathsep)[0]
         data = _find(recorded, cfg.checkpoint.save_dir, stage_folder)
         if data is None:
-            raise UserError(f"the data, {recorded}, are missing; name their new folder (--data)")
+            raise UserError(f"the data, {recorded}, are missing; name their new folder (--dest)")
     if (data / "dual").is_dir():
         data = data / "dual"
     languages = (cfg.task.source_lang, cfg.task.target_lang)

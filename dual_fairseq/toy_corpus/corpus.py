@@ -93,7 +93,7 @@ def _truth(grammar: ToyGrammar, pairs: Sequence[tuple[str, str]]) -> dict[str, f
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line; see the description above."""
     parser = Parser("toy-corpus", DESCRIPTION)
-    parser.add_argument("out", type=Path, metavar="OUT", help="folder to write to")
+    parser.add_argument("out", type=Path, metavar="OUT", help="the folder to write to")
     for split, name, default in (("train", "training", 3000), ("valid", "validation", 500), ("test", "test", 500)):
         parser.add_argument(
             f"--{split}", type=whole_number(), default=default, metavar="N", help=f"{name} pairs (default %(default)s)"

@@ -145,8 +145,9 @@ def test_refusals(run, tmp_path):
         ([run, run], "named twice"),
         ([run, "--split", "dev"], "no stage was evaluated on it, only on test"),
         ([run, "-o", tmp_path / "absent" / "x.html"], "there is no folder"),
+        ([run, "-o", run], "is a folder; name the file to write"),
         ([run, "-o", run / "dual" / "train.log"], "is the same file as the input"),
-        ([run, "--data", tmp_path / "absent"], "there is no such folder"),
+        ([run, "--dest", tmp_path / "absent"], "there is no such folder"),
     ):
         with pytest.raises(UserError, match=re.escape(message)):
             main(["report", *(str(a) for a in arguments)])
@@ -329,7 +330,7 @@ def test_the_page_of_a_run(run, capsys):
 def test_text_is_escaped(run):
     for path in run.glob("*/eval/test/*.txt"):
         path.write_text(path.read_text().replace("cat", "<b onclick='x'>&cat</b>"))
-    main(["report", "--no-scatter", "--html", str(run)])
+    main(["report", "--no-scatter", str(run)])
     structure = assert_whole_page((run / "report.html").read_text())
     assert "b" not in {tag for tag, _ in structure.opened}
     assert "&lt;b onclick=" in (run / "report.html").read_text()
@@ -339,7 +340,7 @@ def test_several_runs_share_tables_and_pictures(run, tmp_path):
     other = tmp_path / "other"
     shutil.copytree(run, other)
     out = tmp_path / "both.html"
-    main(["report", str(run), str(other), "--no-scatter", "--html", str(out)])
+    main(["report", str(run), str(other), "--no-scatter", "--output", str(out)])
     structure = assert_whole_page(out.read_text())
     assert len(structure.images()) == 6
     for name in STAGES.values():
@@ -390,7 +391,7 @@ def test_pictures_show_what_was_drawn(run):
 
 def test_scatter_and_histogram_of_every_stage(scored_run, tmp_path):
     out = tmp_path / "report.html"
-    main(["report", str(scored_run), "--split", "valid", "--cpu", "--html", str(out)])
+    main(["report", str(scored_run), "--split", "valid", "--cpu", "--output", str(out)])
     headings = assert_whole_page(out.read_text()).headings
     assert {"log P(x, y) both ways, warm start", "log P(x, y) both ways, dual", "Distribution of the gap"} <= {
         *headings

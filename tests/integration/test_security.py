@@ -629,7 +629,7 @@ def test_evaluate_refuses_a_hostile_checkpoint_in_one_line(corpus, trained_pair,
     preprocessed(corpus, tmp_path / "data", "none")
     bad = tmp_path / "bad.pt"
     checkpoint_of("in_a_good_one", bad, tmp_path / "ran", trained_pair[0] / "checkpoint_best.pt")
-    command = [*EVALUATE, str(tmp_path / "data"), str(bad), "--cpu", "--out", str(tmp_path / "out")]
+    command = [*EVALUATE, str(tmp_path / "data"), str(bad), "--cpu", "--output", str(tmp_path / "out")]
     done = run_command(command, env=ENVIRONMENT)
     assert done.returncode == 1 and not (tmp_path / "ran").exists()
     (line,) = done.stderr.strip().splitlines()
@@ -650,7 +650,7 @@ def test_any_name_of_a_file_is_a_name(corpus, trained_pair, tmp_path, name):
     folder.mkdir()
     shutil.copy(trained_pair[0] / "checkpoint_best.pt", folder / f"{name}.pt")
     operands = [f"{name}", f"{name} models/{name}.pt"]
-    arguments = ["--cpu", "--beam", "1", "--out", f"{name} results", "--", "--max-len-b", "5"]
+    arguments = ["--cpu", "--beam", "1", "--output", f"{name} results", "--", "--max-len-b", "5"]
     # operands that begin with a dash are told from options as everywhere
     command = [*EVALUATE, *(f"./{o}" if o.startswith("-") else o for o in operands), *arguments]
     done = run_command(command, cwd=tmp_path, env=ENVIRONMENT)

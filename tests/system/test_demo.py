@@ -12,6 +12,7 @@ from helpers import PLUGIN, ROOT, TINY, binarize, fairseq_here, run_command
 
 from dual_fairseq.__main__ import main
 from dual_fairseq.common.errors import UserError
+from dual_fairseq.pipeline import demo as pipeline
 from dual_fairseq.report import demo, scores
 from dual_fairseq.report.runs import read_log
 from dual_fairseq.toy_corpus.corpus import write_corpus
@@ -52,6 +53,17 @@ def test_a_text_that_the_truth_is_not_of_is_refused(run_folder, tmp_path):
     (tmp_path / "data").symlink_to(run_folder / "data")
     with pytest.raises(UserError, match="run the demo again"):
         demo.entropy_limits(tmp_path, "test")
+
+
+def test_the_demo_passes_its_device_on(tmp_path, monkeypatch):
+    ran = []
+    monkeypatch.setattr(pipeline, "check", ran.append)
+    monkeypatch.setattr(pipeline.train, "main", ran.append)
+    for options in ([], ["--cpu"]):
+        main(["demo", str(tmp_path / "run"), *options])
+        training, report = ran[-2:]
+        assert training[: training.index("--")][-1:] == (options or ["--seed=1"])
+        assert ("--cpu" in report) == bool(options)
 
 
 def record(updates: int, bleu: float) -> str:

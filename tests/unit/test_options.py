@@ -13,7 +13,11 @@ from dual_fairseq.common.arguments import Parser, count, decimal, positive
 from dual_fairseq.common.errors import UserError
 from dual_fairseq.common.options import whole_number
 
-SHARED = ("--beam", "--cpu", "--output", "--seed", "--source-lang", "--target-lang", "--workers")
+SHARED = (
+    *("--beam", "--cpu", "--dry-run", "--engine", "--input", "--int8", "--lenpen", "--max-len-a"),
+    *("--max-len-b", "--nproc", "--output", "--sacrebleu-tokenize", "--seed", "--source-lang", "--split", "--src-lm"),
+    *("--target-lang", "--tgt-lm", "--workers"),
+)
 
 
 def test_shared_options_have_one_form_in_every_command(monkeypatch):
