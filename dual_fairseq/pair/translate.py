@@ -44,7 +44,8 @@ undone. Standard output holds only the translations, in the order of the input."
 
 EPILOG = """\
 RUN is a folder of dual-fairseq train (with its stage dual, else mle, else warmup), a folder of one stage, a checkpoint,
-or the output of dual-fairseq export. Several RUNs translate together, as an ensemble.
+or a file of dual-fairseq export, or its folder (-s or -t chooses the file). Several RUNs translate together, as an
+ensemble.
 
 Output: one line for each line of the input; an empty line for an empty line. With --scores, the score and a tab come
 before the translation. The score is the log-probability in nats, or the score of --dual-inference, divided by
@@ -123,7 +124,7 @@ def translate_stream(options: argparse.Namespace, overrides: dict[str, Any], std
     """Translate the input of the options to their output."""
     from .translator import DualTranslator
 
-    checkpoints = [find_checkpoint(run) for run in options.run]
+    checkpoints = [find_checkpoint(run, options.source_lang, options.target_lang) for run in options.run]
     inputs = [options.input, *checkpoints, options.src_lm, options.tgt_lm, options.dual_inference]
     with ExitStack() as stack:
         stream, name = stack.enter_context(open_input(options.input))
