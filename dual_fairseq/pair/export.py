@@ -29,6 +29,7 @@ from ..common.errors import UserError
 from ..common.files import check_output, whole_file
 from ..common.folders import RECORD, Data, find_checkpoint
 from ..common.options import add_output, flag
+from ..common.progress import say
 from ..compat.checkpoint_options import declared_options
 from ..data.text import TextPipeline
 from ..plugin.checkpoint import check_dictionary, data_directories, load_state, pair_languages
@@ -343,7 +344,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--fp16", action="store_true", help="keep the weights as 16-bit floats: half the size")
     options = parser.parse_args(arguments)
 
-    written, missing = export(options.run, options.direction, options.output, options.data, options.fp16)
+    checkpoint = find_checkpoint(options.run)
+    say(f"{options.direction.replace('-', ' -> ')} with {checkpoint}")
+    written, missing = export(checkpoint, options.direction, options.output, options.data, options.fp16)
     for file in written:
         print(f"wrote {file}")
     if missing:
