@@ -200,8 +200,8 @@ def run(options: argparse.Namespace) -> None:
         if path.is_file() and _read(record_path) == record:
             say(f"vectors: {name}: finished before ({path})")
             continue
-        record_path.unlink(missing_ok=True)
         vectors = train(files, name, options)
+        record_path.unlink(missing_ok=True)  # it belongs to the old vectors
         write_vectors(vectors.index_to_key, scaled(vectors.vectors, options.norm), path)
         write_json(record_path, record)
         say(f"vectors: {name}: {len(vectors):,} vectors of {options.dim} numbers: {path}")

@@ -426,6 +426,15 @@ def test_vectors_are_trained_again_only_for_other_options_or_text(dest, trained)
     assert trained[4:] == [SOURCE, TARGET]
 
 
+def test_a_training_of_vectors_that_fails_leaves_the_old_ones_with_their_record(dest, trained, monkeypatch):
+    main(["vectors", str(dest)])
+    before = {path: path.read_bytes() for path in (dest / "vectors").iterdir()}
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="stopped"):
+        patch.setattr(train_vectors, "train", lambda *arguments: (_ for _ in ()).throw(RuntimeError("stopped")))
+        main(["vectors", str(dest), "--window", "3"])
+    assert {path: path.read_bytes() for path in (dest / "vectors").iterdir()} == before
+
+
 def test_joint_vectors_are_of_both_languages(dest, trained):
     main(["vectors", str(dest), "--joint"])
     assert trained == [FORWARD]
