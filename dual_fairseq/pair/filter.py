@@ -226,7 +226,7 @@ def main(arguments: Sequence[str]) -> None:
     kept = choose(statistic.goodness(columns), options.keep, threshold)
 
     with ExitStack() as stack:
-        files = [stack.enter_context(whole_file(path, inputs)) for path in (*outputs, *filter(None, [options.dropped]))]
+        files = [stack.enter_context(whole_file(path)) for path in (*outputs, *filter(None, [options.dropped]))]
         _copy_lines(options, kept, values, files)
     no_value = int(np.isnan(values).sum())
     say(

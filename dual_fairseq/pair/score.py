@@ -25,7 +25,7 @@ from torch import Tensor
 
 from ..common.arguments import Parser
 from ..common.errors import UserError
-from ..common.files import whole_file
+from ..common.files import check_output, whole_file
 from ..common.folders import find_checkpoint
 from ..common.options import add_device, add_engine, add_languages, add_max_tokens, add_output
 from ..common.progress import Progress, say
@@ -224,7 +224,9 @@ def main(arguments: Sequence[str]) -> None:
         raise UserError("--fp16: needs a GPU; leave it out")
     checkpoint = find_checkpoint(options.run)
     inputs = [checkpoint, options.source, options.target, options.src_lm, options.tgt_lm]
-    with whole_file(options.output, inputs) if options.output else nullcontext(sys.stdout.buffer) as file:
+    if options.output:
+        check_output(options.output, inputs)
+    with whole_file(options.output) if options.output else nullcontext(sys.stdout.buffer) as file:
         pipeline = TextPipeline(options.dest) if options.dest else None
         data = options.data or (pipeline.dictionaries if pipeline else None)
         languages = (options.source_lang, options.target_lang)

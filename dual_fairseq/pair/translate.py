@@ -16,7 +16,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from ..common.arguments import Parser
 from ..common.errors import UserError
-from ..common.files import lines_of, whole_file
+from ..common.files import check_output, lines_of, whole_file
 from ..common.folders import find_checkpoint
 from ..common.options import (
     add_beam,
@@ -126,10 +126,12 @@ def translate_stream(options: argparse.Namespace, overrides: dict[str, Any], std
 
     checkpoints = [find_checkpoint(run, options.source_lang, options.target_lang) for run in options.run]
     inputs = [options.input, *checkpoints, options.src_lm, options.tgt_lm, options.dual_inference]
+    if options.output:
+        check_output(options.output, inputs)
     with ExitStack() as stack:
         stream, name = stack.enter_context(open_input(options.input))
         output = stack.enter_context(
-            whole_file(options.output, inputs, keep_partial=True) if options.output else nullcontext(stdout)
+            whole_file(options.output, keep_partial=True) if options.output else nullcontext(stdout)
         )
         device = "cpu" if options.cpu else None
         pair = DualTranslator.from_pretrained(
