@@ -11,6 +11,7 @@ import os
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import IO, Any, AnyStr
 
@@ -18,6 +19,11 @@ from .errors import UserError
 from .progress import say
 
 LONGEST_LINE = 1 << 26  # characters or bytes; a small .gz file may hold an endless line
+# Files of a run and of training data that no command replaces by an output with a name that the user chose.
+_KEPT = (
+    "checkpoint*.pt", "train.toml", "options.txt", "train.log", "finished", "scores.json", "preprocess.json",
+    "lengths.json", "dict.txt", "dict.*.txt", "codes.*", "sentencepiece.*.model", "truth.json",
+)  # fmt: skip
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 AnyPath = str | os.PathLike[str]
 
@@ -39,25 +45,32 @@ class CannotWrite(UserError):
 
 
 def check_output(path: AnyPath, inputs: Iterable[AnyPath | None] = ()) -> None:
-    """Refuse to write over a folder or over an input.
+    """Refuse to write a file that the user named over something that the user would miss.
 
     Args:
         path: the file to write.
         inputs: the files that the command reads; None and missing files are skipped.
 
     Raises:
-        UserError: ``path`` is a folder, or the same file as one of the inputs.
+        UserError: ``path`` is a folder, the same file as one of the inputs, or a checkpoint or a record of a run or of
+            training data, by its name.
     """
     path = Path(path)
-    if path.is_dir():
-        raise UserError(f"{path}: is a folder; name the file to write")
+    _refuse_folder(path)
     for file in inputs:
         if file is not None and path.is_file() and os.path.exists(file) and path.samefile(file):
             raise UserError(f"{path}: is the same file as the input {file}; write to another file")
+    if path.is_file() and any(fnmatch(path.name, pattern) for pattern in _KEPT):
+        raise UserError(f"{path}: exists, and has the name of a file of a run or of its data; write to another file")
+
+
+def _refuse_folder(path: Path) -> None:
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder; name the file to write")
 
 
 @contextmanager
-def whole_file(path: AnyPath, inputs: Iterable[AnyPath | None] = (), keep_partial: bool = False) -> Iterator[IO[bytes]]:
+def whole_file(path: AnyPath, keep_partial: bool = False) -> Iterator[IO[bytes]]:
     """A file that gets its name when it is complete and on the disk; until then the old file stays.
 
     Several processes may write a file of the same name at once. Leftovers of a killed process are removed the next time
@@ -65,15 +78,14 @@ def whole_file(path: AnyPath, inputs: Iterable[AnyPath | None] = (), keep_partia
 
     Args:
         path: the file. A device or a named pipe is written directly.
-        inputs: see :func:`check_output`.
         keep_partial: after an error, keep the written part as ``<path>.partial``.
 
     Raises:
-        UserError: see :func:`check_output`.
+        UserError: ``path`` is a folder.
         CannotWrite: the disk is full, the folder is missing, or writing is not permitted.
     """
     path = Path(path)
-    check_output(path, inputs)
+    _refuse_folder(path)
     if path.exists() and not path.is_file():
         with open(path, "wb") as device:
             yield device
@@ -130,9 +142,9 @@ def _remove_leftovers(path: Path) -> None:
             leftover.unlink()
 
 
-def write_text(path: AnyPath, text: str, inputs: Iterable[AnyPath | None] = ()) -> None:
+def write_text(path: AnyPath, text: str) -> None:
     """Write a text file with :func:`whole_file`."""
-    with whole_file(path, inputs) as file:
+    with whole_file(path) as file:
         file.write(text.encode())
 
 

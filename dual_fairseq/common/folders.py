@@ -305,14 +305,15 @@ def find_run(folder: Path) -> Path | None:
     return next((f for f in (folder, folder / "train") if any((f / stage).is_dir() for stage in STAGES)), None)
 
 
-def find_checkpoint(run: str | os.PathLike[str]) -> Path:
+def find_checkpoint(run: str | os.PathLike[str], source: str | None = None, target: str | None = None) -> Path:
     """The checkpoint to use for a pair.
 
     Args:
         run: a checkpoint file; or a folder of ``dual-fairseq train``: the best checkpoint of the stage ``dual``, else
             of ``mle``, else of ``warmup``; or the folder of one stage (any folder of checkpoints): the best, else the
-            last. An average is used instead of the best. If a folder has none of these, the only file of
+            last. An average is used instead of the best. If a folder has none of these, the file of
             ``dual-fairseq export`` in it, such as ``de-en.pt``.
+        source, target: the languages that decide if a folder has several such files.
 
     Raises:
         UserError: there is no checkpoint, or a finished stage lost its own.
@@ -330,15 +331,24 @@ def find_checkpoint(run: str | os.PathLike[str]) -> Path:
     for checkpoint in (StageFolder(path).result, path / LAST):
         if checkpoint.is_file():
             return checkpoint
-    exported = [file for file in sorted(path.glob("*-*.pt")) if re.fullmatch(r"\w+-\w+\.pt", file.name)]
-    if len(exported) == 1:
-        return exported[0]
+    exported = _exported(path)
+    asked = exported if len(exported) == 1 else _exported(path, source, target)
+    if len(asked) == 1:
+        return asked[0]
     if exported:
-        raise UserError(f"{path}: holds several models ({', '.join(file.name for file in exported)}); name one of them")
+        several = ", ".join(file.name for file in exported)
+        raise UserError(f"{path}: holds several models ({several}); name one of them, or its languages with -s and -t")
     if (path / "model.bin").is_file() and (path / "config.json").is_file():
+        origin = " or ".join(map(str, _exported(path.parent, source, target))) or "the checkpoint that it was made from"
         raise UserError(
-            f"{path}: holds a model of CTranslate2, which does not say how text becomes tokens; give the checkpoint "
-            "that it was made from, or the run with --engine ctranslate2"
+            f"{path}: holds a model of CTranslate2, which does not say how text becomes tokens; give {origin} with "
+            "--engine ctranslate2, which converts it"
         )
     names = [f"{stage}/{BEST}" for stage in reversed(STAGES)] + [BEST, LAST]
     raise UserError(f"{path}: holds no checkpoint of a pair ({', '.join(names)}); has dual-fairseq train run?")
+
+
+def _exported(folder: Path, source: str | None = None, target: str | None = None) -> list[Path]:
+    """The files of ``dual-fairseq export`` in a folder, by their names; None for any language."""
+    names = ((file, re.fullmatch(r"(\w+)-(\w+)\.pt", file.name)) for file in sorted(folder.glob("*-*.pt")))
+    return [file for file, name in names if name and source in (None, name[1]) and target in (None, name[2])]

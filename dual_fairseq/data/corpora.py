@@ -152,6 +152,9 @@ def wmt16(arguments: Sequence[str]) -> None:
     """
     options, extra = wmt16_parser().parse(arguments)
     source, target = _languages(options)
+    text = options.dest / f"text.{source}-{target}"
+    if text.exists() and not (text / "archives").is_file():
+        raise UserError(f"{text}: was not made by this command; choose another DEST")
     folder = options.folder or options.dest / "download"
     archives = []
     for address in WMT16_URLS:
@@ -162,7 +165,6 @@ def wmt16(arguments: Sequence[str]) -> None:
             raise UserError(f"{folder / name}: no such file; put the archive there, or leave out --from to fetch it")
         archives.append(folder / name)
     # The text is extracted once, and again if the archives have changed.
-    text = options.dest / f"text.{source}-{target}"
     stamp = "\n".join(f"{path} {path.stat().st_size} {int(path.stat().st_mtime)}" for path in archives)
     if not (text / "archives").is_file() or (text / "archives").read_text(encoding="utf-8").rstrip("\n") != stamp:
         options.dest.mkdir(parents=True, exist_ok=True)

@@ -178,7 +178,7 @@ def select(options: argparse.Namespace) -> None:
     print(table((name, form(lines, known)) for name, lines in texts.items()))
     if not chosen:
         raise UserError(f"{options.candidates[0]}: no line is similar to the pairs; try --keep 1, or other text")
-    with whole_file(options.output, inputs) as file:
+    with whole_file(options.output) as file:
         file.writelines(f"{line}\n".encode() for line in chosen)
     say(
         f"{len(text):,} lines; {len(text) - len(new):,} repeated or left out, {len(new) - len(like):,} not similar to "

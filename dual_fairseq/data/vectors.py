@@ -190,6 +190,9 @@ def run(options: argparse.Namespace) -> None:
     }
     folder = options.dest / "vectors"
     folder.mkdir(exist_ok=True)
+    for name in texts:
+        if (folder / f"{name}.vec").is_file() and not (folder / f"{name}.json").is_file():
+            raise UserError(f"{folder / name}.vec: was not made by this command; move it to another folder")
     for name, files in texts.items():
         path, record_path = folder / f"{name}.vec", folder / f"{name}.json"
         record = {
@@ -200,8 +203,8 @@ def run(options: argparse.Namespace) -> None:
         if path.is_file() and _read(record_path) == record:
             say(f"vectors: {name}: finished before ({path})")
             continue
-        record_path.unlink(missing_ok=True)
         vectors = train(files, name, options)
+        write_json(record_path, {})  # the old one belongs to the old vectors
         write_vectors(vectors.index_to_key, scaled(vectors.vectors, options.norm), path)
         write_json(record_path, record)
         say(f"vectors: {name}: {len(vectors):,} vectors of {options.dim} numbers: {path}")

@@ -17,6 +17,7 @@ from fairseq.models import BaseFairseqModel
 
 from ..common.errors import UserError
 from ..common.folders import find_checkpoint
+from ..common.progress import say
 from ..data.lines import open_input, read_blocks
 from ..data.text import TextPipeline, indices
 from ..plugin.model import parameter_like
@@ -115,11 +116,12 @@ def translate_with_attention(
         UserError: there is no such file, model or direction, or the arch has no attention.
     """
     with open_input(text_file) as (stream, name):
-        checkpoint = find_checkpoint(run)
+        checkpoint = find_checkpoint(run, source, target)
         text = TextPipeline.of_checkpoint(checkpoint, dest)
         device = "cuda" if torch.cuda.is_available() and not cpu else "cpu"
         model, task = load_model(checkpoint, text.dictionaries, source, target, device, {"eval_bleu": False})
         source, target = task.cfg.source_lang, task.cfg.target_lang
+        say(f"{source} -> {target} with {checkpoint}")
         # Not prepared for inference as in fairseq-generate, because that leaves attention out.
         generator = task.build_generator([model], GenerationConfig(beam=beam))
         longest = min(LONGEST, int(min(task.max_positions()[0], model.max_positions()[0])) - 1)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..common.arguments import Parser
 from ..common.errors import UserError
+from ..common.folders import find_checkpoint
 from ..common.options import (
     add_dest,
     add_device,
@@ -19,6 +20,7 @@ from ..common.options import (
     add_split,
     whole_number,
 )
+from ..common.progress import say
 
 RUN = "the folder of a run or a stage, or a checkpoint"
 DICTIONARIES = "the folder with dict.LANG.txt of both languages"
@@ -41,6 +43,7 @@ The table has a header line and one line for each pair, in the order of the inpu
   gap                             [log P(x) + log P(y|x)] - [log P(y) + log P(x|y)], in nats
   ..._per_token                   each divided by the number of its tokens (for the gap: those of x and y)
   note                            the reason for empty cells: a sentence is empty, too long, not UTF-8, ...
+  text                            in line 1: the language and a digest of each scored file (not with --segmented)
 
 `dual-fairseq filter --help` explains filtering."""
 
@@ -137,7 +140,9 @@ def export(arguments: Sequence[str]) -> None:
     options = parser.parse_args(arguments)
     from .export import export as write
 
-    written, missing = write(options.run, options.direction, options.output, options.data, options.fp16)
+    checkpoint = find_checkpoint(options.run)
+    say(f"{options.direction.replace('-', ' -> ')} with {checkpoint}")
+    written, missing = write(checkpoint, options.direction, options.output, options.data, options.fp16)
     for file in written:
         print(f"wrote {file}")
     if missing:

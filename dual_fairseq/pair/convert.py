@@ -24,11 +24,12 @@ from torch import Tensor
 
 from ..common.files import sha256
 from ..plugin.checkpoint import dictionary_digests, load_state
+from ..plugin.generator import DirectionTask
 from ..plugin.language_model import FrozenLanguageModel
 from ..plugin.log_probs import language_model_log_probs, translation_log_probs
-from ..plugin.model import DualModel, arch_name, parameter_like
+from ..plugin.model import arch_name, direction_name, parameter_like
 from ..plugin.task import DualTranslationTask
-from .export import arch_options, export_state, plain, write_checkpoint
+from .export import arch_options, export_state, plain, single_state, write_checkpoint
 
 _PROBES = (1, 2, 3, 5, 8, 13)  # tokens in the sentences that compare a converted model with its original
 _KEPT_UNUSED = 90 * 24 * 3600.0  # seconds
@@ -53,27 +54,50 @@ def words_of_language_model(lm: FrozenLanguageModel, sentences: Sequence[Tensor]
     return [[*before, *(symbols[i] for i in sentence.tolist())] for sentence in sentences]
 
 
-def converted_pair(pair: DualModel, task: DualTranslationTask, checkpoint: Path) -> Path:
+def directions_of(model: Any, task: DirectionTask) -> dict[str, tuple[Any, DirectionTask]]:
+    """Direction → (plain model, its task): two of a pair, else one.
+
+    Args:
+        model, task: from :func:`~dual_fairseq.pair.load.load_model`.
+    """
+    if isinstance(task, DualTranslationTask):
+        return {direction: (model.models[direction], side) for direction, side in task.sides.items()}
+    return {direction_name(task.cfg.source_lang, task.cfg.target_lang): (model, task)}
+
+
+def converted_pair(pair: Any, task: DirectionTask, checkpoint: Path) -> Path:
     """The folder with one CTranslate2 model per direction, named after the direction.
 
     Args:
-        pair, task: from :func:`~dual_fairseq.pair.load.load_pair`.
-        checkpoint: the pair's file.
+        pair, task: from :func:`~dual_fairseq.pair.load.load_model`.
+        checkpoint: the file of the pair or of the single model.
 
     Raises:
         CannotConvert: CTranslate2 does not know the arch or one of its options.
     """
-    if not all(isinstance(model, TransformerModelBase) for model in pair.models.values()):
+    directions = directions_of(pair, task)
+    if not all(isinstance(model, TransformerModelBase) for model, _ in directions.values()):
         raise CannotConvert("runs Transformers only")
-    dictionaries = {side.cfg.source_lang: side.source_dictionary for side in task.sides.values()}
+    dictionaries = {
+        language: dictionary
+        for _, side in directions.values()
+        for language, dictionary in (
+            (side.cfg.source_lang, side.source_dictionary),
+            (side.cfg.target_lang, side.target_dictionary),
+        )
+    }
 
     def convert(folder: Path) -> None:
-        state = load_state(os.fspath(checkpoint), "checkpoint")
+        path = os.fspath(checkpoint)
+        state = load_state(path, "checkpoint")
         _save(dictionaries, folder)
-        for direction, side in task.sides.items():
-            exported = export_state(state, direction, os.fspath(checkpoint))
+        for direction, (model, side) in directions.items():
+            if model is pair:
+                exported = single_state(state, side.cfg.source_lang, side.cfg.target_lang, state["model"])
+            else:
+                exported = export_state(state, direction, path)
             translator = _convert(exported, folder, folder / direction, "Translator")
-            model, x, y = pair.models[direction], _probe(side.source_dictionary), _probe(side.target_dictionary)
+            x, y = _probe(side.source_dictionary), _probe(side.target_dictionary)
             scores = translator.score_batch(words(x, side.source_dictionary), words(y, side.target_dictionary))
             expected = translation_log_probs([model], x, y, side.target_dictionary, side.cfg.left_pad_source)
             _compare(scores, expected, parameter_like(model))

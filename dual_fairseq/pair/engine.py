@@ -18,14 +18,21 @@ from fairseq.dataclass.configs import GenerationConfig
 from torch import Tensor, nn
 
 from ..common.errors import UserError
-from ..common.options import INT8, NOT_INSTALLED
+from ..common.options import ENGINES, INT8, NOT_INSTALLED
 from ..plugin.dual_inference import DualInferenceGenerator
 from ..plugin.generator import DirectionTask
 from ..plugin.language_model import FrozenLanguageModel
 from ..plugin.log_probs import BATCH_TOKENS, language_model_log_probs, length_sorted_batches
-from ..plugin.model import DualModel, parameter_like
+from ..plugin.model import direction_name, parameter_like
 from ..plugin.task import DualTranslationTask
-from .convert import CannotConvert, converted_language_model, converted_pair, words, words_of_language_model
+from .convert import (
+    CannotConvert,
+    converted_language_model,
+    converted_pair,
+    directions_of,
+    words,
+    words_of_language_model,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +55,7 @@ def choose_engine(
 
     Args:
         name: ``fairseq``, ``ctranslate2``, or ``auto``: CTranslate2 if possible.
-        pairs, task: from :func:`~dual_fairseq.pair.load.load_pair`.
+        pairs, task: from :func:`~dual_fairseq.pair.load.load_model`.
         checkpoints: the files of the pairs.
         int8: compute in 8 bits.
         overrides: names of the options that loading the pair changed.
@@ -57,15 +64,15 @@ def choose_engine(
         CTranslate2, or None for fairseq.
 
     Raises:
-        UserError: ``ctranslate2`` cannot run the pair, or ``int8`` is used with ``fairseq``.
+        UserError: there is no such engine, ``ctranslate2`` cannot run the pair, or ``int8`` is used with ``fairseq``.
     """
+    if name not in ENGINES:
+        raise UserError(f"engine {name!r}: choose from {', '.join(ENGINES)}")
     if name == "fairseq":
         if int8:
             raise UserError(INT8)
         return None
     try:
-        if not isinstance(task, DualTranslationTask):
-            raise CannotConvert("takes a run or the checkpoint of a pair, not a model of one direction")
         if len(pairs) > 1:
             raise CannotConvert("does not translate with several pairs together")
         if changed := [name for name in overrides if not name.startswith(("src_lm", "tgt_lm", "dual_inference"))]:
@@ -79,14 +86,14 @@ def choose_engine(
 
 
 class CTranslate2:
-    """Both models of a pair, and language models that are Transformers, run by CTranslate2.
+    """Both models of a pair or a single model, and language models that are Transformers, run by CTranslate2.
 
     The number of threads is PyTorch's (``OMP_NUM_THREADS``); each thread has its own batch. Models are in 16 bits if
     the pair is.
 
     Args:
-        pair, task: from :func:`~dual_fairseq.pair.load.load_pair`.
-        checkpoint: the pair's file.
+        pair, task: from :func:`~dual_fairseq.pair.load.load_model`.
+        checkpoint: the model's file.
         int8: compute in 8 bits.
         strict: refuse a generation option that CTranslate2 lacks; otherwise fairseq translates.
 
@@ -95,15 +102,14 @@ class CTranslate2:
     """
 
     def __init__(
-        self, pair: DualModel, task: DualTranslationTask, checkpoint: Path, int8: bool = False, strict: bool = True
+        self, pair: Any, task: DirectionTask, checkpoint: Path, int8: bool = False, strict: bool = True
     ) -> None:
         try:
             import ctranslate2
         except ImportError:
             raise CannotConvert(NOT_INSTALLED) from None
         self._library, self._strict = ctranslate2, strict
-        self._pair = pair
-        self._sides = task.sides
+        self._directions = directions_of(pair, task)
         like = parameter_like(pair)
         self.threads = torch.get_num_threads() if like.device.type == "cpu" else 1
         half = like.dtype == torch.half
@@ -122,7 +128,7 @@ class CTranslate2:
         """Name, version and number type for a record, such as ``ctranslate2 4.5.0, int8``."""
         return f"ctranslate2 {self._library.__version__}, {self._settings['compute_type']}"
 
-    def generator(self, task: DualTranslationTask, generator: Any, options: GenerationConfig) -> Any:
+    def generator(self, task: DirectionTask, generator: Any, options: GenerationConfig) -> Any:
         """A generator that uses CTranslate2 instead of fairseq, dual inference included.
 
         Args:
@@ -144,7 +150,7 @@ class CTranslate2:
             return _DualInference(self, task, self._search(task, generator.generator, options), generator)
         return self._search(task, generator, options)
 
-    def _search(self, task: DualTranslationTask, generator: Any, options: GenerationConfig) -> Any:
+    def _search(self, task: DirectionTask, generator: Any, options: GenerationConfig) -> Any:
         """The search by CTranslate2, or by fairseq if all labels are scored (two steps)."""
         return generator if task.labels else _Search(self, task, generator, options)
 
@@ -156,8 +162,7 @@ class CTranslate2:
         advance: Advance = lambda count: None,
     ) -> Tensor:
         """Like :func:`~dual_fairseq.plugin.log_probs.translation_log_probs`, with the model of a direction."""
-        model = self._pair.models[direction]
-        side = self._sides[direction]
+        model, side = self._directions[direction]
         sizes = np.array([(len(x), len(y)) for x, y in zip(sources, targets, strict=True)]).reshape(-1, 2)
         fits = (sizes <= (model.max_positions()[0], model.max_decoder_positions())).all(axis=1)
         rows = [words(sources, side.source_dictionary), words(targets, side.target_dictionary)]
@@ -226,9 +231,7 @@ class _Search(nn.Module):
         generator: fairseq's generator with the same options; it knows the limits.
     """
 
-    def __init__(
-        self, engine: CTranslate2, task: DualTranslationTask, generator: Any, options: GenerationConfig
-    ) -> None:
+    def __init__(self, engine: CTranslate2, task: DirectionTask, generator: Any, options: GenerationConfig) -> None:
         super().__init__()
         self.engine, self.task, self.generator, self.options = engine, task, generator, options
         self.eos = generator.eos
@@ -260,7 +263,8 @@ class _Search(nn.Module):
         return finalized
 
     def _translate(self, sentences: list[Tensor], limit: int) -> list[Any]:
-        return self.engine.translator(self.task.directions[0]).translate_batch(
+        direction = direction_name(self.task.cfg.source_lang, self.task.cfg.target_lang)
+        return self.engine.translator(direction).translate_batch(
             words(sentences, self.task.source_dictionary),
             beam_size=self.options.beam, num_hypotheses=self.options.beam, length_penalty=self.lenpen,
             return_scores=True, max_input_length=0, min_decoding_length=0, max_decoding_length=int(limit),

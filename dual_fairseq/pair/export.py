@@ -112,6 +112,20 @@ def export_state(state: dict[str, Any], direction: str, path: str, half: bool = 
     source, target = pair_languages(state, path)
     if direction != direction_name(source, target):
         source, target = target, source
+    return single_state(state, source, target, _copied(of_direction(state["model"], direction), half))
+
+
+def single_state(state: dict[str, Any], source: str, target: str, weights: dict[str, Tensor]) -> dict[str, Any]:
+    """The state of a plain ``translation`` checkpoint.
+
+    Args:
+        state: of the checkpoint that the model comes from.
+        source, target: the languages.
+        weights: of the model.
+
+    Raises:
+        UserError: an option cannot be kept.
+    """
     model_cfg, criterion = state["cfg"].model, state["cfg"].criterion
     options = {
         **arch_options(model_cfg),
@@ -130,7 +144,7 @@ def export_state(state: dict[str, Any], direction: str, path: str, half: bool = 
     return {
         "args": plain_namespace(options),
         "cfg": None,
-        "model": _copied(of_direction(state["model"], direction), half),
+        "model": weights,
         "criterion": None,
         "optimizer_history": [
             {

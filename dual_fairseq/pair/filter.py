@@ -31,7 +31,7 @@ from ..common.files import check_output, whole_file
 from ..common.options import finite_number
 from ..common.progress import say
 from ..data.lines import read_rows, survey
-from .score_table import LOG_PROBS, read_scores
+from .score_table import DIGITS, LOG_PROBS, read_scores, scored_text
 
 Columns = Mapping[str, np.ndarray]
 # The side with more characters mostly has more tokens. Over at least FEWEST_PAIRS pairs, the logarithms of the two
@@ -206,16 +206,19 @@ def main(arguments: Sequence[str]) -> None:
         raise UserError(f"--dropped {options.dropped}: is the file of the kept lines; choose another name")
     for path in (*outputs, *filter(None, [options.dropped])):
         check_output(path, inputs)
-    lines = {path: survey(path).lines for path in inputs[1:]}
+    texts = {path: survey(path) for path in inputs[1:]}
 
     columns, statistic = read_scores(options.scores), STATISTICS[options.by]
-    for path, count in lines.items():
-        if count != len(columns["line"]):
+    for path, text in texts.items():
+        if text.lines != len(columns["line"]):
             raise UserError(
-                f"{path}: has {count:,} lines, but {options.scores} has scores of {len(columns['line']):,} pairs; give "
-                "the text that was scored"
+                f"{path}: has {text.lines:,} lines, but {options.scores} has scores of {len(columns['line']):,} pairs; "
+                "give the text that was scored"
             )
-    _check_order(options, columns)
+    if scored := scored_text(options.scores):
+        _check_text(options, scored, [text.sha256[:DIGITS] for text in texts.values()])
+    else:
+        _check_order(options, columns)
     values = statistic.compute(columns)
     if np.isnan(values).all():
         hint = "; it needs language models (--src-lm, --tgt-lm), --by conditionals does not"
@@ -227,7 +230,7 @@ def main(arguments: Sequence[str]) -> None:
     kept = choose(statistic.goodness(columns), options.keep, threshold)
 
     with ExitStack() as stack:
-        files = [stack.enter_context(whole_file(path, inputs)) for path in (*outputs, *filter(None, [options.dropped]))]
+        files = [stack.enter_context(whole_file(path)) for path in (*outputs, *filter(None, [options.dropped]))]
         _copy_lines(options, kept, values, files)
     no_value = int(np.isnan(values).sum())
     say(
@@ -235,6 +238,27 @@ def main(arguments: Sequence[str]) -> None:
         + (f" with {options.by} from {values[kept].min():.4g} to {values[kept].max():.4g}" if kept.any() else "")
         + (f"; {no_value:,} of those dropped have no value" if no_value else "")
         + f": {outputs[0]}, {outputs[1]}"
+    )
+
+
+def _check_text(options: argparse.Namespace, scored: list[tuple[str, str]], digests: list[str]) -> None:
+    """Check that source and target are the text that was scored.
+
+    Raises:
+        UserError: a file is not, or the files are exchanged.
+    """
+    expected = [digest for _, digest in scored]
+    if digests == expected:
+        return
+    if digests == expected[::-1]:
+        raise UserError(
+            f"--source {options.source} --target {options.target}: are exchanged; give the files as they were scored"
+        )
+    files = (options.source, options.target)
+    others = [f"{path} ({lang})" for path, d, (lang, e) in zip(files, digests, scored, strict=True) if d != e]
+    raise UserError(
+        f"{options.scores}: has scores of other text than {' and '.join(others)}; give the text that was scored, or "
+        "score this text"
     )
 
 

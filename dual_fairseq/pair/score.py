@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 
 from ..common.errors import UserError
-from ..common.files import whole_file
+from ..common.files import check_output, whole_file
 from ..common.folders import find_checkpoint
 from ..common.progress import Progress, say
 from ..data.clean import REASONS, RESERVED
-from ..data.lines import read_rows, survey_pair
+from ..data.lines import Survey, read_rows, survey_pair
 from ..data.normalize import BadLine, decode, described
 from ..data.text import TextPipeline, UnknownLabel, looks_foreign
 from ..plugin.language_model import load_language_model
@@ -30,7 +30,7 @@ from ..plugin.task import DualTranslationTask
 from .engine import choose_engine
 from .load import load_pair
 from .probabilities import LanguageModels, score_pairs
-from .score_table import COUNTS, LOG_PROBS, write_head, write_rows
+from .score_table import COUNTS, LOG_PROBS, name_text, write_head, write_rows
 
 # Pairs held in memory and sorted by length at a time. Sorting more pairs would save almost no padding.
 BLOCK_PAIRS = 16_384
@@ -60,8 +60,8 @@ def split_blocks(task: DualTranslationTask, split: str) -> tuple[int, Iterator[B
 
 def text_blocks(
     task: DualTranslationTask, source: Path, target: Path, pipeline: TextPipeline | None
-) -> tuple[int, Iterator[Block]]:
-    """The number of lines of two text files, and their pairs line by line.
+) -> tuple[tuple[Survey, Survey], Iterator[Block]]:
+    """What two text files hold, and their pairs line by line.
 
     Args:
         source, target: plain or gzip files in the task's languages; the lines i of both files are a pair.
@@ -70,7 +70,7 @@ def text_blocks(
     Raises:
         UserError: a file cannot be read, or the numbers of lines differ.
     """
-    lines = survey_pair(source, target)[0].lines
+    texts = survey_pair(source, target)
     sides = (
         ("source", task.cfg.source_lang, task.source_dictionary),
         ("target", task.cfg.target_lang, task.target_dictionary),
@@ -88,7 +88,7 @@ def text_blocks(
                     tensors.append(dictionary.encode_line(line, add_if_not_exist=False))
                 yield tensors[0], tensors[1], note
 
-    return lines, _blocks(pairs())
+    return texts, _blocks(pairs())
 
 
 def _tokens(raw: bytes, language: str, pipeline: TextPipeline | None) -> str:
@@ -123,7 +123,7 @@ def _blocks(pairs: Iterator[tuple[Tensor, Tensor, str]]) -> Iterator[Block]:
 def block_columns(
     block: Block, scores: Mapping[str, np.ndarray], unknown: tuple[int, int], limit: float
 ) -> dict[str, np.ndarray]:
-    """All columns of the table except the line number.
+    """All columns of the table except ``line`` and ``text``.
 
     Args:
         block: N pairs.
@@ -166,7 +166,9 @@ def run(options: argparse.Namespace) -> None:
         raise UserError("--fp16: needs a GPU; leave it out")
     checkpoint = find_checkpoint(options.run)
     inputs = [checkpoint, options.source, options.target, options.src_lm, options.tgt_lm]
-    with whole_file(options.output, inputs) if options.output else nullcontext(sys.stdout.buffer) as file:
+    if options.output:
+        check_output(options.output, inputs)
+    with whole_file(options.output) if options.output else nullcontext(sys.stdout.buffer) as file:
         pipeline = TextPipeline(options.dest) if options.dest else None
         data = options.data or (pipeline.dictionaries if pipeline else None)
         languages = (options.source_lang, options.target_lang)
@@ -174,12 +176,16 @@ def run(options: argparse.Namespace) -> None:
         if options.fp16:
             pair = pair.half()
         engine = choose_engine(options.engine, [pair], task, [checkpoint], options.int8)
+        text_name = ""
         if options.split:
             total, blocks = split_blocks(task, options.split)
         else:
             if not options.segmented:
                 pipeline = _fitting(pipeline or TextPipeline.of_checkpoint(checkpoint), task)
-            total, blocks = text_blocks(task, options.source, options.target, pipeline)
+            texts, blocks = text_blocks(task, options.source, options.target, pipeline)
+            total = texts[0].lines
+            if not options.segmented:  # such scores may filter the same lines before segmentation
+                text_name = name_text((task.cfg.source_lang, task.cfg.target_lang), texts)
         lms = _language_models(options, task, checkpoint)
         limit = min(*pair.max_positions(), *(lm.max_positions for lm in lms or ()))
         unknown = (task.source_dictionary.unk(), task.target_dictionary.unk())
@@ -190,11 +196,11 @@ def run(options: argparse.Namespace) -> None:
         with Progress("score", total, "pairs") as bar:
             progress = _Passes(bar, passes=4 if lms else 2)
             for block in blocks:
-                text = (block.sources, block.targets)
-                warned = warned or _warn_of_foreign_text(text, task)
-                scores = score_pairs(pair, task, *text, lms, options.max_tokens, progress.advance, engine)
+                sentences = (block.sources, block.targets)
+                warned = warned or _warn_of_foreign_text(sentences, task)
+                scores = score_pairs(pair, task, *sentences, lms, options.max_tokens, progress.advance, engine)
                 columns = block_columns(block, scores, unknown, limit)
-                write_rows(file, first, columns)
+                write_rows(file, first, columns, text_name)
                 file.flush()
                 noted += int((columns["note"] != "").sum())
                 first += len(block.notes)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from array import array
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -12,13 +13,14 @@ import numpy as np
 
 from ..common.errors import UserError
 from ..common.files import lines_of
-from ..data.lines import open_text, survey
+from ..data.lines import Survey, open_text, survey
 from ..plugin.ranking import LARGEST
 
 CONDITIONALS = ("log_p_y_given_x", "log_p_x_given_y")
 LOG_PROBS = (*CONDITIONALS, "log_p_x", "log_p_y")
 COUNTS = ("tokens_x", "tokens_y", "unknown_x", "unknown_y")
-COLUMNS = ("line", *COUNTS, *LOG_PROBS, "gap", *(f"{name}_per_token" for name in (*LOG_PROBS, "gap")), "note")
+COLUMNS = ("line", *COUNTS, *LOG_PROBS, "gap", *(f"{name}_per_token" for name in (*LOG_PROBS, "gap")), "note", "text")
+DIGITS = 16  # of the digest of a text
 
 
 def write_head(file: IO[bytes]) -> None:
@@ -26,25 +28,46 @@ def write_head(file: IO[bytes]) -> None:
     file.write("\t".join(COLUMNS).encode() + b"\n")
 
 
-def write_rows(file: IO[bytes], first: int, columns: Mapping[str, np.ndarray]) -> None:
+def write_rows(file: IO[bytes], first: int, columns: Mapping[str, np.ndarray], text: str = "") -> None:
     """Write a block of the table.
 
     Args:
         file: the table.
         first: the line number of the block's first pair.
-        columns: (N,) each, all of ``COLUMNS`` except the line number; NaN makes an empty cell.
+        columns: (N,) each, all of ``COLUMNS`` except ``line`` and ``text``; NaN makes an empty cell.
+        text: for the first line of the table: see :func:`name_text`.
     """
     count = len(columns["note"])
     cells: list[list[str]] = []
     for name in COLUMNS:
         if name == "line":
             cells.append([str(line) for line in range(first, first + count)])
+        elif name == "text":
+            cells.append([text if line == 1 else "" for line in range(first, first + count)])
         elif name == "note":
             cells.append(columns[name].tolist())
         else:
             digits = 0 if name in COUNTS else 5 if name.endswith("_per_token") else 4
             cells.append([f"{value:.{digits}f}" if math.isfinite(value) else "" for value in columns[name].tolist()])
     file.writelines(("\t".join(row) + "\n").encode() for row in zip(*cells, strict=True))
+
+
+def name_text(languages: Sequence[str], texts: Sequence[Survey]) -> str:
+    """The scored text: the language and the digest of each side, such as ``de=0123456789abcdef en=...``."""
+    return " ".join(f"{lang}={text.sha256[:DIGITS]}" for lang, text in zip(languages, texts, strict=True))
+
+
+def scored_text(path: Path) -> list[tuple[str, str]]:
+    """The language and the digest of each side of the text that a table has scores of; none if it does not say."""
+    with open_text(path) as file:
+        head = file.readline().rstrip(b"\r\n").split(b"\t")
+        if b"text" not in head:
+            return []
+        named = {raw.rstrip(b"\r\n").split(b"\t")[head.index(b"text")] for raw in lines_of(file, path)} - {b""}
+    if len(named) != 1:  # several texts: another program joined tables
+        return []
+    found = re.findall(r"(\w+)=([0-9a-f]+)", named.pop().decode("utf-8", "replace"))
+    return found if len(found) == 2 else []
 
 
 def read_scores(path: Path) -> dict[str, np.ndarray]:

@@ -16,7 +16,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from ..common.arguments import Parser
 from ..common.errors import UserError
-from ..common.files import lines_of, whole_file
+from ..common.files import check_output, lines_of, whole_file
 from ..common.folders import find_checkpoint
 from ..common.options import (
     add_beam,
@@ -46,7 +46,8 @@ undone. Standard output holds only the translations, in the order of the input."
 
 EPILOG = """\
 RUN is a folder of dual-fairseq train (with its stage dual, else mle, else warmup), a folder of one stage, a checkpoint,
-or the output of dual-fairseq export. Several RUNs translate together, as an ensemble.
+or a file of dual-fairseq export, or its folder (-s or -t chooses the file). Several RUNs translate together, as an
+ensemble.
 
 Output: one line for each line of the input; an empty line for an empty line. With --scores, the score and a tab come
 before the translation. The score is the log-probability in nats, or the score of --dual-inference, divided by
@@ -120,12 +121,14 @@ def translate_stream(options: argparse.Namespace, overrides: dict[str, Any], std
     """Translate the input of the options to their output."""
     from .translator import DualTranslator
 
-    checkpoints = [find_checkpoint(run) for run in options.run]
+    checkpoints = [find_checkpoint(run, options.source_lang, options.target_lang) for run in options.run]
     inputs = [options.input, *checkpoints, options.src_lm, options.tgt_lm, options.dual_inference]
+    if options.output:
+        check_output(options.output, inputs)
     with ExitStack() as stack:
         stream, name = stack.enter_context(open_input(options.input))
         output = stack.enter_context(
-            whole_file(options.output, inputs, keep_partial=True) if options.output else nullcontext(stdout)
+            whole_file(options.output, keep_partial=True) if options.output else nullcontext(stdout)
         )
         device = "cpu" if options.cpu else None
         pair = DualTranslator.from_pretrained(

@@ -30,7 +30,7 @@ from ..common.folders import find_checkpoint
 from ..data.text import TextPipeline, UnknownLabel, indices, looks_foreign
 from ..plugin.generator import DirectionTask
 from ..plugin.model import parameter_like
-from ..plugin.ranking import read_choice
+from ..plugin.ranking import Choice, Weighting, choices_by_language
 from ..plugin.task import DualTranslationTask
 from .engine import BLOCK_TOKENS, CTranslate2, choose_engine
 from .load import load_model
@@ -38,7 +38,6 @@ from .search import search
 
 logger = logging.getLogger(__name__)
 
-Weighting = float | str | os.PathLike[str]
 _Found = tuple[str, float, bool]  # tokens of a piece, score, whether it was cut off
 
 
@@ -96,7 +95,8 @@ class DualTranslator:
             back.priors.for_inference = task.priors.for_inference  # loaded once
         self._generators: dict[str, tuple[Any, Any]] = {}  # target language → (options, generator)
         self._lenpen: dict[tuple[str, str], float] = {}  # direction → length penalty of tuned weights
-        self._tuned: tuple[Weighting, str] | None = None  # weights, and their target language
+        self._choices: dict[str, Choice | None] | None = None  # of dual inference, by target language ...
+        self._no_choice = ""  # ... and why no other language is translated into
         self._warned: set[str] = set()  # source languages whose text looks foreign
         for pair in self.pairs:
             # without BeamableMM (of fconv), which binds a model to one beam size
@@ -109,7 +109,7 @@ class DualTranslator:
         dest: str | os.PathLike[str] | None = None,
         device: str | torch.device | None = None,
         fp16: bool = False,
-        dual_inference: Weighting | Mapping[str, Weighting] | None = None,
+        dual_inference: Weighting | Mapping[str, Weighting | None] | None = None,
         engine: str = "fairseq",
         int8: bool = False,
         **overrides: Any,
@@ -125,7 +125,7 @@ class DualTranslator:
             fp16: half precision, on a GPU.
             dual_inference: let both models and both language models choose among the translations of the beam: an α,
                 the ``weights.json`` of ``dual-fairseq tune`` (other target languages are refused), or one of these for
-                each target language.
+                each target language (None: plain search; languages left out are refused).
             engine: ``fairseq``, ``ctranslate2``, or ``auto``, see :func:`~dual_fairseq.pair.engine.choose_engine`.
             int8: compute in 8 bits, with CTranslate2.
             overrides: new values of fairseq's model and task options, e.g. ``src_lm="lm.de.pt"``.
@@ -159,21 +159,14 @@ class DualTranslator:
             translator._use_dual_inference(dual_inference)
         return translator
 
-    def _use_dual_inference(self, weighting: Weighting | Mapping[str, Weighting]) -> None:
+    def _use_dual_inference(self, weighting: Weighting | Mapping[str, Weighting | None]) -> None:
         if len(self._tasks) == 1:
             raise UserError("dual inference: needs a pair, not a model of one direction; give a run, or leave it out")
-        if not isinstance(weighting, Mapping) and (language := read_choice(weighting).language):
-            self._tuned = weighting, language
+        self._choices, self._no_choice = choices_by_language(weighting, self.languages)
         for direction, task in self._tasks.items():
-            weights = weighting.get(direction[1]) if isinstance(weighting, Mapping) else weighting
-            if weights is None:
-                continue
-            choice = read_choice(weights)
-            if choice.language in (None, direction[1]):
+            if (choice := self._choices.get(direction[1])) is not None:
                 task.dual_inference = choice.weights
                 self._lenpen[direction] = 1.0 if choice.lenpen is None else choice.lenpen
-            elif isinstance(weighting, Mapping):
-                raise UserError(f"{weights}: was tuned for translations into {choice.language}, not {direction[1]}")
 
     def chooses(self, target: str) -> bool:
         """Whether translations into a language are chosen by dual inference."""
@@ -295,11 +288,8 @@ class DualTranslator:
             raise UserError(f"nbest {nbest}: is more than the beam of {beam}; give a beam of at least {nbest}")
         source, target = self.direction(source, target)
         task = self._tasks[source, target]
-        if self._tuned is not None and self._tuned[1] != target:
-            raise UserError(
-                f"dual_inference {self._tuned[0]}: was tuned for translations into {self._tuned[1]}, not {target}; "
-                "give weights by language, such as {'en': ..., 'de': ...}"
-            )
+        if self._choices is not None and target not in self._choices:
+            raise UserError(self._no_choice.format(target=target))
         if lenpen is None:
             lenpen = self._lenpen.get((source, target), 1.0)
         generator = self._build_generator(task, {**generation, "beam": beam, "lenpen": lenpen})

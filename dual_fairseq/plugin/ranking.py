@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -83,6 +84,9 @@ def weights_of_options(
     return Weights.of_alpha(alpha)
 
 
+Weighting = float | str | os.PathLike[str]  # α, or a weights.json
+
+
 @dataclass(frozen=True)
 class Choice:
     """How to choose among translations: weights, the lenpen that goes with them, and the target language, if known."""
@@ -92,7 +96,7 @@ class Choice:
     language: str | None = None
 
 
-def read_choice(given: str | float | os.PathLike[str]) -> Choice:
+def read_choice(given: Weighting) -> Choice:
     """The choice by α, or the best one in a weights.json of ``dual-fairseq tune``.
 
     Raises:
@@ -117,6 +121,39 @@ def read_choice(given: str | float | os.PathLike[str]) -> Choice:
     if unknown := row["weights"].keys() - names:
         raise UserError(f"{given}: {wrong} (there is no weight of {', '.join(sorted(unknown))}); {fix}")
     return Choice(Weights(**row["weights"]), float(row["lenpen"]), tuned.get("target_lang"))
+
+
+def choices_by_language(
+    given: Weighting | Mapping[str, Weighting | None], languages: Sequence[str]
+) -> tuple[dict[str, Choice | None], str]:
+    """The choices among translations into each language.
+
+    Args:
+        given: what :func:`read_choice` reads, for both languages or for each target language; None is plain search.
+        languages: of the pair.
+
+    Returns:
+        Target language → choice; and why translations into another language (``{target}``) are refused.
+
+    Raises:
+        UserError: ``given`` cannot be read, or is for translations into another language.
+    """
+    if isinstance(given, Mapping):
+        choices = {into: None if weights is None else read_choice(weights) for into, weights in given.items()}
+        reason = "dual_inference: has no weights for translations into {target}; add them, or None for plain search"
+    else:
+        choice = read_choice(given)
+        choices = dict.fromkeys(languages if choice.language is None else [choice.language], choice)
+        reason = (
+            f"dual_inference {str(given).replace('{', '{{').replace('}', '}}')}: was tuned for translations into "
+            f"{choice.language}, not {{target}}; give weights by language"
+        )
+    for into, one in choices.items():
+        if into not in languages:
+            raise UserError(f"dual_inference: {into} is not a language of this pair ({' and '.join(languages)})")
+        if one is not None and one.language not in (None, into):
+            raise UserError(f"dual_inference for {into}: its weights were tuned for translations into {one.language}")
+    return choices, reason
 
 
 def component_line(number: int, components: np.ndarray) -> str:

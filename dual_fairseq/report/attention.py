@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..common.arguments import Parser
-from ..common.files import whole_file
+from ..common.files import check_output, whole_file
 from ..common.options import add_beam, add_dest, add_device, add_languages, add_output, whole_number
 from ..pair.translate import text_output
 
@@ -160,6 +160,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
         for line in lines:
             path = options.output / f"{line.number:03}.{line.direction}.png"
-            with whole_file(path, [options.input]) as file:
+            check_output(path, [options.input])
+            with whole_file(path) as file:
                 file.write(picture(line.attention))
             print(path, line.translation, sep="\t", file=stdout, flush=True)

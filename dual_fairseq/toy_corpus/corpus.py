@@ -41,25 +41,26 @@ def write_corpus(
         The content of ``truth.json``; log-probabilities and entropies in nats.
 
     Raises:
+        UserError: one of the files exists with other text.
         CannotWrite: a file cannot be written.
     """
     out.mkdir(parents=True, exist_ok=True)
     grammar = grammar or ToyGrammar()
-    splits: dict[str, dict[str, float]] = {}
-    train: set[tuple[str, str]] = set()
+    drawn = {split: grammar.sample(size, _seed(seed, offset)) for offset, (split, size) in enumerate(sizes.items())}
+    texts = {f"{split}.{lang}": (pairs, side) for split, pairs in drawn.items() for side, lang in enumerate(LANGUAGES)}
+    for side, lang in enumerate(LANGUAGES):
+        texts[f"mono.{lang}"] = grammar.sample(mono, _seed(seed, len(sizes) + side)), side
+    contents = {out / name: "".join(pair[side] + "\n" for pair in pairs) for name, (pairs, side) in texts.items()}
+    for file, content in contents.items():
+        if file.is_file() and file.read_bytes() != content.encode():
+            raise UserError(f"{file}: holds other text; choose another folder, or delete this one")
     (out / "truth.json").unlink(missing_ok=True)
-    for offset, (split, size) in enumerate(sizes.items()):
-        pairs = grammar.sample(size, _seed(seed, offset))
-        for lang, *column in zip(LANGUAGES, *pairs, strict=True):
-            write_text(out / f"{split}.{lang}", "".join(line + "\n" for line in column))
-        splits[split] = _truth(grammar, pairs)
-        if split == "train":
-            train = set(pairs)
-        elif train:
-            splits[split]["share_in_train"] = sum(pair in train for pair in pairs) / size
-    for offset, lang in enumerate(LANGUAGES):
-        drawn = grammar.sample(mono, _seed(seed, len(sizes) + offset))
-        write_text(out / f"mono.{lang}", "".join(pair[offset] + "\n" for pair in drawn))
+    for file, content in contents.items():
+        write_text(file, content)
+    splits = {split: _truth(grammar, pairs) for split, pairs in drawn.items()}
+    if train := set(drawn.get("train", ())):
+        for split in splits.keys() - {"train"}:
+            splits[split]["share_in_train"] = sum(pair in train for pair in drawn[split]) / sizes[split]
     truth = {
         "unit": "nats",
         "seed": seed,

@@ -146,9 +146,10 @@ def command(run, tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(("source", "target"), [(SOURCE, TARGET), (TARGET, SOURCE)])
-def test_each_line_has_its_picture_in_both_directions(command, tmp_path, source, target):
+def test_each_line_has_its_picture_in_both_directions(command, run, tmp_path, source, target):
     text = "s1 s2\n\ns3 s4 s5\n" if source == SOURCE else "t1\n\nt2 t3\n"
-    lines, _ = command(text, "-s", source)
+    lines, said = command(text, "-s", source)
+    assert f"{source} -> {target} with {run / 'checkpoint_best.pt'}\n" in said
     files = [tmp_path / "out" / f"{number:03}.{source}-{target}.png" for number in (1, 3)]
     assert [line.split("\t")[0] for line in lines] == [str(file) for file in files]
     assert sorted((tmp_path / "out").iterdir()) == files

@@ -198,6 +198,11 @@ def test_wmt16_from_archives(tmp_path: Path) -> None:
     dest = tmp_path / "wmt"
     command = ["wmt16", dest, "--from", archives, "--", "--bpe-size", "60"]
 
+    (tmp_path / "wmt" / "text.de-en").mkdir(parents=True)
+    run = corpus(*command)
+    assert run.stderr.endswith("text.de-en: was not made by this command; choose another DEST\n")
+    (tmp_path / "wmt" / "text.de-en").rmdir()
+
     # A cut-off archive is not trusted, nor is what it held.
     commoncrawl = archives / "training-parallel-commoncrawl.tgz"
     whole = commoncrawl.read_bytes()

@@ -33,6 +33,7 @@ from dual_fairseq.common.errors import UserError
 from dual_fairseq.pair import convert
 from dual_fairseq.pair.engine import CTranslate2
 from dual_fairseq.pair.evaluate import read_cut_off, read_engine
+from dual_fairseq.pair.export import export
 from dual_fairseq.pair.load import load_pair
 from dual_fairseq.pair.probabilities import score_pairs
 from dual_fairseq.pair.translator import DualTranslator
@@ -87,6 +88,23 @@ def test_it_translates_as_fairseq_does(source, target, checkpoint, dest):
                 assert hypothesis.score > other.score - 1e-4
         scores = [(mine[0].score, theirs[0].score) for mine, theirs in zip(found, expected, strict=True)]
         assert np.ptp(np.array(scores), axis=1).max() < 1e-4
+
+
+def test_exported_models_translate_by_the_same_command(checkpoint, dest, tmp_path, capfd):
+    """From a folder with both directions, the languages name the file."""
+    text, out = tmp_path / "text", tmp_path / "out"
+    shutil.copytree(dest, out / "text")  # as export copies it from a run
+    for source, target in DIRECTIONS:
+        export(checkpoint, f"{source}-{target}", out / f"{source}-{target}.pt", dest / "dual")
+    for source, target in DIRECTIONS:
+        text.write_text("".join(f"{line}\n" for line in TEXTS[source]))
+        printed = []
+        for run, engine in ((checkpoint, "fairseq"), (out, "fairseq"), (out, "ctranslate2")):
+            main(["translate", str(run), *["--dest", str(dest)] * (run == checkpoint), "-s", source, "-t", target,
+                  "--cpu", "--input", str(text), "--engine", engine])  # fmt: skip
+            printed.append(capfd.readouterr().out)
+        assert printed[0] == printed[1] == printed[2]
+    assert load(out / f"{SOURCE}-{TARGET}.pt", dest, engine="auto", int8=True).engine is not None
 
 
 def test_a_translation_that_does_not_end_is_bounded_by_its_own_sentence(checkpoint, dest):

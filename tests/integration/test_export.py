@@ -363,7 +363,9 @@ def test_without_the_data_the_dictionaries_are_missed_or_given(pairs, data, tmp_
     pair = without_data(pairs / "transformer" / "checkpoint_last.pt", tmp_path)
     output = tmp_path / "out" / "single.pt"
     main(["export", str(pair), "--direction", FORWARD, "-o", str(output)])
-    assert f"dict.{SOURCE}.txt and dict.{TARGET}.txt not found" in capsys.readouterr().out
+    printed = capsys.readouterr()
+    assert f"dict.{SOURCE}.txt and dict.{TARGET}.txt not found" in printed.out
+    assert f"{SOURCE} -> {TARGET} with {pair}\n" in printed.err
     assert [path.name for path in output.parent.iterdir()] == ["single.pt"]
     main(["export", str(pair), "--direction", FORWARD, "-o", str(output), "--data", str(data)])
     assert "not found" not in capsys.readouterr().out

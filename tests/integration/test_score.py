@@ -14,10 +14,12 @@ import torch
 from helpers import PLUGIN, SOURCE, TARGET, fairseq_here, sentence_pairs
 
 from dual_fairseq.__main__ import main
+from dual_fairseq.data.lines import survey_pair
 from dual_fairseq.pair import score, score_table
 from dual_fairseq.pair.evaluate import read_validation
 from dual_fairseq.pair.load import load_pair
 from dual_fairseq.pair.probabilities import score_pairs
+from dual_fairseq.pair.score_table import name_text
 
 
 @pytest.fixture(autouse=True)
@@ -86,7 +88,7 @@ def test_a_split_gives_what_the_criterion_logs(checkpoint, corpus, tmp_path):
 
 def test_columns_follow_from_each_other(checkpoint, tmp_path, text):
     rows = run(checkpoint, tmp_path, *segmented(text))
-    c = {name: column(rows, name) for name in score_table.COLUMNS if name not in ("note", "line")}
+    c = {name: column(rows, name) for name in score_table.COLUMNS if name not in ("note", "line", "text")}
     lines = [file.read_text().splitlines() for file in text]
     for name, side in zip("xy", lines, strict=True):
         np.testing.assert_array_equal(c[f"tokens_{name}"], [len(line.split()) + 1 for line in side])
@@ -192,7 +194,7 @@ def test_what_cannot_be_scored_has_empty_cells_and_a_note(checkpoint, tmp_path, 
         "target: a word that fairseq reserves: <s>, </s> or <pad>", "too long", "", "",
     ]  # fmt: skip
     for row in rows[1:5]:
-        assert {row[name] for name in score_table.COLUMNS if name not in ("line", "note")} == {""}
+        assert {row[name] for name in score_table.COLUMNS if name not in ("line", "note")} == {""}  # of text, too
     assert rows[5]["tokens_x"] == "1101"
     assert rows[5]["log_p_y_given_x"] == rows[5]["log_p_x_given_y"] == rows[5]["gap"] == ""
     assert float(rows[5]["log_p_y"]) == pytest.approx(float(good[5]["log_p_y"]), abs=2e-4)  # short enough for its LM
@@ -210,10 +212,12 @@ def test_raw_text_goes_through_the_preprocessing_of_its_folder(checkpoint, corpu
     for file in text:
         file.write_text(file.read_text().upper())
     raw = ("--source", text[0], "--target", text[1])
+    expected[0]["text"] = name_text((SOURCE, TARGET), survey_pair(*text))
     assert run(checkpoint, tmp_path, *raw, "--dest", dest) == expected
     (dest / "preprocess.json").write_text(json.dumps({**record, "normalized": True}))
     for file in text:
         file.write_text("".join(f"{line[0]}\u00ad{line[1:]}\n" for line in file.read_text().splitlines()))
+    expected[0]["text"] = name_text((SOURCE, TARGET), survey_pair(*text))
     assert run(checkpoint, tmp_path, *raw, "--dest", dest) == expected
     assert "repaired: soft hyphens" in capsys.readouterr().err
     with pytest.raises(SystemExit, match="--dest"):  # nothing beside this checkpoint tells how its text was made

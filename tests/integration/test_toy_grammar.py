@@ -13,6 +13,7 @@ import pytest
 from sacremoses import MosesDetokenizer, MosesPunctNormalizer, MosesTokenizer
 
 from dual_fairseq.__main__ import main
+from dual_fairseq.common.errors import UserError
 from dual_fairseq.toy_corpus import corpus
 from dual_fairseq.toy_corpus.grammar import ToyGrammar
 from dual_fairseq.toy_corpus.limits import entropies
@@ -349,6 +350,14 @@ def test_command_writes_the_corpus_and_its_truth(tmp_path, capsys, monkeypatch, 
     before = {path.name: path.read_bytes() for path in out.iterdir()}
     main(["toy-corpus", *arguments])
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    for other in (["--seed", "5"], ["--mono", "0"]):
+        with pytest.raises(UserError, match="holds other text; choose another folder"):
+            main(["toy-corpus", *arguments, *other])
+    (out / "valid.en").unlink()
+    (out / "test.de").write_text("mine\n")
+    with pytest.raises(UserError, match=r"test\.de: holds other text"):
+        main(["toy-corpus", *arguments])
+    assert {path.name for path in out.iterdir()} == before.keys() - {"valid.en"}
 
 
 def test_share_of_test_pairs_seen_in_training_is_reported(tmp_path):

@@ -466,7 +466,7 @@ def test_dual_inference_by_tuned_weights(command, run, pair, tmp_path):
     weights = {"forward": 1.0, "reverse": 0.5, "lm": 0.0, "source_lm": 0.0, "length": 0.25}
     path = tmp_path / "weights.json"
     path.write_text(json.dumps({"best": "general", "general": {"weights": weights, "lenpen": 0.5}}))
-    tuned = DualTranslator.from_pretrained(run, device="cpu", dual_inference={TARGET: path})
+    tuned = DualTranslator.from_pretrained(run, device="cpu", dual_inference={TARGET: path, SOURCE: None})
     texts = TEXT.decode().splitlines()
     best = tuned.translate_nbest(texts, target=TARGET, beam=4)
     assert command(TEXT, "-t", TARGET, "--beam", 4, "--scores", "--dual-inference", path) == "".join(
@@ -475,7 +475,7 @@ def test_dual_inference_by_tuned_weights(command, run, pair, tmp_path):
     options = {"dual_inference_reverse_weight": 0.5, "dual_inference_length_weight": 0.25}
     by_hand = DualTranslator.from_pretrained(run, device="cpu", **options)
     assert by_hand.translate_nbest(texts, target=TARGET, beam=4, lenpen=0.5) == best
-    # the other direction has no weights
+    # the other direction has plain search
     assert not tuned.chooses(SOURCE)
     assert tuned.translate(["Mak1 met2."], TARGET, SOURCE) == pair.translate(["Mak1 met2."], TARGET, SOURCE)
     plain = command(TEXT, "-t", TARGET, "--scores")

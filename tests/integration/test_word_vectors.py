@@ -426,6 +426,23 @@ def test_vectors_are_trained_again_only_for_other_options_or_text(dest, trained)
     assert trained[4:] == [SOURCE, TARGET]
 
 
+def test_a_training_of_vectors_that_fails_leaves_the_old_ones_with_their_record(dest, trained, monkeypatch):
+    main(["vectors", str(dest)])
+    before = {path: path.read_bytes() for path in (dest / "vectors").iterdir()}
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="stopped"):
+        patch.setattr(train_vectors, "train", lambda *arguments: (_ for _ in ()).throw(RuntimeError("stopped")))
+        main(["vectors", str(dest), "--window", "3"])
+    assert {path: path.read_bytes() for path in (dest / "vectors").iterdir()} == before
+
+
+def test_vectors_of_another_program_stay(dest, trained):
+    (dest / "vectors").mkdir()
+    (dest / "vectors" / f"{TARGET}.vec").write_text("mine")
+    with pytest.raises(UserError, match=rf"{TARGET}\.vec: was not made by this command"):
+        main(["vectors", str(dest)])
+    assert not trained and [path.name for path in (dest / "vectors").iterdir()] == [f"{TARGET}.vec"]
+
+
 def test_joint_vectors_are_of_both_languages(dest, trained):
     main(["vectors", str(dest), "--joint"])
     assert trained == [FORWARD]

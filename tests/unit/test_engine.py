@@ -22,7 +22,7 @@ PAIR, FILE = nn.ModuleDict({"models": nn.ModuleDict({"a-b": nn.Linear(1, 1)})}),
 PAIR.models = PAIR["models"]
 TASK = DualTranslationTask.__new__(DualTranslationTask)
 TASK.labels = []
-TASK.sides, TASK.directions = {}, ("a-b", "b-a")
+TASK.sides, TASK.directions = {"a-b": SimpleNamespace()}, ("a-b", "b-a")
 
 
 def choose(name: str, pairs: int = 1, **options: object) -> CTranslate2 | None:

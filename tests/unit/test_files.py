@@ -94,12 +94,8 @@ def test_an_output_that_is_an_input_is_refused(tmp_path, how):
         path.symlink_to(source)
     elif how == "a hard link":
         path.hardlink_to(source)
-    with (
-        pytest.raises(UserError, match=f"{path}: is the same file as the input {source}; write to another file"),
-        whole_file(path, [None, tmp_path / "missing", source]) as file,
-    ):
-        file.write(b"x")
-    assert source.read_text() == "precious"
+    with pytest.raises(UserError, match=f"{path}: is the same file as the input {source}; write to another file"):
+        check_output(path, [None, tmp_path / "missing", source])
     check_output(tmp_path / "new", [source])
 
 
@@ -205,6 +201,32 @@ def inputs(tmp_path, monkeypatch):
 def test_no_command_writes_over_what_it_reads(inputs, command):
     before = {path: path.read_bytes() for path in inputs.rglob("*") if path.is_file()}
     with pytest.raises(UserError, match="is the same file as the input"):
+        main(command.split())
+    assert {path: path.read_bytes() for path in inputs.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "report run -o run/train.toml",
+        "report run -o data/preprocess.json",
+        "export pair.pt --direction de-en -o run/dual/checkpoint_best.pt",
+        "average --inputs pair.pt lm.pt -o run/dual/checkpoint_1_20.pt",
+        "import --src2tgt pair.pt --tgt2src lm.pt --data . -o run/dual/checkpoint_last.pt",
+        "translate pair.pt -t en --input text.de -o run/dual/options.txt",
+        "score pair.pt --source text.de --target text.en -o test/scores.json",
+        "select --pairs text.de --valid text.de --from text.en -o data/dual/dict.de.txt",
+        "filter scores.tsv --source text.de --target text.en --keep 0.5 --output-prefix new --dropped run/train.toml",
+    ],
+)
+def test_no_command_replaces_a_checkpoint_or_a_record(inputs, command):
+    for name in ("run/train.toml", "run/dual/checkpoint_best.pt", "run/dual/checkpoint_last.pt", "run/dual/options.txt",
+                 "run/dual/checkpoint_1_20.pt", "test/scores.json", "data/preprocess.json",
+                 "data/dual/dict.de.txt"):  # fmt: skip
+        (inputs / name).parent.mkdir(parents=True, exist_ok=True)
+        (inputs / name).write_text("precious\n")
+    before = {path: path.read_bytes() for path in inputs.rglob("*") if path.is_file()}
+    with pytest.raises(UserError, match="exists, and has the name of a file of a run or of its data"):
         main(command.split())
     assert {path: path.read_bytes() for path in inputs.rglob("*") if path.is_file()} == before
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from dual_fairseq.__main__ import main
+from dual_fairseq.data.lines import survey_pair
 from dual_fairseq.pair import score_table
 from dual_fairseq.pair.filter import STATISTICS, choose
 from dual_fairseq.pair.score_table import read_scores
@@ -121,6 +122,28 @@ def test_a_damaged_table_is_refused(table, change, reason):
     with pytest.raises(SystemExit, match=reason) as refusal:
         read_scores(path)
     assert str(path) in str(refusal.value)
+
+
+def test_text_that_was_not_scored_is_refused(table, tmp_path):
+    """Even if it has as many lines; a table that does not name its text is for any text of its length."""
+    scores, source, target = table([(-1.0, -2.0, -3.0, -4.0)] * 3), tmp_path / "my.de", tmp_path / "my.en"
+    source.write_text("a\nb\nc\n")
+    target.write_text("A\nB\nC\n")
+    (tmp_path / "your.de").write_text("a\nb\nd\n")
+    lines = scores.read_text().splitlines(keepends=True)
+    lines[1] = f"{lines[1][:-1]}{score_table.name_text(('de', 'en'), survey_pair(source, target))}\n"
+    named = tmp_path / "named.tsv"
+    named.write_text("".join(lines))
+    np.testing.assert_equal(read_scores(named), read_scores(scores))
+    common = ("--output-prefix", tmp_path / "out" / "clean", "--keep", 1)
+    (tmp_path / "out").mkdir()
+    with pytest.raises(SystemExit, match=r"named\.tsv: has scores of other text than .*your\.de \(de\); give the text"):
+        run(named, "--source", tmp_path / "your.de", "--target", target, *common)
+    with pytest.raises(SystemExit, match="are exchanged"):
+        run(named, "--source", target, "--target", source, *common)
+    assert not list((tmp_path / "out").iterdir())
+    run(named, "--source", source, "--target", target, *common)
+    run(scores, "--source", tmp_path / "your.de", "--target", target, *common)
 
 
 def test_the_best_are_chosen():

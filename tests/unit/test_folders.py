@@ -108,6 +108,10 @@ def test_the_best_checkpoint_of_a_run_or_of_the_demo(tmp_path):
         (converted / name).touch()
     with pytest.raises(UserError, match=r"holds a model of CTranslate2.* with --engine ctranslate2"):
         find_checkpoint(converted)
+    (tmp_path / "de-en.pt").touch()
+    with pytest.raises(UserError, match=rf"give {tmp_path}/de-en\.pt with --engine ctranslate2"):
+        find_checkpoint(converted)
+    (tmp_path / "de-en.pt").unlink()
     for name in ("warmup", "mle", "dual"):
         stage = run.stage(name)
         stage.folder.mkdir()
@@ -116,6 +120,17 @@ def test_the_best_checkpoint_of_a_run_or_of_the_demo(tmp_path):
         stage.best.touch()
         assert find_checkpoint(tmp_path) == find_checkpoint(run.folder) == find_checkpoint(stage.folder) == stage.best
     assert find_checkpoint(run.stage("mle").last) == run.stage("mle").last
+
+
+def test_the_languages_decide_among_the_files_of_export(tmp_path):
+    (tmp_path / "de-en.pt").touch()
+    assert find_checkpoint(tmp_path) == find_checkpoint(tmp_path, "en") == tmp_path / "de-en.pt"  # refused later
+    (tmp_path / "en-de.pt").touch()
+    assert find_checkpoint(tmp_path, "de", "en") == find_checkpoint(tmp_path, "de") == tmp_path / "de-en.pt"
+    assert find_checkpoint(tmp_path, target="de") == tmp_path / "en-de.pt"
+    for languages in ((), ("fr", "de"), ("(", "de")):
+        with pytest.raises(UserError, match=r"several models \(de-en\.pt, en-de\.pt\); name one .* -s and -t"):
+            find_checkpoint(tmp_path, *languages)
 
 
 def test_another_stage_does_not_take_the_place_of_one_whose_checkpoint_is_gone(tmp_path):

@@ -11,6 +11,7 @@ import pytest
 from dual_fairseq.common.errors import UserError
 from dual_fairseq.common.folders import find_checkpoint
 from dual_fairseq.data.subword import Subword
+from dual_fairseq.pair.engine import choose_engine
 from dual_fairseq.pair.translator import DualTranslator
 from dual_fairseq.plugin.ranking import Weights
 
@@ -56,15 +57,42 @@ def test_the_translator_is_found_where_one_looks_for_it():
         _ = dual_fairseq.DualInterpreter
 
 
+def unloaded() -> DualTranslator:
+    """A translator of German and English without models."""
+    translator = DualTranslator.__new__(DualTranslator)
+    translator.languages, translator._choices, translator._lenpen = ("de", "en"), None, {}
+    translator._tasks = {pair: SimpleNamespace(dual_inference=None) for pair in (("de", "en"), ("en", "de"))}
+    return translator
+
+
 def test_weights_of_the_other_direction_are_refused(tmp_path):
     """Not passed over without a word."""
     row = {"weights": asdict(Weights(1.0, reverse=0.5)), "lenpen": 0.0}
     file = tmp_path / "weights.json"
     file.write_text(json.dumps({"best": "general", "general": row, "target_lang": "en"}))
-    translator = DualTranslator.__new__(DualTranslator)
-    translator.languages, translator._tuned, translator._lenpen = ("de", "en"), None, {}
-    translator._tasks = {pair: SimpleNamespace(dual_inference=None) for pair in (("de", "en"), ("en", "de"))}
+    translator = unloaded()
     translator._use_dual_inference(file)
     assert translator.chooses("en") and not translator.chooses("de")
     with pytest.raises(UserError, match=r"weights.json: was tuned for translations into en, not de"):
         translator.translate_nbest(["a"], target="de")
+
+
+def test_languages_without_weights_are_refused_unless_plain_search_is_asked_for(tmp_path):
+    file = tmp_path / "weights.json"
+    row = {"weights": asdict(Weights(1.0, reverse=0.5)), "lenpen": 0.0}
+    file.write_text(json.dumps({"best": "general", "general": row, "target_lang": "fr"}))
+    for weights in ({"fr": 0.5}, {"en": 0.5, "fr": 0.5}, file):
+        with pytest.raises(UserError, match="fr is not a language of this pair"):
+            unloaded()._use_dual_inference(weights)
+    translator = unloaded()
+    translator._use_dual_inference({"de": 0.5})
+    with pytest.raises(UserError, match="has no weights for translations into en; add them, or None for plain search"):
+        translator.translate_nbest(["a"], target="en")
+    translator = unloaded()
+    translator._use_dual_inference({"de": 0.5, "en": None})
+    assert translator.chooses("de") and not translator.chooses("en")
+
+
+def test_an_engine_that_there_is_not_is_refused():
+    with pytest.raises(UserError, match="engine 'onnx': choose from fairseq, ctranslate2, auto"):
+        choose_engine("onnx", [], SimpleNamespace(), [])
