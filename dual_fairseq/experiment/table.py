@@ -11,6 +11,7 @@ from typing import Any
 
 from ..common.errors import UserError
 from ..common.files import write_json, write_text
+from ..common.folders import RunFolder
 from .recipe import Recipe, Row
 
 TRIALS = 2000  # of each significance test
@@ -19,6 +20,12 @@ SEARCHES = {
     "plain": "beam search", "tuned": "length penalty tuned", "alpha": "dual inference by one α",
     "dual_inference": "dual inference",
 }  # fmt: skip
+LEGEND = """\
+Mean ± sample standard deviation over seeds. Gain: over the row without one, by the same way of choosing.
+p: two-sided, paired approximate randomisation. Evaluated: the checkpoint of the best validation BLEU,
+greedy and mean of both directions. Length penalty and weights of dual inference are tuned on the
+validation text, too, and choose among the beam's translations. NLL is of the references. Hours: of
+training; no comparison where the machine had other work."""
 
 
 @dataclass
@@ -33,7 +40,7 @@ class Result:
         nll_bits: NLL of the reference, in bits per token.
         limit_bits: the truth's own NLL, if it is known.
         validation_bleu: the BLEU that chose the checkpoint: greedy, mean of both directions.
-        checkpoint_updates: the number of updates of the evaluated checkpoint.
+        checkpoint_updates: the number of updates of that checkpoint.
         updates, seconds: of the whole training, without validation.
         signature: sacreBLEU's signature of BLEU.
     """
@@ -279,13 +286,10 @@ def tabulate(
     lines += [f"    dual-fairseq experiment {file} WORK --seeds {seed_words}", ""]
     lines += tables(rows, results, compared, chosen, len(seeds))
     lines += against(recipe, rows, results, len(seeds))
-    lines += [
-        "Mean ± sample standard deviation over seeds. Gain: over the row without one, by the same way of choosing.",
-        "p: two-sided, paired approximate randomisation. Evaluated: the checkpoint of the best validation BLEU,",
-        "greedy and mean of both directions. Length penalty and weights of dual inference are tuned on the",
-        "validation text, too, and choose among the beam's translations. NLL is of the references. Hours: of",
-        "training; no comparison where the machine had other work.",
-    ]
+    lines += [LEGEND]
+    stages = {row.name: [RunFolder(place).stage(row.stage) for place in places[row.id]] for row in rows}
+    if averaged := [name for name, folders in stages.items() if any(stage.average.is_file() for stage in folders)]:
+        lines += ["", f"Evaluated with the mean of the last epochs instead of that checkpoint: {', '.join(averaged)}."]
     if left_out := [row.id for row in recipe.rows if not evaluated[row.id]]:
         lines += ["", f"Not evaluated yet for all of these seeds: {', '.join(left_out)}."]
     preprocessing = json.loads((recipe.of_pairs(work) / "preprocess.json").read_text())
