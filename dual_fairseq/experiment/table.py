@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +10,9 @@ from typing import Any
 
 from ..common.errors import UserError
 from ..common.files import write_json, write_text
-from ..common.folders import RunFolder
+from ..common.folders import Data, RunFolder
+from ..common.tables import read_scores
+from ..pipeline.choices import count_pairs
 from .recipe import Recipe, Row
 
 TRIALS = 2000  # of each significance test
@@ -71,24 +72,24 @@ def result_of(work: Path, data: Path, folder: Path, row: Row, direction: str) ->
     from ..data.text import TextPipeline
     from ..pair.evaluate import score
     from ..pair.nbest import read_nbest
-    from ..plugin.ranking import Weights
+    from ..plugin.ranking import Weights, read_choice
     from ..report.demo import entropy_limits
     from ..report.runs import read_run
 
-    out = folder / row.stage / "eval" / "test"
+    out = RunFolder(folder).stage(row.stage).evaluation("test")
     target = direction.split("-")[1]
-    scores = json.loads((out / "scores.json").read_text())[direction]
+    scores = read_scores(out / "scores.json")[direction]
     references = read_lines(out / f"{direction}.ref.txt")
     generated = out / f"{direction}.generate.txt"
     nbest = read_nbest(read_lines(generated), len(references), generated)
-    tuning = json.loads((out / "tuning" / direction / "weights.json").read_text())
-    lenpen, alpha = tuning["lenpen"]["lenpen"], tuning["alpha"]
+    tuned, alpha = (read_choice(out / "tuning" / direction / "weights.json", form) for form in ("lenpen", "alpha"))
+    lenpen = tuned.lenpen or 0.0
     chosen = Weights().score(nbest.components, lenpen).argmax(axis=1)
     text = TextPipeline(data)
     texts = {
         "plain": read_lines(out / f"{direction}.hyp.txt"),
         "tuned": text.detokenize(nbest.take(chosen), target),
-        "alpha": text.detokenize(nbest.best(Weights(**alpha["weights"]), alpha["lenpen"]), target),
+        "alpha": text.detokenize(nbest.best(alpha.weights, alpha.lenpen or 0.0), target),
         "dual_inference": read_lines(out / f"{direction}.dual-inference.hyp.txt"),
     }
     signature = scores["bleu_signature"]
@@ -292,9 +293,8 @@ def tabulate(
         lines += ["", f"Evaluated with the mean of the last epochs instead of that checkpoint: {', '.join(averaged)}."]
     if left_out := [row.id for row in recipe.rows if not evaluated[row.id]]:
         lines += ["", f"Not evaluated yet for all of these seeds: {', '.join(left_out)}."]
-    preprocessing = json.loads((recipe.of_pairs(work) / "preprocess.json").read_text())
     record: dict[str, Any] = {"title": recipe.title, "seeds": list(seeds), "rows": {}}
-    record["pairs"] = preprocessing["counts"]["train"]["kept"]
+    record["pairs"] = count_pairs(Data.from_folder(recipe.of_pairs(work)))
     for row in rows:
         record["rows"][row.id] = {"name": row.name} | {
             direction: {
