@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..common.errors import UserError
-from ..common.files import write_json, write_text
+from ..common.files import whole_file, write_json, write_text
 from ..common.folders import Data, RunFolder
 from ..common.tables import read_scores
 from ..pipeline.choices import count_pairs
@@ -341,5 +341,6 @@ def picture(title: str, rows: Sequence[Row], record: dict[str, Any], directions:
     panels[0].invert_yaxis()
     panels[1].legend(fontsize=8)
     figure.suptitle(title)
-    figure.savefig(path, dpi=110)
+    with whole_file(path) as file:
+        figure.savefig(file, format="png", dpi=110)
     plt.close(figure)
