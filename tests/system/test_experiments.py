@@ -606,7 +606,10 @@ def test_a_small_experiment_gives_a_table_and_goes_on_where_it_was_stopped(recip
     assert (work / "small.md").read_text().count("| MLE continued |") == 5
     assert (work / "small.png").read_bytes().startswith(b"\x89PNG")
     (work / "seed-2/dual/dual/eval/test/scores.json").rename(work / "kept.json")
+    (average := work / "seed-2/mle/dual/checkpoint_average.pt").touch()
     again = run_command([*command, "--table", "--results", tmp_path], env=env)
+    average.unlink()
+    assert "the mean of the last epochs instead of that checkpoint: MLE continued." in again.stdout
     assert "Not evaluated yet for all of these seeds: dual." in again.stdout, again.stderr[-2000:]
     assert (tmp_path / "small.md").read_text() == (work / "small.md").read_text() == again.stdout[:-1]
     (work / "kept.json").rename(work / "seed-2/dual/dual/eval/test/scores.json")
