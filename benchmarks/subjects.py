@@ -25,7 +25,6 @@ dual_fairseq.register()
 
 SOURCE, TARGET = "xx", "yy"
 _EOS, _SPECIALS = 2, 4
-DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True)

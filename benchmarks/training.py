@@ -33,6 +33,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from dual_fairseq.common.files import write_json, write_text
+
 if __name__ == "__main__":  # --help should not wait for PyTorch
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -297,8 +299,8 @@ def main() -> None:
                     f"{about['load'][0]} before, {about['load'][1]} after.".lstrip()  # fmt: skip
                 name = "-".join([part, *(["base"] if arguments.base else []), device, precision])
                 record = {**asdict(table), "part": part, "machine": about, "precision": precision, "plan": asdict(plan)}
-                (arguments.dest / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n")
-                (arguments.dest / f"{name}.md").write_text(table.markdown())
+                write_json(arguments.dest / f"{name}.json", record)
+                write_text(arguments.dest / f"{name}.md", table.markdown())
                 print(table.markdown(), flush=True)
 
 

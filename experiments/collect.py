@@ -17,6 +17,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from dual_fairseq.common.files import whole_file, write_text
 from dual_fairseq.experiment.table import Comparison, gain_cells, markdown, mean_sd
 
 
@@ -156,8 +157,9 @@ def picture(records: dict[str, dict[str, Any]], ids: list[str], path: Path) -> N
         panel[0].set_ylabel(label)
         panel[0].legend(fontsize=7)
     try:
-        figure.savefig(path, dpi=110)
-    except (OSError, ValueError) as error:
+        with whole_file(path) as file:
+            figure.savefig(file, format=path.suffix[1:] or "png", dpi=110)
+    except ValueError as error:
         sys.exit(f"{path}: cannot be written ({error})")
     plt.close(figure)
 
@@ -177,7 +179,7 @@ def main() -> None:
     print(text)
     if options.output:
         command = shlex.join(["python", "experiments/collect.py", *map(str, options.record), "--rows", *options.rows])
-        options.output.write_text(f"# {options.output.stem}\n\nMade by\n\n    {command}\n\n{text}", encoding="utf-8")
+        write_text(options.output, f"# {options.output.stem}\n\nMade by\n\n    {command}\n\n{text}")
     if options.by_size:
         picture(records, options.rows, options.by_size)
 

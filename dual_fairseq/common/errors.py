@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import re
+import sys
 import unicodedata
+from types import ModuleType
 
 _LONGEST = 2_000  # characters of a message; a name in a file may have millions
 # They change the order in which text is shown.
@@ -27,6 +30,16 @@ class UserError(SystemExit):
             message = f"{message[: _LONGEST // 2]} ... {message[-_LONGEST // 2 :]}"
         super().__init__(message)
         self.code = f"dual_fairseq: error: {message}"
+
+
+def import_package(name: str, purpose: str) -> ModuleType:
+    """A package that not every installation has; raises UserError, with its purpose, if it is not installed."""
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        if error.name not in (None, name):
+            raise
+        raise UserError(f"{name} is not installed; it {purpose}: {sys.executable} -m pip install {name}") from None
 
 
 def first_line(error: BaseException) -> str:

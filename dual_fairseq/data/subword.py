@@ -14,7 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import patch
 
-from ..common.errors import UserError
+from ..common.errors import UserError, import_package
 from ..common.files import read_lines
 from ..common.progress import Progress, say
 from ..common.segmentation import SEPARATOR, VISIBLE_SPACE
@@ -172,14 +172,7 @@ def learn_bpe(texts: Sequence[Path], size: int, codes: Path, label: str) -> int:
 
 def require_sentencepiece() -> None:
     """Raises UserError if the package is not installed."""
-    try:
-        import sentencepiece  # noqa: F401
-    except ImportError as error:
-        if error.name not in (None, "sentencepiece"):
-            raise
-        raise UserError(
-            f"sentencepiece is not installed; it segments the text: {sys.executable} -m pip install sentencepiece"
-        ) from None
+    import_package("sentencepiece", "segments the text")
 
 
 def learn_sentencepiece(texts: Sequence[Path], size: int, model: Path, label: str) -> int:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..common.arguments import Parser
-from ..common.errors import UserError
+from ..common.errors import UserError, import_package
 from ..common.files import sha256, whole_file, write_json
 from ..common.folders import Data
 from ..common.options import add_seed, add_workers, whole_number
@@ -164,15 +163,7 @@ def get_parser() -> Parser:
 
 def _gensim_version() -> str:
     """The version of gensim; raises UserError if it is not installed."""
-    try:
-        import gensim
-    except ImportError as error:
-        if error.name not in (None, "gensim"):
-            raise
-        raise UserError(
-            f"gensim is not installed; it trains the vectors: {sys.executable} -m pip install gensim"
-        ) from None
-    return gensim.__version__
+    return str(import_package("gensim", "trains the vectors").__version__)
 
 
 def run(options: argparse.Namespace) -> None:

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from ..common.errors import UserError
-from ..common.folders import RECORD, Data, RunFolder
+from ..common.folders import RECORD, Data, RunFolder, StageFolder
 from ..pipeline.jobs import step
 from .recipe import Recipe, Row, refuse_labels
 from .runner import Job, Runner
@@ -65,9 +65,16 @@ class Plan:
         return jobs
 
     def command(self, name: str, after: Sequence[str], command: str, *arguments: object) -> Job:
-        """The job that calls a command of dual-fairseq that trains or translates."""
-        words = step(command, *self.runner.machine, *arguments)
-        return Job(name, lambda: self.runner(name, words), list(after))
+        """The job that calls a command of dual-fairseq that trains or translates.
+
+        A :class:`StageFolder` in ``arguments`` stands for its result, which is known only when the job runs.
+        """
+
+        def run() -> None:
+            words = [word.result if isinstance(word, StageFolder) else word for word in arguments]
+            self.runner(name, step(command, *self.runner.machine, *words))
+
+        return Job(name, run, list(after))
 
     def corpus_jobs(self) -> list[Job]:
         if self.recipe.run:
@@ -85,20 +92,21 @@ class Plan:
             UserError: the run has none.
         """
         run, recipe = RunFolder(Path(self.recipe.run).resolve()), self.recipe
-        folders = {self.warm_start(recipe.home(recipe.rows[0], 1)).parent: run.stage("warmup")}
+        folders = {self.warm_start(recipe.home(recipe.rows[0], 1)).folder: run.stage("warmup")}
         for language in self.languages:
-            folders[self.work / "lm" / recipe.first_language_models / language] = run.language_model(language)
+            folders[self.language_model(recipe.first_language_models, language).folder] = run.language_model(language)
         for place, files in folders.items():
-            if not files.finished.is_file() or not files.best.is_file():
+            if not files.finished.is_file() or not files.result.is_file():
                 raise UserError(
                     f"{files.folder}: holds no finished training; run has to name a run of dual-fairseq train with a "
                     "warm start and language models of its own"
                 )
             place.mkdir(parents=True, exist_ok=True)
-            sources = [files.best, files.last, files.log, files.options_file, files.finished, files.folder / "dict.txt"]
-            for file in filter(Path.is_file, sources):
+            sources = [files.best, files.average, files.last, files.log, files.options_file, files.finished]
+            for file in (*sources, files.folder / "dict.txt"):
                 (place / file.name).unlink(missing_ok=True)
-                (place / file.name).symlink_to(file)
+                if file.is_file():
+                    (place / file.name).symlink_to(file)
 
     def make_corpus(self, name: str, commands: Sequence[str], data: Path, *more: object) -> None:
         """Run some of the recipe's commands, with ``more`` options of dual-fairseq preprocess."""
@@ -129,22 +137,25 @@ class Plan:
                     side = (self.whole, self.recipe, language, data)
                     jobs.append(Job(waits[0], partial(parallel_text, *side), ["corpus"]))
                 options = shlex.split(settings.get("options", ""))
-                folder = self.work / "lm" / name / language
+                folder = self.language_model(name, language).folder
                 jobs.append(self.command(f"lm/{name}/{language}", waits, "train-lm", data, folder, *options))
         return jobs
 
+    def language_model(self, name: str, language: str) -> StageFolder:
+        return StageFolder(self.work / "lm" / name / language)
+
     def language_models(self, name: str) -> list[object]:
         """The options that name the language models."""
-        files = [self.work / "lm" / name / language / "checkpoint_best.pt" for language in self.languages]
-        return ["--src-lm", files[0], "--tgt-lm", files[1]]
+        source, target = (self.language_model(name, language).best for language in self.languages)
+        return ["--src-lm", source, "--tgt-lm", target]
 
     def warm_starts(self, seeds: Sequence[int]) -> dict[str, int]:
         """Folder → seed of each warm start that these seeds need."""
         recipe = self.recipe
         return {recipe.home(recipe.rows[0], seed): 1 if recipe.one_warm_start else seed for seed in seeds}
 
-    def warm_start(self, home: str) -> Path:
-        return self.work / home / "warmup" / "warmup" / "checkpoint_best.pt"
+    def warm_start(self, home: str) -> StageFolder:
+        return RunFolder(self.work / home / "warmup").stage("warmup")
 
     def warm_start_job(
         self, name: str, after: Sequence[str], data: Path, folder: Path, seed: int, more: Sequence[str] = ()
@@ -194,8 +205,8 @@ class Plan:
                 self.pair_options(seed), shlex.split(self.recipe.continued_options), shlex.split(row.options)
             )
             training = self.command(name, waits, "train", data, folder, *lm_options, *init, *options)
-        best = folder / row.stage / "checkpoint_best.pt"
-        evaluation = [data, best, *lm_options, "--dual-inference", "--beam", self.recipe.beam]
+        result = RunFolder(folder).stage(row.stage)
+        evaluation = [data, result, *lm_options, "--dual-inference", "--beam", self.recipe.beam]
         return [training, self.command(f"{name}/test", [name, *lm_jobs], "evaluate", *evaluation)]
 
 

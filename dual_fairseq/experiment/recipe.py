@@ -6,7 +6,7 @@ import argparse
 import re
 import shlex
 import string
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,9 +26,10 @@ _ROW = {
     "id": str, "name": str, "options?": str, "language_models?": str, "synthetic?": str, "baseline?": bool,
     "stage?": str,
 }  # fmt: skip
+_VARIANT = {"id": str, "name": str, "options?": str, "preprocess?": str}
 _SHAPE = {
     "title": str, "row": [_ROW], "only?": [str],
-    "variant?": [{"id": str, "name": str, "options?": str, "preprocess?": str}],
+    "variant?": [_VARIANT],
     "data?": str, "run?": str, "source?": str, "target?": str, "part?": str, "corpus?": [str], "part_corpus?": [str],
     "language_models?": {str: {"options?": str, "text?": str}},
     "synthetic?": {str: {"options?": str, "upsample?": range(1, 1000)}},
@@ -66,23 +67,6 @@ class Row:
 
 
 @dataclass
-class Variant:
-    """A warm start with other settings, for experiments/baseline.py.
-
-    Args:
-        id: its folder, in WORK/baseline or WORK/PART/baseline.
-        name: in the table.
-        options: of dual-fairseq train.
-        preprocess: options of dual-fairseq preprocess.
-    """
-
-    id: str
-    name: str
-    options: str = ""
-    preprocess: str = ""
-
-
-@dataclass
 class Recipe:
     """The content of a recipe file; ``*_options`` are options of the command in question.
 
@@ -105,7 +89,7 @@ class Recipe:
         synthetic: name → options of dual-fairseq synthesize, with which each warm start makes this text, and
             ``upsample`` of dual-fairseq preprocess.
         comparisons: pairs of row ids, in addition to the comparisons with the baseline.
-        variants: other warm starts, which were compared to choose this one.
+        variants: other warm starts, which were compared to choose this one (for experiments/baseline.py).
         part, part_corpus: a folder in WORK, and commands that make another corpus there (``{whole}`` stands for the
             folder of ``corpus``), with the same BPE and dictionaries. Pairs are trained on this corpus, in that folder.
             Language models are trained on ``corpus``, so parts of different sizes share them.
@@ -124,7 +108,7 @@ class Recipe:
     continued_options: str = ""
     synthetic: dict[str, dict[str, Any]] = field(default_factory=dict)
     comparisons: list[list[str]] = field(default_factory=list)
-    variants: list[Variant] = field(default_factory=list)
+    variants: list[dict[str, str]] = field(default_factory=list)
     part: str = ""
     part_corpus: list[str] = field(default_factory=list)
     one_warm_start: bool = False
@@ -148,7 +132,8 @@ class Recipe:
                     raise ValueError(f"only: there is no row {', '.join(sorted(unknown))}")
                 rows = [row for row in rows if row.id in only]
             rows.insert(0, Row("warmup", "warm start", stage="warmup"))
-            variants = [_made(Variant, variant) for variant in content.pop("variant", [])]
+            for variant in (variants := content.pop("variant", [])):
+                _refuse_unknown(variant, [key.removesuffix("?") for key in _VARIANT])
             recipe = _made(cls, {"rows": rows, "variants": variants, **content})
             recipe.check_commands()
         except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
@@ -200,7 +185,7 @@ class Recipe:
         """Raises ValueError, LookupError or TypeError if a part of the recipe cannot become a command."""
         for kind, names in (
             ("row", [row.id for row in self.rows]),
-            ("variant", [variant.id for variant in self.variants]),
+            ("variant", [variant["id"] for variant in self.variants]),
             ("language_models", list(self.language_models)),
             ("synthetic", list(self.synthetic)),
         ):
@@ -210,7 +195,7 @@ class Recipe:
         if unknown := [row.stage for row in self.rows if row.stage not in STAGES]:
             raise ValueError(f"stage {unknown[0]!r}: is not one of {', '.join(STAGES)}")
         train = [self.pair_options, self.warmup_options, self.continued_options]
-        train += [row.options for row in self.rows] + [variant.options for variant in self.variants]
+        train += [row.options for row in self.rows] + [variant.get("options", "") for variant in self.variants]
         lm_options, synthetic_options = (
             [settings.get("options", "") for settings in named.values()]
             for named in (self.language_models, self.synthetic)
@@ -226,7 +211,7 @@ class Recipe:
                 except UserError as error:
                     raise ValueError(f"options {options!r}: {error}") from error
         for variant in self.variants:
-            shlex.split(variant.preprocess)
+            shlex.split(variant.get("preprocess", ""))
         if bool(self.data) == bool(self.corpus):
             raise ValueError("give data, or the commands of corpus that make it")
         if self.run and (self.corpus or len(self.language_models) > 1 or self.warmup_options):
@@ -284,11 +269,14 @@ def refuse_labels(data: Data) -> Data:
 
 def _made(kind: type[Made], values: dict[str, Any]) -> Made:
     """Raises ValueError or TypeError if a value is unknown or missing."""
-    known = list(kind.__dataclass_fields__)  # type: ignore[attr-defined]
+    _refuse_unknown(values, list(kind.__dataclass_fields__))  # type: ignore[attr-defined]
+    return kind(**values)
+
+
+def _refuse_unknown(values: Iterable[str], known: Sequence[str]) -> None:
     for name in values:
         if name not in known:
             raise ValueError(f"unknown key {name}{did_you_mean(name, known)}")
-    return kind(**values)
 
 
 def read_with_bases(path: Path, over: tuple[Path, ...] = ()) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from ..common.errors import UserError
-from ..common.files import write_json, write_text
+from ..common.files import whole_file, write_json, write_text
+from ..common.folders import Data, RunFolder
+from ..common.tables import read_scores
+from ..pipeline.choices import count_pairs
 from .recipe import Recipe, Row
 
 TRIALS = 2000  # of each significance test
@@ -19,6 +21,12 @@ SEARCHES = {
     "plain": "beam search", "tuned": "length penalty tuned", "alpha": "dual inference by one α",
     "dual_inference": "dual inference",
 }  # fmt: skip
+LEGEND = """\
+Mean ± sample standard deviation over seeds. Gain: over the row without one, by the same way of choosing.
+p: two-sided, paired approximate randomisation. Evaluated: the checkpoint of the best validation BLEU,
+greedy and mean of both directions. Length penalty and weights of dual inference are tuned on the
+validation text, too, and choose among the beam's translations. NLL is of the references. Hours: of
+training; no comparison where the machine had other work."""
 
 
 @dataclass
@@ -33,7 +41,7 @@ class Result:
         nll_bits: NLL of the reference, in bits per token.
         limit_bits: the truth's own NLL, if it is known.
         validation_bleu: the BLEU that chose the checkpoint: greedy, mean of both directions.
-        checkpoint_updates: the number of updates of the evaluated checkpoint.
+        checkpoint_updates: the number of updates of that checkpoint.
         updates, seconds: of the whole training, without validation.
         signature: sacreBLEU's signature of BLEU.
     """
@@ -64,24 +72,24 @@ def result_of(work: Path, data: Path, folder: Path, row: Row, direction: str) ->
     from ..data.text import TextPipeline
     from ..pair.evaluate import score
     from ..pair.nbest import read_nbest
-    from ..plugin.ranking import Weights
+    from ..plugin.ranking import Weights, read_choice
     from ..report.demo import entropy_limits
     from ..report.runs import read_run
 
-    out = folder / row.stage / "eval" / "test"
+    out = RunFolder(folder).stage(row.stage).evaluation("test")
     target = direction.split("-")[1]
-    scores = json.loads((out / "scores.json").read_text())[direction]
+    scores = read_scores(out / "scores.json")[direction]
     references = read_lines(out / f"{direction}.ref.txt")
     generated = out / f"{direction}.generate.txt"
     nbest = read_nbest(read_lines(generated), len(references), generated)
-    tuning = json.loads((out / "tuning" / direction / "weights.json").read_text())
-    lenpen, alpha = tuning["lenpen"]["lenpen"], tuning["alpha"]
+    tuned, alpha = (read_choice(out / "tuning" / direction / "weights.json", form) for form in ("lenpen", "alpha"))
+    lenpen = tuned.lenpen or 0.0
     chosen = Weights().score(nbest.components, lenpen).argmax(axis=1)
     text = TextPipeline(data)
     texts = {
         "plain": read_lines(out / f"{direction}.hyp.txt"),
         "tuned": text.detokenize(nbest.take(chosen), target),
-        "alpha": text.detokenize(nbest.best(Weights(**alpha["weights"]), alpha["lenpen"]), target),
+        "alpha": text.detokenize(nbest.best(alpha.weights, alpha.lenpen or 0.0), target),
         "dual_inference": read_lines(out / f"{direction}.dual-inference.hyp.txt"),
     }
     signature = scores["bleu_signature"]
@@ -279,18 +287,14 @@ def tabulate(
     lines += [f"    dual-fairseq experiment {file} WORK --seeds {seed_words}", ""]
     lines += tables(rows, results, compared, chosen, len(seeds))
     lines += against(recipe, rows, results, len(seeds))
-    lines += [
-        "Mean ± sample standard deviation over seeds. Gain: over the row without one, by the same way of choosing.",
-        "p: two-sided, paired approximate randomisation. Evaluated: the checkpoint of the best validation BLEU,",
-        "greedy and mean of both directions. Length penalty and weights of dual inference are tuned on the",
-        "validation text, too, and choose among the beam's translations. NLL is of the references. Hours: of",
-        "training; no comparison where the machine had other work.",
-    ]
+    lines += [LEGEND]
+    stages = {row.name: [RunFolder(place).stage(row.stage) for place in places[row.id]] for row in rows}
+    if averaged := [name for name, folders in stages.items() if any(stage.average.is_file() for stage in folders)]:
+        lines += ["", f"Evaluated with the mean of the last epochs instead of that checkpoint: {', '.join(averaged)}."]
     if left_out := [row.id for row in recipe.rows if not evaluated[row.id]]:
         lines += ["", f"Not evaluated yet for all of these seeds: {', '.join(left_out)}."]
-    preprocessing = json.loads((recipe.of_pairs(work) / "preprocess.json").read_text())
     record: dict[str, Any] = {"title": recipe.title, "seeds": list(seeds), "rows": {}}
-    record["pairs"] = preprocessing["counts"]["train"]["kept"]
+    record["pairs"] = count_pairs(Data.from_folder(recipe.of_pairs(work)))
     for row in rows:
         record["rows"][row.id] = {"name": row.name} | {
             direction: {
@@ -337,5 +341,6 @@ def picture(title: str, rows: Sequence[Row], record: dict[str, Any], directions:
     panels[0].invert_yaxis()
     panels[1].legend(fontsize=8)
     figure.suptitle(title)
-    figure.savefig(path, dpi=110)
+    with whole_file(path) as file:
+        figure.savefig(file, format="png", dpi=110)
     plt.close(figure)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -15,6 +16,17 @@ from ..common.errors import UserError
 from ..plugin.generator import DirectionTask
 from ..plugin.log_probs import length_sorted_batches
 from ..plugin.model import parameter_like
+
+
+def check_beam(beam: int, nbest: int, lenpen: float | None, max_tokens: int) -> None:
+    """Raises UserError if a number is out of range."""
+    for name, value in (("beam", beam), ("nbest", nbest), ("max_tokens", max_tokens)):
+        if value < 1:
+            raise UserError(f"{name} {value}: give a whole number above 0")
+    if lenpen is not None and not math.isfinite(lenpen):
+        raise UserError(f"lenpen {lenpen}: give a finite number")
+    if nbest > beam:
+        raise UserError(f"nbest {nbest}: is more than the beam of {beam}; give a beam of at least {nbest}")
 
 
 def search(

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -34,7 +33,7 @@ from ..plugin.ranking import Choice, Weighting, choices_by_language
 from ..plugin.task import DualTranslationTask
 from .engine import BLOCK_TOKENS, CTranslate2, choose_engine
 from .load import load_model
-from .search import search
+from .search import check_beam, search
 
 logger = logging.getLogger(__name__)
 
@@ -279,13 +278,7 @@ class DualTranslator:
             raise TypeError("texts: give a list of strings, not one string; translate() takes one, too")
         if unknown := generation.keys() - {field.name for field in fields(GenerationConfig)}:
             raise TypeError(f"no option of translation or of fairseq's GenerationConfig: {', '.join(sorted(unknown))}")
-        for name, value in (("beam", beam), ("nbest", nbest), ("max_tokens", max_tokens)):
-            if value < 1:
-                raise UserError(f"{name} {value}: give a whole number above 0")
-        if lenpen is not None and not math.isfinite(lenpen):
-            raise UserError(f"lenpen {lenpen}: give a finite number")
-        if nbest > beam:
-            raise UserError(f"nbest {nbest}: is more than the beam of {beam}; give a beam of at least {nbest}")
+        check_beam(beam, nbest, lenpen, max_tokens)
         source, target = self.direction(source, target)
         task = self._tasks[source, target]
         if self._choices is not None and target not in self._choices:

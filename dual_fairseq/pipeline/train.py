@@ -323,7 +323,7 @@ class Training:
             return
         folders = {stage: self.run.stage(stage).evaluation(self.options.split) for stage in STAGES}
         for stage in self.stages:
-            say(f"Evaluation of the best checkpoint of stage {stage}")
+            say(f"Evaluation of stage {stage}: {self.run.stage(stage).result.name}")
             folders[stage] = self.evaluated(self.run, stage)
         rows = []
         for stage, name in STAGES.items():

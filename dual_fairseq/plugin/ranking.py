@@ -96,8 +96,12 @@ class Choice:
     language: str | None = None
 
 
-def read_choice(given: Weighting) -> Choice:
-    """The choice by α, or the best one in a weights.json of ``dual-fairseq tune``.
+def read_choice(given: Weighting, form: str | None = None) -> Choice:
+    """The choice by α, or one in a weights.json of ``dual-fairseq tune``.
+
+    Args:
+        given: α or the file.
+        form: the name of the choice in the file; None is the best one.
 
     Raises:
         UserError: it is neither of them.
@@ -113,9 +117,10 @@ def read_choice(given: Weighting) -> Choice:
     wrong, fix = "is not the weights.json of dual-fairseq tune", "give α from 0 to 1, or such a file"
     tuned = read_record(path, {"best": str, "target_lang?": (None, str)}, fix, wrong)
     names = {field.name: float for field in fields(Weights)}
-    row = tuned.get(tuned["best"])
+    form = form or tuned["best"]
+    row = tuned.get(form)
     try:
-        check_shape(row, {"weights": names, "lenpen": float}, tuned["best"])
+        check_shape(row, {"weights": names, "lenpen": float}, form)
     except ValueError as error:
         raise UserError(f"{given}: {wrong} ({error}); {fix}") from error
     if unknown := row["weights"].keys() - names:

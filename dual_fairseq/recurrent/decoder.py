@@ -110,7 +110,42 @@ class Cached(NamedTuple):
         )
 
 
-class RecurrentDecoder(ProjectionDecoder):
+class StackDecoder(ProjectionDecoder):
+    """Base class of a decoder with one stack of recurrent layers.
+
+    A subclass adds its other modules in the order in which a token passes through them: optimizers number the weights
+    in this order.
+
+    Args:
+        dictionary: the language's dictionary.
+        embed_tokens: its embeddings (V, E).
+        stack: the layers.
+        dropout_in: on embeddings.
+        dropout_out: before the output layer (between its layers, the stack has its own).
+        max_positions: the longest sentence.
+    """
+
+    def __init__(
+        self,
+        dictionary: Dictionary,
+        embed_tokens: nn.Embedding,
+        stack: nn.RNNBase,
+        dropout_in: float,
+        dropout_out: float,
+        max_positions: float,
+    ) -> None:
+        super().__init__(dictionary)
+        self.embed_tokens = embed_tokens
+        self.stack = stack
+        self.dropout_in = FairseqDropout(dropout_in, module_name=type(self).__name__)
+        self.dropout_out = FairseqDropout(dropout_out, module_name=type(self).__name__)
+        self.max_target_positions = max_positions
+
+    def max_positions(self) -> float:
+        return self.max_target_positions
+
+
+class RecurrentDecoder(StackDecoder):
     """Write a target sentence with a stack of recurrent layers.
 
     If the state does not depend on attention (no attention, dot or general, without input feeding), the stack and
@@ -131,9 +166,7 @@ class RecurrentDecoder(ProjectionDecoder):
         readout: → R.
         output_projection: R → V; None uses the embeddings.
         input_feeding: whether the last readout is part of a step's input (Luong et al. 2015, §3.3).
-        dropout_in: on embeddings.
-        dropout_out: on readouts (between its layers, the stack has its own).
-        max_positions: the longest target.
+        shared: ``dropout_in``, ``dropout_out`` (on readouts) and ``max_positions`` of :class:`StackDecoder`.
     """
 
     def __init__(
@@ -147,22 +180,15 @@ class RecurrentDecoder(ProjectionDecoder):
         readout: Readout,
         output_projection: nn.Linear | None,
         input_feeding: bool,
-        dropout_in: float,
-        dropout_out: float,
-        max_positions: float,
+        **shared: float,
     ) -> None:
-        super().__init__(dictionary)
-        self.embed_tokens = embed_tokens
-        self.stack = stack
+        super().__init__(dictionary, embed_tokens, stack, **shared)
         self.bridge = bridge
         self.attention = attention
         self.summary = summary
         self.readout = readout
         self.output_projection = output_projection
         self.input_feeding = input_feeding
-        self.dropout_in = FairseqDropout(dropout_in, module_name=type(self).__name__)
-        self.dropout_out = FairseqDropout(dropout_out, module_name=type(self).__name__)
-        self.max_target_positions = max_positions
 
     def extract_features(
         self,
@@ -269,6 +295,3 @@ class RecurrentDecoder(ProjectionDecoder):
         cached: Cached | None = self.get_incremental_state(incremental_state, "cached")
         if cached is not None:
             self.set_incremental_state(incremental_state, "cached", cached.reorder(new_order))
-
-    def max_positions(self) -> float:
-        return self.max_target_positions

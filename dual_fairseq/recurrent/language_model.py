@@ -9,12 +9,10 @@ from typing import Any, Optional
 from fairseq.data import Dictionary
 from fairseq.dataclass import FairseqDataclass
 from fairseq.models import FairseqLanguageModel, register_model
-from fairseq.modules import FairseqDropout
 from omegaconf import II
 from torch import Tensor, nn
 
 from ..common.errors import UserError
-from ..plugin.output_layer import ProjectionDecoder
 from .cells import (
     CELLS,
     SCHEMES,
@@ -27,6 +25,7 @@ from .cells import (
     reorder_state,
     run_stack,
 )
+from .decoder import StackDecoder
 
 LONGEST = 100_000  # tokens; a recurrent model has no limit, but fairseq needs one
 _CHOICES = {"cell": CELLS, "init_scheme": SCHEMES}
@@ -45,7 +44,7 @@ class Carried:
         self.state = state
 
 
-class RecurrentLanguageModelDecoder(ProjectionDecoder):
+class RecurrentLanguageModelDecoder(StackDecoder):
     """Predict each token of a text from the tokens before it; torch's own kernel runs the whole text in one call.
 
     Args:
@@ -54,9 +53,7 @@ class RecurrentLanguageModelDecoder(ProjectionDecoder):
         stack: E → H.
         projection: H → E, before the output layer; None if H is E.
         output_projection: E → V; None uses the embeddings.
-        dropout_in: on embeddings.
-        dropout_out: on the stack's outputs (between its layers, the stack has its own).
-        max_positions: the longest text.
+        shared: ``dropout_in``, ``dropout_out`` and ``max_positions`` of :class:`StackDecoder`.
     """
 
     def __init__(
@@ -66,18 +63,11 @@ class RecurrentLanguageModelDecoder(ProjectionDecoder):
         stack: nn.RNNBase,
         projection: nn.Linear | None,
         output_projection: nn.Linear | None,
-        dropout_in: float,
-        dropout_out: float,
-        max_positions: int,
+        **shared: float,
     ) -> None:
-        super().__init__(dictionary)
-        self.embed_tokens = embed_tokens
-        self.stack = stack
+        super().__init__(dictionary, embed_tokens, stack, **shared)
         self.projection = projection
         self.output_projection = output_projection
-        self.dropout_in = FairseqDropout(dropout_in, module_name=type(self).__name__)
-        self.dropout_out = FairseqDropout(dropout_out, module_name=type(self).__name__)
-        self.max_target_positions = max_positions
 
     def extract_features(
         self,
@@ -119,9 +109,6 @@ class RecurrentLanguageModelDecoder(ProjectionDecoder):
         state: State | None = self.get_incremental_state(incremental_state, "state")
         if state is not None:
             self.set_incremental_state(incremental_state, "state", reorder_state(state, new_order))
-
-    def max_positions(self) -> int:
-        return self.max_target_positions
 
 
 @dataclass
@@ -166,9 +153,9 @@ class RecurrentLanguageModel(FairseqLanguageModel):
             recurrent_stack(cfg.cell, size, hidden, cfg.decoder_layers, cfg.dropout),
             None if hidden == size else nn.Linear(hidden, size),
             None if tied else nn.Linear(size, len(task.target_dictionary)),
-            cfg.dropout if cfg.decoder_dropout_in is None else cfg.decoder_dropout_in,
-            cfg.dropout if cfg.decoder_dropout_out is None else cfg.decoder_dropout_out,
-            cfg.max_target_positions or LONGEST,
+            dropout_in=cfg.dropout if cfg.decoder_dropout_in is None else cfg.decoder_dropout_in,
+            dropout_out=cfg.dropout if cfg.decoder_dropout_out is None else cfg.decoder_dropout_out,
+            max_positions=cfg.max_target_positions or LONGEST,
         )
         initialise(decoder, cfg.init_scheme, cfg.init_bound)
         return cls(decoder)

@@ -174,9 +174,9 @@ def _decoder(cfg: Any, dictionary: Dictionary, table: nn.Embedding, encoder: Rec
         Readout(cfg.readout, hidden, context, table.embedding_dim, size),
         None if tied else nn.Linear(size, len(dictionary)),
         cfg.input_feeding,
-        _dropout(cfg, "decoder_dropout_in"),
-        dropout_out,
-        cfg.max_target_positions,
+        dropout_in=_dropout(cfg, "decoder_dropout_in"),
+        dropout_out=dropout_out,
+        max_positions=cfg.max_target_positions,
     )
 
 

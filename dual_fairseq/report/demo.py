@@ -14,7 +14,7 @@ from pathlib import Path
 from fairseq.data.data_utils import load_indexed_dataset
 
 from ..common.errors import UserError
-from ..common.files import write_text
+from ..common.files import whole_file, write_text
 from ..common.folders import STAGES
 from ..common.options import add_device
 from ..common.records import read_record
@@ -114,7 +114,8 @@ def picture(run: Run, rows: Sequence[Row], limits: Mapping[str, float], out: Pat
     draw_curves(axes[1, 2], shown, "gap_abs", training=True)
     axes[1, 2].set_ylim(bottom=0)
     axes[1, 2].set_title("Mean |gap| over updates, nats", pad=16)
-    figure.savefig(out, dpi=80)
+    with whole_file(out) as file:
+        figure.savefig(file, format="png", dpi=80)
     plt.close(figure)
 
 

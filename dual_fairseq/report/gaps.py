@@ -64,7 +64,7 @@ class _Side:
 def score_run(
     run: Run, split: str, pairs: int = PAIRS, data: Path | None = None, cpu: bool = False
 ) -> dict[str, PairScores]:
-    """Score sentence pairs of a split by every stage that has a ``checkpoint_best.pt``.
+    """Score sentence pairs of a split by the result of every stage that has one.
 
     Args:
         run: its language models are those in ``RUN/lm``, else those recorded in its checkpoints.

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..common.errors import UserError
 from ..common.files import read_lines
-from ..common.folders import BEST, RECORD, STAGES, StageFolder, find_run
+from ..common.folders import RECORD, STAGES, StageFolder, find_run
 from ..common.records import read_record
 from ..common.tables import read_scores, search_of
 
@@ -78,7 +78,7 @@ class Stage:
 
     @property
     def checkpoint(self) -> Path:
-        return self.folder / BEST
+        return StageFolder(self.folder).result
 
     @cached_property
     def best(self) -> Record | None:

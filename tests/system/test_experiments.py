@@ -265,11 +265,41 @@ def test_rows_may_go_on_from_a_run_that_is_there(tmp_path, monkeypatch):
     start = work / "shared" / "warmup" / "warmup" / "checkpoint_best.pt"
     assert start.read_text() == "warmup" and str(start) in ran["seed-2/dual"]
     assert (work / "lm/all/sw/checkpoint_best.pt").read_text() == "lm/sw"
+    average = tmp_path / "run/warmup/checkpoint_average.pt"
+    average.write_text("mean")
     for job in jobs.values():
         job.run()  # once more
+    assert str(start.with_name(average.name)) in ran["seed-2/dual"]
+    average.unlink()
+    jobs["corpus"].run()
+    assert not start.with_name(average.name).is_symlink()
     recipe.write_text('warmup_options = "--lr 1"\n' + recipe.read_text())
     with pytest.raises(SystemExit, match="leave out the options of both"):
         Recipe.read(recipe)
+
+
+def test_an_average_is_evaluated_and_continued_instead_of_the_best_checkpoint(recipe, tmp_path, monkeypatch):
+    ran: dict[str, list[str]] = {}
+    monkeypatch.setattr(running.Runner, "__call__", lambda self, name, command: ran.update({name: list(command)}))
+    jobs = commands(recipe, tmp_path)  # before there is any checkpoint
+    results = {}
+    for seed, name in ((1, "checkpoint_average.pt"), (2, "checkpoint_best.pt")):
+        for stage in (f"seed-{seed}/warmup/warmup", f"seed-{seed}/mle/dual"):
+            results[stage] = tmp_path / "work" / stage / name
+            results[stage].parent.mkdir(parents=True)
+            (results[stage].parent / "checkpoint_best.pt").touch()
+            results[stage].touch()
+    for job in jobs.values():
+        if job.name.startswith("seed-") and "data" not in job.name:
+            job.run()
+    for seed in (1, 2):
+        start = str(results[f"seed-{seed}/warmup/warmup"])
+        for name in ("warmup/test", "synthetic-captions"):
+            assert ran[f"seed-{seed}/{name}"][5] == start
+        for row in ("mle", "dual"):
+            command = ran[f"seed-{seed}/{row}"]
+            assert [command[command.index(f"--init-{way}") + 1] for way in ("src2tgt", "tgt2src")] == [start] * 2
+        assert ran[f"seed-{seed}/mle/test"][5] == str(results[f"seed-{seed}/mle/dual"])
 
 
 def test_every_job_waits_for_what_it_needs(recipe, tmp_path):
@@ -576,7 +606,10 @@ def test_a_small_experiment_gives_a_table_and_goes_on_where_it_was_stopped(recip
     assert (work / "small.md").read_text().count("| MLE continued |") == 5
     assert (work / "small.png").read_bytes().startswith(b"\x89PNG")
     (work / "seed-2/dual/dual/eval/test/scores.json").rename(work / "kept.json")
+    (average := work / "seed-2/mle/dual/checkpoint_average.pt").touch()
     again = run_command([*command, "--table", "--results", tmp_path], env=env)
+    average.unlink()
+    assert "the mean of the last epochs instead of that checkpoint: MLE continued." in again.stdout
     assert "Not evaluated yet for all of these seeds: dual." in again.stdout, again.stderr[-2000:]
     assert (tmp_path / "small.md").read_text() == (work / "small.md").read_text() == again.stdout[:-1]
     (work / "kept.json").rename(work / "seed-2/dual/dual/eval/test/scores.json")

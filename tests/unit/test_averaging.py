@@ -11,6 +11,7 @@ from dual_fairseq.common.folders import RunFolder, StageFolder, find_checkpoint
 from dual_fairseq.pipeline import averaging
 from dual_fairseq.pipeline.devices import Device
 from dual_fairseq.pipeline.stages import Stage
+from dual_fairseq.report.runs import read_run
 
 
 @pytest.fixture
@@ -80,6 +81,7 @@ def test_the_average_is_what_a_run_is_used_by(stage, averaged):
     assert find_checkpoint(run) == find_checkpoint(stage.folder) == stage.result == stage.best
     averaging.average(stage, "2")
     assert find_checkpoint(run) == find_checkpoint(stage.folder) == stage.result == stage.average
+    assert read_run(run).stages["dual"].checkpoint == stage.average
 
 
 @pytest.mark.parametrize("count", [None, "3"])

@@ -15,7 +15,7 @@ from dual_fairseq.common.bleu import bleu_metric
 from dual_fairseq.common.errors import UserError
 from dual_fairseq.pair import tune
 from dual_fairseq.pair.nbest import NBest, best_of, read_nbest
-from dual_fairseq.plugin.ranking import Weights, component_line
+from dual_fairseq.plugin.ranking import Choice, Weights, component_line, read_choice
 
 WORDS = "the a dog cat man sees hears near old red house in of and".split()
 
@@ -157,6 +157,11 @@ def test_the_command(lists, tmp_path, capsys):
     main(["tune", *map(str, files), "-t", "en", "--tokenizer", "none"])
     printed = capsys.readouterr().out
     result = json.loads((tmp_path / "out" / "weights.json").read_text())
+    for form in tune.FORMS:
+        row = result[form]
+        assert read_choice(tmp_path / "out" / "weights.json", form) == Choice(
+            Weights(**row["weights"]), row["lenpen"], "en"
+        )
     assert f"{result['general']['bleu']:.2f}" in printed and "--dual-inference-reverse-weight" in printed
     assert (tmp_path / "out" / "tuning.png").read_bytes().startswith(b"\x89PNG")
     table = [line.split("\t") for line in (tmp_path / "out" / "alpha.tsv").read_text().splitlines()]
