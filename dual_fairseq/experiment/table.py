@@ -51,13 +51,25 @@ class Result:
     signature: str = ""
 
 
-def result_of(work: Path, data: Path, folder: Path, row: Row, direction: str) -> Result:
+def scores_of(recipe: Recipe, work: Path, row: Row, seed: int) -> Path | None:
+    """The folder of the scores that the recipe's settings give a row's run; None if there are none yet."""
+    from ..pipeline.devices import Device
+    from ..pipeline.evaluate import Evaluation, get_parser
+
+    options = get_parser().parse_args(recipe.evaluation(work, row, seed))
+    if not options.checkpoint.is_file():
+        return None
+    evaluation = Evaluation(options, [], Device(0, 1))
+    return evaluation.out if evaluation.done() else None
+
+
+def result_of(work: Path, data: Path, out: Path, direction: str) -> Result:
     """The results of dual-fairseq evaluate, and those of its n-best lists with other choices.
 
     Args:
         work: the folder of the experiment.
         data: the folder of dual-fairseq preprocess.
-        folder: the folder of the row's run.
+        out: the folder of the scores, in the stage of a row's run.
     """
     from ..common.bleu import tokenizer_of_signature
     from ..common.files import read_lines
@@ -68,7 +80,6 @@ def result_of(work: Path, data: Path, folder: Path, row: Row, direction: str) ->
     from ..report.demo import entropy_limits
     from ..report.runs import read_run
 
-    out = folder / row.stage / "eval" / "test"
     target = direction.split("-")[1]
     scores = json.loads((out / "scores.json").read_text())[direction]
     references = read_lines(out / f"{direction}.ref.txt")
@@ -88,7 +99,7 @@ def result_of(work: Path, data: Path, folder: Path, row: Row, direction: str) ->
     bleu_by = tokenizer_of_signature(signature)
     measured = {search: score(lines, references, target, tokenize=bleu_by) for search, lines in texts.items()}
     limits = entropy_limits(work, "test") if (work / "text" / "truth.json").is_file() else {}
-    stage = read_run(folder).stages[row.stage]
+    stage = read_run(out.parents[2]).stages[out.parents[1].name]
     best = stage.best
     if best is None:
         raise UserError(f"{stage.folder}: its log holds no validation; delete the folder, and run the command again")
@@ -248,18 +259,17 @@ def tabulate(
     quieten_libraries()
     name, data = file.stem, recipe.whole(work)
     directions = [f"{recipe.source}-{recipe.target}", f"{recipe.target}-{recipe.source}"]
-    places = {row.id: recipe.folders(work, row, seeds) for row in recipe.rows}
-    evaluated = {
-        row.id: all((p / row.stage / "eval/test/scores.json").is_file() for p in places[row.id]) for row in recipe.rows
-    }
+    places = {row.id: list(dict.fromkeys(scores_of(recipe, work, row, seed) for seed in seeds)) for row in recipe.rows}
+    evaluated = {id: None not in folders for id, folders in places.items()}
     baseline = next(row for row in recipe.rows if row.baseline)
     if not evaluated[baseline.id]:
         raise UserError(
-            f"{work}: the baseline, {baseline.id}, is not evaluated for every seed yet; give --seeds the finished seeds"
+            f"{work}: the baseline, {baseline.id}, is not evaluated for every seed yet, or not with these settings; "
+            "give --seeds the finished seeds, or leave out --table"
         )
     rows = [row for row in recipe.rows if evaluated[row.id]]
     results = {
-        d: {row.id: [result_of(work, data, place, row, d) for place in places[row.id]] for row in rows}
+        d: {row.id: [result_of(work, data, place, d) for place in places[row.id] if place] for row in rows}
         for d in directions
     }
     compared: dict[str, dict[str, dict[str, list[Comparison]]]] = {d: {} for d in directions}

@@ -247,6 +247,11 @@ class Evaluation:
         ]
         return "\n".join(lines) + "\n"
 
+    def done(self) -> bool:
+        """Whether the output folder has all of this evaluation."""
+        record = recorded(self.out)
+        return (self.out / "scores.json").is_file() and covers(record, self._comparable(record))
+
     def run(self) -> None:
         """Evaluate, unless this was done before. The old output stays until the new one is complete.
 
@@ -254,10 +259,9 @@ class Evaluation:
             UserError: a command failed, or another run is using the output folder.
         """
         with locked(self.out):
-            record, scores = self.out / "options.txt", self.out / "scores.json"
-            identity, old_identity = self.identity(), recorded(self.out)
-            if scores.is_file() and covers(old_identity, self._comparable(old_identity)):
-                say(f"Evaluated before: {scores}")
+            record, identity = self.out / "options.txt", self.identity()
+            if self.done():
+                say(f"Evaluated before: {self.out / 'scores.json'}")
                 return
             say(f"Checkpoint: {self.checkpoint}; output: {self.out}")
             new = self.out / ".new"
