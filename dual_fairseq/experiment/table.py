@@ -11,6 +11,7 @@ from typing import Any
 
 from ..common.errors import UserError
 from ..common.files import write_json, write_text
+from ..common.tables import signatures
 from .recipe import Recipe, Row
 
 TRIALS = 2000  # of each significance test
@@ -35,7 +36,7 @@ class Result:
         validation_bleu: the BLEU that chose the checkpoint: greedy, mean of both directions.
         checkpoint_updates: the number of updates of the evaluated checkpoint.
         updates, seconds: of the whole training, without validation.
-        signature: sacreBLEU's signature of BLEU.
+        signature, chrf_signature: sacreBLEU's signatures of the scores.
     """
 
     scores: dict[str, Any]
@@ -49,6 +50,7 @@ class Result:
     updates: int
     seconds: float
     signature: str = ""
+    chrf_signature: str = ""
 
 
 def scores_of(recipe: Recipe, work: Path, row: Row, seed: int) -> Path | None:
@@ -95,8 +97,7 @@ def result_of(work: Path, data: Path, out: Path, direction: str) -> Result:
         "alpha": text.detokenize(nbest.best(Weights(**alpha["weights"]), alpha["lenpen"]), target),
         "dual_inference": read_lines(out / f"{direction}.dual-inference.hyp.txt"),
     }
-    signature = scores["bleu_signature"]
-    bleu_by = tokenizer_of_signature(signature)
+    bleu_by = tokenizer_of_signature(scores["bleu_signature"])
     measured = {search: score(lines, references, target, tokenize=bleu_by) for search, lines in texts.items()}
     limits = entropy_limits(work, "test") if (work / "text" / "truth.json").is_file() else {}
     stage = read_run(out.parents[2]).stages[out.parents[1].name]
@@ -109,7 +110,7 @@ def result_of(work: Path, data: Path, out: Path, direction: str) -> Result:
         limit_bits=limits.get(direction), validation_bleu=best["bleu"],
         checkpoint_updates=int(best["num_updates"]),
         updates=int(stage.train[-1]["num_updates"]), seconds=sum(epoch["train_wall"] for epoch in stage.train),
-        signature=signature,
+        signature=measured["plain"].bleu_signature or "", chrf_signature=measured["plain"].chrf_signature or "",
     )  # fmt: skip
 
 
@@ -131,6 +132,11 @@ def compare(mine: Result, search: str, other: Result, its_search: str) -> Compar
     return Comparison(mine.scores[search]["bleu"] - other.scores[its_search]["bleu"], tests["BLEU"].p_value or 0.0)
 
 
+def alike(pairs: Sequence[tuple[Result, Result]]) -> bool:
+    """Whether the results may be compared: same test text, same signature."""
+    return all(a.references == b.references and a.signature == b.signature for a, b in pairs)
+
+
 def against(recipe: Recipe, rows: Sequence[Row], results: dict[str, dict[str, list[Result]]], seeds: int) -> list[str]:
     """Lines of Markdown: the recipe's comparisons of rows with each other, as in :func:`tables`."""
     names = {row.id: row.name for row in rows}
@@ -146,8 +152,9 @@ def against(recipe: Recipe, rows: Sequence[Row], results: dict[str, dict[str, li
         cells = [f"{names[id]} − {names[other]}"]
         for by_row in results.values():
             for search in searches:
-                pairs = zip(by_row[id], by_row[other], strict=True)
-                cells += gain_cells([compare(mine, search, its, search) for mine, its in pairs])
+                pairs = list(zip(by_row[id], by_row[other], strict=True))
+                compared = [compare(mine, search, its, search) for mine, its in pairs] if alike(pairs) else None
+                cells += gain_cells(compared)
         body.append(cells)
     return rows_of_table("Row against row", head, body) if body else []
 
@@ -274,6 +281,7 @@ def tabulate(
     }
     compared: dict[str, dict[str, dict[str, list[Comparison]]]] = {d: {} for d in directions}
     chosen: dict[str, dict[str, dict[str, list[Comparison]]]] = {d: {} for d in directions}
+    unlike: dict[str, None] = {}
     for direction, gains in compared.items():
         by_row = results[direction]
         for row in rows:
@@ -283,6 +291,9 @@ def tabulate(
             if row.baseline or len(by_row[row.id]) != len(seeds):  # a warm start that seeds share is one system
                 continue
             pairs = list(zip(by_row[row.id], by_row[baseline.id], strict=True))
+            if not alike(pairs):
+                unlike[row.name] = None
+                continue
             gains[row.id] = {s: [compare(mine, s, its, s) for mine, its in pairs] for s in SEARCHES}
     seed_words = " ".join(map(str, seeds))
     lines = [f"# {recipe.title}", "", f"Seeds {', '.join(map(str, seeds))}; beam {recipe.beam}. Made by", ""]
@@ -298,6 +309,9 @@ def tabulate(
     ]
     if left_out := [row.id for row in recipe.rows if not evaluated[row.id]]:
         lines += ["", f"Not evaluated yet for all of these seeds: {', '.join(left_out)}."]
+    if unlike:
+        lines += ["", f"Not compared, since the test text or sacreBLEU's signature is another: {', '.join(unlike)}."]
+    lines += ["", "sacreBLEU:", "", *(f"- {line}" for line in signatures_of(results))]
     preprocessing = json.loads((recipe.of_pairs(work) / "preprocess.json").read_text())
     record: dict[str, Any] = {"title": recipe.title, "seeds": list(seeds), "rows": {}}
     record["pairs"] = preprocessing["counts"]["train"]["kept"]
@@ -320,6 +334,16 @@ def tabulate(
     picture(recipe.title, rows, record, directions, work / f"{name}.png")
     print(text)
     return record
+
+
+def signatures_of(results: dict[str, dict[str, list[Result]]]) -> list[str]:
+    """The signatures of all results, as of :func:`~dual_fairseq.common.tables.signatures`."""
+    return signatures(
+        (direction, {"bleu_signature": result.signature, "chrf_signature": result.chrf_signature})
+        for direction, by_row in results.items()
+        for of_seeds in by_row.values()
+        for result in of_seeds
+    )
 
 
 def picture(title: str, rows: Sequence[Row], record: dict[str, Any], directions: Sequence[str], path: Path) -> None:

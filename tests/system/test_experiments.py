@@ -452,6 +452,20 @@ def test_rows_are_compared_with_each_other_as_the_recipe_says(recipe):
     assert table.against(recipe, recipe.rows[:2], {"de-en": found}, 2) == []
 
 
+def test_scores_of_other_signatures_or_texts_are_not_compared(recipe):
+    references = ["a cat sat on the mat", "dogs run"]
+    mine, other, of_other_text = (result(90, references, references) for _ in range(3))
+    mine.signature, other.signature = "nrefs:1|tok:ja-mecab", "nrefs:1|tok:char"
+    of_other_text.references, of_other_text.signature = ["another", "text"], mine.signature
+    assert table.alike([(mine, mine)]) and not table.alike([(mine, mine), (mine, other)])
+    assert not table.alike([(mine, of_other_text)])
+    found = {"de-en": {"mle": [mine], "dual": [other]}}
+    recipe.write_text('comparisons = [["dual", "mle"]]\n' + recipe.read_text())
+    *_, line, _ = table.against(Recipe.read(recipe), Recipe.read(recipe).rows, found, 1)
+    assert line == "| dual − MLE continued |  |  |  |  |"
+    assert table.signatures_of({"de-en": {"mle": [mine]}, "en-de": {"mle": [mine]}}) == ["BLEU nrefs:1|tok:ja-mecab"]
+
+
 def record_of(title: str, bleu: float, limit: float | None) -> dict:
     scores = {search: {"bleu": bleu} for search in table.SEARCHES}
     results = [{"scores": scores, "nll_bits": 2.0, "limit_bits": limit}]
