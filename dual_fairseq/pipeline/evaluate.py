@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import os
 import re
 import shlex
 import shutil
@@ -28,7 +27,7 @@ from ..common.options import (
 from .devices import Device, find_device
 from .jobs import PACKAGE, check, locked, run, say, show, step
 from .progress import SentenceDisplay
-from .score_sets import covers, place, recorded
+from .score_sets import covers, place, recorded, replace
 from .stages import digest, failure, is_whole, option_lines
 
 HELP = """\
@@ -278,14 +277,9 @@ class Evaluation:
                 check(command, table)
             check(self.scoring(new))
             record.unlink(missing_ok=True)  # the folder holds no evaluation until all files are in place
-            for path in sorted(new.rglob("*")):
-                if path.is_file():
-                    place = self.out / path.relative_to(new)
-                    place.parent.mkdir(parents=True, exist_ok=True)
-                    os.replace(path, place)
+            replace(self.out, new, [self.data.pair, "-".join(reversed(self.data.languages))])
             with whole_file(record) as file:
                 file.write(identity.encode("utf-8", "surrogateescape"))
-            shutil.rmtree(new)
 
     def show(self) -> None:
         """Print the commands of the evaluation, ready to copy."""

@@ -166,6 +166,44 @@ def test_scores_with_other_settings_get_a_folder_of_their_own(dest, tmp_path):
     assert place(evaluation()) == "test"  # another checkpoint replaces the scores of the old one
 
 
+def test_new_scores_leave_no_dual_inference_of_old_ones(dest, tmp_path, monkeypatch):
+    """The weights of another checkpoint would be used by synthesize, its translations shown beside the new scores."""
+    checkpoint = archive(tmp_path / "run" / "dual" / "checkpoint_best.pt", "one")
+    for language in ("xx", "yy"):
+        archive(tmp_path / "run" / "lm" / language / "checkpoint_best.pt", language)
+    out = tmp_path / "run" / "dual" / "eval" / "test"
+
+    def do(command: list[str], output: Path | None = None, *_: object) -> int:
+        """Write what the command would."""
+        if output:
+            output.write_text("printed\n")
+        if "tune" in command:
+            (output.parent / "weights.json").write_text("{}")
+        if "pair.evaluate" in command:
+            folder = Path(command[command.index(str(dest)) + 1])
+            for name in ("xx-yy", "yy-xx") if "--dual-inference" in command else ():
+                (folder / f"{name}.dual-inference.hyp.txt").write_text("b\n")
+            (folder / "scores.json").write_text("{}")
+        return 0
+
+    def evaluated(*words: str) -> set[str]:
+        options = evaluate.get_parser().parse_args([str(dest), str(checkpoint), *words])
+        evaluate.Evaluation(options, [], Device(0, 1)).run()
+        return {path.relative_to(out).as_posix() for path in out.rglob("*")} - {".lock"}
+
+    monkeypatch.setattr(evaluate, "run", do)
+    monkeypatch.setattr(evaluate, "check", do)
+    both = evaluated("--dual-inference")
+    assert {"tuning/xx-yy/weights.json", "yy-xx.dual-inference.hyp.txt"} < both and ".new" not in both
+    assert evaluated() == both  # of the same checkpoint
+    (out / "notes.txt").write_text("of the user\n")
+    archive(checkpoint, "trained further")
+    plain = {name for name in both if "tuning" not in name and "dual-inference" not in name} | {"notes.txt"}
+    assert evaluated() == plain
+    assert evaluated("--dual-inference", "-o", str(out)) == both | {"notes.txt"}
+    assert evaluated("--lenpen", "1.5", "-o", str(out)) == plain
+
+
 def test_an_experiment_takes_the_scores_of_its_own_settings(dest, tmp_path):
     """A recipe whose beam was changed once had the new beam over the scores of the old one."""
     path, work = tmp_path / "my.toml", tmp_path / "work"

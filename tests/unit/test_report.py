@@ -123,8 +123,11 @@ def test_scores_with_unlike_settings_are_not_tested_against_each_other():
 def test_translations_by_dual_inference_are_shown_too(tmp_path):
     for kind, text in (("src", "a"), ("ref", "b"), ("hyp", "c"), ("dual-inference.hyp", "b")):
         (tmp_path / f"xx-yy.{kind}.txt").write_text(f"{text}\n")
-    stage = runs.Stage("dual", tmp_path, [], [], {}, True, {"test": evaluation(tmp_path)})
-    (example,) = examples.examples([runs.System("dual", None, stage)], "test", "xx-yy", 3)
+    of = evaluation(tmp_path)
+    system = runs.System("dual", None, runs.Stage("dual", tmp_path, [], [], {}, True, {"test": of}))
+    assert examples.examples([system], "test", "xx-yy", 3) == []  # the file is of an earlier checkpoint
+    of.scores["xx-yy"]["dual_inference"] = {"bleu": 1.0}
+    (example,) = examples.examples([system], "test", "xx-yy", 3)
     assert example.translations == {"dual": "c", "dual + dual inference": "b"}
 
 
