@@ -65,11 +65,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from .build import Options, build  # drawing takes a while to import
     from .page import Paragraph, render
 
-    rows, sections = build(
+    rows, notes, sections = build(
         runs,
         Options(options.split, options.examples, not options.no_scatter, options.pairs, options.data, options.cpu),
     )
-    print(text_table(rows) if rows else "Nothing was evaluated yet; see dual-fairseq evaluate.")
+    if rows:
+        print("\n".join([text_table(rows), *notes]))
+    else:
+        print("Nothing was evaluated yet; see dual-fairseq evaluate.")
     title = ", ".join(run.name for run in runs)
     command = shlex.join(["dual-fairseq", "report", *(arguments or sys.argv[2:])])
     write_text(out, render(f"Dual training: {title}", Paragraph(f"Made by {command}", "muted"), sections))

@@ -147,11 +147,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     write_text(report / "table.txt", table + "\n")
     run, limits = read_run(folder), entropy_limits(folder, "valid")
     picture(run, rows, limits, report / "demo.png")
-    evaluated, (scores, *others) = build([run], Options(split="test", limits=limits))
+    evaluated, notes, (scores, *others) = build([run], Options(split="test", limits=limits))
     title = "Two translation models, trained as a pair"
     html = render(title, Paragraph(LEAD), [scores, limit_section(rows), *others])
     write_text(report / "index.html", html)
-    print("\n".join([table, *signatures_of(evaluated)]))
+    print("\n".join([table, *signatures_of(evaluated), *notes]))
     print(
         "(Re-scored: by dual inference, where the pair and both language models choose among the beam's translations.)"
     )
