@@ -494,6 +494,9 @@ def test_several_experiments_make_a_table(tmp_path):
         "|  | dual | 20.00 | +1.25 | 0.010 | 20.00 | +0.00 | 0.500 | 2.000 | 1.500 | 4.00 |",
     ]
     assert lines[-1] == "Seeds 1."
+    for number, record in enumerate(records.values()):
+        record["rows"]["dual"]["de-en"]["results"][0]["signature"] = f"tok:{number}"
+    assert collect.collect(records, ["dual"]).splitlines()[-3:] == ["BLEU tok:0", "", "BLEU tok:1"]
     assert "above the limit" not in collect.collect({"a": record_of("A", 10, None)}, ["mle"])
     (tmp_path / "x.json").write_text("[]")
     with pytest.raises(SystemExit, match=r"x\.json: is not a record of dual-fairseq experiment"):
