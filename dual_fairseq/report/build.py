@@ -114,7 +114,7 @@ def _lambdas(shown: Sequence[System]) -> list[str]:
 
 
 def _perplexities(runs: Sequence[Run]) -> list[str]:
-    """A line for each run that has language models of its own."""
+    """A line for each run whose language models are found."""
     lines = []
     for run in runs:
         if perplexities := run.perplexities():
