@@ -131,6 +131,21 @@ def test_translations_by_dual_inference_are_shown_too(tmp_path):
     assert example.translations == {"dual": "c", "dual + dual inference": "b"}
 
 
+def test_systems_with_and_without_dual_inference_share_a_table(tmp_path):
+    found = [evaluation(tmp_path) for _ in range(3)]
+    found[1].scores["xx-yy"]["dual_inference"] = {"bleu": 2.0, "bleu_signature": "tok:13a"}
+    found[2].scores["xx-yy"]["dual_inference"] = None
+    shown = [
+        runs.System(key, None, runs.Stage(key, tmp_path, [], [], {}, True, {"test": of}))
+        for key, of in zip(("warmup", "mle", "dual"), found, strict=True)
+    ]
+    rows, notes = scores.score_rows(shown, "test", trials=0)
+    assert [row.system for row in rows] == ["warmup", "mle", "mle + dual inference", "dual"] and notes == []
+    text = page.render("t", page.Paragraph(""), [page.Section("s", [page.Scores(rows)])])
+    assert all(f'<td class="name">{row.system}</td>' in text for row in rows)
+    assert [line.split()[0] for line in scores.text_table(rows).splitlines()[1:5]] == ["xx→yy"] * 4
+
+
 def test_a_page_names_the_languages_of_its_sentences():
     example = examples.Example("猫", "a cat", {"dual": "a dog"})
     text = page.render("t", page.Paragraph(""), [page.Section("s", [page.Examples([example], "zh_CN-en")])])
