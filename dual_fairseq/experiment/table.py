@@ -137,6 +137,12 @@ def alike(pairs: Sequence[tuple[Result, Result]]) -> bool:
     return all(a.references == b.references and a.signature == b.signature for a, b in pairs)
 
 
+def with_other_updates(rows: Sequence[Row], baseline: Row, by_row: dict[str, list[Result]]) -> list[str]:
+    """The names of the rows that were not trained for as many updates as the baseline; never the warm start."""
+    updates = {row.id: [result.updates for result in by_row[row.id]] for row in (*rows, baseline)}
+    return [row.name for row in rows if row.stage == baseline.stage and updates[row.id] != updates[baseline.id]]
+
+
 def against(recipe: Recipe, rows: Sequence[Row], results: dict[str, dict[str, list[Result]]], seeds: int) -> list[str]:
     """Lines of Markdown: the recipe's comparisons of rows with each other, as in :func:`tables`."""
     names = {row.id: row.name for row in rows}
@@ -309,6 +315,8 @@ def tabulate(
     ]
     if left_out := [row.id for row in recipe.rows if not evaluated[row.id]]:
         lines += ["", f"Not evaluated yet for all of these seeds: {', '.join(left_out)}."]
+    if uneven := with_other_updates(rows, baseline, results[directions[0]]):
+        lines += ["", f"Trained for another number of updates than {baseline.name}: {', '.join(uneven)}."]
     if unlike:
         lines += ["", f"Not compared, since the test text or sacreBLEU's signature is another: {', '.join(unlike)}."]
     lines += ["", "sacreBLEU:", "", *(f"- {line}" for line in signatures_of(results))]

@@ -466,6 +466,15 @@ def test_scores_of_other_signatures_or_texts_are_not_compared(recipe):
     assert table.signatures_of({"de-en": {"mle": [mine]}, "en-de": {"mle": [mine]}}) == ["BLEU nrefs:1|tok:ja-mecab"]
 
 
+def test_rows_with_other_updates_than_the_baseline_are_named(recipe):
+    warm, mle, dual = Recipe.read(recipe).rows
+    found = {id: [result(90, ["a"], ["a"])] for id in ("warmup", "mle", "dual")}
+    found["warmup"][0].updates = 60
+    assert table.with_other_updates([warm, mle, dual], mle, found) == []
+    found["dual"][0].updates = 1001
+    assert table.with_other_updates([warm, mle, dual], mle, found) == ["dual"]
+
+
 def record_of(title: str, bleu: float, limit: float | None) -> dict:
     scores = {search: {"bleu": bleu} for search in table.SEARCHES}
     results = [{"scores": scores, "nll_bits": 2.0, "limit_bits": limit}]
