@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from dual_fairseq.common.files import whole_file, write_text
+from dual_fairseq.common.tables import signatures
 from dual_fairseq.experiment.table import Comparison, gain_cells, markdown, mean_sd
 
 
@@ -58,7 +59,16 @@ def collect(records: dict[str, dict[str, Any]], ids: list[str]) -> str:
                     body.append([f"`{recipe}`" if number == 0 else "", row["name"], *_cells(row[direction], known)])
         lines += [*markdown(head, body), ""]
     seeds = sorted({seed for record in records.values() for seed in record["seeds"]})
-    return "\n".join([*lines, f"Seeds {', '.join(map(str, seeds))}.", ""])
+    lines.append(f"Seeds {', '.join(map(str, seeds))}.")
+    for line in signatures(
+        (direction, {"bleu_signature": result.get("signature")})
+        for record in records.values()
+        for id in ids
+        for direction in directions_of(records)
+        for result in record["rows"].get(id, {}).get(direction, {}).get("results", [])
+    ):
+        lines += ["", line]
+    return "\n".join([*lines, ""])
 
 
 def _cells(found: dict[str, Any], limit_known: bool) -> list[str]:

@@ -264,6 +264,11 @@ class StageFolder:
                     raise UserError(f"{self.options_file}: is damaged ({line!r}); delete {self.folder} to train again")
                 yield name, value
 
+    def updates(self) -> int:
+        """The number of updates by the log; 0 if it has none."""
+        text = self.log.read_text(encoding="utf-8", errors="replace") if self.log.is_file() else ""
+        return max(map(int, re.findall(r'"(?:train|valid)_num_updates": "([0-9]{1,12})"', text)), default=0)
+
     def evaluation(self, split: str) -> Path:
         """The folder of translations and scores of a split."""
         return self.folder / "eval" / split
@@ -278,6 +283,14 @@ class RunFolder:
     def stage(self, name: str) -> StageFolder:
         """One of :data:`STAGES`."""
         return StageFolder(self.folder / name)
+
+    def updates(self, name: str) -> int:
+        """The number of updates of a stage; for the best of several rounds, with those of the rounds before it."""
+        folder = self.stage(name).folder.resolve()
+        rounds, number = folder.parent.parent, folder.parent.name
+        if rounds != self.folder.resolve() / "rounds" or not re.fullmatch("[0-9]{1,4}", number):
+            return self.stage(name).updates()
+        return sum(StageFolder(rounds / str(n) / name).updates() for n in range(1, int(number) + 1))
 
     def language_model(self, language: str) -> StageFolder:
         return StageFolder(self.folder / "lm" / language)

@@ -13,7 +13,7 @@ from pathlib import Path
 from ..common.errors import UserError
 from ..common.folders import RECORD, Data, RunFolder, StageFolder
 from ..pipeline.jobs import step
-from .recipe import Recipe, Row, refuse_labels
+from .recipe import Recipe, Row, refuse_labels, resolved
 from .runner import Job, Runner
 
 
@@ -71,8 +71,7 @@ class Plan:
         """
 
         def run() -> None:
-            words = [word.result if isinstance(word, StageFolder) else word for word in arguments]
-            self.runner(name, step(command, *self.runner.machine, *words))
+            self.runner(name, step(command, *self.runner.machine, *resolved(arguments)))
 
         return Job(name, run, list(after))
 
@@ -144,11 +143,6 @@ class Plan:
     def language_model(self, name: str, language: str) -> StageFolder:
         return StageFolder(self.work / "lm" / name / language)
 
-    def language_models(self, name: str) -> list[object]:
-        """The options that name the language models."""
-        source, target = (self.language_model(name, language).best for language in self.languages)
-        return ["--src-lm", source, "--tgt-lm", target]
-
     def warm_starts(self, seeds: Sequence[int]) -> dict[str, int]:
         """Folder → seed of each warm start that these seeds need."""
         recipe = self.recipe
@@ -174,7 +168,7 @@ class Plan:
             prefix, place = self.work / home / f"synthetic-{made}", self.work / home / f"data-{made}"
             name, waits = f"{home}/synthetic-{made}", [f"{home}/warmup/test"]
             options = [
-                *self.language_models(self.recipe.first_language_models),
+                *self.recipe.language_models_of(self.work, ""),
                 *shlex.split(settings.get("options", "")),
             ]
             start = self.warm_start(home)
@@ -189,24 +183,22 @@ class Plan:
         name, folder = f"{home}/{row.id}", self.work / home / row.id
         # the warm start itself needs no language models, but its evaluation does
         models = row.language_models or self.recipe.first_language_models
-        lm_options = self.language_models(models)
+        lm_options = self.recipe.language_models_of(self.work, models)
         lm_jobs = [f"lm/{models}/{language}" for language in self.languages]
-        data = self.data
+        data = self.recipe.data_of(self.work, row, seed)
         if row.stage == "warmup" and self.recipe.run:
             training = Job(name, lambda: None, ["corpus"])
         elif row.stage == "warmup":
             training = self.warm_start_job(name, [self.corpus[0]], self.data, folder, seed)
         else:
             start = self.recipe.home(self.recipe.rows[0], seed)
-            data = self.work / start / f"data-{row.synthetic}" if row.synthetic else self.data
             waits = [f"{start}/data-{row.synthetic}" if row.synthetic else f"{start}/warmup", *lm_jobs]
             init = ["--init-src2tgt", self.warm_start(start), "--init-tgt2src", self.warm_start(start)]
             options = joined(
                 self.pair_options(seed), shlex.split(self.recipe.continued_options), shlex.split(row.options)
             )
             training = self.command(name, waits, "train", data, folder, *lm_options, *init, *options)
-        result = RunFolder(folder).stage(row.stage)
-        evaluation = [data, result, *lm_options, "--dual-inference", "--beam", self.recipe.beam]
+        evaluation = self.recipe.evaluation(self.work, row, seed)
         return [training, self.command(f"{name}/test", [name, *lm_jobs], "evaluate", *evaluation)]
 
 

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from ..common.arguments import did_you_mean
 from ..common.errors import UserError
-from ..common.folders import STAGES, Data
+from ..common.folders import BEST, STAGES, Data, RunFolder, StageFolder
 from ..common.options import add_device, whole_number
 from ..common.records import check_shape, read_toml
 from ..pipeline import synthesize, train_lm, train_options
@@ -256,6 +256,28 @@ class Recipe:
     def of_pairs(self, work: Path) -> Path:
         """The folder of dual-fairseq preprocess that the pairs are trained on."""
         return work / self.part / "data" if self.part else self.whole(work)
+
+    def data_of(self, work: Path, row: Row, seed: int) -> Path:
+        """The folder of dual-fairseq preprocess that a row is trained on."""
+        home = work / self.home(self.rows[0], seed)
+        return home / f"data-{row.synthetic}" if row.synthetic else self.of_pairs(work)
+
+    def language_models_of(self, work: Path, name: str) -> list[str]:
+        """The options that name the language models of a row; the warm start's evaluation uses the first ones."""
+        folder = work / "lm" / (name or self.first_language_models)
+        files = [folder / language / BEST for language in (self.source, self.target)]
+        return ["--src-lm", str(files[0]), "--tgt-lm", str(files[1])]
+
+    def evaluation(self, work: Path, row: Row, seed: int) -> list[object]:
+        """The arguments of dual-fairseq evaluate for a row's run, for :func:`resolved`."""
+        stage = RunFolder(work / self.home(row, seed) / row.id).stage(row.stage)
+        lms = self.language_models_of(work, row.language_models)
+        return [self.data_of(work, row, seed), stage, *lms, "--dual-inference", "--beam", self.beam]
+
+
+def resolved(arguments: Iterable[object]) -> list[str]:
+    """The words of a command. A :class:`StageFolder` stands for its result, which is known only after its training."""
+    return [str(word.result if isinstance(word, StageFolder) else word) for word in arguments]
 
 
 def refuse_labels(data: Data) -> Data:

@@ -10,10 +10,10 @@ from typing import Any
 
 from ..common.errors import UserError
 from ..common.files import whole_file, write_json, write_text
-from ..common.folders import Data, RunFolder
-from ..common.tables import read_scores
+from ..common.folders import Data, StageFolder
+from ..common.tables import read_scores, signatures
 from ..pipeline.choices import count_pairs
-from .recipe import Recipe, Row
+from .recipe import Recipe, Row, resolved
 
 TRIALS = 2000  # of each significance test
 # How translations are chosen; a row is compared with the baseline under the same choice.
@@ -43,7 +43,7 @@ class Result:
         validation_bleu: the BLEU that chose the checkpoint: greedy, mean of both directions.
         checkpoint_updates: the number of updates of that checkpoint.
         updates, seconds: of the whole training, without validation.
-        signature: sacreBLEU's signature of BLEU.
+        signature, chrf_signature: sacreBLEU's signatures of the scores.
     """
 
     scores: dict[str, Any]
@@ -57,15 +57,28 @@ class Result:
     updates: int
     seconds: float
     signature: str = ""
+    chrf_signature: str = ""
 
 
-def result_of(work: Path, data: Path, folder: Path, row: Row, direction: str) -> Result:
+def scores_of(recipe: Recipe, work: Path, row: Row, seed: int) -> Path | None:
+    """The folder of the scores that the recipe's settings give a row's run; None if there are none yet."""
+    from ..pipeline.devices import Device
+    from ..pipeline.evaluate import Evaluation, get_parser
+
+    options = get_parser().parse_args(resolved(recipe.evaluation(work, row, seed)))
+    if not options.checkpoint.is_file():
+        return None
+    evaluation = Evaluation(options, [], Device(0, 1))
+    return evaluation.out if evaluation.done() else None
+
+
+def result_of(work: Path, data: Path, out: Path, direction: str) -> Result:
     """The results of dual-fairseq evaluate, and those of its n-best lists with other choices.
 
     Args:
         work: the folder of the experiment.
         data: the folder of dual-fairseq preprocess.
-        folder: the folder of the row's run.
+        out: the folder of the scores, in the stage of a row's run.
     """
     from ..common.bleu import tokenizer_of_signature
     from ..common.files import read_lines
@@ -76,7 +89,6 @@ def result_of(work: Path, data: Path, folder: Path, row: Row, direction: str) ->
     from ..report.demo import entropy_limits
     from ..report.runs import read_run
 
-    out = RunFolder(folder).stage(row.stage).evaluation("test")
     target = direction.split("-")[1]
     scores = read_scores(out / "scores.json")[direction]
     references = read_lines(out / f"{direction}.ref.txt")
@@ -92,11 +104,10 @@ def result_of(work: Path, data: Path, folder: Path, row: Row, direction: str) ->
         "alpha": text.detokenize(nbest.best(alpha.weights, alpha.lenpen or 0.0), target),
         "dual_inference": read_lines(out / f"{direction}.dual-inference.hyp.txt"),
     }
-    signature = scores["bleu_signature"]
-    bleu_by = tokenizer_of_signature(signature)
+    bleu_by = tokenizer_of_signature(scores["bleu_signature"])
     measured = {search: score(lines, references, target, tokenize=bleu_by) for search, lines in texts.items()}
     limits = entropy_limits(work, "test") if (work / "text" / "truth.json").is_file() else {}
-    stage = read_run(folder).stages[row.stage]
+    stage = read_run(out.parents[2]).stages[out.parents[1].name]
     best = stage.best
     if best is None:
         raise UserError(f"{stage.folder}: its log holds no validation; delete the folder, and run the command again")
@@ -106,7 +117,7 @@ def result_of(work: Path, data: Path, folder: Path, row: Row, direction: str) ->
         limit_bits=limits.get(direction), validation_bleu=best["bleu"],
         checkpoint_updates=int(best["num_updates"]),
         updates=int(stage.train[-1]["num_updates"]), seconds=sum(epoch["train_wall"] for epoch in stage.train),
-        signature=signature,
+        signature=measured["plain"].bleu_signature or "", chrf_signature=measured["plain"].chrf_signature or "",
     )  # fmt: skip
 
 
@@ -128,6 +139,17 @@ def compare(mine: Result, search: str, other: Result, its_search: str) -> Compar
     return Comparison(mine.scores[search]["bleu"] - other.scores[its_search]["bleu"], tests["BLEU"].p_value or 0.0)
 
 
+def alike(pairs: Sequence[tuple[Result, Result]]) -> bool:
+    """Whether the results may be compared: same test text, same signature."""
+    return all(a.references == b.references and a.signature == b.signature for a, b in pairs)
+
+
+def with_other_updates(rows: Sequence[Row], baseline: Row, by_row: dict[str, list[Result]]) -> list[str]:
+    """The names of the rows that were not trained for as many updates as the baseline; never the warm start."""
+    updates = {row.id: [result.updates for result in by_row[row.id]] for row in (*rows, baseline)}
+    return [row.name for row in rows if row.stage == baseline.stage and updates[row.id] != updates[baseline.id]]
+
+
 def against(recipe: Recipe, rows: Sequence[Row], results: dict[str, dict[str, list[Result]]], seeds: int) -> list[str]:
     """Lines of Markdown: the recipe's comparisons of rows with each other, as in :func:`tables`."""
     names = {row.id: row.name for row in rows}
@@ -143,8 +165,9 @@ def against(recipe: Recipe, rows: Sequence[Row], results: dict[str, dict[str, li
         cells = [f"{names[id]} − {names[other]}"]
         for by_row in results.values():
             for search in searches:
-                pairs = zip(by_row[id], by_row[other], strict=True)
-                cells += gain_cells([compare(mine, search, its, search) for mine, its in pairs])
+                pairs = list(zip(by_row[id], by_row[other], strict=True))
+                compared = [compare(mine, search, its, search) for mine, its in pairs] if alike(pairs) else None
+                cells += gain_cells(compared)
         body.append(cells)
     return rows_of_table("Row against row", head, body) if body else []
 
@@ -256,22 +279,22 @@ def tabulate(
     quieten_libraries()
     name, data = file.stem, recipe.whole(work)
     directions = [f"{recipe.source}-{recipe.target}", f"{recipe.target}-{recipe.source}"]
-    places = {row.id: recipe.folders(work, row, seeds) for row in recipe.rows}
-    evaluated = {
-        row.id: all((p / row.stage / "eval/test/scores.json").is_file() for p in places[row.id]) for row in recipe.rows
-    }
+    places = {row.id: list(dict.fromkeys(scores_of(recipe, work, row, seed) for seed in seeds)) for row in recipe.rows}
+    evaluated = {id: None not in folders for id, folders in places.items()}
     baseline = next(row for row in recipe.rows if row.baseline)
     if not evaluated[baseline.id]:
         raise UserError(
-            f"{work}: the baseline, {baseline.id}, is not evaluated for every seed yet; give --seeds the finished seeds"
+            f"{work}: the baseline, {baseline.id}, is not evaluated for every seed yet, or not with these settings; "
+            "give --seeds the finished seeds, or leave out --table"
         )
     rows = [row for row in recipe.rows if evaluated[row.id]]
     results = {
-        d: {row.id: [result_of(work, data, place, row, d) for place in places[row.id]] for row in rows}
+        d: {row.id: [result_of(work, data, place, d) for place in places[row.id] if place] for row in rows}
         for d in directions
     }
     compared: dict[str, dict[str, dict[str, list[Comparison]]]] = {d: {} for d in directions}
     chosen: dict[str, dict[str, dict[str, list[Comparison]]]] = {d: {} for d in directions}
+    unlike: dict[str, None] = {}
     for direction, gains in compared.items():
         by_row = results[direction]
         for row in rows:
@@ -281,6 +304,9 @@ def tabulate(
             if row.baseline or len(by_row[row.id]) != len(seeds):  # a warm start that seeds share is one system
                 continue
             pairs = list(zip(by_row[row.id], by_row[baseline.id], strict=True))
+            if not alike(pairs):
+                unlike[row.name] = None
+                continue
             gains[row.id] = {s: [compare(mine, s, its, s) for mine, its in pairs] for s in SEARCHES}
     seed_words = " ".join(map(str, seeds))
     lines = [f"# {recipe.title}", "", f"Seeds {', '.join(map(str, seeds))}; beam {recipe.beam}. Made by", ""]
@@ -288,11 +314,16 @@ def tabulate(
     lines += tables(rows, results, compared, chosen, len(seeds))
     lines += against(recipe, rows, results, len(seeds))
     lines += [LEGEND]
-    stages = {row.name: [RunFolder(place).stage(row.stage) for place in places[row.id]] for row in rows}
+    stages = {row.name: [StageFolder(place.parents[1]) for place in places[row.id] if place] for row in rows}
     if averaged := [name for name, folders in stages.items() if any(stage.average.is_file() for stage in folders)]:
         lines += ["", f"Evaluated with the mean of the last epochs instead of that checkpoint: {', '.join(averaged)}."]
     if left_out := [row.id for row in recipe.rows if not evaluated[row.id]]:
         lines += ["", f"Not evaluated yet for all of these seeds: {', '.join(left_out)}."]
+    if uneven := with_other_updates(rows, baseline, results[directions[0]]):
+        lines += ["", f"Trained for another number of updates than {baseline.name}: {', '.join(uneven)}."]
+    if unlike:
+        lines += ["", f"Not compared, since the test text or sacreBLEU's signature is another: {', '.join(unlike)}."]
+    lines += ["", "sacreBLEU:", "", *(f"- {line}" for line in signatures_of(results))]
     record: dict[str, Any] = {"title": recipe.title, "seeds": list(seeds), "rows": {}}
     record["pairs"] = count_pairs(Data.from_folder(recipe.of_pairs(work)))
     for row in rows:
@@ -314,6 +345,16 @@ def tabulate(
     picture(recipe.title, rows, record, directions, work / f"{name}.png")
     print(text)
     return record
+
+
+def signatures_of(results: dict[str, dict[str, list[Result]]]) -> list[str]:
+    """The signatures of all results, as of :func:`~dual_fairseq.common.tables.signatures`."""
+    return signatures(
+        (direction, {"bleu_signature": result.signature, "chrf_signature": result.chrf_signature})
+        for direction, by_row in results.items()
+        for of_seeds in by_row.values()
+        for result in of_seeds
+    )
 
 
 def picture(title: str, rows: Sequence[Row], record: dict[str, Any], directions: Sequence[str], path: Path) -> None:

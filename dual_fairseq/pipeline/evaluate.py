@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import os
 import re
 import shlex
 import shutil
@@ -35,7 +34,7 @@ from ..common.options import (
 from .devices import Device, find_device
 from .jobs import PACKAGE, check, locked, run, say, show, step
 from .progress import SentenceDisplay
-from .score_sets import covers, place, recorded
+from .score_sets import covers, place, recorded, replace
 from .stages import digest, failure, is_whole, option_lines
 
 HELP = """\
@@ -242,6 +241,11 @@ class Evaluation:
         ]
         return "\n".join(lines) + "\n"
 
+    def done(self) -> bool:
+        """Whether the output folder has all of this evaluation."""
+        record = recorded(self.out)
+        return (self.out / "scores.json").is_file() and covers(record, self._comparable(record))
+
     def run(self) -> None:
         """Evaluate, unless this was done before. The old output stays until the new one is complete.
 
@@ -249,10 +253,9 @@ class Evaluation:
             UserError: a command failed, or another run is using the output folder.
         """
         with locked(self.out):
-            record, scores = self.out / "options.txt", self.out / "scores.json"
-            identity, old_identity = self.identity(), recorded(self.out)
-            if scores.is_file() and covers(old_identity, self._comparable(old_identity)):
-                say(f"Evaluated before: {scores}")
+            record, identity = self.out / "options.txt", self.identity()
+            if self.done():
+                say(f"Evaluated before: {self.out / 'scores.json'}")
                 return
             say(f"Checkpoint: {self.checkpoint}; output: {self.out}")
             new = self.out / ".new"
@@ -269,14 +272,9 @@ class Evaluation:
                 check(command, table)
             check(self.scoring(new))
             record.unlink(missing_ok=True)  # the folder holds no evaluation until all files are in place
-            for path in sorted(new.rglob("*")):
-                if path.is_file():
-                    place = self.out / path.relative_to(new)
-                    place.parent.mkdir(parents=True, exist_ok=True)
-                    os.replace(path, place)
+            replace(self.out, new, [self.data.pair, "-".join(reversed(self.data.languages))])
             with whole_file(record) as file:
                 file.write(identity.encode("utf-8", "surrogateescape"))
-            shutil.rmtree(new)
 
     def show(self) -> None:
         """Print the commands of the evaluation, ready to copy."""

@@ -11,11 +11,13 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..common.arguments import count, positive
+from ..common.comparison import unequal_control
 from ..common.errors import UserError
-from ..common.folders import Data, RunFolder, StageFolder
-from ..common.tables import aligned, read_scores
+from ..common.folders import STAGES, Data, RunFolder, StageFolder
+from ..common.tables import aligned, read_scores, search_of, searches, signatures
 from .jobs import ask, check, say, show, step
 
 TIMES = 2  # translated lines of each language, per pair
@@ -251,13 +253,15 @@ class Rounds:
         ]
         control = self.run.stage("mle")
         if control.finished.is_file():
-            stages.append(("MLE continued", self.run, "mle", validation_bleu(control)))
+            stages.append((STAGES["mle"], self.run, "mle", validation_bleu(control)))
         data = self.recipe.data
         directions = [f"{data.source}-{data.target}", f"{data.target}-{data.source}"]
         lines = [("system", "made", "valid BLEU", *(f"{d} {x}" for d in directions for x in ("BLEU", "re-scored")))]
         first: list[float | None] = []
+        evaluated: list[tuple[str, dict[str, Any]]] = []
         for number, (name, run, stage, score) in enumerate(stages):
             scores = read_scores(self.evaluate(run, stage) / "scores.json")
+            evaluated.append((name, scores))
             values: list[float | None] = [score]
             for direction in directions:
                 own_scores = scores.get(direction) or {}
@@ -265,7 +269,14 @@ class Rounds:
             first = first or values
             made = f"{self.done[number - 1].made():,}" if 0 < number <= len(self.done) else "-"
             lines.append((name, made, *(gained(a, b, number) for a, b in zip(values, first, strict=True))))
-        return aligned(lines)
+        notes = searches((name, search_of(scores)) for name, scores in evaluated)
+        notes += signatures(
+            (direction, {"bleu_signature": (scores.get(direction) or {}).get("bleu_signature")})
+            for _, scores in evaluated
+            for direction in directions
+        )
+        notes += [f"{STAGES['mle']}: {text}" for text in unequal_control(self.run) if control.finished.is_file()]
+        return "\n".join([aligned(lines), *notes])
 
     def show(self) -> None:
         """Print the commands of the first round, ready to copy; later rounds are alike."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -71,3 +73,29 @@ def place(
     if any(folder.name == name and recorded(folder) for folder in folders):  # with other language models
         name += f"-lm{models()}"
     return first.with_name(name)
+
+
+def replace(folder: Path, new: Path, directions: Sequence[str]) -> None:
+    """Move the files of an evaluation to their places.
+
+    What only an earlier evaluation has, the results of dual inference, is removed: it is of another checkpoint or of
+    other settings.
+
+    Args:
+        folder: the folder of the scores.
+        new: the folder of the new files, which is removed.
+        directions: of the pair, such as ``de-en``.
+    """
+    files = {path.relative_to(new): path for path in sorted(new.rglob("*")) if path.is_file()}
+    for name, path in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        os.replace(path, folder / name)
+    shutil.rmtree(new)
+    for direction in directions:
+        tuned = folder / "tuning" / direction
+        if (name := Path(f"{direction}.dual-inference.hyp.txt")) not in files:
+            (folder / name).unlink(missing_ok=True)
+        if tuned.relative_to(folder) / "weights.json" not in files and tuned.is_dir():
+            shutil.rmtree(tuned)
+    if (folder / "tuning").is_dir() and not os.listdir(folder / "tuning"):
+        (folder / "tuning").rmdir()

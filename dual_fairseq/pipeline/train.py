@@ -8,6 +8,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..common.comparison import Scored, comparison_notes
 from ..common.errors import UserError
 from ..common.files import whole_file
 from ..common.folders import STAGES, Data, RunFolder, refuse_colons
@@ -325,12 +326,13 @@ class Training:
         for stage in self.stages:
             say(f"Evaluation of stage {stage}: {self.run.stage(stage).result.name}")
             folders[stage] = self.evaluated(self.run, stage)
-        rows = []
-        for stage, name in STAGES.items():
-            file = folders[stage] / "scores.json"
-            if file.is_file():
-                rows.append((name, read_scores(file)))
-        say(score_table(rows))
+        files = {stage: folder / "scores.json" for stage, folder in folders.items()}
+        systems = [
+            Scored(STAGES[stage], self.run, stage, file.parent, read_scores(file))
+            for stage, file in files.items()
+            if file.is_file()
+        ]
+        say("\n".join([score_table((s.name, s.scores) for s in systems), *comparison_notes(systems)]))
 
     def show(self) -> None:
         """Print the commands of all stages, ready to copy."""

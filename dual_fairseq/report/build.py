@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..common.comparison import Scored, comparison_notes
 from ..common.errors import UserError
+from ..common.folders import RunFolder
 from ..common.tables import confusion_cells
 from ..pair.significance import TRIALS
 from . import pictures
@@ -39,17 +41,18 @@ class Options:
     limits: Mapping[str, float] = field(default_factory=dict)
 
 
-def build(runs: Sequence[Run], options: Options) -> tuple[list[Row], list[Section]]:
+def build(runs: Sequence[Run], options: Options) -> tuple[list[Row], list[str], list[Section]]:
     """The report on some runs, finished or not.
 
     Returns:
-        The rows of the table of scores, and the sections of the page.
+        The rows of the table of scores, notes on what is missing or cannot be compared, and the sections of the page.
     """
     split = choose_split(runs, options.split)
     shown = systems(runs)
     directions = list(dict.fromkeys(d for run in runs for d in run.directions))
     rows, notes = score_rows(shown, split)
     missing = [f"{s.name} was not evaluated on '{split}'." for s in shown if split not in s.stage.evaluations]
+    notes = [*missing, *notes, *comparison_notes(_scores_of(shown, split))]
     scores: list[Part] = []
     if rows:
         baseline = baseline_of(shown, split)
@@ -61,7 +64,7 @@ def build(runs: Sequence[Run], options: Options) -> tuple[list[Row], list[Sectio
         ]
     curves = _figures(pictures.curves(shown, directions, options.limits))
     sections = [
-        Section("Scores", [*scores, *_notes([*missing, *notes])]),
+        Section("Scores", [*scores, *_notes(notes)]),
         Section(
             "Training",
             [*(curves or _notes(["No validation was logged yet."])), stage_table(shown), *_notes(_perplexities(runs))],
@@ -71,7 +74,15 @@ def build(runs: Sequence[Run], options: Options) -> tuple[list[Row], list[Sectio
     for direction in directions:
         if chosen := examples(shown, split, direction, options.examples):
             sections.append(Section(f"Translations, {arrow(direction)}", [Examples(chosen, direction)]))
-    return rows, [section for section in sections if section.parts]
+    return rows, notes, [section for section in sections if section.parts]
+
+
+def _scores_of(shown: Sequence[System], split: str) -> list[Scored]:
+    return [
+        Scored(system.name, RunFolder(system.run.folder), system.stage.key, found.folder, found.scores)
+        for system in shown
+        if (found := system.stage.evaluations.get(split))
+    ]
 
 
 def _confusions(rows: Sequence[Row]) -> list[Part]:
@@ -103,7 +114,7 @@ def _lambdas(shown: Sequence[System]) -> list[str]:
 
 
 def _perplexities(runs: Sequence[Run]) -> list[str]:
-    """A line for each run that has language models of its own."""
+    """A line for each run whose language models are found."""
     lines = []
     for run in runs:
         if perplexities := run.perplexities():

@@ -53,11 +53,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from .page import Paragraph, render
     from .scores import text_table
 
-    rows, sections = build(
+    rows, notes, sections = build(
         runs,
         Options(options.split, options.examples, not options.no_scatter, options.pairs, options.dest, options.cpu),
     )
-    print(text_table(rows) if rows else "Nothing was evaluated yet; see dual-fairseq evaluate.")
+    if rows:
+        print("\n".join([text_table(rows), *notes]))
+    else:
+        print("Nothing was evaluated yet; see dual-fairseq evaluate.")
     title = ", ".join(run.name for run in runs)
     command = shlex.join(["dual-fairseq", "report", *(arguments or sys.argv[2:])])
     write_text(out, render(f"Dual training: {title}", Paragraph(f"Made by {command}", "muted"), sections))

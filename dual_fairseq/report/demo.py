@@ -147,15 +147,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     report = folder / "report"
     report.mkdir(exist_ok=True)
     rows = result_rows(folder)
-    table = text_table(rows)
-    write_text(report / "table.txt", table + "\n")
     run, limits = read_run(folder), entropy_limits(folder, "valid")
     picture(run, rows, limits, report / "demo.png")
-    evaluated, (scores, *others) = build([run], Options(split="test", limits=limits, cpu=options.cpu))
+    evaluated, notes, (scores, *others) = build([run], Options(split="test", limits=limits, cpu=options.cpu))
+    table = "\n".join([text_table(rows), *signatures_of(evaluated), *notes])
+    write_text(report / "table.txt", table + "\n")
     title = "Two translation models, trained as a pair"
     html = render(title, Paragraph(LEAD), [scores, limit_section(rows), *others])
     write_text(report / "index.html", html)
-    print("\n".join([table, *signatures_of(evaluated)]))
+    print(table)
     print(
         "(Re-scored: by dual inference, where the pair and both language models choose among the beam's translations.)"
     )

@@ -50,7 +50,10 @@ def examples(systems: Sequence[System], split: str, direction: str, count: int) 
         evaluation = system.stage.evaluations.get(split)
         if evaluation is None:
             continue
-        for name, kind in ((system.name, "hyp"), (system.name + RE_SCORED, "dual-inference.hyp")):
+        kinds = {system.name: "hyp"}
+        if (evaluation.scores.get(direction) or {}).get("dual_inference"):
+            kinds[system.name + RE_SCORED] = "dual-inference.hyp"
+        for name, kind in kinds.items():
             texts = [evaluation.lines(direction, kind) for kind in ("src", "ref", kind)]
             if any(text is None for text in texts) or len({len(text or ()) for text in texts}) > 1:
                 continue

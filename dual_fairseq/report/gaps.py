@@ -29,7 +29,7 @@ from ..plugin.checkpoint import load_state
 from ..plugin.language_model import FrozenLanguageModel, load_language_model
 from ..plugin.model import direction_name
 from ..plugin.score_cache import cache_key, load_scores
-from .runs import Run
+from .runs import Run, find
 
 PAIRS = 1000
 
@@ -130,7 +130,7 @@ def _sides(
     """The data folder, and the languages as source and target of the run's own task."""
     if data is None:
         recorded = cfg.task.data.split(os.pathsep)[0]
-        data = _find(recorded, cfg.checkpoint.save_dir, stage_folder)
+        data = find(recorded, cfg.checkpoint.save_dir, stage_folder)
         if data is None:
             raise UserError(f"the data, {recorded}, are missing; name their new folder (--dest)")
     if (data / "dual").is_dir():
@@ -143,7 +143,7 @@ def _sides(
     sides = []
     for language, recorded in zip(languages, (cfg.task.src_lm, cfg.task.tgt_lm), strict=True):
         in_run = RunFolder(run.folder).language_model(language).best
-        elsewhere = _find(recorded, cfg.checkpoint.save_dir, stage_folder) if recorded else None
+        elsewhere = find(recorded, cfg.checkpoint.save_dir, stage_folder) if recorded else None
         lm = in_run if in_run.is_file() else elsewhere
         if lm is None:
             raise UserError(f"the language model of {language} ({recorded or 'none was used'}) is missing")
@@ -154,12 +154,6 @@ def _sides(
     if len(sides[0].sentences) != len(sides[1].sentences):
         raise UserError(f"{data}: split '{split}' has different numbers of sentences in the two languages")
     return data, sides[0], sides[1]
-
-
-def _find(recorded: str, save_dir: str, stage_folder: Path) -> Path | None:
-    """A path recorded in a checkpoint, or its new place if it was moved together with the run; None if it is gone."""
-    moved = os.path.normpath(stage_folder.resolve() / os.path.relpath(recorded, save_dir))
-    return next((path for path in (Path(recorded), Path(moved)) if path.exists()), None)
 
 
 def _cached(path: Path, title: str, total: int, compute: Callable[[Advance], np.ndarray]) -> np.ndarray:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +93,23 @@ class Stage:
         reached = [r for r in self.valid if r.get(metric) == best]
         return reached[-1] if reached else None
 
+    def language_models(self) -> dict[str, Path]:
+        """The folders of the language models that it was trained with, by language, as its log names them."""
+        log = StageFolder(self.folder).log
+        lines = log.read_text(encoding="utf-8", errors="replace").split("\n") if log.is_file() else []
+        command = next((line for line in reversed(lines) if line.startswith("# ") and " --src-lm " in line), "")
+        try:
+            words = shlex.split(command)
+        except ValueError:  # a line that is still being written
+            words = []
+        values = dict(pairwise(words))
+        found: dict[str, Path] = {}
+        for language, option in (("source-lang", "--src-lm"), ("target-lang", "--tgt-lm")):
+            if language in self.options and {option, "--save-dir"} <= values.keys():
+                file = find(values[option], values["--save-dir"], self.folder)
+                found |= {self.options[language]: file.resolve().parent} if file else {}
+        return found
+
     def curve(self, key: str, which: str = "valid") -> tuple[list[float], list[float]]:
         """(updates since the warm start began, values) of a logged quantity; empty if it was not logged."""
         records = [(self.start + r["num_updates"], r[key]) for r in getattr(self, which) if key in r]
@@ -107,11 +127,14 @@ class Run:
     stages: dict[str, Stage] = field(default_factory=dict)
 
     def perplexities(self) -> dict[str, float]:
-        """Validation perplexity of the run's own language models, by language."""
+        """Validation perplexity of the language models, by language: those of dual training, else the run's own."""
+        files = {folder.name: folder for folder in sorted((self.folder / "lm").glob("*"))}
+        files |= self.stages["dual"].language_models() if "dual" in self.stages else {}
         values = {}
-        for file in sorted((self.folder / "lm").glob("*/perplexity.json")):
-            fix = "remove it, and run dual-fairseq train again"
-            values[file.parent.name] = read_record(file, {"perplexity": float}, fix)["perplexity"]
+        for language, folder in files.items():
+            if (file := folder / "perplexity.json").is_file():
+                fix = "remove it, and run dual-fairseq train again"
+                values[language] = read_record(file, {"perplexity": float}, fix)["perplexity"]
         return values
 
     @property
@@ -245,6 +268,12 @@ def choose_split(runs: Sequence[Run], wanted: str | None = None) -> str:
             raise UserError(f"--split {wanted}: no stage was evaluated on it, only on {', '.join(evaluated)}")
         return wanted
     return "test" if "test" in evaluated or not evaluated else evaluated[0]
+
+
+def find(recorded: str, save_dir: str, stage_folder: Path) -> Path | None:
+    """A path that a stage recorded, or its new place if it was moved together with the run; None if it is gone."""
+    moved = os.path.normpath(stage_folder.resolve() / os.path.relpath(recorded, save_dir))
+    return next((path for path in (Path(recorded), Path(moved)) if path.exists()), None)
 
 
 def arrow(direction: str) -> str:

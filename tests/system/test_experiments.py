@@ -482,6 +482,29 @@ def test_rows_are_compared_with_each_other_as_the_recipe_says(recipe):
     assert table.against(recipe, recipe.rows[:2], {"de-en": found}, 2) == []
 
 
+def test_scores_of_other_signatures_or_texts_are_not_compared(recipe):
+    references = ["a cat sat on the mat", "dogs run"]
+    mine, other, of_other_text = (result(90, references, references) for _ in range(3))
+    mine.signature, other.signature = "nrefs:1|tok:ja-mecab", "nrefs:1|tok:char"
+    of_other_text.references, of_other_text.signature = ["another", "text"], mine.signature
+    assert table.alike([(mine, mine)]) and not table.alike([(mine, mine), (mine, other)])
+    assert not table.alike([(mine, of_other_text)])
+    found = {"de-en": {"mle": [mine], "dual": [other]}}
+    recipe.write_text('comparisons = [["dual", "mle"]]\n' + recipe.read_text())
+    *_, line, _ = table.against(Recipe.read(recipe), Recipe.read(recipe).rows, found, 1)
+    assert line == "| dual − MLE continued |  |  |  |  |"
+    assert table.signatures_of({"de-en": {"mle": [mine]}, "en-de": {"mle": [mine]}}) == ["BLEU nrefs:1|tok:ja-mecab"]
+
+
+def test_rows_with_other_updates_than_the_baseline_are_named(recipe):
+    warm, mle, dual = Recipe.read(recipe).rows
+    found = {id: [result(90, ["a"], ["a"])] for id in ("warmup", "mle", "dual")}
+    found["warmup"][0].updates = 60
+    assert table.with_other_updates([warm, mle, dual], mle, found) == []
+    found["dual"][0].updates = 1001
+    assert table.with_other_updates([warm, mle, dual], mle, found) == ["dual"]
+
+
 def record_of(title: str, bleu: float, limit: float | None) -> dict:
     scores = {search: {"bleu": bleu} for search in table.SEARCHES}
     results = [{"scores": scores, "nll_bits": 2.0, "limit_bits": limit}]
@@ -510,6 +533,9 @@ def test_several_experiments_make_a_table(tmp_path):
         "|  | dual | 20.00 | +1.25 | 0.010 | 20.00 | +0.00 | 0.500 | 2.000 | 1.500 | 4.00 |",
     ]
     assert lines[-1] == "Seeds 1."
+    for number, record in enumerate(records.values()):
+        record["rows"]["dual"]["de-en"]["results"][0]["signature"] = f"tok:{number}"
+    assert collect.collect(records, ["dual"]).splitlines()[-3:] == ["BLEU tok:0", "", "BLEU tok:1"]
     assert "above the limit" not in collect.collect({"a": record_of("A", 10, None)}, ["mle"])
     (tmp_path / "x.json").write_text("[]")
     with pytest.raises(SystemExit, match=r"x\.json: is not a record of dual-fairseq experiment"):

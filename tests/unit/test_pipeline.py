@@ -13,6 +13,8 @@ import pytest
 
 from dual_fairseq.common.errors import UserError
 from dual_fairseq.common.folders import StageFolder
+from dual_fairseq.experiment import table
+from dual_fairseq.experiment.recipe import Recipe, resolved
 from dual_fairseq.pipeline import choices, config, evaluate, jobs, synthesize
 from dual_fairseq.pipeline.devices import Device
 from dual_fairseq.pipeline.stages import Stage
@@ -162,6 +164,81 @@ def test_scores_with_other_settings_get_a_folder_of_their_own(dest, tmp_path):
     archive(lms[0], "trained on")
     archive(checkpoint, "two")
     assert place(evaluation()) == "test"  # another checkpoint replaces the scores of the old one
+
+
+def test_new_scores_leave_no_dual_inference_of_old_ones(dest, tmp_path, monkeypatch):
+    """The weights of another checkpoint would be used by synthesize, its translations shown beside the new scores."""
+    checkpoint = archive(tmp_path / "run" / "dual" / "checkpoint_best.pt", "one")
+    for language in ("xx", "yy"):
+        archive(tmp_path / "run" / "lm" / language / "checkpoint_best.pt", language)
+    out = tmp_path / "run" / "dual" / "eval" / "test"
+
+    def do(command: list[str], output: Path | None = None, *_: object) -> int:
+        """Write what the command would."""
+        if output:
+            output.write_text("printed\n")
+        if "tune" in command:
+            (output.parent / "weights.json").write_text("{}")
+        if "pair.evaluate" in command:
+            folder = Path(command[command.index(str(dest)) + 1])
+            for name in ("xx-yy", "yy-xx") if "--dual-inference" in command else ():
+                (folder / f"{name}.dual-inference.hyp.txt").write_text("b\n")
+            (folder / "scores.json").write_text("{}")
+        return 0
+
+    def evaluated(*words: str) -> set[str]:
+        options = evaluate.get_parser().parse_args([str(dest), str(checkpoint), *words])
+        evaluate.Evaluation(options, [], Device(0, 1)).run()
+        return {path.relative_to(out).as_posix() for path in out.rglob("*")} - {".lock"}
+
+    monkeypatch.setattr(evaluate, "run", do)
+    monkeypatch.setattr(evaluate, "check", do)
+    both = evaluated("--dual-inference")
+    assert {"tuning/xx-yy/weights.json", "yy-xx.dual-inference.hyp.txt"} < both and ".new" not in both
+    assert evaluated() == both  # of the same checkpoint
+    (out / "notes.txt").write_text("of the user\n")
+    archive(checkpoint, "trained further")
+    plain = {name for name in both if "tuning" not in name and "dual-inference" not in name} | {"notes.txt"}
+    assert evaluated() == plain
+    assert evaluated("--dual-inference", "-o", str(out)) == both | {"notes.txt"}
+    assert evaluated("--lenpen", "1.5", "-o", str(out)) == plain
+
+
+def test_an_experiment_takes_the_scores_of_its_own_settings(dest, tmp_path):
+    """A recipe whose beam was changed once had the new beam over the scores of the old one."""
+    path, work = tmp_path / "my.toml", tmp_path / "work"
+
+    def recipe(beam: int) -> Recipe:
+        row = '[[row]]\nid = "mle"\nname = "MLE"\nbaseline = true\n'
+        path.write_text(f'title = "t"\ndata = "{dest}"\nbeam = {beam}\n{row}')
+        return Recipe.read(path)
+
+    def found(beam: int) -> Path | None:
+        row = recipe(beam).rows[1]
+        return table.scores_of(recipe(beam), work, row, 1)
+
+    def do(beam: int) -> Path:
+        arguments = resolved(recipe(beam).evaluation(work, recipe(beam).rows[1], 1))
+        of = evaluate.Evaluation(evaluate.get_parser().parse_args(arguments), [], Device(0, 1))
+        of.out.mkdir(parents=True)
+        (of.out / "options.txt").write_text(of.identity())
+        (of.out / "scores.json").write_text("{}")
+        return of.out
+
+    assert found(2) is None
+    for folder in ("lm/all/xx", "lm/all/yy", "seed-1/mle/dual"):
+        archive(work / folder / "checkpoint_best.pt", folder)
+    assert found(2) is None
+    first = do(2)
+    assert (found(2), found(3)) == (first, None)
+    second = do(3)
+    assert (found(2), found(3)) == (first, second) and second.name == "test-beam3-lenpen1"
+    text = (dest / "raw" / "test.xx").read_text()
+    (dest / "raw" / "test.xx").write_text("other text\n")
+    assert found(2) is None
+    (dest / "raw" / "test.xx").write_text(text)
+    archive(work / "seed-1" / "mle" / "dual" / "checkpoint_best.pt", "trained further")
+    assert found(2) is None
 
 
 def test_an_engine_translates_with_the_same_options(dest, tmp_path):

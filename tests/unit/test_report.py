@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from dual_fairseq.common.errors import UserError
 from dual_fairseq.common.tables import read_scores
-from dual_fairseq.report import attention, build, examples, gaps, page, pictures, runs, scores
+from dual_fairseq.report import attention, build, examples, page, pictures, runs, scores
 
 
 def test_the_best_is_the_validation_after_which_the_best_checkpoint_was_last_written():
@@ -28,9 +28,9 @@ def test_a_run_that_was_moved_with_its_data_finds_them(tmp_path):
     for name in ("data/dual", "runs/one/dual"):
         (tmp_path / name).mkdir(parents=True)
     here = tmp_path / "runs" / "one" / "dual"
-    assert gaps._find("/gone/data/dual", "/gone/runs/one/dual", here) == tmp_path.resolve() / "data" / "dual"
-    assert gaps._find("/gone/data/other", "/gone/runs/one/dual", here) is None
-    assert gaps._find(str(tmp_path / "data"), "/gone/runs/one/dual", here) == tmp_path / "data"
+    assert runs.find("/gone/data/dual", "/gone/runs/one/dual", here) == tmp_path.resolve() / "data" / "dual"
+    assert runs.find("/gone/data/other", "/gone/runs/one/dual", here) is None
+    assert runs.find(str(tmp_path / "data"), "/gone/runs/one/dual", here) == tmp_path / "data"
 
 
 WORDS = st.lists(st.sampled_from("a b c dd , . <i> & 猫 犬".split()), max_size=8).map(" ".join)
@@ -123,9 +123,27 @@ def test_scores_with_unlike_settings_are_not_tested_against_each_other():
 def test_translations_by_dual_inference_are_shown_too(tmp_path):
     for kind, text in (("src", "a"), ("ref", "b"), ("hyp", "c"), ("dual-inference.hyp", "b")):
         (tmp_path / f"xx-yy.{kind}.txt").write_text(f"{text}\n")
-    stage = runs.Stage("dual", tmp_path, [], [], {}, True, {"test": evaluation(tmp_path)})
-    (example,) = examples.examples([runs.System("dual", None, stage)], "test", "xx-yy", 3)
+    of = evaluation(tmp_path)
+    system = runs.System("dual", None, runs.Stage("dual", tmp_path, [], [], {}, True, {"test": of}))
+    assert examples.examples([system], "test", "xx-yy", 3) == []  # the file is of an earlier checkpoint
+    of.scores["xx-yy"]["dual_inference"] = {"bleu": 1.0}
+    (example,) = examples.examples([system], "test", "xx-yy", 3)
     assert example.translations == {"dual": "c", "dual + dual inference": "b"}
+
+
+def test_systems_with_and_without_dual_inference_share_a_table(tmp_path):
+    found = [evaluation(tmp_path) for _ in range(3)]
+    found[1].scores["xx-yy"]["dual_inference"] = {"bleu": 2.0, "bleu_signature": "tok:13a"}
+    found[2].scores["xx-yy"]["dual_inference"] = None
+    shown = [
+        runs.System(key, None, runs.Stage(key, tmp_path, [], [], {}, True, {"test": of}))
+        for key, of in zip(("warmup", "mle", "dual"), found, strict=True)
+    ]
+    rows, notes = scores.score_rows(shown, "test", trials=0)
+    assert [row.system for row in rows] == ["warmup", "mle", "mle + dual inference", "dual"] and notes == []
+    text = page.render("t", page.Paragraph(""), [page.Section("s", [page.Scores(rows)])])
+    assert all(f'<td class="name">{row.system}</td>' in text for row in rows)
+    assert [line.split()[0] for line in scores.text_table(rows).splitlines()[1:5]] == ["xx→yy"] * 4
 
 
 def test_a_page_names_the_languages_of_its_sentences():
@@ -140,6 +158,23 @@ def test_language_models_are_named_with_their_perplexity(tmp_path):
     (tmp_path / "lm" / "xx" / "perplexity.json").write_text('{"perplexity": 51.04, "num_updates": 3}')
     run = runs.Run("r", tmp_path)
     assert build._perplexities([run]) == ["Perplexity of the language models, a token of the validation text: xx 51.0."]
+
+
+def test_language_models_of_another_run_are_found_by_the_log(tmp_path):
+    for language, value in (("xx", 51), ("yy", 12)):
+        folder = tmp_path / "first" / "lm" / language
+        folder.mkdir(parents=True)
+        (folder / "checkpoint_best.pt").touch()
+        (folder / "perplexity.json").write_text(json.dumps({"perplexity": float(value)}))
+    stage = tmp_path / "second" / "dual"
+    stage.mkdir(parents=True)
+    (stage / "options.txt").write_text("data d\n--source-lang xx\n--target-lang yy\n")
+    lms = "--src-lm runs/first/lm/xx/checkpoint_best.pt --tgt-lm runs/first/lm/yy/checkpoint_best.pt"
+    command = f"# fairseq-train data {lms} --save-dir runs/second/dual"
+    (stage / "train.log").write_text(f"# started\n{command}\nx | valid | {{}}\n")
+    assert runs.read_run(tmp_path / "second").perplexities() == {"xx": 51.0, "yy": 12.0}
+    (stage / "train.log").write_text(f"{command} 'not closed\n")
+    assert runs.read_run(tmp_path / "second").perplexities() == {}
 
 
 def test_fonts_that_were_installed_later_are_found(monkeypatch):

@@ -79,7 +79,11 @@ class Pipeline:
         folder = run.stage(stage).evaluation("test")
         folder.mkdir(parents=True, exist_ok=True)
         number = int(run.folder.name) if run.folder.parent.name == "rounds" else 0
-        scores = {d: {"bleu": 30.0 + number, "dual_inference": {"bleu": 32.0 + number}} for d in ("de-en", "en-de")}
+        scores: dict[str, object] = {
+            d: {"bleu": 30.0 + number, "bleu_signature": "tok:13a", "dual_inference": {"bleu": 32.0 + number}}
+            for d in ("de-en", "en-de")
+        }
+        scores["beam"] = "5"
         (folder / "scores.json").write_text(json.dumps(scores))
         return folder
 
@@ -184,6 +188,7 @@ def test_the_table_says_what_each_round_gained(pipeline, data):
     assert rows[1] == ["warm start", "-", "20.00", "30.00", "32.00", "30.00", "32.00"]
     assert rows[2] == ["round 1 (kept)", "160", "21.00 (+1.00)", *["31.00 (+1.00)", "33.00 (+1.00)"] * 2]
     assert rows[3][:3] == ["round 2", "160", "20.50 (+0.50)"]
+    assert rows[4:] == [["Search: beam 5"], ["BLEU tok:13a"]]
 
 
 @pytest.mark.parametrize(
