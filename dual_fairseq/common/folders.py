@@ -226,6 +226,11 @@ class StageFolder:
         """A file that exists once the training has finished."""
         return self.folder / "finished"
 
+    @property
+    def perplexity(self) -> Path:
+        """The score of a finished language model."""
+        return self.folder / "perplexity.json"
+
     def check_finished(self) -> None:
         """Raises UserError if the training has finished but its checkpoint is gone."""
         if self.finished.is_file() and not self.result.is_file():

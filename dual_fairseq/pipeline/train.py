@@ -15,13 +15,14 @@ from ..common.options import flag
 from ..common.segmentation import POST_PROCESS
 from ..common.tables import read_scores, score_table
 from . import averaging, config, evaluate, train_lm
+from .changes import Typed
 from .choices import LIMITS, choose_pair, longest_time, shares_embeddings, validation_interval
 from .devices import Device, find_device
 from .inheritance import language_model_of
 from .jobs import PACKAGE, ask, locked, say, show, step
 from .presets import PAIRS
 from .rounds import Recipe, Rounds
-from .stages import Stage, digest, updates_of
+from .stages import NothingLeft, Stage, digest, updates_of
 from .train_options import LM_OPTIONS, get_parser, parse
 
 
@@ -128,11 +129,13 @@ class Training:
         typed = {
             "lr": "--lr" if name == "warmup" else "--dual-lr", "warmup-updates": "--lr-warmup",
             "max-update": f"--{limits}-max-update", "max-epoch": f"--{limits}-max-epoch",
+            "keep-last-epochs": "--average", "validate-interval": "", "save-interval": "",
         }  # fmt: skip
+        sizes = {size: preset.shape() for size, preset in PAIRS.items()}
         words += averaging.options(options.average)
         return Stage(
             files, title, self.data.dual, [self.data_line, *inputs], [*self.model_options(), *words], start,
-            extra=options.extra, typed=typed,
+            extra=options.extra, typed=Typed(typed, sizes),
         )  # fmt: skip
 
     def warmup(self) -> Stage:
@@ -284,14 +287,20 @@ class Training:
 
     def train(self, stage: Stage) -> None:
         """Train a stage unless it is finished."""
-        unfinished = stage.begin(self.options.go_on)
-        self.data.keep(self.run.text)  # only now it is known that RUN was made from DEST
+        try:
+            unfinished = stage.begin(self.options.go_on)
+        except NothingLeft as reason:  # another stage is trained
+            say(f"  {reason}")
+            return
         if not unfinished:
+            self.data.keep(self.run.text)  # only now it is known that RUN was made from DEST
             say(stage.finished_before())
         else:
-            self.keep_options()
-            say(f"{stage.title}: {stage.files.folder}")
-            stage.train(self.device)
+            with stage.recorded_anew(self.run.folder / "train.toml", *self.run.text.glob("*")):
+                self.data.keep(self.run.text)
+                self.keep_options()
+                say(f"{stage.title}: {stage.files.folder}")
+                stage.train(self.device)
         averaging.average(stage.files, self.options.average)
 
     def keep_options(self) -> None:

@@ -13,12 +13,13 @@ import pytest
 
 from dual_fairseq.common.errors import UserError
 from dual_fairseq.common.folders import StageFolder
-from dual_fairseq.pipeline import choices, config, evaluate, jobs, synthesize
+from dual_fairseq.pipeline import choices, config, evaluate, jobs, stages, synthesize
+from dual_fairseq.pipeline.changes import Typed
 from dual_fairseq.pipeline.devices import Device
-from dual_fairseq.pipeline.stages import Stage
+from dual_fairseq.pipeline.stages import NothingLeft, Stage
 from dual_fairseq.pipeline.train_options import get_parser
 
-TYPED = {"max-update": "--dual-max-update", "lr": "--dual-lr"}
+TYPED = Typed({"max-update": "--dual-max-update", "max-epoch": "--dual-max-epoch", "lr": "--dual-lr"})
 
 
 def archive(path: Path, content: str = "") -> Path:
@@ -30,17 +31,19 @@ def archive(path: Path, content: str = "") -> Path:
 
 
 @pytest.fixture
-def training(tmp_path):
+def training(tmp_path, monkeypatch):
     """A finished training of 100 updates, and the same with other options."""
+    monkeypatch.setattr(stages, "ask", lambda command: "100")
 
     def stage(max_update: str | None = "100", options: str = "--lr 1 --patience 5", inputs: str = "start a") -> Stage:
         files = StageFolder(tmp_path / "dual")
         return Stage(files, "Dual", tmp_path, [inputs], options.split(), max_update=max_update, typed=TYPED)
 
     first = stage()
-    assert first.begin(go_on=False)
-    for file in (first.files.best, first.files.last):
-        archive(file)
+    assert first.begin(go_on=False) and not first.files.folder.exists()
+    with first.recorded_anew():
+        for file in (first.files.best, first.files.last):
+            archive(file)
     first.files.finished.write_text("stopped by --dual-max-update 100\n")
     assert not first.begin(go_on=False)
     assert first.finished_before().endswith("/dual); stopped by --dual-max-update 100")
@@ -50,8 +53,70 @@ def training(tmp_path):
 def test_raising_a_limit_is_no_other_training(training):
     stage = training(max_update="200")
     assert stage.begin(go_on=False)
-    assert not stage.files.finished.exists()
+    with stage.recorded_anew():
+        assert not stage.files.finished.exists()
     assert stage.files.recorded()[-1] == "--max-update 200"
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in folder.iterdir() if file.name != "train.log"}
+
+
+def test_a_training_that_fails_before_its_first_checkpoint_leaves_everything_as_it_was(training, tmp_path, monkeypatch):
+    stage = training(max_update="200", options="--lr 2 --patience 5")
+    folder, run_options = stage.files.folder, tmp_path / "train.toml"
+    stage.files.perplexity.write_text("{}")
+    before = contents(folder)
+
+    def fairseq_train(command, log, display):
+        assert stage.files.recorded()[1] == "--lr 2" and not stage.files.finished.exists()
+        log.write_text("fairseq-train: error: unrecognized arguments: --bogus\n")
+        return 2
+
+    monkeypatch.setattr(stages, "run", fairseq_train)
+    assert stage.begin(go_on=True)
+    with pytest.raises(UserError, match="unrecognized arguments: --bogus"), stage.recorded_anew(run_options):
+        run_options.touch()
+        stage.train(Device(0, 1))
+    assert contents(folder) == before and not run_options.exists()
+    assert not training().begin(go_on=False)
+    with pytest.raises(KeyboardInterrupt), stage.recorded_anew():
+        archive(stage.files.last, "update 150")  # it was trained with the new options
+        raise KeyboardInterrupt
+    assert stage.files.recorded()[1] == "--lr 2" and set(contents(folder)) == set(before) - {
+        "finished", "perplexity.json",
+    }  # fmt: skip
+
+
+def test_a_first_training_that_is_refused_leaves_no_record(tmp_path):
+    stage = Stage(StageFolder(tmp_path / "new"), "New", tmp_path, [], ["--max-tokens", "5"])
+    with pytest.raises(UserError, match="refused"), stage.recorded_anew():
+        raise UserError("refused")
+    assert choices.recorded(stage.files) == {}
+
+
+@pytest.mark.parametrize(
+    ("reason", "options", "max_update", "limit"),
+    [
+        ("stopped by --dual-max-update 100", "--lr 2 --patience 5", "100", "--dual-max-update above 100"),
+        ("", "--lr 2 --patience 5", "100", "--dual-max-update above 100"),
+        ("", "--lr 1 --patience 5", "90", "--dual-max-update above 100"),
+        ("stopped by --dual-max-epoch 3", "--lr 2 --max-epoch 3", "200", "--dual-max-epoch above 3"),
+    ],
+    ids=["updates", "unknown", "lower", "epochs"],
+)
+def test_where_nothing_is_left_to_train_the_record_stays(training, reason, options, max_update, limit):
+    stage = training(max_update=max_update, options=options)
+    stage.files.finished.write_text(reason)
+    if "epoch" in reason:
+        stage.files.options_file.write_text("start a\n--lr 1\n--max-epoch 3\n--max-update 200\n")
+    before = contents(stage.files.folder)
+    with pytest.raises(NothingLeft, match=rf"nothing is left to train \(was: .*\): raise {limit}$"):
+        stage.begin(go_on=True)
+    if "lr 2" in options:
+        with pytest.raises(NothingLeft, match="nothing was left"), stage.recorded_anew():
+            pass  # fairseq-train found it for itself
+    assert contents(stage.files.folder) == before
 
 
 def test_where_patience_ended_a_training_only_more_patience_goes_on(training):
@@ -97,7 +162,7 @@ def test_without_its_last_checkpoint_a_training_goes_on_from_its_best_and_says_s
     assert stage.files.last.is_file()
     stage.files.finished.touch()
     stage.files.last.unlink()
-    assert training(options="--lr 2 --patience 5").begin(go_on=True)
+    assert training(max_update="200", options="--lr 2 --patience 5").begin(go_on=True)
     assert stage.files.last.is_file()
 
 
