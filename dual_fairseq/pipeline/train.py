@@ -20,6 +20,7 @@ from .choices import LIMITS, choose_pair, longest_time, shares_embeddings, valid
 from .devices import Device, find_device
 from .inheritance import language_model_of
 from .jobs import PACKAGE, ask, locked, say, show, step
+from .look_ahead import look_ahead
 from .presets import PAIRS
 from .rounds import Recipe, Rounds
 from .stages import NothingLeft, Stage, digest, updates_of
@@ -247,6 +248,7 @@ class Training:
             for line in self.chosen:
                 say(line)
             evaluate.say_missing(options, data)
+            look_ahead(self)
             missing = self.to_train
             if missing and not self.run.language_model(missing[-1]).finished.is_file():
                 self.check_pair([])  # before hours are spent on language models
