@@ -29,11 +29,13 @@ class Typed:
         names: option of fairseq-train → the user's option; empty if the option follows from others.
         sizes: value of ``--size`` → the options of fairseq-train that follow from it.
         size: the user's option for the size.
+        words: further words of a message → the user's words.
     """
 
     names: dict[str, str] = field(default_factory=dict)
     sizes: dict[str, dict[str, str]] = field(default_factory=dict)
     size: str = "--size"
+    words: dict[str, str] = field(default_factory=dict)
 
     def option(self, name: str) -> str:
         return self.names.get(name, f"--{name}")
@@ -44,6 +46,8 @@ class Typed:
         Args:
             extra: options that the user gave to fairseq-train under their own names.
         """
+        for words, typed in self.words.items():
+            text = text.replace(words, typed)
         own = {word.partition("=")[0] for word in extra}
         return re.sub(r"--([a-z][\w-]*)", lambda found: found[0] if found[0] in own else self._name(found), text)
 

@@ -275,11 +275,16 @@ def failure(
     with open(log, "rb") as file:
         file.seek(began)
         text = file.read().decode("utf-8", "replace")
-    refusal = re.search(r"^(?:dual_fairseq|fairseq-[a-z]+): error: (.*)", text, re.MULTILINE)
-    if refusal:
-        return UserError(f"{(typed or Typed()).message(refusal[1], extra)} (log: {log})")
+    if refused := refusal(text):
+        return UserError(f"{(typed or Typed()).message(refused, extra)} (log: {log})")
     print(*text.splitlines()[-20:], sep="\n", file=sys.stderr)
     return UserError(f"{name} ended with status {status}; the whole log is in {log}")
+
+
+def refusal(text: str) -> str:
+    """The message of a fairseq command in its output; empty if it has none."""
+    found = re.search(r"^(?:dual_fairseq|fairseq-[a-z]+): error: (.*)", text, re.MULTILINE)
+    return found[1] if found else ""
 
 
 def updates_of(stage: StageFolder) -> Shell:

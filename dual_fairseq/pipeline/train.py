@@ -7,6 +7,7 @@ import json
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from ..common.errors import UserError
 from ..common.files import whole_file
@@ -18,12 +19,12 @@ from . import averaging, config, evaluate, train_lm
 from .changes import Typed
 from .choices import LIMITS, choose_pair, longest_time, shares_embeddings, validation_interval
 from .devices import Device, find_device
-from .inheritance import language_model_of
-from .jobs import PACKAGE, ask, locked, say, show, step
+from .inheritance import check_dictionaries, language_model_of, typed_start
+from .jobs import PACKAGE, ask, locked, run, say, show, step
 from .look_ahead import look_ahead
 from .presets import PAIRS
 from .rounds import Recipe, Rounds
-from .stages import NothingLeft, Stage, digest, updates_of
+from .stages import NothingLeft, Stage, digest, refusal, updates_of
 from .train_options import LM_OPTIONS, get_parser, parse
 
 
@@ -49,6 +50,7 @@ class Training:
         if not options.split:
             options.split = "test" if data.index("test", data.source).is_file() else "valid"
         evaluate.check_search(options, data)
+        check_dictionaries(options, data)
         self.data_line = f"data {digest(*map(data.dictionary, data.languages), *sides)}"
         self.chosen = choose_pair(options, data, self.run)
         self.device = find_device(options.cpu, options.nproc, options.extra)
@@ -136,7 +138,7 @@ class Training:
         words += averaging.options(options.average)
         return Stage(
             files, title, self.data.dual, [self.data_line, *inputs], [*self.model_options(), *words], start,
-            extra=options.extra, typed=Typed(typed, sizes),
+            extra=options.extra, typed=Typed(typed, sizes, words=typed_start(options)),
         )  # fmt: skip
 
     def warmup(self) -> Stage:
@@ -251,7 +253,9 @@ class Training:
             look_ahead(self)
             missing = self.to_train
             if missing and not self.run.language_model(missing[-1]).finished.is_file():
-                self.check_pair([])  # before hours are spent on language models
+                self.check_pair(
+                    self.beginning(False)[1] if options.init_src2tgt else []
+                )  # before hours are spent on language models
             for language in missing:
                 train_lm.train(self.language_model(language), self.device)
             if "warmup" in self.stages:
@@ -271,11 +275,22 @@ class Training:
             if options.eval:
                 self.evaluate()
 
-    def check_pair(self, language_models: list[str]) -> None:
-        """Let fairseq check the pair's options and the validation text, before any training."""
+    def check_pair(self, checkpoints: list[str]) -> None:
+        """Let fairseq check the pair's options and the validation text, before any training.
+
+        Args:
+            checkpoints: options that name language models, or the checkpoints to start from.
+        """
         words = [str(self.data.dual), "--user-dir", str(PACKAGE), *self.model_options(), "--dual-lambda", "0"]
-        words += [*language_models, "--save-dir", str(self.run.stage("warmup").folder), *self.device.options]
-        source, target, *seconds = ask(step("plugin.check", *words, *self.options.extra)).splitlines()[-1].split()
+        words += [*checkpoints, "--save-dir", str(self.run.stage("warmup").folder), *self.device.options]
+        with TemporaryDirectory() as folder:
+            output = Path(folder) / "output"
+            status = run(step("plugin.check", *words, *self.options.extra), output)
+            text = output.read_text(encoding="utf-8", errors="replace").strip()
+        if status:
+            refused = Typed(words=typed_start(self.options)).message(refusal(text))
+            raise UserError(refused or f"{text}\nthe check of the options ended with status {status}")
+        source, target, *seconds = text.splitlines()[-1].split()
         for language, longest in zip(self.data.languages, (source, target), strict=True):
             if language not in self.to_train or self.data.sides[language].labels:
                 continue

@@ -14,7 +14,7 @@ import pytest
 from dual_fairseq.common.errors import UserError
 from dual_fairseq.common.folders import StageFolder
 from dual_fairseq.pipeline import choices, config, evaluate, jobs, stages, synthesize
-from dual_fairseq.pipeline.changes import Typed
+from dual_fairseq.pipeline.changes import Typed, changes
 from dual_fairseq.pipeline.devices import Device
 from dual_fairseq.pipeline.stages import NothingLeft, Stage
 from dual_fairseq.pipeline.train_options import get_parser
@@ -331,3 +331,40 @@ def test_a_training_does_not_write_through_a_link(training, tmp_path, name):
     with pytest.raises(UserError, match="cannot write to"), jobs.locked(tmp_path):
         pass
     assert not (tmp_path / "mine").exists()
+
+
+PAIR = Typed(
+    {"lr": "--dual-lr", "save-interval": ""},
+    {"tiny": {"encoder-layers": "2", "decoder-layers": "2"}, "small": {"encoder-layers": "4", "decoder-layers": "4"}},
+    words={"--init-src2tgt run/dual/checkpoint_best.pt": "--init run"},
+)
+RECORD = "data 1|--arch transformer|--encoder-layers 2|--decoder-layers 2|--eval-bleu-args {beam}|--save-interval 9"
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"layers 2": "layers 4"}, "was: --size tiny, now: --size small"),
+        ({"layers 2": "layers 3"}, "was: --size tiny, now: --size of other dimensions"),
+        ({'"beam": 1': '"beam": 3'}, "was: --valid-beam 1, now: --valid-beam 3"),
+        ({'"beam": 1': '"beam": 1, "max_len_a": 1.50'}, "now: --max-len-a 1.50"),
+        ({"transformer": "lstm_lm", "layers 2": "units 5"}, "was: --arch transformer, now: --arch lstm"),
+        ({"data 1": "data 2", "interval 9": "interval 3"}, "the binarized text changed"),
+        ({"interval 9": "interval 3"}, "was: --save-interval 9, now: --save-interval 3"),  # there is nothing else
+        ({"interval 9": "interval 9|--lr 2"}, "now: --dual-lr 2"),
+        ({"args {": "args [{"}, 'was: --valid-beam 1, now: --eval-bleu-args [{"beam": 1}'),
+    ],
+)
+def test_other_options_are_named_as_they_are_typed(change, expected):
+    old = new = RECORD.replace("{beam}", '{"beam": 1}')
+    for a, b in change.items():
+        new = new.replace(a, b)
+    assert changes(old.split("|"), new.split("|"), PAIR) == expected
+    assert changes(new.split("|"), new.split("|"), PAIR) == ""
+
+
+def test_a_message_of_fairseq_names_what_was_typed():
+    assert PAIR.message("--lr 5.0: give less; see --lr-scheduler") == "--dual-lr 5.0: give less; see --lr-scheduler"
+    assert PAIR.message("--lr 5.0: give less", ["--lr=5"]) == "--lr 5.0: give less"
+    assert PAIR.message("--save-interval: x") == "--save-interval: x"
+    assert PAIR.message("--init-src2tgt run/dual/checkpoint_best.pt: cannot be read") == "--init run: cannot be read"

@@ -17,7 +17,7 @@ from dual_fairseq.common.segmentation import by_language
 from dual_fairseq.data import choices as of_text
 from dual_fairseq.data.lines import survey_pair
 from dual_fairseq.pipeline import choices, train_lm, train_options
-from dual_fairseq.pipeline.inheritance import language_model_of
+from dual_fairseq.pipeline.inheritance import check_dictionaries, language_model_of
 from dual_fairseq.pipeline.presets import PAIRS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -292,3 +292,20 @@ def test_a_run_takes_the_language_models_of_the_pair_that_it_starts_from(data, t
     assert language_model_of(checkpoint, data, "yy") == elsewhere
     (elsewhere.parent / "dict.txt").write_text("zz 1\n")  # of other data
     assert language_model_of(checkpoint, data, "yy") is None
+
+
+def test_a_pair_of_other_dictionaries_is_refused_before_any_training(data, tmp_path, pair):
+    for language in ("xx", "yy"):
+        (data.dual / f"dict.{language}.txt").write_text("a 2\nb 1\n")
+    options, _ = chosen(data, tmp_path / "run", "--init", str(pair))
+    check_dictionaries(options, data)  # they are not known
+    (pair / "text").mkdir()
+    (pair / "text" / "dict.yy.txt").write_text("a 9\nb 1\n")
+    check_dictionaries(options, data)
+    (pair / "text" / "dict.yy.txt").write_text("b 2\na 1\n")
+    with pytest.raises(SystemExit, match=rf"--init {pair}: was trained with another dictionary of yy than that of"):
+        check_dictionaries(options, data)
+    options, _ = chosen(data, tmp_path / "run", f"--init-src2tgt={pair}", f"--init-tgt2src={pair}")
+    with pytest.raises(SystemExit, match=r"--init-src2tgt .*best.pt: was trained .* preprocess with --like"):
+        check_dictionaries(options, data)
+    check_dictionaries(chosen(data, tmp_path / "run")[0], data)
