@@ -134,6 +134,21 @@ def test_a_language_model_takes_its_settings_from_the_number_of_sentences(tmp_pa
     assert (options.lr, options.lr_warmup, options.max_epoch, options.max_update) == ("0.001", "400", "3", None)
 
 
+@pytest.mark.parametrize("sentences", [1, 100, 300, 1_000, 3_000, 10_000, 30_000, 100_000])
+def test_the_defaults_warn_of_nothing(sentences, tmp_path):
+    data = with_record(tmp_path)
+    for file in ("lm/xx/train.idx", "dual/train.xx-yy.xx.idx", "dual/train.xx-yy.yy.idx"):
+        write_index(tmp_path / file, [12] * sentences)
+    for name in ("dict.txt", "train.bin", "valid.bin", "valid.idx"):
+        (tmp_path / "lm" / "xx" / name).touch()
+    _, lines = chosen(data, tmp_path / "run")
+    options = train_lm.parse([str(tmp_path / "lm" / "xx"), str(tmp_path / "lm-xx")])
+    assert not [line for line in (*lines, *options.chosen) if line.startswith("warning")]
+    assert options.lr_warmup == {1: "20", 100: "23", 300: "70"}.get(sentences, "200")
+    few = train_lm.parse([str(tmp_path / "lm" / "xx"), str(tmp_path / "lm-xx"), "--max-update", "150"])
+    assert few.lr_warmup == "200" and few.chosen[-1].startswith("warning: training ends at --max-update 150")
+
+
 def test_a_damaged_index_is_refused(tmp_path):
     (tmp_path / "x.idx").write_bytes(b"MMIDIDX\0\0" + bytes(8) + b"\4" + b"\7" + bytes(9))
     with pytest.raises(SystemExit, match=r"x\.idx: was cut short"):
