@@ -36,7 +36,7 @@ def look_ahead(training: Training) -> None:
             folder = RunFolder(run.folder / "rounds" / "1").stage("dual")
             look(Stage(folder, "", training.data.dual, [], []), first)
     elif "dual" in stages:
-        look(training.dual(known=not first), first)
+        look(training.dual(known=run.stage("dual").begun and not first), first)
         if "mle" in stages and run.stage("dual").last.is_file():
             stage = training.mle(known=not warm)
             if any(trained):  # dual training may make more updates

@@ -111,7 +111,7 @@ class Stage:
         files.check_finished()
         if files.last.is_file() and not is_whole(files.last) and not is_whole(files.best):
             raise UserError(f"{files.last} is damaged: delete {files.folder} to train again")
-        if not self.begun:
+        if not files.begun:
             return f"{files.folder} is to be trained"
         recorded = files.recorded()
         raised = self._raised(recorded, identity)
@@ -182,11 +182,6 @@ class Stage:
                         with whole_file(file) as old:
                             old.write(content)
             raise
-
-    @property
-    def begun(self) -> bool:
-        """Whether it was trained before, at least until its first checkpoint."""
-        return any(file.is_file() for file in (self.files.finished, self.files.best, self.files.last))
 
     def _checkpoints(self) -> list[tuple[int, int]]:
         """Other values after a checkpoint was written."""
