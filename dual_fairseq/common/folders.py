@@ -226,6 +226,16 @@ class StageFolder:
         """A file that exists once the training has finished."""
         return self.folder / "finished"
 
+    @property
+    def perplexity(self) -> Path:
+        """The score of a finished language model."""
+        return self.folder / "perplexity.json"
+
+    @property
+    def begun(self) -> bool:
+        """Whether it was trained, at least until its first checkpoint."""
+        return any(file.is_file() for file in (self.finished, self.best, self.last))
+
     def check_finished(self) -> None:
         """Raises UserError if the training has finished but its checkpoint is gone."""
         if self.finished.is_file() and not self.result.is_file():

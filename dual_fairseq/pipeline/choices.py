@@ -203,9 +203,15 @@ def choose_language_model(options: argparse.Namespace) -> list[str]:
         choices.take({"dropout": preset.dropout, "lr": preset.lr, "lr_warmup": "400"}, f"of --size {options.size}")
     characters = CHARACTERS if _subword_of(options.data) == "char" else 1
     choices.take({"max_tokens": str(characters * int(row.max_tokens))})
-    choices.take({name: getattr(row, name) for name in ("max_update", "max_epoch")})
-    updates = sum(sizes) / int(options.max_tokens)
-    lines = [*choices.lines(), *short_limit(options, ("max_update", "max_epoch"), updates, "training", options.prefix)]
+    limits = ("max_update", "max_epoch")
+    defaults = {name: getattr(row, name) for name in limits if getattr(options, name) is None}
+    choices.take(defaults)
+    updates = max(sum(sizes) / int(options.max_tokens), 1)
+    last, name = last_update(options, limits, updates)
+    if name in defaults and choices.reasons.get("lr_warmup") not in (None, BEGUN) and last < 2 * int(options.lr_warmup):
+        options.lr_warmup = str(max(last // 2, 1))
+        choices.reasons["lr_warmup"] = f"half of about {last:,} updates"
+    lines = [*choices.lines(), *short_limit(options, limits, updates, "training", options.prefix)]
     return [f"Settings for {sentences:,} sentences (docs/settings.md):", *lines]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from ..common.dictionaries import counted_symbols
 from ..common.errors import UserError
 from ..common.folders import Data, RunFolder, StageFolder
 from ..common.records import read_toml
@@ -68,3 +69,26 @@ def language_model_of(checkpoint: Path, data: Data, language: str) -> Path | Non
         if file.is_file() and its_dict.is_file() and its_dict.read_bytes() == data.dictionary(language).read_bytes():
             return file
     return None
+
+
+def typed_start(options: argparse.Namespace) -> dict[str, str]:
+    """The start checkpoints as options of fairseq-train → as the user named them."""
+    start = {f"--init-{side}": getattr(options, f"init_{side}") for side in ("src2tgt", "tgt2src")}
+    words = {f"{option} {file}": f"{option} {file}" for option, file in start.items() if file}
+    return dict.fromkeys(words, f"--init {options.init}") if options.init else words
+
+
+def check_dictionaries(options: argparse.Namespace, data: Data) -> None:
+    """Compare the dictionaries of the runs to start from with those of the data, before any training.
+
+    Raises:
+        UserError: they differ.
+    """
+    for words, typed in typed_start(options).items():
+        text = RunFolder(Path(words.partition(" ")[2]).parent.parent).text
+        for file, language in ((text / f"dict.{language}.txt", language) for language in data.languages):
+            if file.is_file() and counted_symbols(file) != counted_symbols(data.dictionary(language)):
+                raise UserError(
+                    f"{typed}: was trained with another dictionary of {language} than that of {data.folder}; run "
+                    "dual-fairseq preprocess with --like and the folder that it was trained on"
+                )

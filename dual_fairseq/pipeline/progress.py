@@ -40,6 +40,7 @@ class TrainingDisplay:
         self._seen: set[tuple[object, ...]] = set()  # each process of a distributed run logs the same
         self._max_update, self._max_epoch = (int(n) if n and n.isdecimal() else 0 for n in (max_update, max_epoch))
         self._began: tuple[float, float] | None = None  # time and number of the first update that was seen
+        self._epoch = 0.0  # updates per epoch
         self._validating = 0.0  # when the last validation began
         self._validation: float | None = None  # seconds of the last validation
         self._valid: list[dict[str, Any]] = []
@@ -59,15 +60,15 @@ class TrainingDisplay:
             except ValueError:  # two processes have written into one line
                 return
             key = (tag, stats.get("epoch"), stats.get(f"{tag}_num_updates"))
+            self._measure(tag, stats)
             if tag == "train":
                 self._train = stats
             elif tag == "valid" and key not in self._seen:
                 self._valid.append(stats)
                 self._validation = time.monotonic() - self._validating
+            to_go = self._to_go(_updates(tag, stats))
             if tag != "train_inner" or time.monotonic() - self._shown >= INTERVAL:
-                text = describe(tag, stats, self._total(stats)) + self._to_go(tag, stats)
-            elif self._began is None:
-                self._to_go(tag, stats)
+                text = describe(tag, stats, self._total()) + ("" if tag == "train" else to_go)
         elif message.startswith("begin validation"):
             self._validating = time.monotonic()
             text = "  validation has begun"  # only the first one: it can take longer than an epoch, without any output
@@ -76,32 +77,40 @@ class TrainingDisplay:
         elif message.startswith(NOTES) or any(part in message for part in PARTS):
             text = f"  {message}"
         if text is not None and (tag == "train_inner" or key not in self._seen):
-            self._shown = time.monotonic()
+            if tag != "train":  # the line of an epoch does not say how much is left
+                self._shown = time.monotonic()
             print(text, flush=True)
         if text is not None:
             self._seen.add(key)
 
-    def _total(self, stats: dict[str, Any]) -> float:
-        """The most updates that the training can make; 0 if there is no limit."""
-        limits = [float(self._max_update)] if self._max_update else []
+    def _measure(self, tag: str, stats: dict[str, Any]) -> None:
+        """Note how many updates an epoch has."""
         try:
-            done = float(str(stats["update"]))  # epochs, in train_inner
-            if self._max_epoch and done > 0:
-                limits.append(self._max_epoch * float(str(stats["num_updates"])) / done)
+            epochs = float(str(stats["update" if tag == "train_inner" else "epoch"]))
         except (KeyError, ValueError):
-            pass
-        return min(limits, default=0)
+            return
+        updates = _updates(tag, stats)
+        if updates and epochs > 0 and (tag != "valid" or not self._epoch):
+            self._epoch = updates / epochs
 
-    def _to_go(self, tag: str, stats: dict[str, Any]) -> str:
-        """How long the rest takes at most, at the speed so far, including the validation at the end."""
-        if tag != "train_inner" or "num_updates" not in stats:
+    def _total(self) -> float:
+        """The most updates that the training can make; 0 if there is no limit."""
+        return min(filter(None, (self._max_update, self._max_epoch * self._epoch)), default=0)
+
+    def _to_go(self, made: float | None) -> str:
+        """How long the rest takes at most, at the speed so far, including the validation at the end.
+
+        Args:
+            made: updates so far.
+        """
+        if made is None:
             return ""
-        now, made = time.monotonic(), float(str(stats["num_updates"]))
+        now = time.monotonic()
         if self._began is None or made < self._began[1]:
             self._began = now, made
         seconds, updates = now - self._began[0], made - self._began[1]
-        total = self._total(stats)
-        if not total or updates <= 0:
+        total = self._total()
+        if updates <= 0 or total <= made:
             return ""
         left = (total - made) * seconds / updates
         if self._validation is None:
@@ -170,8 +179,8 @@ def describe(tag: str, stats: dict[str, Any], total: float = 0) -> str:
         total: the number of all updates; 0 if it is not known.
     """
     epoch = f"  epoch {stats.get('epoch', '?'):>3}"
+    of_total = f" of {total:,.0f}" if total else ""
     if tag == "train_inner":
-        of_total = f" of {total:,.0f}" if total else ""
         return (
             f"{epoch}  update {_number(stats, 'num_updates', 0)}{of_total}, loss {_number(stats, 'loss')}, "
             f"{_number(stats, 'wps', 0)} tokens/s"
@@ -189,7 +198,15 @@ def describe(tag: str, stats: dict[str, Any], total: float = 0) -> str:
         scores = f"perplexity {_number(stats, 'valid_ppl')} ({_number(stats, 'valid_loss', 3)} bits, best {best})"
     count = sum(int(stats[key]) for key in stats if key.startswith("valid_cut_off_"))
     cut_off = f"{count:,} translations cut off; " if count else ""
-    return f"{epoch}  valid: {scores}; {gap}{cut_off}{_number(stats, 'valid_num_updates', 0)} updates"
+    return f"{epoch}  valid: {scores}; {gap}{cut_off}{_number(stats, 'valid_num_updates', 0)}{of_total} updates"
+
+
+def _updates(tag: str, stats: dict[str, Any]) -> float | None:
+    """The updates so far; None if the record has no number of them."""
+    try:
+        return float(str(stats["num_updates" if tag == "train_inner" else f"{tag}_num_updates"]))
+    except (KeyError, ValueError):
+        return None
 
 
 def _number(stats: dict[str, Any], key: str, digits: int = 2) -> str:

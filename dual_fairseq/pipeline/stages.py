@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
-import math
 import re
 import shlex
 import shutil
 import sys
 import time
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..common.errors import UserError
 from ..common.files import sha256, whole_file
 from ..common.folders import StageFolder, option_line
+from .changes import Typed, changes, limit_of, value_of
 from .devices import Device
 from .jobs import PACKAGE, Shell, ask, run, say, step
 from .progress import PATIENCE, TrainingDisplay
@@ -50,6 +50,10 @@ def is_whole(checkpoint: Path) -> bool:
     return zipfile.is_zipfile(checkpoint)
 
 
+class NothingLeft(UserError):
+    """A finished training should continue with other options, but its limit is reached."""
+
+
 @dataclass
 class Stage:
     """A training in a folder of its own.
@@ -63,7 +67,7 @@ class Stage:
         start: further options, such as the paths of the checkpoints that it starts from.
         max_update: the number of updates; None for no limit; a ``Shell`` if other stages decide it first.
         extra: the user's options for fairseq-train, which override the others.
-        typed: option of fairseq-train → the user's option for it, if the names differ.
+        typed: what the user types for options of fairseq-train.
     """
 
     files: StageFolder
@@ -74,7 +78,7 @@ class Stage:
     start: list[str] = field(default_factory=list)
     max_update: str | None = None
     extra: list[str] = field(default_factory=list)
-    typed: dict[str, str] = field(default_factory=dict)
+    typed: Typed = field(default_factory=Typed)
 
     def identity(self) -> list[str]:
         """The lines of ``options.txt``: everything that affects the result."""
@@ -89,61 +93,123 @@ class Stage:
         words += [*always, *self.extra, "--save-dir", str(self.files.folder), *device.options]
         return words + (["--max-update", self.max_update] if self.max_update else [])
 
-    def do(self, device: Device, go_on: bool) -> None:
-        """Train, unless it is finished: :meth:`begin`, then :meth:`train`."""
-        if self.begin(go_on):
-            self.train(device)
-
-    def begin(self, go_on: bool) -> bool:
-        """Prepare the folder; returns whether there is something to train.
+    def look(self, go_on: bool, anew: str = "") -> str:
+        """Why there is something to train; empty if there is not. Nothing is written.
 
         Args:
             go_on: whether a training with other options or input is continued.
+            anew: what will be trained first and changes the input, if this stage has begun.
 
         Raises:
-            UserError: the folder holds a training with other options or input, or a damaged checkpoint.
+            NothingLeft: the folder holds a training with other options or input, and its limit is reached.
+            UserError: such a training is not continued, or a file is missing or damaged.
         """
         files, identity = self.files, self.identity()
         for file in (files.log, files.finished):
             if file.is_symlink():  # writing would change the other file
                 raise UserError(f"{file}: is a link to another file; remove it, or choose another folder")
         files.check_finished()
-        if files.finished.is_file() or files.best.is_file() or files.last.is_file():
-            recorded = files.recorded()
-            raised = self._raised(recorded, identity)
-            if changes := _changes(recorded, identity, self.typed, LIMITS if raised is not None else ()):
-                if not go_on:
-                    raise UserError(
-                        f"{files.folder} was trained with other options or input ({changes}): choose another folder, "
-                        "delete this one to train again, or give --continue to continue from its last checkpoint"
-                    )
-            elif files.finished.is_file():
-                patience = files.finished.read_text(encoding="utf-8").startswith(PATIENCE)
-                if not raised or (patience and "patience" not in raised):
-                    return False
-            if files.best.is_file() and not files.last.is_file():
-                # it stopped before the first copy of the best was made, or someone deleted the file
-                say(f"  {files.last} is missing: continuing from {files.best.name}")
-                self._copy_best()
-        if files.last.is_file() and not is_whole(files.last):
-            # fairseq copies the best over the last in place. If it is killed meanwhile, the copy is incomplete.
-            if not is_whole(files.best):
-                raise UserError(f"{files.last} is damaged: delete {files.folder} to train again")
+        if files.last.is_file() and not is_whole(files.last) and not is_whole(files.best):
+            raise UserError(f"{files.last} is damaged: delete {files.folder} to train again")
+        if not files.begun:
+            return f"{files.folder} is to be trained"
+        recorded = files.recorded()
+        raised = self._raised(recorded, identity)
+        if changed := anew or changes(recorded, identity, self.typed, LIMITS if raised is not None else ()):
+            if not go_on:
+                raise UserError(
+                    f"{files.folder} was trained with other options or input ({changed}): choose another folder, "
+                    "delete this one to train again, or give --continue to continue from its last checkpoint"
+                )
+            if limit := self._reached(recorded):
+                raise NothingLeft(f"{files.folder}: nothing is left to train ({changed}): raise {limit}")
+        elif not files.finished.is_file():
+            return f"{files.folder} is not finished"
+        elif not raised or ("patience" not in raised and self._reason().startswith(PATIENCE)):
+            return ""
+        return changed or changes(recorded, identity, self.typed)
+
+    def begin(self, go_on: bool) -> bool:
+        """Repair the folder; returns whether there is something to train. For arguments and errors see :meth:`look`."""
+        if not self.look(go_on):
+            return False
+        files = self.files
+        if files.best.is_file() and not files.last.is_file():
+            # it stopped before the first copy of the best was made, or someone deleted the file
+            say(f"  {files.last} is missing: continuing from {files.best.name}")
             self._copy_best()
+        elif files.last.is_file() and not is_whole(files.last):
+            # fairseq copies the best over the last in place. If it is killed meanwhile, the copy is incomplete.
+            self._copy_best()
+        return True
+
+    @contextmanager
+    def recorded_anew(self, *others: Path) -> Iterator[None]:
+        """Write the record of a training that begins. If it ends without a new checkpoint, all is as it was.
+
+        Args:
+            others: further files that belong to the record.
+
+        Raises:
+            UserError: the folder cannot be written to.
+        """
+        files = self.files
         try:
             files.folder.mkdir(parents=True, exist_ok=True)
             for leftover in files.folder.glob("*.tmp"):
                 leftover.unlink()
-            with whole_file(files.options_file) as record:
-                record.write("".join(f"{line}\n" for line in identity).encode("utf-8", "surrogateescape"))
-            files.finished.unlink(missing_ok=True)
         except OSError as error:
             raise UserError(f"cannot write to {files.folder} ({error.strerror}): choose another or fix it") from error
-        return True
+        recorded = files.recorded()
+        kept = (files.options_file, files.finished, files.perplexity, *others)
+        before = {file: file.read_bytes() if file.is_file() else None for file in kept}
+        checkpoints = self._checkpoints()
+        try:
+            with whole_file(files.options_file) as record:
+                record.write("".join(f"{line}\n" for line in self.identity()).encode("utf-8", "surrogateescape"))
+            for file in (files.finished, files.perplexity):
+                file.unlink(missing_ok=True)
+            yield
+            changed = changes(recorded, self.identity(), self.typed, LIMITS) if recorded else ""
+            if changed and self._checkpoints() == checkpoints:
+                raise NothingLeft(f"{files.folder}: nothing was left to train ({changed}): raise its limits")
+        except BaseException:
+            if self._checkpoints() == checkpoints:
+                for file, content in before.items():
+                    if content is None:
+                        file.unlink(missing_ok=True)
+                    elif not file.is_file() or file.read_bytes() != content:
+                        with whole_file(file) as old:
+                            old.write(content)
+            raise
+
+    def _checkpoints(self) -> list[tuple[int, int]]:
+        """Other values after a checkpoint was written."""
+        files = [file.stat() for file in (self.files.best, self.files.last) if file.is_file()]
+        return [(file.st_mtime_ns, file.st_ino) for file in files]
+
+    def _updates(self) -> int:
+        """The updates that its last checkpoint has made."""
+        last = self.files.last if self.files.last.is_file() and is_whole(self.files.last) else self.files.best
+        return int(ask(step("pipeline.probe", "updates", last)))
+
+    def _reached(self, recorded: Sequence[str]) -> str:
+        """The limit that the training has reached, in the words that a user types; empty if there is none."""
+        option = self.typed.option("max-epoch")
+        epochs = limit_of(self.identity(), "max-epoch")
+        if self._reason().startswith(f"stopped by {option} ") and epochs <= limit_of(recorded, "max-epoch"):
+            return f"{option} above {epochs:.0f}"
+        if self.max_update and (updates := self._updates()) >= int(self.max_update):
+            return f"{self.typed.option('max-update')} above {updates}"
+        return ""
+
+    def _reason(self) -> str:
+        """Why a finished training stopped; empty if it is not finished, or not known."""
+        return self.files.finished.read_text(encoding="utf-8").strip() if self.files.finished.is_file() else ""
 
     def finished_before(self) -> str:
         """A line for a finished training, with the reason why it stopped, if known."""
-        reason = self.files.finished.read_text(encoding="utf-8").strip()
+        reason = self._reason()
         return f"{self.title}: finished before ({self.files.folder})" + (f"; {reason}" if reason else "")
 
     def _copy_best(self) -> None:
@@ -155,7 +221,7 @@ class Stage:
         """The limits that are higher than before; None if one of them is lower."""
         raised = []
         for name in LIMITS:
-            before, now = (_limit(lines, name) for lines in (old, new))
+            before, now = (limit_of(lines, name) for lines in (old, new))
             if now < before:
                 return None
             if now > before:
@@ -168,102 +234,52 @@ class Stage:
         Raises:
             UserError: fairseq-train failed.
         """
-        files = self.files
+        files, option = self.files, self.typed.option
         if files.last.is_file():
-            updates = int(ask(step("pipeline.probe", "updates", files.last)))
+            updates = self._updates()
             # fairseq checks --max-update only after an update, so it would make one too many.
             if self.max_update and updates >= int(self.max_update):
-                files.finished.write_text(f"{self._option('max-update')} {self.max_update}\n")
+                files.finished.write_text(f"stopped by {option('max-update')} {self.max_update}\n")
                 return
             say(f"  continuing after update {updates}")
         command = self.command(device)
         began = files.log.stat().st_size if files.log.exists() else 0
         with open(files.log, "a", encoding="utf-8", errors="surrogateescape") as log:
             log.write(f"\n# started {time.strftime('%FT%T')}\n# {shlex.join(command)}\n")
-        display = TrainingDisplay(self.max_update, _value(self.identity(), "max-epoch"))
+        display = TrainingDisplay(self.max_update, value_of(self.identity(), "max-epoch"))
         status = run(command, files.log, display)
         if status:
-            raise failure(files.log, began, "fairseq-train", status)
+            raise failure(files.log, began, "fairseq-train", status, self.typed, self.extra)
         if not files.best.is_file():
             raise UserError(f"fairseq-train wrote no {files.best}; see {files.log}")
-        reason = display.reason(self._option)
+        reason = display.reason(option)
         say(f"  {reason}")
         with whole_file(files.finished) as file:
             file.write(f"{reason}\n".encode())
 
-    def _option(self, name: str) -> str:
-        """What the user types for an option of fairseq-train."""
-        return self.typed.get(name, f"--{name}")
 
-
-def failure(log: Path, began: int, name: str, status: int) -> UserError:
+def failure(
+    log: Path, began: int, name: str, status: int, typed: Typed | None = None, extra: Sequence[str] = ()
+) -> UserError:
     """Why a fairseq command failed: its own message; without one, the end of its log is printed.
 
     Args:
         log: its output, from the byte ``began`` on.
+        typed, extra: see :class:`Stage`.
     """
     with open(log, "rb") as file:
         file.seek(began)
         text = file.read().decode("utf-8", "replace")
-    refusal = re.search(r"^(?:dual_fairseq|fairseq-[a-z]+): error: (.*)", text, re.MULTILINE)
-    if refusal:
-        return UserError(f"{refusal[1]} (log: {log})")
+    if refused := refusal(text):
+        return UserError(f"{(typed or Typed()).message(refused, extra)} (log: {log})")
     print(*text.splitlines()[-20:], sep="\n", file=sys.stderr)
     return UserError(f"{name} ended with status {status}; the whole log is in {log}")
 
 
-# Earlier versions had their own limit for the length of translations in validation.
-_EARLIER_LIMIT = ', "max_len_a": 1.2, "max_len_b": 10'
-# The first word of a line that names an input by its digest → the name of the input.
-_INPUTS = {
-    "data": "the binarized text",
-    "start": "the checkpoint that it starts from",
-    "language": "the language models",
-}
-
-
-def _changes(old: Sequence[str], new: Sequence[str], typed: Mapping[str, str], left_out: Sequence[str] = ()) -> str:
-    """How two records of options differ, in the words that a user types; empty if they do not.
-
-    Args:
-        typed: see :class:`Stage`.
-        left_out: options whose values do not count.
-    """
-    old, new = ([line for line in lines if _name(line) not in left_out] for lines in (old, new))
-    names = [line.partition(" ")[0] for line in new]
-    old = [line.replace(_EARLIER_LIMIT, "") for line in old]
-    if sorted(old) == sorted(new) and len(set(names)) == len(names):  # the order of options does not matter
-        return ""
-    inputs: list[str] = []
-    words = []
-    for _, a, b, c, d in difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
-        for label, lines in (("was", old[a:b]), ("now", new[c:d])) if old[a:b] != new[c:d] else ():
-            for line in lines:
-                if (first := line.partition(" ")[0]) in _INPUTS:
-                    inputs.append(f"{_INPUTS[first]} changed")
-                else:
-                    option = typed.get(_name(line), f"--{_name(line)}")
-                    words.append(f"{label}: {' '.join(filter(None, (option, line.partition(' ')[2])))}")
-    return ", ".join([*dict.fromkeys(inputs), *words])
-
-
-def _name(line: str) -> str:
-    """The option of a line of a record, without its dashes."""
-    return line.partition(" ")[0].removeprefix("--")
-
-
-def _value(lines: Sequence[str], name: str) -> str | None:
-    """The value of an option in a record; the last one of several counts."""
-    return next((line.partition(" ")[2] for line in reversed(lines) if _name(line) == name), None)
-
-
-def _limit(lines: Sequence[str], name: str) -> float:
-    """A limit in a record; a limit of 0 (for patience: below 0) means no limit in fairseq."""
-    try:
-        value = float(_value(lines, name) or 0)
-    except ValueError:  # "none"
-        return math.inf
-    return value if value > 0 else math.inf
+def refusal(text: str) -> str:
+    """The message of a fairseq command in its output; empty if it has none."""
+    found = re.search(r"^(?:dual_fairseq|fairseq-[a-z]+): error: (.*)", text, re.MULTILINE)
+    return found[1] if found else ""
 
 
 def updates_of(stage: StageFolder) -> Shell:

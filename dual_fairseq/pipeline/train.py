@@ -7,6 +7,7 @@ import json
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from ..common.comparison import Scored, comparison_notes
 from ..common.errors import UserError
@@ -16,13 +17,15 @@ from ..common.options import flag
 from ..common.segmentation import POST_PROCESS
 from ..common.tables import read_scores, score_table
 from . import averaging, config, evaluate, train_lm
+from .changes import Typed
 from .choices import LIMITS, choose_pair, longest_time, shares_embeddings, validation_interval
 from .devices import Device, find_device
-from .inheritance import language_model_of
-from .jobs import PACKAGE, ask, locked, say, show, step
+from .inheritance import check_dictionaries, language_model_of, typed_start
+from .jobs import PACKAGE, ask, locked, run, say, show, step
+from .look_ahead import look_ahead
 from .presets import PAIRS
 from .rounds import Recipe, Rounds
-from .stages import Stage, digest, updates_of
+from .stages import NothingLeft, Stage, digest, refusal, updates_of
 from .train_options import LM_OPTIONS, get_parser, parse
 
 
@@ -48,6 +51,7 @@ class Training:
         if not options.split:
             options.split = "test" if data.index("test", data.source).is_file() else "valid"
         evaluate.check_search(options, data)
+        check_dictionaries(options, data)
         self.data_line = f"data {digest(*map(data.dictionary, data.languages), *sides)}"
         self.chosen = choose_pair(options, data, self.run)
         self.device = find_device(options.cpu, options.nproc, options.extra)
@@ -129,11 +133,13 @@ class Training:
         typed = {
             "lr": "--lr" if name == "warmup" else "--dual-lr", "warmup-updates": "--lr-warmup",
             "max-update": f"--{limits}-max-update", "max-epoch": f"--{limits}-max-epoch",
+            "keep-last-epochs": "--average", "validate-interval": "", "save-interval": "",
         }  # fmt: skip
+        sizes = {size: preset.shape() for size, preset in PAIRS.items()}
         words += averaging.options(options.average)
         return Stage(
             files, title, self.data.dual, [self.data_line, *inputs], [*self.model_options(), *words], start,
-            extra=options.extra, typed=typed,
+            extra=options.extra, typed=Typed(typed, sizes, words=typed_start(options)),
         )  # fmt: skip
 
     def warmup(self) -> Stage:
@@ -245,9 +251,12 @@ class Training:
             for line in self.chosen:
                 say(line)
             evaluate.say_missing(options, data)
+            look_ahead(self)
             missing = self.to_train
             if missing and not self.run.language_model(missing[-1]).finished.is_file():
-                self.check_pair([])  # before hours are spent on language models
+                self.check_pair(
+                    self.beginning(False)[1] if options.init_src2tgt else []
+                )  # before hours are spent on language models
             for language in missing:
                 train_lm.train(self.language_model(language), self.device)
             if "warmup" in self.stages:
@@ -267,11 +276,22 @@ class Training:
             if options.eval:
                 self.evaluate()
 
-    def check_pair(self, language_models: list[str]) -> None:
-        """Let fairseq check the pair's options and the validation text, before any training."""
+    def check_pair(self, checkpoints: list[str]) -> None:
+        """Let fairseq check the pair's options and the validation text, before any training.
+
+        Args:
+            checkpoints: options that name language models, or the checkpoints to start from.
+        """
         words = [str(self.data.dual), "--user-dir", str(PACKAGE), *self.model_options(), "--dual-lambda", "0"]
-        words += [*language_models, "--save-dir", str(self.run.stage("warmup").folder), *self.device.options]
-        source, target, *seconds = ask(step("plugin.check", *words, *self.options.extra)).splitlines()[-1].split()
+        words += [*checkpoints, "--save-dir", str(self.run.stage("warmup").folder), *self.device.options]
+        with TemporaryDirectory() as folder:
+            output = Path(folder) / "output"
+            status = run(step("plugin.check", *words, *self.options.extra), output)
+            text = output.read_text(encoding="utf-8", errors="replace").strip()
+        if status:
+            refused = Typed(words=typed_start(self.options)).message(refusal(text))
+            raise UserError(refused or f"{text}\nthe check of the options ended with status {status}")
+        source, target, *seconds = text.splitlines()[-1].split()
         for language, longest in zip(self.data.languages, (source, target), strict=True):
             if language not in self.to_train or self.data.sides[language].labels:
                 continue
@@ -285,14 +305,20 @@ class Training:
 
     def train(self, stage: Stage) -> None:
         """Train a stage unless it is finished."""
-        unfinished = stage.begin(self.options.go_on)
-        self.data.keep(self.run.text)  # only now it is known that RUN was made from DEST
+        try:
+            unfinished = stage.begin(self.options.go_on)
+        except NothingLeft as reason:  # another stage is trained
+            say(f"  {reason}")
+            return
         if not unfinished:
+            self.data.keep(self.run.text)  # only now it is known that RUN was made from DEST
             say(stage.finished_before())
         else:
-            self.keep_options()
-            say(f"{stage.title}: {stage.files.folder}")
-            stage.train(self.device)
+            with stage.recorded_anew(self.run.folder / "train.toml", *self.run.text.glob("*")):
+                self.data.keep(self.run.text)
+                self.keep_options()
+                say(f"{stage.title}: {stage.files.folder}")
+                stage.train(self.device)
         averaging.average(stage.files, self.options.average)
 
     def keep_options(self) -> None:

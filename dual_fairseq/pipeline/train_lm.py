@@ -13,10 +13,11 @@ from ..common.folders import StageFolder, refuse_colons
 from ..common.options import add_device, add_dry_run, add_seed
 from ..common.records import read_record
 from . import jobs
+from .changes import Typed
 from .choices import choose_language_model, is_labels
 from .devices import Device, find_device
 from .jobs import ask, locked, say, step
-from .presets import LANGUAGE_MODELS, SIZES
+from .presets import LANGUAGE_MODELS, SIZES, LanguageModel
 from .stages import Stage, digest
 
 HELP = """\
@@ -140,20 +141,16 @@ def stage(options: argparse.Namespace) -> Stage:
     if options.labels:
         inputs = ["data " + digest(data / "dict.txt", data / "train.bin", data / "valid.bin")]
         return Counting(files, "Language model (counts of labels)", data, inputs, ["--arch", "label_lm"])
-    preset = LANGUAGE_MODELS[options.arch][options.size]
     words = ["--task", "language_modeling", "--sample-break-mode", "eos"]
     if options.running_text:
         # Validation text in one stream per process: its perplexity must not depend on the size of a batch.
         words = ["--task", "language_modeling_running_text", "--tokens-per-sample", options.running_text]
         words += ["--batch-size-valid", "1"]
-    words += ["--arch", f"{options.arch}_lm", "--decoder-layers", preset.layers]
-    words += ["--decoder-embed-dim", preset.dimension, "--share-decoder-input-output-embed"]
-    if options.arch == "rnn":
-        words += ["--cell", options.cell, "--decoder-hidden-size", preset.hidden]
-    elif options.arch == "lstm":
-        words += ["--decoder-out-embed-dim", preset.dimension, "--decoder-hidden-size", preset.hidden]
-    else:
-        words += ["--decoder-attention-heads", preset.heads, "--decoder-ffn-embed-dim", preset.feed_forward]
+    sizes = {size: shape(options.arch, preset) for size, preset in LANGUAGE_MODELS[options.arch].items()}
+    layers, dimension, *rest = ([f"--{name}", value] for name, value in sizes[options.size].items())
+    words += ["--arch", f"{options.arch}_lm", *layers, *dimension, "--share-decoder-input-output-embed"]
+    words += ["--cell", options.cell] if options.arch == "rnn" else []
+    words += [word for option in rest for word in option]
     words += ["--dropout", options.dropout, "--criterion", "cross_entropy"]
     words += ["--optimizer", "adam", "--adam-betas", "(0.9, 0.98)", "--clip-norm", "1.0"]
     words += ["--lr", options.lr, "--lr-scheduler", "inverse_sqrt"]
@@ -163,8 +160,10 @@ def stage(options: argparse.Namespace) -> Stage:
     words += ["--max-tokens", options.max_tokens, "--required-batch-size-multiple", "1"]
     words += ["--max-epoch", options.max_epoch] if options.max_epoch else []
     words += ["--patience", options.patience, "--seed", options.seed]
-    names = {"lr": "lr", "warmup-updates": "lr-warmup", "decoder-embed-dim": "size"}
+    names = {"lr": "lr", "warmup-updates": "lr-warmup"}
     names |= {name: name for name in ("max-tokens", "dropout", "max-epoch", "max-update", "patience", "arch", "cell")}
+    typed = {option: f"--{options.prefix}{name}" for option, name in names.items()}
+    typed |= {"tokens-per-sample": "--running-text", "task": "", "sample-break-mode": "", "batch-size-valid": ""}
     return Stage(
         files,
         f"Language model ({options.arch}{', ' + options.cell if options.cell else ''}, {options.size})",
@@ -173,8 +172,17 @@ def stage(options: argparse.Namespace) -> Stage:
         words,
         max_update=options.max_update,
         extra=options.extra,
-        typed={option: f"--{options.prefix}{name}" for option, name in names.items()},
+        typed=Typed(typed, sizes, f"--{options.prefix}size"),
     )
+
+
+def shape(arch: str, preset: LanguageModel) -> dict[str, str]:
+    """The dimensions of a language model as options of fairseq-train, without dashes."""
+    words = {"decoder-layers": preset.layers, "decoder-embed-dim": preset.dimension}
+    if arch == "transformer":
+        return words | {"decoder-attention-heads": preset.heads, "decoder-ffn-embed-dim": preset.feed_forward}
+    words |= {"decoder-out-embed-dim": preset.dimension} if arch == "lstm" else {}
+    return words | {"decoder-hidden-size": preset.hidden}
 
 
 def train(options: argparse.Namespace, device: Device) -> None:
@@ -186,18 +194,18 @@ def train(options: argparse.Namespace, device: Device) -> None:
     training = stage(options)
     files = training.files
     with locked(files.folder):
-        result = files.folder / "perplexity.json"
         if training.begin(options.go_on):
-            result.unlink(missing_ok=True)
             say(f"{training.title.removesuffix(')')}; {device}): {options.data} -> {files.folder}")
             for line in options.chosen:
                 say(line)
-            with whole_file(files.folder / "dict.txt") as copy:
-                copy.write((options.data / "dict.txt").read_bytes())
-            training.train(device)
+            with training.recorded_anew():
+                training.train(device)
         else:
             say(training.finished_before())
+        result = files.perplexity
         if not result.is_file():
+            with whole_file(files.folder / "dict.txt") as copy:
+                copy.write((options.data / "dict.txt").read_bytes())
             updates, bits = ask(step("pipeline.probe", "score", files.best)).split()
             scores = {"perplexity": 2 ** float(bits), "bits_per_token": float(bits), "num_updates": int(updates)}
             with whole_file(result) as file:

@@ -169,21 +169,20 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         raise UserError("give --init, or --init-src2tgt and --init-tgt2src")
     if len(start) == 1:
         raise UserError("give both --init-src2tgt and --init-tgt2src, or neither")
+    names = ("init", "init_src2tgt", "init_tgt2src", "control", "warmup_only")
+    given = {flag(name) for name in names if getattr(options, name)}
     if options.init:
         start = [options.init, options.init]
     if start:
         options.init_src2tgt, options.init_tgt2src = map(find_checkpoint, start)
-    del options.init
     take_over(options)
     options.arch = options.arch or "transformer"
     if options.lm_cell and options.lm_arch != "rnn":
         raise UserError(f"--lm-cell {options.lm_cell} is for --lm-arch rnn: give that too")
-    if options.warmup_only and (start or options.control):
-        raise UserError(
-            "--warmup-only: leave out --init-src2tgt, --init-tgt2src and --control, which are for later stages"
-        )
-    if int(options.rounds or 0) and (start or options.warmup_only):
-        raise UserError("--rounds: begins with the warm start; leave out --init-src2tgt, --init-tgt2src, --warmup-only")
+    if options.warmup_only and (later := sorted(given - {"--warmup-only"})):
+        raise UserError(f"--warmup-only: leave out {' and '.join(later)}, for later stages")
+    if int(options.rounds or 0) and (other := sorted(given - {"--control"})):
+        raise UserError(f"--rounds: begins with the warm start; leave out {' and '.join(other)}")
     if options.rounds is None:
         for name in ("round_text", "round_lines", "upsample"):
             if getattr(options, name):

@@ -88,6 +88,28 @@ def test_the_time_to_go_counts_validations(capsys, monkeypatch):
     assert "update 260 of 1,000, loss 5.00, 900 tokens/s, at most 35 min to go\n" in out
 
 
+def test_short_epochs_have_a_total_and_a_time_to_go(capsys, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    for limits in (("8000", None), (None, "800")):
+        display = TrainingDisplay(*limits)
+        for epoch in range(1, 41):
+            now[0] += 1
+            if epoch % 5 == 0:
+                display(inner(epoch * 10, epoch))
+            if epoch in (10, 20):
+                display('2026 | INFO | fairseq_cli.train | begin validation on "valid" subset')
+                display(valid(epoch * 10, bleu=1))
+            display(f'2026 | INFO | train | {{"epoch": {epoch}, "train_num_updates": "{epoch * 10}"}}')
+        out = capsys.readouterr().out
+        assert "NLL  bits; 100 of 8,000 updates, at most 13 min to go\n" in out
+        assert "NLL  bits; 200 of 8,000 updates, at most 13 min to go\n" in out
+        assert "update " not in out and out.count("train:") == 40
+        now[0] += 11
+        display(inner(410, 41))
+        assert "update 410 of 8,000, loss 5.00, 900 tokens/s, at most 16 min to go\n" in capsys.readouterr().out
+
+
 def valid(update: int, **values: float) -> str:
     stats = {
         "epoch": update // 10,

@@ -15,12 +15,13 @@ from dual_fairseq.common.errors import UserError
 from dual_fairseq.common.folders import StageFolder
 from dual_fairseq.experiment import table
 from dual_fairseq.experiment.recipe import Recipe, resolved
-from dual_fairseq.pipeline import choices, config, evaluate, jobs, synthesize
+from dual_fairseq.pipeline import choices, config, evaluate, jobs, stages, synthesize
+from dual_fairseq.pipeline.changes import Typed, changes
 from dual_fairseq.pipeline.devices import Device
-from dual_fairseq.pipeline.stages import Stage
+from dual_fairseq.pipeline.stages import NothingLeft, Stage
 from dual_fairseq.pipeline.train_options import get_parser
 
-TYPED = {"max-update": "--dual-max-update", "lr": "--dual-lr"}
+TYPED = Typed({"max-update": "--dual-max-update", "max-epoch": "--dual-max-epoch", "lr": "--dual-lr"})
 
 
 def archive(path: Path, content: str = "") -> Path:
@@ -32,17 +33,19 @@ def archive(path: Path, content: str = "") -> Path:
 
 
 @pytest.fixture
-def training(tmp_path):
+def training(tmp_path, monkeypatch):
     """A finished training of 100 updates, and the same with other options."""
+    monkeypatch.setattr(stages, "ask", lambda command: "100")
 
     def stage(max_update: str | None = "100", options: str = "--lr 1 --patience 5", inputs: str = "start a") -> Stage:
         files = StageFolder(tmp_path / "dual")
         return Stage(files, "Dual", tmp_path, [inputs], options.split(), max_update=max_update, typed=TYPED)
 
     first = stage()
-    assert first.begin(go_on=False)
-    for file in (first.files.best, first.files.last):
-        archive(file)
+    assert first.begin(go_on=False) and not first.files.folder.exists()
+    with first.recorded_anew():
+        for file in (first.files.best, first.files.last):
+            archive(file)
     first.files.finished.write_text("stopped by --dual-max-update 100\n")
     assert not first.begin(go_on=False)
     assert first.finished_before().endswith("/dual); stopped by --dual-max-update 100")
@@ -52,8 +55,70 @@ def training(tmp_path):
 def test_raising_a_limit_is_no_other_training(training):
     stage = training(max_update="200")
     assert stage.begin(go_on=False)
-    assert not stage.files.finished.exists()
+    with stage.recorded_anew():
+        assert not stage.files.finished.exists()
     assert stage.files.recorded()[-1] == "--max-update 200"
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in folder.iterdir() if file.name != "train.log"}
+
+
+def test_a_training_that_fails_before_its_first_checkpoint_leaves_everything_as_it_was(training, tmp_path, monkeypatch):
+    stage = training(max_update="200", options="--lr 2 --patience 5")
+    folder, run_options = stage.files.folder, tmp_path / "train.toml"
+    stage.files.perplexity.write_text("{}")
+    before = contents(folder)
+
+    def fairseq_train(command, log, display):
+        assert stage.files.recorded()[1] == "--lr 2" and not stage.files.finished.exists()
+        log.write_text("fairseq-train: error: unrecognized arguments: --bogus\n")
+        return 2
+
+    monkeypatch.setattr(stages, "run", fairseq_train)
+    assert stage.begin(go_on=True)
+    with pytest.raises(UserError, match="unrecognized arguments: --bogus"), stage.recorded_anew(run_options):
+        run_options.touch()
+        stage.train(Device(0, 1))
+    assert contents(folder) == before and not run_options.exists()
+    assert not training().begin(go_on=False)
+    with pytest.raises(KeyboardInterrupt), stage.recorded_anew():
+        archive(stage.files.last, "update 150")  # it was trained with the new options
+        raise KeyboardInterrupt
+    assert stage.files.recorded()[1] == "--lr 2" and set(contents(folder)) == set(before) - {
+        "finished", "perplexity.json",
+    }  # fmt: skip
+
+
+def test_a_first_training_that_is_refused_leaves_no_record(tmp_path):
+    stage = Stage(StageFolder(tmp_path / "new"), "New", tmp_path, [], ["--max-tokens", "5"])
+    with pytest.raises(UserError, match="refused"), stage.recorded_anew():
+        raise UserError("refused")
+    assert choices.recorded(stage.files) == {}
+
+
+@pytest.mark.parametrize(
+    ("reason", "options", "max_update", "limit"),
+    [
+        ("stopped by --dual-max-update 100", "--lr 2 --patience 5", "100", "--dual-max-update above 100"),
+        ("", "--lr 2 --patience 5", "100", "--dual-max-update above 100"),
+        ("", "--lr 1 --patience 5", "90", "--dual-max-update above 100"),
+        ("stopped by --dual-max-epoch 3", "--lr 2 --max-epoch 3", "200", "--dual-max-epoch above 3"),
+    ],
+    ids=["updates", "unknown", "lower", "epochs"],
+)
+def test_where_nothing_is_left_to_train_the_record_stays(training, reason, options, max_update, limit):
+    stage = training(max_update=max_update, options=options)
+    stage.files.finished.write_text(reason)
+    if "epoch" in reason:
+        stage.files.options_file.write_text("start a\n--lr 1\n--max-epoch 3\n--max-update 200\n")
+    before = contents(stage.files.folder)
+    with pytest.raises(NothingLeft, match=rf"nothing is left to train \(was: .*\): raise {limit}$"):
+        stage.begin(go_on=True)
+    if "lr 2" in options:
+        with pytest.raises(NothingLeft, match="nothing was left"), stage.recorded_anew():
+            pass  # fairseq-train found it for itself
+    assert contents(stage.files.folder) == before
 
 
 def test_where_patience_ended_a_training_only_more_patience_goes_on(training):
@@ -99,7 +164,7 @@ def test_without_its_last_checkpoint_a_training_goes_on_from_its_best_and_says_s
     assert stage.files.last.is_file()
     stage.files.finished.touch()
     stage.files.last.unlink()
-    assert training(options="--lr 2 --patience 5").begin(go_on=True)
+    assert training(max_update="200", options="--lr 2 --patience 5").begin(go_on=True)
     assert stage.files.last.is_file()
 
 
@@ -343,3 +408,40 @@ def test_a_training_does_not_write_through_a_link(training, tmp_path, name):
     with pytest.raises(UserError, match="cannot write to"), jobs.locked(tmp_path):
         pass
     assert not (tmp_path / "mine").exists()
+
+
+PAIR = Typed(
+    {"lr": "--dual-lr", "save-interval": ""},
+    {"tiny": {"encoder-layers": "2", "decoder-layers": "2"}, "small": {"encoder-layers": "4", "decoder-layers": "4"}},
+    words={"--init-src2tgt run/dual/checkpoint_best.pt": "--init run"},
+)
+RECORD = "data 1|--arch transformer|--encoder-layers 2|--decoder-layers 2|--eval-bleu-args {beam}|--save-interval 9"
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"layers 2": "layers 4"}, "was: --size tiny, now: --size small"),
+        ({"layers 2": "layers 3"}, "was: --size tiny, now: --size of other dimensions"),
+        ({'"beam": 1': '"beam": 3'}, "was: --valid-beam 1, now: --valid-beam 3"),
+        ({'"beam": 1': '"beam": 1, "max_len_a": 1.50'}, "now: --max-len-a 1.50"),
+        ({"transformer": "lstm_lm", "layers 2": "units 5"}, "was: --arch transformer, now: --arch lstm"),
+        ({"data 1": "data 2", "interval 9": "interval 3"}, "the binarized text changed"),
+        ({"interval 9": "interval 3"}, "was: --save-interval 9, now: --save-interval 3"),  # there is nothing else
+        ({"interval 9": "interval 9|--lr 2"}, "now: --dual-lr 2"),
+        ({"args {": "args [{"}, 'was: --valid-beam 1, now: --eval-bleu-args [{"beam": 1}'),
+    ],
+)
+def test_other_options_are_named_as_they_are_typed(change, expected):
+    old = new = RECORD.replace("{beam}", '{"beam": 1}')
+    for a, b in change.items():
+        new = new.replace(a, b)
+    assert changes(old.split("|"), new.split("|"), PAIR) == expected
+    assert changes(new.split("|"), new.split("|"), PAIR) == ""
+
+
+def test_a_message_of_fairseq_names_what_was_typed():
+    assert PAIR.message("--lr 5.0: give less; see --lr-scheduler") == "--dual-lr 5.0: give less; see --lr-scheduler"
+    assert PAIR.message("--lr 5.0: give less", ["--lr=5"]) == "--lr 5.0: give less"
+    assert PAIR.message("--save-interval: x") == "--save-interval: x"
+    assert PAIR.message("--init-src2tgt run/dual/checkpoint_best.pt: cannot be read") == "--init run: cannot be read"

@@ -17,7 +17,7 @@ from dual_fairseq.common.segmentation import by_language
 from dual_fairseq.data import choices as of_text
 from dual_fairseq.data.lines import survey_pair
 from dual_fairseq.pipeline import choices, train_lm, train_options
-from dual_fairseq.pipeline.inheritance import language_model_of
+from dual_fairseq.pipeline.inheritance import check_dictionaries, language_model_of
 from dual_fairseq.pipeline.presets import PAIRS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -132,6 +132,21 @@ def test_a_language_model_takes_its_settings_from_the_number_of_sentences(tmp_pa
     assert options.max_epoch is None and options.chosen[0].startswith("Settings for 60,000 sentences")
     options = train_lm.parse([str(tmp_path), str(tmp_path / "lm"), "--size=small", "--max-epoch=3"])
     assert (options.lr, options.lr_warmup, options.max_epoch, options.max_update) == ("0.001", "400", "3", None)
+
+
+@pytest.mark.parametrize("sentences", [1, 100, 300, 1_000, 3_000, 10_000, 30_000, 100_000])
+def test_the_defaults_warn_of_nothing(sentences, tmp_path):
+    data = with_record(tmp_path)
+    for file in ("lm/xx/train.idx", "dual/train.xx-yy.xx.idx", "dual/train.xx-yy.yy.idx"):
+        write_index(tmp_path / file, [12] * sentences)
+    for name in ("dict.txt", "train.bin", "valid.bin", "valid.idx"):
+        (tmp_path / "lm" / "xx" / name).touch()
+    _, lines = chosen(data, tmp_path / "run")
+    options = train_lm.parse([str(tmp_path / "lm" / "xx"), str(tmp_path / "lm-xx")])
+    assert not [line for line in (*lines, *options.chosen) if line.startswith("warning")]
+    assert options.lr_warmup == {1: "20", 100: "23", 300: "70"}.get(sentences, "200")
+    few = train_lm.parse([str(tmp_path / "lm" / "xx"), str(tmp_path / "lm-xx"), "--max-update", "150"])
+    assert few.lr_warmup == "200" and few.chosen[-1].startswith("warning: training ends at --max-update 150")
 
 
 def test_a_damaged_index_is_refused(tmp_path):
@@ -292,3 +307,20 @@ def test_a_run_takes_the_language_models_of_the_pair_that_it_starts_from(data, t
     assert language_model_of(checkpoint, data, "yy") == elsewhere
     (elsewhere.parent / "dict.txt").write_text("zz 1\n")  # of other data
     assert language_model_of(checkpoint, data, "yy") is None
+
+
+def test_a_pair_of_other_dictionaries_is_refused_before_any_training(data, tmp_path, pair):
+    for language in ("xx", "yy"):
+        (data.dual / f"dict.{language}.txt").write_text("a 2\nb 1\n")
+    options, _ = chosen(data, tmp_path / "run", "--init", str(pair))
+    check_dictionaries(options, data)  # they are not known
+    (pair / "text").mkdir()
+    (pair / "text" / "dict.yy.txt").write_text("a 9\nb 1\n")
+    check_dictionaries(options, data)
+    (pair / "text" / "dict.yy.txt").write_text("b 2\na 1\n")
+    with pytest.raises(SystemExit, match=rf"--init {pair}: was trained with another dictionary of yy than that of"):
+        check_dictionaries(options, data)
+    options, _ = chosen(data, tmp_path / "run", f"--init-src2tgt={pair}", f"--init-tgt2src={pair}")
+    with pytest.raises(SystemExit, match=r"--init-src2tgt .*best.pt: was trained .* preprocess with --like"):
+        check_dictionaries(options, data)
+    check_dictionaries(chosen(data, tmp_path / "run")[0], data)
