@@ -112,7 +112,7 @@ def grid_search(nbest: NBest, bleu: CorpusBleu) -> Weights:
     for name, centre in best.items():
         low, high, step = GRID[name]
         axis = centre + np.linspace(-step, step, 2 * FINER + 1)
-        axes[name] = axis[(axis > low - step / 2) & (axis < high + step / 2)]
+        axes[name] = axis[(axis > low - 1e-9) & (axis < high + 1e-9)]
     return Weights(1.0, **{name: round(value, 4) for name, value in _best_point(nbest, bleu, axes).items()})
 
 
