@@ -26,6 +26,7 @@ from ..common.options import (
     length_limit_words,
 )
 from .devices import Device, find_device
+from .inheritance import language_model_of
 from .jobs import PACKAGE, check, locked, run, say, show, step
 from .progress import SentenceDisplay
 from .score_sets import covers, place, recorded
@@ -66,8 +67,8 @@ def get_parser() -> Parser:
         help="tokens of a batch, padding included (default 4096)")  # fmt: skip
     add("--src-lm", type=file_path, metavar="FILE", help="language model of the source language ...")
     add("--tgt-lm", type=file_path, metavar="FILE",
-        help="... and of the target language, to measure |gap| (both or none; default: those in the run, "
-        "RUN/lm/<language>, if there are such)")  # fmt: skip
+        help="... and of the target language, to measure |gap| (both or none; default: those that the run "
+        "has, RUN/lm/<language>, or was given)")  # fmt: skip
     add("--dual-inference", action="store_true",
         help="also re-score the translations of the beam by both models and both language models: weights tuned on "
         "the validation text (<output>/tuning/<src>-<tgt>), results in scores.json and "
@@ -212,12 +213,15 @@ class Evaluation:
         return self.identity(splits).splitlines()
 
     def _own_language_models(self) -> dict[str, Path]:
-        """The language models of the checkpoint's run, by language; empty if one was not trained."""
+        """The language models that the checkpoint's run has or was given, by language; empty if one is missing."""
         run = RunFolder(self.checkpoint.parent.parent)
+        files = {}
         for language in self.data.languages:
-            run.language_model(language).check_finished()
-        files = {language: run.language_model(language).best for language in self.data.languages}
-        if all(file.is_file() for file in files.values()):
+            own = run.language_model(language)
+            own.check_finished()
+            if file := own.best if own.best.is_file() else language_model_of(self.checkpoint, self.data, language):
+                files[language] = file
+        if len(files) == 2:
             return files
         if self.options.dual_inference:
             raise UserError(
