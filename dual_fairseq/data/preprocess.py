@@ -24,7 +24,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from ..common.dictionaries import check_dictionary_file
+from ..common.dictionaries import check_dictionary_file, counted_symbols
 from ..common.errors import UserError
 from ..common.files import sha256, write_json
 from ..common.folders import LENGTHS, RECORD
@@ -267,7 +267,8 @@ class Preprocessing:
         if self.like and not lengths and (file := self.like / "dual" / LENGTHS).is_file():
             lengths = read_record(file, {}, f"make {self.like} again")
         write_json(out / "dual" / LENGTHS, lengths)
-        known = {lang: symbols(file) for lang, file in zip(self.languages, self._dictionaries(out), strict=True)}
+        files = dict(zip(self.languages, self._dictionaries(out), strict=True))
+        known = {language: symbols(file) for language, file in files.items()}
         unknown = {
             f"{split}.{language}": unknown_share(self.dest / "segmented" / f"{split}.{language}", known[language])
             for split in set(self.parts) - ({"train"} if self.like is None else set())
@@ -276,7 +277,7 @@ class Preprocessing:
         refuse_lost(unknown, self.options)
         return {
             "joined": self.options.joined_dictionary,
-            "symbols": {language: len(vocabulary) for language, vocabulary in known.items()},
+            "symbols": {language: len(counted_symbols(file)) for language, file in files.items()},
             "unknown_share": dict(sorted(unknown.items())),
             "lengths": lengths,
         }
@@ -374,10 +375,8 @@ class Preprocessing:
             say("BPE merges: " + (joint or ", ".join(f"{language} {number:,}" for language, number in merges.items())))
         dictionary = results["dual"]
         say("dictionaries: " + ", ".join(f"{language} {n:,} symbols" for language, n in dictionary["symbols"].items()))
-        say(
-            "unknown symbols: "
-            + ", ".join(f"{name} {share:.2%}" for name, share in dictionary["unknown_share"].items())
-        )
+        unknown = (f"{name} {share:.2%}" for name, share in dictionary["unknown_share"].items())
+        say(f"unknown symbols: {', '.join(unknown)}")
         limits = (
             f"{direction} {limit['max_len_a']:.2f} * n + {limit['max_len_b']} (mean {limit['ratio']:.2f} * n)"
             for direction, limit in dictionary["lengths"].items()
