@@ -16,6 +16,14 @@ from .lines import read_rows
 from .normalize import BadLine, decode, lower
 
 
+def check_tokenizers(options: argparse.Namespace) -> None:
+    """Raises UserError if a side of labels is to be tokenised; the options are not by language yet."""
+    for side in ("source", "target"):
+        words = getattr(options, f"{side}_tokenizer"), getattr(options, f"{side}_subword") or options.subword
+        if words == ("moses", "label"):
+            raise UserError(f"--{side}-tokenizer moses: labels are not tokenised; leave it out")
+
+
 def check_options(options: argparse.Namespace) -> None:
     """Raises UserError if an option makes no sense because a side is labels."""
     if set(options.subword.values()) == {"label"}:

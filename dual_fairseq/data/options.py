@@ -16,7 +16,7 @@ from ..common.options import add_languages, add_workers, whole_number
 from ..common.records import read_record
 from ..common.segmentation import POST_PROCESS, by_language, shared
 from ..common.settings import SHARED_WORDS
-from .labels import check_options
+from .labels import check_options, check_tokenizers
 from .repeated import SHORT
 from .subword import require_sentencepiece
 
@@ -234,6 +234,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     texts = [*options.train, options.valid, options.test, *options.extra_mono_source, *options.extra_mono_target]
     if not any(texts):
         raise UserError(f"--like {options.like}: give the text to preprocess, for example --test PREFIX")
+    check_tokenizers(options)
     _by_side(options)
     if options.like:
         _take_over(options)

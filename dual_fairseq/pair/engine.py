@@ -18,7 +18,7 @@ from fairseq.dataclass.configs import GenerationConfig
 from torch import Tensor, nn
 
 from ..common.errors import UserError
-from ..common.options import INT8, NOT_INSTALLED
+from ..common.options import ENGINES, INT8, NOT_INSTALLED
 from ..plugin.dual_inference import DualInferenceGenerator
 from ..plugin.generator import DirectionTask
 from ..plugin.language_model import FrozenLanguageModel
@@ -57,8 +57,10 @@ def choose_engine(
         CTranslate2, or None for fairseq.
 
     Raises:
-        UserError: ``ctranslate2`` cannot run the pair, or ``int8`` is used with ``fairseq``.
+        UserError: there is no such engine, ``ctranslate2`` cannot run the pair, or ``int8`` is used with ``fairseq``.
     """
+    if name not in ENGINES:
+        raise UserError(f"engine {name}: choose one of {', '.join(ENGINES)}")
     if name == "fairseq":
         if int8:
             raise UserError(INT8)

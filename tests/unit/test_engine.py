@@ -46,6 +46,11 @@ def test_what_it_cannot_do_is_refused_by_name_or_left_to_fairseq(options, reason
     assert choose("fairseq", **options) is None
 
 
+def test_an_engine_that_does_not_exist_is_refused():
+    with pytest.raises(UserError, match="engine marian: choose one of fairseq, ctranslate2, auto"):
+        choose("marian")
+
+
 def test_where_it_is_not_installed(monkeypatch, caplog):
     monkeypatch.setitem(sys.modules, "ctranslate2", None)
     parser = argparse.ArgumentParser()

@@ -85,6 +85,7 @@ def test_a_side_that_is_labels_is_neither_tokenised_nor_cut(tmp_path):
     files = ["--train", str(tmp_path / "train"), "--valid", str(tmp_path / "valid"), "--dest", str(tmp_path / "d")]
     for more, message in (
         (["--subword", "label"], "--subword label: is for one side"),
+        (["--target-subword", "label", "--target-tokenizer", "moses"], "--target-tokenizer moses: labels are not"),
         (["--target-subword", "label", "--max-ratio", "3"], "--max-ratio: each label of y is one word"),
         (["--target-subword", "label", "--extra-mono-target", str(tmp_path / "train.y")], "--extra-mono-target: "),
     ):
