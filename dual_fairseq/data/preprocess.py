@@ -30,13 +30,13 @@ from ..common.files import sha256, write_json
 from ..common.folders import LENGTHS, RECORD
 from ..common.progress import say
 from ..common.records import read_record
-from ..common.segmentation import by_language, shared
+from ..common.segmentation import ANNOTATIONS, by_language, shared
 from ..plugin.lengths import LIMITS, limits_of
 from ..plugin.lengths import record as lengths_record
 from . import choices, likeness, repeated
 from .binarize import check_size, concatenate, dictionary_options, fairseq_preprocess, symbols, unknown_share
 from .clean import Rules, clean_corpus
-from .labels import check_labels, refuse_lost
+from .labels import check_labels, check_tags, refuse_lost
 from .lines import Survey, survey, survey_pair
 from .options import BY_LANGUAGE, OUTPUTS, find_side, parse
 from .resumable import Stage, locked, replace, run_stages, workplace
@@ -68,7 +68,7 @@ class Preprocessing:
         self.options = options
         self.dest = Path(options.dest)
         self.languages: tuple[str, str] = (options.source_lang, options.target_lang)
-        self.text_languages = [language for language in self.languages if options.subword[language] != "label"]
+        self.text_languages = [language for language in self.languages if options.subword[language] not in ANNOTATIONS]
         if made_by_an_earlier_version(self.dest) and not (options.overwrite or options.like):
             options.normalized, options.normalize_punctuation = False, "moses" in options.tokenizer.values()
         self.rules = Rules(
@@ -109,6 +109,7 @@ class Preprocessing:
         """
         surveys, dest = self._survey(), self.dest
         check_labels(self.options, self.parts, self._dictionaries(self.like) if self.like else ())
+        check_tags(self.options, self.parts)
         self.overlap = choices.choose(self.options, dest, self.parts.get("train", []), surveys.get("train", {}))
         stages, overwrite = self._stages(surveys), self.options.overwrite
         with locked(dest, OUTPUTS):

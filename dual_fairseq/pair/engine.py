@@ -147,8 +147,8 @@ class CTranslate2:
         return self._search(task, generator, options)
 
     def _search(self, task: DualTranslationTask, generator: Any, options: GenerationConfig) -> Any:
-        """The search by CTranslate2, or by fairseq if all labels are scored (two steps)."""
-        return generator if task.labels else _Search(self, task, generator, options)
+        """The search by CTranslate2, or by fairseq: for labels (two steps) and tags (a length for each sentence)."""
+        return generator if task.labels or task.tags else _Search(self, task, generator, options)
 
     def translation_log_probs(
         self,

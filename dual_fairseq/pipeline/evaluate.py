@@ -39,9 +39,9 @@ The references are DEST/raw/<split>.<language>. These files are written to the o
 text is detokenised and in the order of the split.
   <src>-<tgt>.src.txt, .hyp.txt, .ref.txt   source, translation, reference
   <src>-<tgt>.generate.txt                  the output of fairseq-generate, or of --engine
-scores.json holds the scores: BLEU and chrF with their sacreBLEU signatures (for labels, accuracy and confusion), length
-ratio, NLL in bits per target token (of the reference), and with both language models the mean |gap| in nats per
-sentence pair.
+scores.json holds the scores: BLEU and chrF with their sacreBLEU signatures (for labels and tags, accuracy and
+confusion), length ratio, NLL in bits per target token (of the reference), and with both language models the mean |gap|
+in nats per sentence pair.
 
 Running the same command again does nothing. Scores of another checkpoint replace the old scores when they are complete.
 Scores of other text, or with another beam, length penalty and so on, get a folder of their own

@@ -75,7 +75,7 @@ def build(runs: Sequence[Run], options: Options) -> tuple[list[Row], list[Sectio
 
 
 def _confusions(rows: Sequence[Row]) -> list[Part]:
-    """The confusion of labels by each system."""
+    """The confusion of labels or tags by each system."""
     parts: list[Part] = []
     for row in rows:
         if confusion := row.scores.get("confusion"):
