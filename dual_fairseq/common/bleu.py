@@ -1,6 +1,6 @@
 """BLEU: sacreBLEU's metric for a language, and corpus BLEU from the summed counts of sentences.
 
-If the target side is labels, accuracy replaces BLEU.
+If the target side is labels or tags, accuracy replaces BLEU.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from sacrebleu.metrics.bleu import BLEUScore
 
 from .errors import UserError
 from .languages import CHINESE, language_of
+from .segmentation import ANNOTATIONS
 
 # language → sacreBLEU's tokenizer for it, and the substitute if the tokenizer's package is not installed
 _TOKENIZERS = dict.fromkeys(CHINESE, ("zh", "zh")) | {"ja": ("ja-mecab", "char"), "ko": ("ko-mecab", "13a")}
@@ -64,18 +65,21 @@ def _problem(tokenizer: str) -> str | None:
 
 
 class Accuracy(BLEU):
-    """The percentage of correct lines, for a side of labels: unigram BLEU with each line as one unigram."""
+    """The percentage of words that are correct at their place, for labels (one word a line) and tags.
+
+    This is unigram BLEU of words with their positions. It is exact if each line has the length of its reference.
+    """
 
     def __init__(self) -> None:
         super().__init__(tokenize="none", max_ngram_order=1)
 
     def _preprocess_segment(self, sent: str) -> str:
-        return "_".join(sent.split()) or "<none>"
+        return " ".join(f"{i}:{word}" for i, word in enumerate(sent.split())) or "<none>"
 
 
-def bleu_metric(language: str, segmented: bool = False, chosen: str | None = None, labels: bool = False) -> BLEU:
-    """BLEU with the tokenizer of :func:`bleu_tokenizer`; accuracy if the language is labels."""
-    return Accuracy() if labels else BLEU(tokenize=bleu_tokenizer(language, segmented, chosen))
+def bleu_metric(language: str, segmented: bool = False, chosen: str | None = None, subword: str = "") -> BLEU:
+    """BLEU with the tokenizer of :func:`bleu_tokenizer`; accuracy if the ``--subword`` is of labels or tags."""
+    return Accuracy() if subword in ANNOTATIONS else BLEU(tokenize=bleu_tokenizer(language, segmented, chosen))
 
 
 def name_of(metric: BLEU) -> str:

@@ -14,7 +14,7 @@ from .dictionaries import counted_symbols
 from .errors import UserError
 from .files import whole_file
 from .records import read_record
-from .segmentation import POST_PROCESS, Side, by_language, pieces_of_dictionary
+from .segmentation import ANNOTATIONS, POST_PROCESS, Side, by_language, pieces_of_dictionary
 from .settings import SHARED_WORDS
 
 # The stages of a pair in RUN, in the order of tables: folder → name for people.
@@ -150,9 +150,9 @@ class Data:
         return self.dual / f"dict.{language}.txt"
 
     @property
-    def has_labels(self) -> bool:
-        """Whether one side is labels."""
-        return any(side.labels for side in self.sides.values())
+    def has_annotations(self) -> bool:
+        """Whether one side is labels or tags."""
+        return any(side.subword in ANNOTATIONS for side in self.sides.values())
 
     def labels(self, language: str) -> list[str]:
         """The labels of a side of labels, most frequent first; empty for text."""

@@ -14,7 +14,9 @@ POST_PROCESS = {
     "char": "sentencepiece",
     "word": None,
     "label": None,
+    "tag": None,
 }
+ANNOTATIONS = ("label", "tag")  # of ``--subword``: sides that are not text, and are scored by their accuracy
 SEPARATOR = "@@"  # ends a piece of subword-nmt if the word continues
 VISIBLE_SPACE = "▁"  # begins a word of SentencePiece; the space between words if tokens are characters
 _SHARE = 0.01  # a smaller share of a text's words only looks like pieces
@@ -26,7 +28,7 @@ class Side:
 
     Attributes:
         tokenizer: ``moses`` or ``none``.
-        subword: ``bpe``, ``sentencepiece``, ``char``, ``word`` or ``label``.
+        subword: ``bpe``, ``sentencepiece``, ``char``, ``word``, ``label`` or ``tag``.
         has_codes: whether there are BPE codes or a SentencePiece model; False for already segmented text.
         post_process: fairseq's name for undoing the segmentation; None if tokens are words.
     """
@@ -45,6 +47,11 @@ class Side:
     def labels(self) -> bool:
         """Whether each line is one symbol, the label of the other side."""
         return self.subword == "label"
+
+    @property
+    def tags(self) -> bool:
+        """Whether each line has a tag for each word of the other side."""
+        return self.subword == "tag"
 
     @property
     def in_pieces(self) -> bool:

@@ -56,15 +56,15 @@ def aligned(lines: Sequence[tuple[str, ...]]) -> str:
 
 
 def quality(scores: Mapping[str, Any]) -> str:
-    """BLEU as a table cell; if the target language is labels, accuracy with a percent sign."""
+    """BLEU as a table cell; if the target language is labels or tags, accuracy with a percent sign."""
     bleu, accuracy = scores.get("bleu"), scores.get("accuracy")
     return f"{accuracy:.2f} %" if accuracy is not None else "-" if bleu is None else f"{bleu:.2f}"
 
 
 def confusion_cells(confusion: Mapping[str, Mapping[str, int]]) -> list[tuple[str, ...]]:
-    """The confusion of labels as rows of cells, header first: right labels by line, found labels by column.
+    """The confusion of labels or tags as rows of cells, header first: right ones by line, found ones by column.
 
-    If there are many labels, only the most frequent are shown.
+    If there are many, only the most frequent are shown.
     """
     predicted = (label for counts in confusion.values() for label in counts)
     names = list(dict.fromkeys([*confusion, *predicted]))[:_LABELS]

@@ -1,4 +1,4 @@
-"""Sides of a corpus that are labels: each line is one symbol, the label of the sentence on the other side."""
+"""Sides of a corpus that are labels or tags of the other side: one symbol for each sentence, or for each word."""
 
 from __future__ import annotations
 
@@ -11,16 +11,33 @@ from pathlib import Path
 from ..common.dictionaries import SPECIAL, counted_symbols
 from ..common.errors import UserError
 from ..common.progress import say
+from ..common.segmentation import ANNOTATIONS
 from .clean import REASONS
 from .lines import read_rows
 from .normalize import BadLine, decode, lower
 
 
+def check_tokenizers(options: argparse.Namespace) -> None:
+    """Raises UserError if labels or tags are to be tokenised; the options are not by language yet."""
+    for side in ("source", "target"):
+        kind = getattr(options, f"{side}_subword") or options.subword
+        if kind in ANNOTATIONS and getattr(options, f"{side}_tokenizer") == "moses":
+            raise UserError(f"--{side}-tokenizer moses: {kind}s are not tokenised; leave it out")
+
+
 def check_options(options: argparse.Namespace) -> None:
-    """Raises UserError if an option makes no sense because a side is labels."""
+    """Raises UserError if an option makes no sense because a side is labels or tags."""
     if set(options.subword.values()) == {"label"}:
         raise UserError("--subword label: is for one side; give --source-subword label or --target-subword label")
-    for side, language in (("source", options.source_lang), ("target", options.target_lang)):
+    sides = {"source": options.source_lang, "target": options.target_lang}
+    for side, language in sides.items():
+        other, text = next(item for item in sides.items() if item[0] != side)
+        words = options.subword[text] == "word" and options.tokenizer[text] == "none"
+        if options.subword[language] == "tag" and not words:
+            raise UserError(
+                f"--{side}-subword tag: each word of {text} has a tag, so the models must read its words; give "
+                f"--{other}-subword word and --{other}-tokenizer none"
+            )
         if options.subword[language] != "label":
             continue
         if options.max_ratio:
@@ -78,6 +95,27 @@ def check_labels(
             known = known if group is held_out else seen or known
         names = sorted(known or ())
         say(f"{language}: {len(names):,} labels: {', '.join(names[:10])}{', ...' * (len(names) > 10)}")
+
+
+def check_tags(options: argparse.Namespace, parts: Mapping[str, Sequence[Sequence[Path]]]) -> None:
+    """Check, before any work, that each word has a tag; bad lines, which are dropped, are not checked.
+
+    Args:
+        options, parts: as for :func:`check_labels`.
+
+    Raises:
+        UserError: the sides of a line have different numbers of words.
+    """
+    for pieces in parts.values() if "tag" in options.subword.values() else ():
+        for rows in read_rows(pieces):
+            for number, row in enumerate(rows.lines, start=rows.first):
+                try:
+                    source, target = (len(decode(raw, Counter()).split()) for raw in row)
+                except BadLine:
+                    continue
+                if source != target:
+                    files = " and ".join(map(str, pieces[rows.part]))
+                    raise UserError(f"{files}: line {number}: {source} and {target} words; give each word one tag")
 
 
 def refuse_lost(unknown: Mapping[str, float], options: argparse.Namespace) -> None:

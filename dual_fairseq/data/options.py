@@ -14,9 +14,9 @@ from ..common.errors import UserError
 from ..common.folders import RECORD
 from ..common.options import add_languages, add_workers, whole_number
 from ..common.records import read_record
-from ..common.segmentation import POST_PROCESS, by_language, shared
+from ..common.segmentation import ANNOTATIONS, POST_PROCESS, by_language, shared
 from ..common.settings import SHARED_WORDS
-from .labels import check_options
+from .labels import check_options, check_tokenizers
 from .repeated import SHORT
 from .subword import require_sentencepiece
 
@@ -132,7 +132,8 @@ def _add_token_options(parser: Parser) -> None:
         help="bpe: byte pair encoding, learned on the training text; sentencepiece: pieces of SentencePiece, also "
         "learned, for any language and script (pip install sentencepiece); char: each character is a token, a space "
         "is ▁; word: the words themselves, rare ones as <unk>; label: each line is one symbol, the label of the other "
-        "side, and is not changed (default bpe)",
+        "side, and is not changed; tag: each line has a tag for each word of the other side, which is then word with "
+        "--tokenizer none (default bpe)",
     )  # fmt: skip
     _add_by_side(tokens, "subword", tuple(POST_PROCESS))
     tokens.add_argument(
@@ -152,12 +153,9 @@ def _add_token_options(parser: Parser) -> None:
     dictionaries = parser.add_argument_group("dictionaries, made from the training text")
     both = dictionaries.add_mutually_exclusive_group()
     both.add_argument(
-        "--separate-dictionaries",
-        dest="joined_dictionary",
-        action="store_false",
-        default=None,
+        "--separate-dictionaries", dest="joined_dictionary", action="store_false", default=None,
         help="one for each language (default, unless the languages share many words)",
-    )
+    )  # fmt: skip
     both.add_argument(
         "--joined-dictionary", action="store_true", default=None,
         help="one for both, so that dual-fairseq train can share their embeddings; not with --separate-bpe, and not "
@@ -204,8 +202,7 @@ def _add_more_text(parser: Parser) -> None:
     synthetic.add_argument(
         "--synthetic", action="append", default=[], metavar="PREFIX",
         help="more training pairs; may be given several times. BPE, dictionaries and language models do not use "
-        "them, so "
-        "models that were trained without these pairs still fit DEST",
+        "them, so models that were trained without these pairs still fit DEST",
     )  # fmt: skip
     synthetic.add_argument(
         "--upsample", type=whole_number(), default=1, metavar="N",
@@ -234,6 +231,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     texts = [*options.train, options.valid, options.test, *options.extra_mono_source, *options.extra_mono_target]
     if not any(texts):
         raise UserError(f"--like {options.like}: give the text to preprocess, for example --test PREFIX")
+    check_tokenizers(options)
     _by_side(options)
     if options.like:
         _take_over(options)
@@ -268,7 +266,8 @@ def _complete(options: argparse.Namespace) -> None:
     Raises:
         UserError: an option of BPE is used with another kind, or an option for common symbols but there are none.
     """
-    kinds = options.subword = {language: kind or "bpe" for language, kind in options.subword.items()}
+    default = ("word", "none") if "tag" in options.subword.values() else ("bpe", "moses")
+    kinds = options.subword = {language: kind or default[0] for language, kind in options.subword.items()}
     options.normalized = True
     for name in ("normalize_punctuation", "lowercase"):
         setattr(options, name, bool(getattr(options, name)))
@@ -281,12 +280,12 @@ def _complete(options: argparse.Namespace) -> None:
             kind = " and ".join(dict.fromkeys(kinds.values()))
             raise UserError(f"{flag} is for --subword {' and '.join(needed)}, not {kind}; leave it out")
     for language, kind in kinds.items():
-        if kind == "label":
+        if kind in ANNOTATIONS:
             options.tokenizer[language], options.vocab_threshold[language], options.vocab_size[language] = "none", 0, 0
         if kind == "sentencepiece" and options.vocab_size[language] == 0:
             raise UserError("--vocab-size 0: is for the other kinds of --subword; give the number of pieces to learn")
         implied = {
-            "tokenizer": "none" if kind in ("char", "sentencepiece") else "moses",
+            "tokenizer": "none" if kind in ("char", "sentencepiece") else default[1],
             "vocab_threshold": WORD_THRESHOLD if kind == "word" else 0,
             "vocab_size": {"word": WORDS, "sentencepiece": None}.get(kind, 0),
         }

@@ -24,19 +24,19 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from ..common.dictionaries import check_dictionary_file
+from ..common.dictionaries import check_dictionary_file, counted_symbols
 from ..common.errors import UserError
 from ..common.files import sha256, write_json
 from ..common.folders import LENGTHS, RECORD
 from ..common.progress import say
 from ..common.records import read_record
-from ..common.segmentation import by_language, shared
+from ..common.segmentation import ANNOTATIONS, by_language, shared
 from ..plugin.lengths import LIMITS, limits_of
 from ..plugin.lengths import record as lengths_record
 from . import choices, likeness, repeated
 from .binarize import check_size, concatenate, dictionary_options, fairseq_preprocess, symbols, unknown_share
 from .clean import Rules, clean_corpus
-from .labels import check_labels, refuse_lost
+from .labels import check_labels, check_tags, refuse_lost
 from .lines import Survey, survey, survey_pair
 from .options import BY_LANGUAGE, OUTPUTS, find_side, parse
 from .resumable import Stage, locked, replace, run_stages, workplace
@@ -68,7 +68,7 @@ class Preprocessing:
         self.options = options
         self.dest = Path(options.dest)
         self.languages: tuple[str, str] = (options.source_lang, options.target_lang)
-        self.text_languages = [language for language in self.languages if options.subword[language] != "label"]
+        self.text_languages = [language for language in self.languages if options.subword[language] not in ANNOTATIONS]
         if made_by_an_earlier_version(self.dest) and not (options.overwrite or options.like):
             options.normalized, options.normalize_punctuation = False, "moses" in options.tokenizer.values()
         self.rules = Rules(
@@ -109,6 +109,7 @@ class Preprocessing:
         """
         surveys, dest = self._survey(), self.dest
         check_labels(self.options, self.parts, self._dictionaries(self.like) if self.like else ())
+        check_tags(self.options, self.parts)
         self.overlap = choices.choose(self.options, dest, self.parts.get("train", []), surveys.get("train", {}))
         stages, overwrite = self._stages(surveys), self.options.overwrite
         with locked(dest, OUTPUTS):
@@ -267,7 +268,8 @@ class Preprocessing:
         if self.like and not lengths and (file := self.like / "dual" / LENGTHS).is_file():
             lengths = read_record(file, {}, f"make {self.like} again")
         write_json(out / "dual" / LENGTHS, lengths)
-        known = {lang: symbols(file) for lang, file in zip(self.languages, self._dictionaries(out), strict=True)}
+        files = dict(zip(self.languages, self._dictionaries(out), strict=True))
+        known = {language: symbols(file) for language, file in files.items()}
         unknown = {
             f"{split}.{language}": unknown_share(self.dest / "segmented" / f"{split}.{language}", known[language])
             for split in set(self.parts) - ({"train"} if self.like is None else set())
@@ -276,7 +278,7 @@ class Preprocessing:
         refuse_lost(unknown, self.options)
         return {
             "joined": self.options.joined_dictionary,
-            "symbols": {language: len(vocabulary) for language, vocabulary in known.items()},
+            "symbols": {language: len(counted_symbols(file)) for language, file in files.items()},
             "unknown_share": dict(sorted(unknown.items())),
             "lengths": lengths,
         }
@@ -374,10 +376,8 @@ class Preprocessing:
             say("BPE merges: " + (joint or ", ".join(f"{language} {number:,}" for language, number in merges.items())))
         dictionary = results["dual"]
         say("dictionaries: " + ", ".join(f"{language} {n:,} symbols" for language, n in dictionary["symbols"].items()))
-        say(
-            "unknown symbols: "
-            + ", ".join(f"{name} {share:.2%}" for name, share in dictionary["unknown_share"].items())
-        )
+        unknown = (f"{name} {share:.2%}" for name, share in dictionary["unknown_share"].items())
+        say(f"unknown symbols: {', '.join(unknown)}")
         limits = (
             f"{direction} {limit['max_len_a']:.2f} * n + {limit['max_len_b']} (mean {limit['ratio']:.2f} * n)"
             for direction, limit in dictionary["lengths"].items()

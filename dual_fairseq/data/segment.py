@@ -11,7 +11,7 @@ from typing import Any
 from ..common.errors import UserError
 from ..common.folders import Data, codes_name
 from ..common.progress import say
-from ..common.segmentation import POST_PROCESS, SEPARATOR, VISIBLE_SPACE, pieces_of, shared
+from ..common.segmentation import ANNOTATIONS, POST_PROCESS, SEPARATOR, VISIBLE_SPACE, pieces_of, shared
 from .options import same_way
 from .round_trip import Words, count_words, measure
 from .subword import (
@@ -49,7 +49,7 @@ class Segmentation:
         self.codes = codes_files(out, options)
         # None: the tokens are the words or pieces between the spaces of the text
         self.kinds = {
-            language: kind if language in self.codes or kind in ("char", "word", "label") else None
+            language: kind if language in self.codes or kind in ("char", "word", *ANNOTATIONS) else None
             for language, kind in options.subword.items()
         }
         # languages that are segmented together
@@ -83,7 +83,7 @@ class Segmentation:
             ways |= dict.fromkeys(group, way)
         for text in sorted((self.dest / "tokenized").iterdir()):
             self._segment(text)
-        languages = [lang for lang, way in ways.items() if not way["pieces"] and self.kinds[lang] != "label"]
+        languages = [lang for lang, way in ways.items() if not way["pieces"] and self.kinds[lang] not in ANNOTATIONS]
         by_words = [language for language in languages if self.kinds[language] in ("bpe", "word")]
         self._report_unspaced({language: words[language] for language in by_words if language in words})
         return {**shared(ways), "round_trip": self._round_trips(held_out, languages)}
@@ -171,7 +171,7 @@ class Segmentation:
     def _segment(self, text: Path) -> None:
         output, language = self.out / "segmented" / text.name, text.name.rpartition(".")[2]
         kind = self.kinds[language]
-        if kind in (None, "word", "label"):
+        if kind in (None, "word", *ANNOTATIONS):
             shutil.copyfile(text, output)
             return
 

@@ -282,9 +282,9 @@ def resolved(arguments: Iterable[object]) -> list[str]:
 
 def refuse_labels(data: Data) -> Data:
     """Raises UserError if a side is labels, which have no BLEU to compare."""
-    if data.has_labels:
+    if data.has_annotations:
         raise UserError(
-            f"{data.folder}: has labels, but an experiment compares BLEU; run dual-fairseq train for each seed"
+            f"{data.folder}: has labels or tags, but an experiment compares BLEU; run dual-fairseq train for each seed"
         )
     return data
 

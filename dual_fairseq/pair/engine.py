@@ -67,7 +67,7 @@ def choose_engine(
         UserError: there is no such engine, ``ctranslate2`` cannot run the pair, or ``int8`` is used with ``fairseq``.
     """
     if name not in ENGINES:
-        raise UserError(f"engine {name!r}: choose from {', '.join(ENGINES)}")
+        raise UserError(f"engine {name}: choose one of {', '.join(ENGINES)}")
     if name == "fairseq":
         if int8:
             raise UserError(INT8)
@@ -151,8 +151,8 @@ class CTranslate2:
         return self._search(task, generator, options)
 
     def _search(self, task: DirectionTask, generator: Any, options: GenerationConfig) -> Any:
-        """The search by CTranslate2, or by fairseq if all labels are scored (two steps)."""
-        return generator if task.labels else _Search(self, task, generator, options)
+        """The search by CTranslate2, or by fairseq: for labels (two steps) and tags (a length for each sentence)."""
+        return generator if task.labels or task.tags else _Search(self, task, generator, options)
 
     def translation_log_probs(
         self,

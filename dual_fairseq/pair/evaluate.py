@@ -11,12 +11,13 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain, zip_longest
 from pathlib import Path
 
 from fairseq.data import data_utils
 from sacrebleu.metrics import CHRF
 
-from ..common.bleu import bleu_metric, signature_of
+from ..common.bleu import bleu_metric, name_of, signature_of
 from ..common.errors import UserError
 from ..common.files import read_lines, sha256, write_json, write_text
 from ..common.tables import FAIRSEQ, aligned, confusion_cells, score_table
@@ -29,9 +30,9 @@ from .nbest import best_of, read_nbest
 class Scores:
     """The scores of one direction on one split.
 
-    Labels have no BLEU and chrF. They have ``accuracy`` in percent and ``confusion``: the number of sentences by right
-    label and predicted label. ``cut_off`` translations were cut off at the length limit. ``nll_bits_per_token`` is the
-    NLL of the reference, with ``</s>``. ``dual_inference`` has the scores of the re-scored n-best lists, with their
+    Labels and tags have no BLEU and chrF. They have ``accuracy`` in percent and ``confusion``: how often each right one
+    was predicted as which. ``cut_off`` translations were cut off at the length limit. ``nll_bits_per_token`` is the NLL
+    of the reference, with ``</s>``. ``dual_inference`` has the scores of the re-scored n-best lists, with their
     ``weights`` and ``lenpen``.
     """
 
@@ -101,16 +102,16 @@ def score(
     segmented: bool = False,
     tokenize: str | None = None,
     untranslated: int = 0,
-    labels: bool = False,
+    subword: str = "",
 ) -> Scores:
-    """Corpus BLEU and chrF (0 to 100, cased) of detokenised text, or the accuracy of labels.
+    """Corpus BLEU and chrF (0 to 100, cased) of detokenised text, or the accuracy of labels or tags.
 
     Args:
         hypotheses, references: sentences, line by line.
         language: the target language.
         segmented, tokenize: see :func:`~dual_fairseq.common.bleu.bleu_tokenizer`.
         untranslated: how many hypotheses are empty because there is no translation, for the record.
-        labels: whether the target language is labels.
+        subword: the ``--subword`` of the target language.
 
     Raises:
         UserError: there is nothing to score.
@@ -119,10 +120,10 @@ def score(
         raise UserError("no sentence to score: the split is empty")
     if len(hypotheses) != len(references):
         raise ValueError(f"{len(hypotheses)} hypotheses for {len(references)} references")
-    bleu, chrf = bleu_metric(language, segmented, tokenize, labels), CHRF()
+    bleu, chrf = bleu_metric(language, segmented, tokenize, subword), CHRF()
     result = bleu.corpus_score(hypotheses, [references])
     scores = Scores(None, None, None, None, result.sys_len / max(result.ref_len, 1), len(references), untranslated)
-    if labels:
+    if name_of(bleu) == "accuracy":
         scores.accuracy, scores.confusion = result.score, confusion(references, hypotheses)
         return scores
     scores.bleu, scores.bleu_signature = result.score, signature_of(bleu)
@@ -132,9 +133,11 @@ def score(
 
 
 def confusion(references: Sequence[str], hypotheses: Sequence[str]) -> dict[str, dict[str, int]]:
-    """Right label → predicted label → number of sentences, without zeros; the most frequent first."""
-    counts: dict[str, dict[str, int]] = {right: {} for right, _ in Counter(references).most_common()}
-    for (right, predicted), count in Counter(zip(references, hypotheses, strict=True)).most_common():
+    """Right label or tag → predicted one → how often, without zeros; the most frequent first."""
+    lines = (zip_longest(*map(str.split, pair), fillvalue="") for pair in zip(references, hypotheses, strict=True))
+    pairs = [*chain.from_iterable(lines)]
+    counts: dict[str, dict[str, int]] = {right: {} for right, _ in Counter(right for right, _ in pairs).most_common()}
+    for (right, predicted), count in Counter(pairs).most_common():
         counts[right][predicted] = count
     return counts
 
@@ -198,7 +201,7 @@ def evaluate(
         for name, lines in (("src", texts[source]), ("hyp", hypotheses), ("ref", texts[target])):
             write_text(out / f"{direction}.{name}.txt", "".join(f"{line}\n" for line in lines))
         side = pipeline.data.sides[target]
-        scores = score(hypotheses, texts[target], target, side.segmented, tokenize, missing, side.labels)
+        scores = score(hypotheses, texts[target], target, side.segmented, tokenize, missing, side.subword)
         scores.cut_off = sum(rank == 1 for _, rank in cut_off)
         if scores.cut_off:
             print(
@@ -235,7 +238,7 @@ def _rescored(
     chosen = best_of(nbest.components, choice.weights, lenpen)
     best = pipeline.detokenize(nbest.take(chosen), target)
     write_text(out / f"{direction}.dual-inference.hyp.txt", "".join(f"{line}\n" for line in best))
-    scores = score(best, references, target, side.segmented, tokenize, labels=side.labels)
+    scores = score(best, references, target, side.segmented, tokenize, subword=side.subword)
     return {
         "bleu": scores.bleu, "chrf": scores.chrf, "length_ratio": scores.length_ratio,
         "bleu_signature": scores.bleu_signature, "accuracy": scores.accuracy, "confusion": scores.confusion,

@@ -262,10 +262,10 @@ class DualTranslator:
             max_tokens: padded source tokens in a batch of fairseq; CTranslate2 makes its own batches.
             first: the number of the first text, in warnings.
             advance: called with the number of texts that have just been finished.
-            generation: further options of fairseq's generation (fields of its ``GenerationConfig``), e.g.
-                ``no_repeat_ngram_size=3``. A translation of n source tokens has at most ``max_len_a`` · n +
-                ``max_len_b`` tokens; the default is :func:`~dual_fairseq.plugin.lengths.length_limit`. If this limit
-                ended the best translation of a text, a warning is logged.
+            generation: further options of fairseq's generation (fields of its ``GenerationConfig``, except
+                ``constraints``), e.g. ``no_repeat_ngram_size=3``. A translation of n source tokens has at most
+                ``max_len_a`` · n + ``max_len_b`` tokens; the default is
+                :func:`~dual_fairseq.plugin.lengths.length_limit`. If it ended the best one, a warning is logged.
 
         Returns:
             One list per text, in the order of ``texts``.
@@ -276,8 +276,8 @@ class DualTranslator:
         """
         if isinstance(texts, str):
             raise TypeError("texts: give a list of strings, not one string; translate() takes one, too")
-        if unknown := generation.keys() - {field.name for field in fields(GenerationConfig)}:
-            raise TypeError(f"no option of translation or of fairseq's GenerationConfig: {', '.join(sorted(unknown))}")
+        if unknown := generation.keys() - {f.name for f in fields(GenerationConfig) if f.name != "constraints"}:
+            raise TypeError(f"unknown options of translation: {', '.join(sorted(unknown))}")
         check_beam(beam, nbest, lenpen, max_tokens)
         source, target = self.direction(source, target)
         task = self._tasks[source, target]

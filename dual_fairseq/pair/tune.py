@@ -4,9 +4,9 @@
     dual-fairseq tune nbest.txt --reference valid.en -t en -o tuned
 
 No model runs: the list holds the components of every translation. The command prints BLEU, chrF and length ratio (for
-labels, accuracy) by α. It finds the best α and the best weights of the general form, and writes tuned/weights.json,
-tuned/alpha.tsv and tuned/tuning.png. --lenpen is the length penalty of plain generation and of the α form; the general
-form has a length weight instead. dual-fairseq evaluate --dual-inference does all of this.
+labels and tags, accuracy) by α. It finds the best α and the best weights of the general form, and writes
+tuned/weights.json, tuned/alpha.tsv and tuned/tuning.png. --lenpen is the length penalty of plain generation and of the
+α form; the general form has a length weight instead. dual-fairseq evaluate --dual-inference does all of this.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ ALPHAS = np.linspace(0, 1, 21)
 GRID = {"reverse": (0.0, 3.0, 0.2), "lm": (0.0, 2.4, 0.2), "length": (-1.0, 6.0, 0.5)}
 FINER = 4
 FORMS = ("plain", "alpha", "general")
-# Score of a form → its name and digits in a table. Labels have only the accuracy; text has the others.
+# Score of a form → its name and digits in a table. Labels and tags have only the accuracy.
 COLUMNS = {"accuracy": ("accuracy %", 2), "bleu": ("BLEU", 2), "chrf": ("chrF", 2), "length_ratio": ("length ratio", 3)}
 LENPENS = np.linspace(0, 3, 31).round(1)
 
@@ -100,11 +100,12 @@ def grid_search(nbest: NBest, bleu: CorpusBleu) -> Weights:
     """The weights of the general form (lenpen 0) in the middle of the best plateau of BLEU.
 
     The score of every grid point is replaced by the mean of this point and its neighbours, because a single peak among
-    lower points is specific to the validation text. If all translations have the same length (labels), the length
-    weight is 0.
+    lower points is specific to the validation text. If the translations of each sentence have the same length
+    (labels, tags), the length weight is 0.
     """
     lengths = nbest.components[..., -1]
-    free = [name for name in GRID if name != "length" or np.nanmin(lengths) < np.nanmax(lengths)]
+    varied = (np.abs(lengths - lengths[:, :1]) > 0).any()
+    free = [name for name in GRID if name != "length" or varied]
     axes = {}
     for name in free:
         low, high, step = GRID[name]
@@ -113,7 +114,7 @@ def grid_search(nbest: NBest, bleu: CorpusBleu) -> Weights:
     for name, centre in best.items():
         low, high, step = GRID[name]
         axis = centre + np.linspace(-step, step, 2 * FINER + 1)
-        axes[name] = axis[(axis > low - step / 2) & (axis < high + step / 2)]
+        axes[name] = axis[(axis > low - 1e-9) & (axis < high + 1e-9)]
     return Weights(1.0, **{name: round(value, 4) for name, value in _best_point(nbest, bleu, axes).items()})
 
 
@@ -293,13 +294,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         references = pipeline.text(options.split, options.target_lang)
         undo = partial(pipeline.detokenize, language=options.target_lang)
         side = pipeline.data.sides[options.target_lang]
-        segmented, labels = side.segmented, side.labels
+        segmented, subword = side.segmented, side.subword
     else:
         references = read_lines(options.reference)
         undo = partial(detokenize, language=options.target_lang, tokenizer=options.tokenizer)
-        segmented, labels = options.tokenizer == "none", False
+        segmented, subword = options.tokenizer == "none", ""
     bleu = (options.target_lang, segmented, options.sacrebleu_tokenize or None)
-    metric = bleu_metric(*bleu, labels=labels)
+    metric = bleu_metric(*bleu, subword=subword)
     if missing := missing_tokenizer(*bleu):
         print(missing)
     lines = [line for path in options.nbest for line in read_lines(path)]

@@ -32,6 +32,7 @@ from ..common.options import (
     length_limit_words,
 )
 from .devices import Device, find_device
+from .inheritance import language_model_of
 from .jobs import PACKAGE, check, locked, run, say, show, step
 from .progress import SentenceDisplay
 from .score_sets import covers, place, recorded, replace
@@ -44,9 +45,9 @@ The references are DEST/raw/<split>.<language>. These files are written to the o
 text is detokenised and in the order of the split.
   <src>-<tgt>.src.txt, .hyp.txt, .ref.txt   source, translation, reference
   <src>-<tgt>.generate.txt                  the output of fairseq-generate, or of --engine
-scores.json holds the scores: BLEU and chrF with their sacreBLEU signatures (for labels, accuracy and confusion), length
-ratio, NLL in bits per target token (of the reference), and with both language models the mean |gap| in nats per
-sentence pair.
+scores.json holds the scores: BLEU and chrF with their sacreBLEU signatures (for labels and tags, accuracy and
+confusion), length ratio, NLL in bits per target token (of the reference), and with both language models the mean |gap|
+in nats per sentence pair.
 
 Running the same command again does nothing. Scores of another checkpoint replace the old scores when they are complete.
 Scores of other text, or with another beam, length penalty and so on, get a folder of their own
@@ -68,7 +69,7 @@ def get_parser() -> Parser:
         "beside that one if it holds scores with other settings)")  # fmt: skip
     add_search(parser)
     add_max_tokens(parser, positive)
-    add_language_models(parser, "those in the run, RUN/lm/<language>, if it has any", file_path)
+    add_language_models(parser, "those that the run has, RUN/lm/<language>, or was given", file_path)
     add("--dual-inference", action="store_true",
         help="also re-score the translations of the beam by both models and both language models: weights tuned on "
         "--tune-split (<output>/tuning/<src>-<tgt>), results in scores.json and "
@@ -206,12 +207,15 @@ class Evaluation:
         return self.identity(splits).splitlines()
 
     def _own_language_models(self) -> dict[str, Path]:
-        """The language models of the checkpoint's run, by language; empty if one was not trained."""
+        """The language models that the checkpoint's run has or was given, by language; empty if one is missing."""
         run = RunFolder(self.checkpoint.parent.parent)
+        files = {}
         for language in self.data.languages:
-            run.language_model(language).check_finished()
-        files = {language: run.language_model(language).best for language in self.data.languages}
-        if all(file.is_file() for file in files.values()):
+            own = run.language_model(language)
+            own.check_finished()
+            if file := own.best if own.best.is_file() else language_model_of(self.checkpoint, self.data, language):
+                files[language] = file
+        if len(files) == 2:
             return files
         if self.options.dual_inference:
             raise UserError(

@@ -66,8 +66,8 @@ class Training:
         self.to_train = [language for language in self.lms if not lm_files[language]]
         self.rounds: Rounds | None = None
         if int(options.rounds or 0):
-            if data.has_labels:
-                raise UserError("--rounds: is for text on both sides, not for labels; leave it out")
+            if data.has_annotations:
+                raise UserError("--rounds: is for text on both sides, not for labels or tags; leave it out")
             recipe = Recipe(options, data, options.eval and options.dual_inference and options.split != "valid")
             self.rounds = Rounds(recipe, self.run, self.lms, self.evaluated)
 
@@ -107,7 +107,7 @@ class Training:
         if self.options.max_len_a:
             search += f', "max_len_a": {self.options.max_len_a}, "max_len_b": {self.options.max_len_b}'
         words += ["--eval-bleu-args", f"{{{search}}}"]
-        best = "accuracy" if self.data.has_labels else "bleu"
+        best = "accuracy" if self.data.has_annotations else "bleu"
         words += ["--best-checkpoint-metric", best, "--maximize-best-checkpoint-metric"]
         words += ["--eval-bleu-detok", detok[source]]
         words += ["--eval-tokenized-bleu"] if sides[source].segmented else []

@@ -28,8 +28,8 @@ text, and are printed (docs/settings.md). A run keeps the settings that it start
 Each stage keeps checkpoint_best.pt (best mean BLEU), checkpoint_last.pt and train.log. Both directions are evaluated
 (<stage>/eval/test, see dual-fairseq evaluate). At the end, the command prints a table of the results.
 
-If a side is labels (--subword label), accuracy replaces BLEU, and P(label) is counted. With --rounds the pair
-translates text and continues dual training on it, several times (RUN/rounds).
+If a side is labels or tags (--subword label or tag), accuracy replaces BLEU, and P(label) is counted. With --rounds the
+pair translates text and continues dual training on it, several times (RUN/rounds).
 
 The language models' scores of the training text are computed once and kept in RUN/lm-scores. RUN/text is a copy of the
 parts of DEST that dual-fairseq translate RUN needs: dictionaries, BPE codes, the record of the tokenisation.

@@ -24,16 +24,16 @@ from .model import parameter_like
 from .ranking import COMPONENTS, Weights, component_line
 
 # Generation options that can change the beam's scores from log P(y|x), and the values that do not.
-_IMPURE = {"unkpen": 0, "temperature": 1, "lm_path": None, "diverse_beam_groups": -1}
+_IMPURE = {"unkpen": 0, "temperature": 1, "lm_path": None, "diverse_beam_groups": -1, "match_source_len": False}
 
 
 def check_pure(generation: Any) -> None:
     """Raises UserError if a generation option changes the beam's scores from log P(y|x)."""
     for name, neutral in _IMPURE.items():
         if (value := getattr(generation, name, neutral)) not in (neutral, None):
+            given = flag(name) + f" {value}" * (value is not True)
             raise UserError(
-                f"{flag(name)} {value}: changes the beam's scores, which dual inference takes for log P(y|x); leave it "
-                "out"
+                f"{given}: changes the beam's scores, which dual inference takes for log P(y|x); leave it out"
             )
 
 

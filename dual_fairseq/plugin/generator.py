@@ -27,6 +27,7 @@ from ..common.errors import UserError
 from ..common.folders import Data
 from ..common.languages import language_of
 from ..common.options import flag
+from ..common.segmentation import Side
 from .lengths import length_limit
 
 logger = logging.getLogger(__name__)
@@ -43,9 +44,11 @@ class _BySentence(SequenceGenerator):
     Attributes:
         labels: if translations are labels, the only tokens that they may begin with; a beam as large as the number of
             labels then has each of them.
+        tags: whether translations are tags, which have the length of their source.
     """
 
     labels: Sequence[int] = ()
+    tags = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -67,7 +70,7 @@ class _BySentence(SequenceGenerator):
         limits = self.limits(net_input["src_lengths"]).tolist() if "src_lengths" in net_input else []
         for limit, hypotheses in zip(limits, finalized, strict=bool(limits)):
             for hypothesis in hypotheses:
-                at_limit = not (self.match_source_len or self.labels) and len(hypothesis["tokens"]) > limit
+                at_limit = not (self.match_source_len or self.labels or self.tags) and len(hypothesis["tokens"]) > limit
                 hypothesis["cut_off"] = at_limit and float(hypothesis["positional_scores"][-1]) < math.log(0.5)
         return finalized
 
@@ -76,6 +79,10 @@ class _BySentence(SequenceGenerator):
             others = torch.ones_like(lprobs, dtype=torch.bool)
             others[..., self.labels] = False
             lprobs = lprobs.masked_fill(others, -math.inf)
+        if self.tags:
+            early = lprobs.new_zeros(lprobs.shape, dtype=torch.bool)
+            early[~self._at_limit(step), :, self.eos] = True
+            lprobs = lprobs.masked_fill(early, -math.inf)
         # if </s> cannot follow, a forced prefix is longer than the limit
         ends = self._at_limit(step) & lprobs[:, :, self.eos].isfinite().any(dim=1)
         if ends.any():
@@ -96,6 +103,8 @@ class _BySentence(SequenceGenerator):
         """(B,) the most tokens of each translation, without ``</s>``, from its source length with ``</s>``.
 
         As precise as fairseq's own limit."""
+        if self.tags:
+            return (lengths - 1).clamp(min=1)
         limits = (self.max_len_a * lengths.double() + self.max_len_b).long()
         return limits.clamp(min=max(self.min_len, 1)).clamp(max=int(min(self.max_len, 2**31)) - 1)
 
@@ -129,17 +138,25 @@ class CutOff:
 class DirectionTask(TranslationTask):
     """fairseq's ``translation`` task with this search.
 
-    If the target side is labels, all labels are scored.
+    If the target side is labels, all labels are scored. If it is tags, each word of the source gets one.
     """
+
+    @cached_property
+    def _target_side(self) -> Side | None:
+        data = Data.of_binarized(utils.split_paths(self.cfg.data)[0])
+        return data.sides.get(self.cfg.target_lang) if data else None
 
     @cached_property
     def labels(self) -> list[int]:
         """The dictionary indices of the target side's labels; empty for text."""
-        data = Data.of_binarized(utils.split_paths(self.cfg.data)[0])
-        side = data.sides.get(self.cfg.target_lang) if data else None
-        words = self.target_dictionary
+        side, words = self._target_side, self.target_dictionary
         seen = (i for i in range(words.nspecial, len(words)) if words.count[i])
         return [*seen] if side and side.labels else []
+
+    @cached_property
+    def tags(self) -> bool:
+        """Whether the target side is tags of the source's words."""
+        return self._target_side is not None and self._target_side.tags
 
     def build_tokenizer(self, args):
         """Like fairseq's (for fairseq-interactive); the codes' languages decide its rules."""
@@ -166,6 +183,9 @@ class DirectionTask(TranslationTask):
             args = copy.copy(args)
             args.beam, args.max_len_a, args.max_len_b = len(self.labels), 0, 1
             args.min_len, args.match_source_len = 1, False
+        if self.tags:
+            args = copy.copy(args)
+            args.max_len_a, args.max_len_b, args.min_len, args.match_source_len = 1, 0, 1, False
         if seq_gen_cls is None:
             alignment = getattr(args, "print_alignment", None)
             seq_gen_cls = _AligningBySentence if alignment else _BySentence
@@ -175,7 +195,7 @@ class DirectionTask(TranslationTask):
             generator = super().build_generator(models, args, seq_gen_cls, extra_gen_cls_kwargs, **kwargs)
         except (AssertionError, ValueError) as error:
             raise UserError(f"the options of the search do not go together: {error}") from error
-        generator.labels = self.labels
+        generator.labels, generator.tags = self.labels, self.tags
         return generator
 
     def _check_search(self, args: Any, language_model: Any) -> None:

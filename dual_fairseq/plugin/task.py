@@ -61,11 +61,10 @@ class DualTranslationTask(DirectionTask):
             validate_as_target(side_cfg)
             check_search(side_cfg)
             self.sides[direction_name(source, target)] = DirectionTask(side_cfg, *dictionaries)
-        # many sentences have the same label, so only the direction into labels can be right or wrong
-        measured = {d: side for d, side in self.sides.items() if side.labels} or self.sides
-        self._bleu = {
-            d: validation_metric(side.cfg, bool(side.labels)) for d, side in measured.items() if cfg.eval_bleu
-        }
+        # many sentences have the same label or tags, so only the direction into them can be right or wrong
+        annotations = {d: side for d, side in self.sides.items() if side.labels or side.tags}
+        measured = annotations or self.sides
+        self._bleu = {d: validation_metric(side.cfg, d in annotations) for d, side in measured.items() if cfg.eval_bleu}
         self.directions = tuple(self.sides)
         self.priors = Priors(cfg, (src_dict, tgt_dict))
         self.dual_inference = weights_of_options(

@@ -1,6 +1,6 @@
 """BLEU of both directions on validation data, like fairseq's ``--eval-bleu`` for a single model.
 
-If the target side is labels, accuracy replaces BLEU.
+If the target side is labels or tags, accuracy replaces BLEU.
 
 Each direction translates a batch and counts its n-grams. The counts are logged under the direction's name and added up
 over batches and processes; the sums give the scores of the whole corpus.
@@ -86,13 +86,13 @@ def _record(name: str, text: str | None, shape: Any = None) -> dict[str, Any]:
     return args
 
 
-def validation_metric(cfg: Any, labels: bool = False) -> bleu.BLEU:
-    """sacreBLEU's metric for the target language, or with ``--sacrebleu-tokenize``; accuracy for labels.
+def validation_metric(cfg: Any, accuracy: bool = False) -> bleu.BLEU:
+    """sacreBLEU's metric for the target language, or with ``--sacrebleu-tokenize``; or accuracy.
 
     Raises:
         UserError: there is no such tokenizer, or its package is not installed.
     """
-    if labels:
+    if accuracy:
         return bleu.Accuracy()
     choice = (cfg.target_lang, cfg.eval_tokenized_bleu, cfg.sacrebleu_tokenize)
     metric = bleu.bleu_metric(*choice)
@@ -135,8 +135,8 @@ def validation_counts(
 def log_bleu(logging_outputs: Sequence[dict[str, Any]], of_directions: Mapping[str, bleu.BLEU]) -> None:
     """Log ``bleu_<direction>`` of each direction and their mean ``bleu``, if there are counts.
 
-    A direction into labels has ``accuracy_<direction>`` and ``accuracy``. ``cut_off_<direction>`` is the number of
-    translations that were cut off at the length limit.
+    A direction into labels or tags has ``accuracy_<direction>`` and ``accuracy``. ``cut_off_<direction>`` is the number
+    of translations that were cut off at the length limit.
 
     Args:
         logging_outputs: of the criterion.

@@ -86,7 +86,7 @@ def _scores_of(shown: Sequence[System], split: str) -> list[Scored]:
 
 
 def _confusions(rows: Sequence[Row]) -> list[Part]:
-    """The confusion of labels by each system."""
+    """The confusion of labels or tags by each system."""
     parts: list[Part] = []
     for row in rows:
         if confusion := row.scores.get("confusion"):

@@ -119,12 +119,12 @@ def draw_curves(
 
 
 def curves(systems: Sequence[System], directions: Sequence[str], limits: Mapping[str, float]) -> list[Picture]:
-    """Validation NLL and BLEU, or the accuracy of labels, of both directions over updates."""
+    """Validation NLL and BLEU, or the accuracy of labels or tags, of both directions over updates."""
     pictures = []
     for key, name, caption in (
         ("nll_loss", "Validation NLL", "Bits a target token, of the reference. Lower is better."),
         ("bleu", "Validation BLEU", "As validated in training, with its beam. Higher is better."),
-        ("accuracy", "Validation accuracy", "Percent of the labels that are right. Higher is better."),
+        ("accuracy", "Validation accuracy", "Percent of the labels or tags that are right. Higher is better."),
     ):
         for direction in directions:
             with _figure() as axes:

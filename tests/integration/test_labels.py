@@ -56,6 +56,7 @@ def run(dest) -> Path:
 def test_the_record_says_which_side_is_labels(dest):
     data = Data.from_folder(dest)
     assert data.sides["kind"].labels and not data.sides["text"].labels
+    assert data.record["dictionary"]["symbols"]["kind"] == 3
     assert sorted(data.labels("kind")) == sorted(KINDS) and data.labels("text") == []
     assert Data.of_binarized(dest / "dual").sides == data.sides and Data.of_binarized(dest / "lm" / "kind") is None
     # a pair that is dropped for its text leaves both sides

@@ -34,6 +34,8 @@ def test_a_beam_that_is_scored_by_more_than_the_model_is_refused():
     for name, value in (("unkpen", 2.0), ("temperature", 0.5), ("lm_path", "lm.pt"), ("diverse_beam_groups", 2)):
         with pytest.raises(UserError, match=f"--{name.replace('_', '-')} {value}: .* leave it out"):
             check_pure(GenerationConfig(**{name: value}))
+    with pytest.raises(UserError, match="--match-source-len: changes"):
+        check_pure(GenerationConfig(match_source_len=True))
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from dual_fairseq.plugin.task import DualTranslationTask
 PAIR, FILE = nn.ModuleDict({"models": nn.ModuleDict({"a-b": nn.Linear(1, 1)})}), Path("pair.pt")
 PAIR.models = PAIR["models"]
 TASK = DualTranslationTask.__new__(DualTranslationTask)
-TASK.labels = []
+TASK.labels, TASK.tags = [], False
 TASK.sides, TASK.directions = {"a-b": SimpleNamespace()}, ("a-b", "b-a")
 
 
@@ -44,6 +44,11 @@ def test_what_it_cannot_do_is_refused_by_name_or_left_to_fairseq(options, reason
     assert choose("auto", int8=True, **options) is None
     assert caplog.messages == [f"--engine auto: fairseq translates in float32, because CTranslate2 {reason}"]
     assert choose("fairseq", **options) is None
+
+
+def test_an_engine_that_does_not_exist_is_refused():
+    with pytest.raises(UserError, match="engine marian: choose one of fairseq, ctranslate2, auto"):
+        choose("marian")
 
 
 def test_where_it_is_not_installed(monkeypatch, caplog):
@@ -83,9 +88,10 @@ def test_options_of_generation_that_it_does_not_have(strict, monkeypatch, caplog
         assert "fairseq translates, because CTranslate2 does not translate with min_len, sampling" in caplog.text
     options = GenerationConfig(beam=4, lenpen=0.5, max_len_a=2, unnormalized=True)
     assert engine.generator(TASK, generator := SimpleNamespace(eos=2), options) is not generator
-    labelled = DualTranslationTask.__new__(DualTranslationTask)
-    labelled.labels = [4, 5]  # all of which fairseq's search scores
-    assert engine.generator(labelled, generator, options) is generator
+    for labels, tags in (([4, 5], False), ([], True)):  # fairseq scores all labels, and gives tags their length
+        task = DualTranslationTask.__new__(DualTranslationTask)
+        task.labels, task.tags = labels, tags
+        assert engine.generator(task, generator, options) is generator
 
 
 def test_a_converted_model_is_compared_with_its_original():

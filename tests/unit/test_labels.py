@@ -85,6 +85,7 @@ def test_a_side_that_is_labels_is_neither_tokenised_nor_cut(tmp_path):
     files = ["--train", str(tmp_path / "train"), "--valid", str(tmp_path / "valid"), "--dest", str(tmp_path / "d")]
     for more, message in (
         (["--subword", "label"], "--subword label: is for one side"),
+        (["--target-subword", "label", "--target-tokenizer", "moses"], "--target-tokenizer moses: labels are not"),
         (["--target-subword", "label", "--max-ratio", "3"], "--max-ratio: each label of y is one word"),
         (["--target-subword", "label", "--extra-mono-target", str(tmp_path / "train.y")], "--extra-mono-target: "),
     ):
@@ -145,19 +146,19 @@ def test_text_is_not_counted(corpus):
 
 
 def test_accuracy_is_the_share_of_lines_that_are_right():
-    references, hypotheses = ["a", "b", "b", "c"], ["a", "b", "", "b b"]
+    references, hypotheses = ["a", "b", "b", "c"], ["a", "b", "", "d"]
     metric = Accuracy()
     assert metric.corpus_score(hypotheses, [references]).score == pytest.approx(50) and name_of(metric) == "accuracy"
     assert metric.corpus_score(["b"] * 4, [["a"] * 4]).score == 0.0
     counts = [bleu_counts(metric.corpus_score([h], [[r]])) for h, r in zip(hypotheses, references, strict=True)]
     assert bleu_of_counts(np.sum(counts, axis=0).tolist()) == pytest.approx(50) and bleu_of_counts(counts[2]) == 0.0
-    scores = score(hypotheses, references, "y", labels=True)
+    scores = score(hypotheses, references, "y", subword="label")
     assert scores.accuracy == pytest.approx(50) and scores.bleu is None and scores.chrf is None
-    assert scores.confusion == {"b": {"b": 1, "": 1}, "a": {"a": 1}, "c": {"b b": 1}}
+    assert scores.confusion == {"b": {"b": 1, "": 1}, "a": {"a": 1}, "c": {"d": 1}}
     printed = score_table([("system", {"x-y": vars(scores)})])
     assert "50.00 %" in printed and "%: accuracy" in printed
     head, first, *_ = confusion_cells(scores.confusion)
-    assert head == ("right label", "found: b", "found: a", "found: c", "found: ", "found: b b")
+    assert head == ("right label", "found: b", "found: a", "found: c", "found: ", "found: d")
     assert first == ("b", "1", "0", "0", "1", "0")
     assert len(confusion_cells({str(label): {str(label): 1} for label in range(100)})[0]) == 21
 

@@ -306,6 +306,18 @@ def test_an_experiment_takes_the_scores_of_its_own_settings(dest, tmp_path):
     assert found(2) is None
 
 
+def test_language_models_that_a_run_was_given_are_those_of_its_evaluation(dest, tmp_path):
+    run = tmp_path / "run"
+    archive(run / "dual" / "checkpoint_best.pt")
+    lms = [archive(run / "lm" / "xx" / "checkpoint_best.pt"), archive(tmp_path / "elsewhere" / "lm.pt")]
+    (lms[1].parent / "dict.txt").touch()
+    options = evaluate.get_parser().parse_args([str(dest), str(run), "--dual-inference"])
+    with pytest.raises(UserError, match="--dual-inference needs the language models"):
+        evaluate.Evaluation(options, [], Device(0, 1))
+    (run / "train.toml").write_text(f'tgt-lm = "{lms[1]}"\n')
+    assert evaluate.Evaluation(options, [], Device(0, 1)).lms == dict(zip(("xx", "yy"), lms, strict=True))
+
+
 def test_an_engine_translates_with_the_same_options(dest, tmp_path):
     checkpoint = archive(tmp_path / "pair" / "checkpoint_best.pt", "one")
     words = [str(dest), str(checkpoint), "--engine", "auto", "--lenpen", "2", "--max-len-a", "2", "--max-len-b", "7"]

@@ -65,6 +65,12 @@ def unloaded() -> DualTranslator:
     return translator
 
 
+@pytest.mark.parametrize("name", ["constraints", "beam_size"])
+def test_an_option_that_translation_does_not_have_is_refused(name):
+    with pytest.raises(TypeError, match=f"unknown options of translation: {name}"):
+        DualTranslator.__new__(DualTranslator).translate_nbest(["a"], **{name: "ordered"})
+
+
 def test_weights_of_the_other_direction_are_refused(tmp_path):
     """Not passed over without a word."""
     row = {"weights": asdict(Weights(1.0, reverse=0.5)), "lenpen": 0.0}

@@ -81,6 +81,15 @@ def test_a_spike_is_not_chosen():
     assert smoothed[0, 0] == pytest.approx((30 * 3 + 33) / 4)  # the corner has but four points
 
 
+def test_the_fine_grid_stays_within_the_coarse_one(monkeypatch):
+    seen = []
+    monkeypatch.setattr(tune, "_best_point", lambda nbest, bleu, axes: seen.append(axes) or dict.fromkeys(axes, 0.0))
+    tune.grid_search(NBest([["a", "b"]], np.arange(10.0).reshape(1, 2, 5)), None)
+    for axes in seen:
+        assert {name: (axes[name] >= tune.GRID[name][0]).all() for name in axes} == dict.fromkeys(tune.GRID, True)
+    assert seen[1]["reverse"].tolist() == pytest.approx([0, 0.05, 0.1, 0.15, 0.2])
+
+
 def test_the_reverse_model_is_found_to_help(lists):
     references, nbest = lists
     result = tune.tune(nbest, references, "en", 1.0, bleu_metric("en"))

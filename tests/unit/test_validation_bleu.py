@@ -86,7 +86,7 @@ def test_each_language_is_validated_in_its_own_way():
 
 def test_labels_are_validated_by_their_accuracy():
     task, _ = side("label")
-    metric = validation_metric(task.cfg, labels=True)
+    metric = validation_metric(task.cfg, accuracy=True)
     assert isinstance(metric, Accuracy)
     labels = Dictionary()
     rows = [labels.encode_line(label, append_eos=True) for label in ("good", "good", "bad", "good", "bad", "bad")]
