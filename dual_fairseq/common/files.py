@@ -130,9 +130,9 @@ def _remove_leftovers(path: Path) -> None:
             leftover.unlink()
 
 
-def write_text(path: AnyPath, text: str, inputs: Iterable[AnyPath | None] = ()) -> None:
+def write_text(path: AnyPath, text: str) -> None:
     """Write a text file with :func:`whole_file`."""
-    with whole_file(path, inputs) as file:
+    with whole_file(path) as file:
         file.write(text.encode())
 
 
