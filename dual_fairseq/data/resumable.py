@@ -137,9 +137,8 @@ def _finished(dest: Path, stages: Sequence[Stage], overwrite: bool) -> dict[str,
     for number, stage in enumerate(stages):
         if not _note(dest, stage).exists():
             continue
-        note = read_record(
-            _note(dest, stage), {"settings": {}, "result": stage.shape}, "remove it, and the stage will be done again"
-        )
+        shape = {"settings": {}} if changed else {"settings": {}, "result": stage.shape}  # a changed one is done again
+        note = read_record(_note(dest, stage), shape, "remove it, and the stage will be done again")
         if differences := _differences(note["settings"], stage.settings):
             changed |= dict.fromkeys(differences)
         elif len(results) == number and all((dest / name).is_dir() for name in stage.outputs):

@@ -106,7 +106,9 @@ def dest(tmp_path) -> Path:
     folder = tmp_path / "data"
     for sub in ("dual", "raw"):
         (folder / sub).mkdir(parents=True)
-    (folder / "preprocess.json").write_text(json.dumps({"source": "xx", "target": "yy", "tokenizer": "none"}))
+    (folder / "preprocess.json").write_text(
+        json.dumps({"source": "xx", "target": "yy", "tokenizer": "none", "subword": "bpe"})
+    )
     for language in ("xx", "yy"):
         (folder / "dual" / f"dict.{language}.txt").touch()
         for split in ("valid", "test"):
