@@ -52,15 +52,11 @@ def earlier_version(arguments: list[str], dest: Path) -> None:
         del old["options"][name]
     del old["bpe"]["pieces"]
     (dest / "preprocess.json").write_text(json.dumps(old), encoding="utf-8")
-    for stage, part, names in (
-        ("text", "settings", ("text normalized", "normalize-punctuation")),
-        ("dual", "result", ("lengths",)),
-    ):
-        note = dest / ".stages" / f"{stage}.json"
-        content = json.loads(note.read_text(encoding="utf-8"))
-        for name in names:
-            del content[part][name]
-        note.write_text(json.dumps(content), encoding="utf-8")
+    note = dest / ".stages" / "text.json"
+    made = json.loads(note.read_text(encoding="utf-8"))
+    del made["settings"]["text normalized"], made["settings"]["normalize-punctuation"]
+    del made["result"]["train"]["writing"]
+    note.write_text(json.dumps(made), encoding="utf-8")
 
 
 def evaluated(dest: Path, out: Path, hypotheses: dict[str, list[str]]) -> dict:
