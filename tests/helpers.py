@@ -256,7 +256,9 @@ def preprocessed(corpus: Path, folder: Path, tokenizer: str) -> Path:
         for index, language in enumerate((SOURCE, TARGET)):
             text = "".join(pair[index] + "\n" for pair in sentence_pairs(count, seed))
             (folder / "raw" / f"{split}.{language}").write_text(text)
-    (folder / "preprocess.json").write_text(json.dumps({"source": SOURCE, "target": TARGET, "tokenizer": tokenizer}))
+    (folder / "preprocess.json").write_text(
+        json.dumps({"source": SOURCE, "target": TARGET, "tokenizer": tokenizer, "subword": "bpe"})
+    )
     return folder
 
 

@@ -26,10 +26,11 @@ LENGTHS = "lengths.json"  # beside the dictionaries: the length limits of transl
 # processed differently, tokenizer, subword and bpe hold one value per language.
 _BPE = {"type?": (None, str), "pieces?": (None, str)}
 _SHARES = {str: (None, float)}  # by text
+WRITING = {str: {"upper": float, "apart": float, "length": float}}  # how the training text of a language is written
 _SHAPE = {
     "source": str, "target": str, "normalized?": bool, "tokenizer": ({str: str}, str), "normalize_punctuation?": bool,
-    "lowercase?": bool, "subword?": ({str: str}, str), "bpe?": (None, {str: _BPE}, _BPE),
-    "writing?": {str: {str: float}}, "dictionary?": (None, {"unknown_share?": (None, _SHARES)}),
+    "lowercase?": bool, "subword": ({str: str}, str), "bpe?": (None, {str: _BPE}, _BPE),
+    "writing?": WRITING, "dictionary?": (None, {"unknown_share?": (None, _SHARES)}),
 }  # fmt: skip
 _KEPT = (
     "source", "target", "normalized", "tokenizer", "normalize_punctuation", "lowercase", "subword", "bpe", "dictionary",
@@ -103,8 +104,7 @@ class Data:
         """Raises UserError if the record names a method that is unknown here."""
         tokenizer, subword, bpe = (
             by_language(value, self.languages)[language]
-            # earlier versions had only BPE
-            for value in (self.record["tokenizer"], self.record.get("subword", "bpe"), self.record.get("bpe") or {})
+            for value in (self.record["tokenizer"], self.record["subword"], self.record.get("bpe") or {})
         )
         segmentation = bpe.get("type")
         expected = (None, "subword-nmt" if subword == "bpe" else subword)

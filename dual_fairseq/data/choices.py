@@ -107,5 +107,5 @@ def _noted(dest: Path, surveys: Mapping[str, Sequence[Survey]], options: argpars
     text = {f"text of train.{language}": [file.sha256 for file in files] for language, files in surveys.items()}
     ways = {name: shared(getattr(options, name)) for name in ("tokenizer", "subword")}
     same = all(settings.get(name) == digests for name, digests in text.items())
-    same = same and all(settings.get(name, way) == way for name, way in ways.items())  # old notes lack these
+    same = same and all(settings.get(name) == way for name, way in ways.items())
     return settings if same else {}

@@ -27,7 +27,7 @@ from typing import Any
 from ..common.dictionaries import check_dictionary_file, counted_symbols
 from ..common.errors import UserError
 from ..common.files import sha256, write_json
-from ..common.folders import LENGTHS, RECORD
+from ..common.folders import LENGTHS, RECORD, WRITING
 from ..common.progress import say
 from ..common.records import read_record
 from ..common.segmentation import ANNOTATIONS, by_language, shared
@@ -49,14 +49,6 @@ SYNTHETIC = "synthetic"
 TRAINING = ("train", SYNTHETIC)  # text that may lose lines; scores are computed on the other text
 
 
-def made_by_an_earlier_version(dest: Path) -> bool:
-    """Whether an earlier version made DEST without normalising text; without --overwrite this is continued."""
-    note = dest / ".stages" / "text.json"
-    if not note.is_file():
-        return False
-    return "text normalized" not in read_record(note, {"settings": {}}, "remove it")["settings"]
-
-
 class Preprocessing:
     """All stages for one DEST.
 
@@ -69,8 +61,6 @@ class Preprocessing:
         self.dest = Path(options.dest)
         self.languages: tuple[str, str] = (options.source_lang, options.target_lang)
         self.text_languages = [language for language in self.languages if options.subword[language] not in ANNOTATIONS]
-        if made_by_an_earlier_version(self.dest) and not (options.overwrite or options.like):
-            options.normalized, options.normalize_punctuation = False, "moses" in options.tokenizer.values()
         self.rules = Rules(
             options.tokenizer,
             options.normalize_punctuation,
@@ -131,9 +121,9 @@ class Preprocessing:
             "max-length": options.max_length,
             "max-ratio": options.max_ratio,
             "on-bad-line": options.on_bad_line,
+            "text normalized": options.normalized,
+            "normalize-punctuation": options.normalize_punctuation,
         }
-        if options.normalized:  # earlier versions had neither
-            text |= {"text normalized": True, "normalize-punctuation": options.normalize_punctuation}
         if options.drop_held_out:
             text["drop-held-out"] = True
         for split, sides in surveys.items():
@@ -154,10 +144,12 @@ class Preprocessing:
         if self.like:
             bpe["BPE codes of --like"] = [sha256(path) for path in codes_files(self.like, options).values()]
             dual["dictionaries of --like"] = [sha256(path) for path in self._dictionaries(self.like)]
-        counted = {"kept": int, "writing?": {str: {str: float}}}
+        counted = {"kept": int}
         way = {"type": (None, str), "merges?": {str: int}}
         numbers = {"symbols": {str: int}, "unknown_share": {str: float}, "lengths": LIMITS}
         counts: dict[Any, Any] = {**dict.fromkeys(self.parts, counted), str: counted}
+        if "train" in self.parts:
+            counts["train"] = counted | {"writing": WRITING}
         ways = (dict.fromkeys(self.languages, way), way)
         return [
             Stage("text", ("raw", "tokenized"), text, self._text, counts),
@@ -364,9 +356,8 @@ class Preprocessing:
     def _writing(self, counts: dict[str, Any]) -> dict[str, dict[str, float]]:
         """How the training text of each language is written; with --like, the training text of its models."""
         if self.like is None:
-            return counts["train"].get("writing", {})  # earlier versions did not count it
-        shape = {"writing?": {str: {str: float}}}
-        return read_record(self.like / RECORD, shape, "give another --like").get("writing", {})
+            return counts["train"]["writing"]
+        return read_record(self.like / RECORD, {"writing?": WRITING}, "give another --like").get("writing", {})
 
     def _report(self, results: dict[str, Any]) -> None:
         bpe = by_language(_without_round_trip(results["bpe"]), self.languages)

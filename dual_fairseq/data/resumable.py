@@ -137,13 +137,11 @@ def _finished(dest: Path, stages: Sequence[Stage], overwrite: bool) -> dict[str,
     for number, stage in enumerate(stages):
         if not _note(dest, stage).exists():
             continue
-        note = read_record(
-            _note(dest, stage), {"settings": {}, "result": stage.shape}, "remove it, and the stage will be done again"
-        )
-        if differences := _differences(note["settings"], stage.settings):
+        file, fix = _note(dest, stage), "remove it, and the stage will be done again"
+        if differences := _differences(read_record(file, {"settings": {}}, fix)["settings"], stage.settings):
             changed |= dict.fromkeys(differences)
         elif len(results) == number and all((dest / name).is_dir() for name in stage.outputs):
-            results[stage.name] = note["result"]
+            results[stage.name] = read_record(file, {"result": stage.shape}, fix)["result"]
     if changed and not overwrite:
         raise UserError(
             f"{dest}: made with other input or options ({', '.join(changed)}); "

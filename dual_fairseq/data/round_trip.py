@@ -58,9 +58,7 @@ class RoundTrip:
             say(f"  {times:,} times {visible(kind[0])} -> {visible(kind[1])}, as in {before} -> {after}")
         if self.bleu >= ENOUGH:
             return
-        if not options.normalized:
-            fix = "an earlier version made it; --overwrite makes it again"
-        elif not subword:
+        if not subword:
             fix = f"{VISIBLE_SPACE} stands for a space among tokens and became _; take it out of the text"
         elif options.normalize_punctuation:
             fix = "--normalize-punctuation changes it; leave that out"

@@ -15,7 +15,6 @@ from torch import Tensor
 from ..common.errors import UserError
 from ..common.files import read_lines
 from ..common.folders import RECORD, Data
-from ..common.progress import say
 from ..common.segmentation import VISIBLE_SPACE
 from ..plugin.checkpoint import data_directories, load_state
 from .binarize import symbols
@@ -176,26 +175,13 @@ class TextPipeline:
     def text(self, split: str, language: str) -> list[str]:
         """The text of a split that translations are compared with, one sentence per line.
 
-        This is ``raw/<split>.<language>``, with two exceptions. Text in pieces is joined. Lines whose words an earlier
-        version split at combining marks and invisible characters are returned with these splits, because models see and
-        write only this form; a message says so.
+        This is ``raw/<split>.<language>``; text in pieces is joined.
 
         Raises:
             UserError: the file is missing.
         """
-        lines = read_lines(file := self.data.raw(split, language))
-        if self.data.sides[language].in_pieces:
-            return [self.decode(line, language) for line in lines]
-        if self.data.normalized or self.data.sides[language].tokenizer == "none":
-            return lines
-        torn = {line for line in lines if repair(line, Counter()) != repair(line, Counter(), normalized=False)}
-        if torn:
-            say(
-                f"note: {file}: an earlier version of dual-fairseq preprocess split words at combining marks and "
-                f"invisible characters; in {len(torn):,} lines, translations are compared with words that were split "
-                "in this way"
-            )
-        return [self.decode(self.encode(line, language), language) if line in torn else line for line in lines]
+        lines = read_lines(self.data.raw(split, language))
+        return [self.decode(line, language) for line in lines] if self.data.sides[language].in_pieces else lines
 
     def join(self, parts: Sequence[str], language: str) -> str:
         """Join several texts, each of tokens joined by spaces; empty texts are left out."""

@@ -10,7 +10,6 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from .subword import text_lines
 
@@ -61,7 +60,7 @@ def writing_of(text: Path, lines: int) -> dict[str, float]:
     return writing.record()
 
 
-def differences(text: Mapping[str, float], training: Mapping[str, Any]) -> list[str]:
+def differences(text: Mapping[str, float], training: Mapping[str, float]) -> list[str]:
     """The clear differences between the writing of a text and of the training text, in words.
 
     Args:
@@ -73,11 +72,11 @@ def differences(text: Mapping[str, float], training: Mapping[str, Any]) -> list[
         ("apart", "of its words are punctuation by itself", True),
         ("unknown", "of its tokens are unknown", False),
     ):
-        here, there = text[name], training.get(name, text[name])
+        here, there = text[name], training[name]
         smaller, larger = (min(here, there), max(here, there)) if both_ways else (there, here)
         if larger >= _LARGE[name] and larger > _TIMES * smaller:
             messages.append(f"{here:.1%} {feature}, not {there:.1%}")
-    here, there = text["length"], training.get("length", text["length"])
+    here, there = text["length"], training["length"]
     if there > _UNSPACED:
         differs = here < _SEGMENTED
     else:

@@ -201,7 +201,7 @@ def choose_language_model(options: argparse.Namespace) -> list[str]:
     else:
         preset = LANGUAGE_MODELS[options.arch][options.size]
         choices.take({"dropout": preset.dropout, "lr": preset.lr, "lr_warmup": "400"}, f"of --size {options.size}")
-    characters = CHARACTERS if _subword_of(options.data) == "char" else 1
+    characters = CHARACTERS if subword_of(options.data) == "char" else 1
     choices.take({"max_tokens": str(characters * int(row.max_tokens))})
     limits = ("max_update", "max_epoch")
     defaults = {name: getattr(row, name) for name in limits if getattr(options, name) is None}
@@ -270,12 +270,7 @@ def short_limit(
     ]
 
 
-def is_labels(data: Path) -> bool:
-    """Whether the text of a language model (DEST/lm/<language>) is labels."""
-    return _subword_of(data) == "label"
-
-
-def _subword_of(data: Path) -> str | None:
+def subword_of(data: Path) -> str | None:
     """The subword method of a language model's text (DEST/lm/<language>); None if the text has no record of it."""
     try:
         return Data.from_folder(data.parent.parent).sides[data.name].subword

@@ -265,7 +265,7 @@ class Evaluation:
             new = self.out / ".new"
             shutil.rmtree(new, ignore_errors=True)
             new.mkdir()
-            for part in self.steps(new):
+            for part in self.steps():
                 say(part.title)
                 (new / part.name).parent.mkdir(parents=True, exist_ok=True)
                 status = run(part.command, new / part.name, SentenceDisplay(part.sentences))
@@ -282,16 +282,16 @@ class Evaluation:
 
     def show(self) -> None:
         """Print the commands of the evaluation, ready to copy."""
-        folders = {(self.out / part.name).parent for part in self.steps(self.out)}
+        folders = {(self.out / part.name).parent for part in self.steps()}
         show(f"Evaluation of {self.checkpoint} on {self.options.split}", ["mkdir", "-p", *map(str, sorted(folders))])
-        for part in self.steps(self.out):
+        for part in self.steps():
             show(part.title, part.command, self.out / part.name)
         for command, table in self.tuning(self.out):
             show(f"The weights of dual inference, {table.parent.name.replace('-', ' -> ')}", command, table)
         show("BLEU and chrF", self.scoring(self.out))
 
-    def steps(self, out: Path) -> list[Part]:
-        """The fairseq commands; ``out`` gets their output."""
+    def steps(self) -> list[Part]:
+        """The fairseq commands."""
         data, split = self.data, self.options.split
         weight = 1.0 if self.lms else 0.0
         source_lm, target_lm = (str(self.lms[lang]) if self.lms else None for lang in data.languages)

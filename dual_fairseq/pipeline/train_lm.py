@@ -14,7 +14,7 @@ from ..common.options import add_device, add_dry_run, add_seed
 from ..common.records import read_record
 from . import jobs
 from .changes import Typed
-from .choices import choose_language_model, is_labels
+from .choices import choose_language_model, subword_of
 from .devices import Device, find_device
 from .jobs import ask, locked, say, step
 from .presets import LANGUAGE_MODELS, SIZES, LanguageModel
@@ -108,7 +108,7 @@ def parse(arguments: Sequence[str] | None, prefix: str = "") -> argparse.Namespa
     elif not options.cell:
         options.cell = "lstm"
     options.extra, options.prefix = extra, prefix
-    options.labels = is_labels(options.data)
+    options.labels = subword_of(options.data) == "label"
     if options.labels:
         options.chosen = ["  P(label) is its share of the training text; the other options are for text"]
         return options

@@ -71,12 +71,10 @@ def entropy_limits(run: Path, split: str) -> dict[str, float]:
     return limits
 
 
-def result_rows(run: Path, split: str = "test") -> list[Row]:
+def result_rows(run: Path) -> list[Row]:
     """The table: direction by direction, the systems in the order of :data:`~dual_fairseq.common.folders.STAGES`."""
-    limits = entropy_limits(run, split)
-    scores = {
-        name: read_scores(run / "train" / stage / "eval" / split / "scores.json") for stage, name in STAGES.items()
-    }
+    limits = entropy_limits(run, "test")
+    scores = {name: read_scores(run / "train" / stage / "eval/test/scores.json") for stage, name in STAGES.items()}
     return [
         Row(
             direction, name, s[direction]["bleu"], s[direction]["chrf"], s[direction]["nll_bits_per_token"],

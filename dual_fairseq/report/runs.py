@@ -17,7 +17,7 @@ from ..common.errors import UserError
 from ..common.files import read_lines
 from ..common.folders import RECORD, STAGES, StageFolder, find_run
 from ..common.records import read_record
-from ..common.tables import read_scores, search_of
+from ..common.tables import read_scores
 
 Record = dict[str, float]
 RE_SCORED = " + dual inference"  # ends the name of a system whose translations dual inference chose
@@ -33,18 +33,6 @@ class Evaluation:
     @property
     def directions(self) -> list[str]:
         return [name for name, values in self.scores.items() if isinstance(values, dict)]
-
-    @cached_property
-    def search(self) -> dict[str, str]:
-        """How the translations were found: beam, length penalty, other options, engine; empty if not known."""
-        if known := search_of(self.scores):
-            return known
-        # evaluations of earlier versions
-        options = StageFolder(self.folder).options()
-        kept = {name: value for name, value in options.items() if name not in ("sacrebleu-tokenize", "dual-inference")}
-        known = {name: kept.pop(name) for name in ("beam", "lenpen") if name in kept}
-        search_options = " ".join(f"--{name} {value}".rstrip() for name, value in kept.items())
-        return known | ({"search_options": search_options} if search_options else {})
 
     def lines(self, direction: str, kind: str) -> list[str] | None:
         """The ``src``, ``hyp`` or ``ref`` text of a direction; None if the file is missing."""

@@ -13,7 +13,7 @@ from sacrebleu.significance import Result
 
 from ..common.bleu import Accuracy, metric_of_signature
 from ..common.errors import UserError
-from ..common.tables import SEARCH, aligned, quality, searches, signatures
+from ..common.tables import SEARCH, aligned, quality, search_of, searches, signatures
 from ..pair.significance import TRIALS, paired_test
 from .runs import RE_SCORED, System, arrow
 
@@ -104,7 +104,7 @@ def score_rows(systems: Sequence[System], split: str, trials: int = TRIALS) -> t
             scores = system.stage.evaluations[split].scores
             if direction in scores:
                 own = scores[direction]
-                search = system.stage.evaluations[split].search
+                search = search_of(scores)
                 by_system[system.name] = Row(direction, system.name, own, scores.get("gap_abs"), search=search)
                 if own.get("cut_off"):
                     notes.append(

@@ -67,8 +67,8 @@ def _alternatives(text: str, limits: Limits) -> list[tuple[str, float]]:
     return split_alternatives(text)[: limits.alternatives]
 
 
-def _topic_rows(table: str, column: int, topic: str) -> list[list[str]]:
-    return [row for row in rows(table) if topic in topics_of(row[column])]
+def _topic_rows(table: str, topic: str) -> list[list[str]]:
+    return [row for row in rows(table) if topic in topics_of(row[1])]
 
 
 def _cross(weight: float, english: list[tuple], german: list[tuple]) -> list[tuple]:
@@ -84,7 +84,7 @@ def _weighted_rows(table: str, limits: Limits) -> list[tuple]:
 
 def _nouns(noun_class: str, topic: str, limits: Limits) -> list[tuple]:
     pairs: list[tuple] = []
-    for row in [row for row in _topic_rows(lexicon.NOUNS, 1, topic) if row[0] == noun_class][: limits.words]:
+    for row in [row for row in _topic_rows(lexicon.NOUNS, topic) if row[0] == noun_class][: limits.words]:
         english = [(english_noun(text), p) for text, p in _alternatives(row[2], limits)]
         german = [(german_noun(text), p) for text, p in _alternatives(row[3], limits)]
         pairs += [(item, row) for item in _cross(1.0, english, german)]
@@ -94,7 +94,7 @@ def _nouns(noun_class: str, topic: str, limits: Limits) -> list[tuple]:
 def _adjectives(mark: str, topic: str, limits: Limits) -> list[tuple]:
     """``(English, (predicative, attributive), weight)`` of the adjectives for animates, things or places."""
     pairs: list[tuple] = []
-    for _, _, en, de in [row for row in _topic_rows(lexicon.ADJECTIVES, 1, topic) if mark in row[0]][: limits.words]:
+    for _, _, en, de in [row for row in _topic_rows(lexicon.ADJECTIVES, topic) if mark in row[0]][: limits.words]:
         german = [((text.split("/")[0], text.split("/")[-1]), p) for text, p in _alternatives(de, limits)]
         pairs += _cross(1.0, _alternatives(en, limits), german)
     return pairs
@@ -187,9 +187,7 @@ def _weighted_pairs(kind: str, shared: tuple[str, ...], topic: str, limits: Limi
         return _place_phrases(kind, topic, limits)
     if kind == "verb":
         pairs: list[tuple] = []
-        for _, _, en, de in [row for row in _topic_rows(lexicon.VERBS, 1, topic) if row[0] == shared[0]][
-            : limits.words
-        ]:
+        for _, _, en, de in [row for row in _topic_rows(lexicon.VERBS, topic) if row[0] == shared[0]][: limits.words]:
             english = [(english_verb(text), p) for text, p in _alternatives(en, limits)]
             german = [(german_verb(text), p) for text, p in _alternatives(de, limits)]
             pairs += _cross(1.0, english, german)

@@ -65,7 +65,7 @@ def test_numbers_of_a_search(name):
 )  # fmt: skip
 def test_a_colon_in_a_path_is_refused_before_any_work(command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "preprocess.json").write_text('{"source": "de", "target": "en", "tokenizer": "none"}')
+    (tmp_path / "preprocess.json").write_text('{"source": "de", "target": "en", "tokenizer": "none", "subword": "bpe"}')
     for name in ("dict.txt", "train.bin", "train.idx", "valid.bin", "valid.idx"):
         (tmp_path / name).touch()
     (tmp_path / "a:b").mkdir()

@@ -40,7 +40,9 @@ def evaluated(corpus, tmp_path) -> tuple[Path, Path, list[tuple[str, str]]]:
     (dest / "raw").mkdir(parents=True)
     out.mkdir()
     (dest / "dual").symlink_to(corpus / "dual")
-    (dest / "preprocess.json").write_text(json.dumps({"source": SOURCE, "target": TARGET, "tokenizer": "none"}))
+    (dest / "preprocess.json").write_text(
+        json.dumps({"source": SOURCE, "target": TARGET, "tokenizer": "none", "subword": "bpe"})
+    )
     pairs = sentence_pairs(16, 3)
     for index, language in enumerate((SOURCE, TARGET)):
         (dest / "raw" / f"test.{language}").write_text("".join(pair[index] + "\n" for pair in pairs))

@@ -237,7 +237,7 @@ def test_words_that_others_have_made_are_scored_as_they_are_everywhere(dest, tmp
     assert json.loads(words[words.index("--eval-bleu-by-language") + 1]) == {TARGET: own}
     evaluation = training.evaluation("warmup", expected=True)
     assert f"\n--sacrebleu-tokenize none for {TARGET}\n" in evaluation.identity()
-    undone = {part.name: part.command[part.command.index("--post-process") + 1] for part in evaluation.steps(tmp_path)
+    undone = {part.name: part.command[part.command.index("--post-process") + 1] for part in evaluation.steps()
               if "--post-process" in part.command}  # fmt: skip
     into_source = f"{TARGET}-{SOURCE}"
     assert undone == dict.fromkeys((f"{into_source}.generate.txt", f"tuning/{into_source}/generate.txt"), "subword_nmt")

@@ -207,7 +207,7 @@ def test_raw_text_goes_through_the_preprocessing_of_its_folder(checkpoint, corpu
     expected = run(checkpoint, tmp_path, *segmented(text))
     dest = tmp_path / "dest"
     shutil.copytree(corpus / "dual", dest / "dual")
-    record = {"source": SOURCE, "target": TARGET, "tokenizer": "moses", "lowercase": True, "bpe": {"type": None}}
+    record = {"source": SOURCE, "target": TARGET, "tokenizer": "moses", "lowercase": True, "subword": "bpe"}
     (dest / "preprocess.json").write_text(json.dumps(record))
     for file in text:
         file.write_text(file.read_text().upper())

@@ -664,7 +664,9 @@ LANGUAGES = ["x/y", "x y", "-x", "x'y", "$(touch pwned)", "../xx", "", "x;y"]
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_a_language_that_is_no_code_is_refused_by_the_scripts(corpus, tmp_path, language):
-    (tmp_path / "preprocess.json").write_text(f'{{"source": "{language}", "target": "{TARGET}", "tokenizer": "none"}}')
+    (tmp_path / "preprocess.json").write_text(
+        f'{{"source": "{language}", "target": "{TARGET}", "tokenizer": "none", "subword": "bpe"}}'
+    )
     commands = [
         [SCRIPTS / "train_dual.sh", tmp_path, tmp_path / "run"],
         [*EVALUATE, tmp_path, tmp_path / "preprocess.json"],

@@ -161,20 +161,10 @@ def test_a_vocabulary_has_the_most_frequent_symbols(more, corpus, tmp_path):
 # --- the record -----------------------------------------------------------------------------------------------------
 
 
-def test_the_record_names_the_kind_and_without_it_is_of_bpe(corpus, dests, tmp_path):
+def test_the_record_names_the_kind(dests):
     for kind, dest in dests.items():
         record = json.loads((dest / "preprocess.json").read_text())
         assert record["subword"] == record["options"]["subword"] == kind.partition("-")[0]
-    dest = tmp_path / "bpe"
-    main(["preprocess", *options(corpus, dest)])
-    record = json.loads((dest / "preprocess.json").read_text())
-    assert record.pop("subword") == "bpe"
-    line = lines(dest / "raw" / "test.de")[0]
-    expected = TextPipeline(dest).encode(line, "de")
-    assert "@@" in expected
-    (dest / "preprocess.json").write_text(json.dumps(record))
-    old = TextPipeline(dest)
-    assert (old.data.sides["de"].subword, old.encode(line, "de")) == ("bpe", expected)
 
 
 @pytest.mark.parametrize("change", [{"subword": "syllable"}, {"subword": "word"}])

@@ -189,7 +189,9 @@ def test_text_is_found_in_the_run_then_in_the_data_then_where_it_is_said(dest, r
         pytest.param({"preprocess.json": "[]"}, r"preprocess\.json: is damaged", id="another-json"),
         pytest.param({"preprocess.json": '{"source": "xx"}'}, r"preprocess\.json: is damaged", id="half-a-record"),
         pytest.param(
-            {"preprocess.json": '{"source": "xx", "target": "yy", "tokenizer": "spm"}'}, "spm", id="tokenizer"
+            {"preprocess.json": '{"source": "xx", "target": "yy", "tokenizer": "spm", "subword": "bpe"}'},
+            "spm",
+            id="tokenizer",
         ),
         pytest.param({"codes.xx": None}, r"codes\.xx: is missing, but ", id="no-codes"),
         pytest.param({"dict.yy.txt": None}, r"dict\.yy\.txt: is missing, but ", id="no-dictionary"),

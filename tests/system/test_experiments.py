@@ -206,7 +206,7 @@ options = "--dual-lambda 0.01"
 
 def own_data(folder: Path) -> None:
     folder.mkdir()
-    (folder / "preprocess.json").write_text('{"source": "en", "target": "sw", "tokenizer": "moses"}')
+    (folder / "preprocess.json").write_text('{"source": "en", "target": "sw", "tokenizer": "moses", "subword": "bpe"}')
     for language in ("en", "sw"):
         (folder / f"test.en-sw.{language}.idx").touch()
 

@@ -161,7 +161,9 @@ def test_bad_options_are_refused_in_one_line(command, message, dest, tmp_path):
     assert not list((tmp_path / "out").glob("*.pt"))
 
 
-@pytest.mark.parametrize("record", ["{", "{}", '{"source": "a/b", "target": "c", "tokenizer": "moses"}'])
+@pytest.mark.parametrize(
+    "record", ["{", "{}", '{"source": "a/b", "target": "c", "tokenizer": "moses", "subword": "bpe"}']
+)
 def test_a_damaged_record_is_refused(record, tmp_path):
     (tmp_path / "preprocess.json").write_text(record)
     assert "preprocess.json: is damaged" in refused(script("train", tmp_path, tmp_path / "run"))

@@ -8,7 +8,10 @@ from dual_fairseq.common.errors import UserError
 from dual_fairseq.common.folders import Data, RunFolder, StageFolder, find_checkpoint
 from dual_fairseq.common.segmentation import Side
 
-RECORD = {"source": "de", "target": "en", "tokenizer": "moses", "bpe": {"type": "subword-nmt"}, "inputs": {"a": "/b"}}
+RECORD = {
+    "source": "de", "target": "en", "tokenizer": "moses", "subword": "bpe", "bpe": {"type": "subword-nmt"},
+    "inputs": {"a": "/b"},
+}  # fmt: skip
 
 
 def write(folder, record):
@@ -44,6 +47,7 @@ def test_a_record_may_hold_a_way_for_each_language(tmp_path):
         ({**RECORD, "target": 1}, "is damaged"),
         ({**RECORD, "bpe": "subword-nmt"}, "is damaged"),
         ({key: value for key, value in RECORD.items() if key != "tokenizer"}, "is damaged"),
+        ({key: value for key, value in RECORD.items() if key != "subword"}, "is damaged"),
         ({**RECORD, "tokenizer": "mecab"}, r"unknown here \(mecab, bpe, subword-nmt\); update dual-fairseq"),
         ({**RECORD, "subword": "unigram"}, "unknown here"),
         ({**RECORD, "subword": "char"}, "unknown here"),

@@ -173,7 +173,9 @@ def dest(tmp_path) -> Path:
     folder = tmp_path / "data"
     for sub in ("dual", "raw"):
         (folder / sub).mkdir(parents=True)
-    (folder / "preprocess.json").write_text(json.dumps({"source": "xx", "target": "yy", "tokenizer": "none"}))
+    (folder / "preprocess.json").write_text(
+        json.dumps({"source": "xx", "target": "yy", "tokenizer": "none", "subword": "bpe"})
+    )
     for language in ("xx", "yy"):
         (folder / "dual" / f"dict.{language}.txt").touch()
         for split in ("valid", "test"):
@@ -322,7 +324,7 @@ def test_an_engine_translates_with_the_same_options(dest, tmp_path):
     checkpoint = archive(tmp_path / "pair" / "checkpoint_best.pt", "one")
     words = [str(dest), str(checkpoint), "--engine", "auto", "--lenpen", "2", "--max-len-a", "2", "--max-len-b", "7"]
     options = evaluate.get_parser().parse_args(words)
-    for part in evaluate.Evaluation(options, [], Device(0, 1)).steps(tmp_path)[1:]:
+    for part in evaluate.Evaluation(options, [], Device(0, 1)).steps()[1:]:
         of = {word: part.command[i + 1] for i, word in enumerate(part.command[:-1]) if word.startswith("--")}
         assert part.command[3] == "pair.generate" and of["--engine"] == "auto"
         assert (of["--lenpen"], of["--max-len-a"], of["--max-len-b"]) == ("2", "2", "7")
@@ -331,7 +333,7 @@ def test_an_engine_translates_with_the_same_options(dest, tmp_path):
         evaluate.Evaluation(options, ["--sampling"], Device(0, 1))
     options.engine = "auto"
     left = evaluate.Evaluation(options, ["--sampling"], Device(0, 1))
-    assert left.steps(tmp_path)[1].command[0] == "fairseq-generate"
+    assert left.steps()[1].command[0] == "fairseq-generate"
 
 
 def synthesis(folder: Path, checkpoint: Path, *words: str) -> synthesize.Synthesis:

@@ -90,16 +90,6 @@ def evaluation(folder, **more: object) -> runs.Evaluation:
     return runs.Evaluation(folder, {"xx-yy": {"bleu": 1.0, "bleu_signature": "tok:13a"}, **more})
 
 
-def test_the_settings_of_scores_are_beside_them_or_in_their_record(tmp_path):
-    assert evaluation(tmp_path).search == {}
-    settings = {"beam": "5", "lenpen": "1.5", "search_options": "--max-len-b 9"}
-    assert evaluation(tmp_path, **settings).search == settings
-    record = ["checkpoint a", "data b", "language models c", "--beam 5", "--lenpen 1.5", "--max-len-b 9"]
-    record += ["--sacrebleu-tokenize ", "--dual-inference valid"]
-    (tmp_path / "options.txt").write_text("\n".join(record) + "\n")  # by an earlier version
-    assert evaluation(tmp_path).search == settings
-
-
 def rows_of(*searches: dict[str, str], signature: str = "tok:13a") -> list[scores.Row]:
     return [
         scores.Row("xx-yy", f"system {number}", {"bleu_signature": signature}, None, search=search)

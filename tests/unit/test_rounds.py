@@ -20,7 +20,9 @@ PAIRS = 40
 def data(tmp_path) -> Data:
     folder = tmp_path / "data"
     (folder / "raw").mkdir(parents=True)
-    (folder / "preprocess.json").write_text(json.dumps({"source": "de", "target": "en", "tokenizer": "none"}))
+    (folder / "preprocess.json").write_text(
+        json.dumps({"source": "de", "target": "en", "tokenizer": "none", "subword": "bpe"})
+    )
     for name in ("train", "mono"):
         for language in ("de", "en"):
             (folder / "raw" / f"{name}.{language}").write_text("Ja.\n" * PAIRS)

@@ -211,9 +211,9 @@ def test_data_that_was_made_before_keeps_its_own(text, tmp_path):
     notes = tmp_path / ".stages"
     notes.mkdir()
     digests = [survey.sha256 for survey in survey_pair(*text)]
-    settings_of = f'"text of train.xx": ["{digests[0]}"], "text of train.yy": ["{digests[1]}"]'
+    settings_of = f'"text of train.xx": ["{digests[0]}"], "text of train.yy": ["{digests[1]}"], "tokenizer": "none"'
     (notes / "text.json").write_text(f'{{"settings": {{{settings_of}}}}}')
-    (notes / "bpe.json").write_text('{"settings": {"bpe-size": 8000}}')
+    (notes / "bpe.json").write_text('{"settings": {"bpe-size": 8000, "subword": "bpe"}}')
     (notes / "dual.json").write_text('{"settings": {"joined-dictionary": false}}')
     options = of()
     complete(options, tmp_path, text)

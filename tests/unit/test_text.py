@@ -264,7 +264,7 @@ def kind_of_pieces(folder):
 
 
 def test_text_in_pieces_is_known_from_the_record_or_an_earlier_versions_dictionary(tmp_path):
-    record = {"source": "de", "target": "en", "tokenizer": "none", "bpe": {"type": None}}
+    record = {"source": "de", "target": "en", "tokenizer": "none", "subword": "bpe", "bpe": {"type": None}}
     (tmp_path / "preprocess.json").write_text(json.dumps(record))
     assert kind_of_pieces(tmp_path) is None
     for pieces, kind in (("H@@ 9\nund 9", "subword_nmt"), ("▁Hu 9\nnd 9", "sentencepiece"), ("Hund 9\n. 9", None)):
@@ -406,4 +406,3 @@ def test_a_script_without_spaces_is_known(text, unspaced):
 def test_how_texts_differ_in_writing(here, there, found):
     usual = {"upper": 0.02, "apart": 0.0, "unknown": 0.0, "length": 5.0}
     assert differences({**usual, **here}, {**usual, **there}) == found
-    assert differences({**usual, **here}, {}) == []  # of an earlier version

@@ -100,5 +100,5 @@ def test_languages_without_weights_are_refused_unless_plain_search_is_asked_for(
 
 
 def test_an_engine_that_there_is_not_is_refused():
-    with pytest.raises(UserError, match="engine 'onnx': choose from fairseq, ctranslate2, auto"):
+    with pytest.raises(UserError, match="engine onnx: choose one of fairseq, ctranslate2, auto"):
         choose_engine("onnx", [], SimpleNamespace(), [])
