@@ -72,7 +72,7 @@ def limits_of(folder: Path, source: str, target: str) -> dict[str, LengthLimit]:
         files = [str(folder / f"train.{pair}.{language}") for language in (source, target)]
         if all(map(indexed_dataset.MMapIndexedDataset.exists, files)):
             source_sizes, target_sizes = map(sizes, files)
-            if len(source_sizes) == len(target_sizes) and min(source_sizes.sum(), target_sizes.sum()) > 0:
+            if len(source_sizes) == len(target_sizes):
                 return {
                     f"{source}-{target}": LengthLimit.of_training(source_sizes, target_sizes),
                     f"{target}-{source}": LengthLimit.of_training(target_sizes, source_sizes),

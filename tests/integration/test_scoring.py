@@ -75,6 +75,11 @@ def test_what_is_too_long_for_a_model_is_nan(pair, sides, monkeypatch):
     monkeypatch.setattr(one, "max_positions", lambda: (limit, 1024))
     scores = translation_log_probs([one], source, target, task.target_dictionary)
     assert scores.isnan().tolist() == [len(sentence) > limit for sentence in source]
+    monkeypatch.undo()
+    limit = sorted(map(len, target))[len(target) // 2]
+    monkeypatch.setattr(one, "max_decoder_positions", lambda: limit)
+    scores = translation_log_probs([one], source, target, task.target_dictionary)
+    assert scores.isnan().tolist() == [len(sentence) > limit for sentence in target]
 
 
 def test_language_model_scores_in_their_order(pair, sides, language_models):

@@ -173,7 +173,7 @@ def test_the_tokenizer_of_fairseq_interactive_goes_by_the_language_of_the_code()
 def test_a_command_says_at_its_end_how_many_translations_were_cut_off(caplog):
     counter = CutOff()
     counter.count([[{"cut_off": True}, {"cut_off": False}], [{"cut_off": False}, {"cut_off": True}], [{}]])
-    counter.count([[{"cut_off": True}]])
+    counter.count([[{"cut_off": True}], []])  # the last one has no hypothesis
     with caplog.at_level(logging.WARNING, logger="dual_fairseq"):
         del counter
     assert "2 of 4 translations were cut off at the length limit" in caplog.text

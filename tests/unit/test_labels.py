@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from argparse import Namespace
 from collections import Counter
 from pathlib import Path
@@ -140,6 +141,13 @@ def test_another_dictionary_is_refused(data, tmp_path):
 def test_text_is_not_counted(corpus):
     with pytest.raises(UserError, match="is not one label a line"):
         counted(corpus / "lm" / "xx")
+
+
+def test_labels_with_a_damaged_dictionary_are_refused(data, tmp_path):
+    shutil.copytree(data, tmp_path / "lm")
+    (tmp_path / "lm" / "dict.txt").write_text("good 3\nbad\n")
+    with pytest.raises(UserError, match=r"dict\.txt: "):
+        counted(tmp_path / "lm")
 
 
 # --- accuracy

@@ -6,6 +6,8 @@ import json
 
 import numpy as np
 import pytest
+import torch
+from fairseq.data import indexed_dataset
 from helpers import SOURCE, TARGET
 
 from dual_fairseq.common.errors import UserError
@@ -56,7 +58,19 @@ def test_the_record_counts_then_the_training_text_and_without_both_a_generous_li
         UserError, match=r"lengths.json: is damaged .*; remove it, or run dual-fairseq preprocess again"
     ):
         length_limit(tmp_path, SOURCE, TARGET)
+    (tmp_path / "lengths.json").write_text(json.dumps(record({f"{SOURCE}-{TARGET}": LengthLimit(1.0, 0.0, 1)})))
+    assert length_limit(tmp_path, SOURCE, TARGET) == LengthLimit(1.0, 0.0, 1)
     for wrong in (LengthLimit(1.0, -1.0, 7), LengthLimit(1.0, 1.0, 0)):
         (tmp_path / "lengths.json").write_text(json.dumps(record({f"{SOURCE}-{TARGET}": wrong})))
         with pytest.raises(UserError, match="allows no translation"):
             length_limit(tmp_path, SOURCE, TARGET)
+
+
+def test_text_that_is_no_parallel_text_has_no_limits(tmp_path):
+    for language, sizes in ((SOURCE, [3, 4]), (TARGET, [5])):
+        prefix = str(tmp_path / f"train.{SOURCE}-{TARGET}.{language}")
+        builder = indexed_dataset.make_builder(f"{prefix}.bin", "mmap", vocab_size=100)
+        for size in sizes:
+            builder.add_item(torch.full((size,), 4))
+        builder.finalize(f"{prefix}.idx")
+    assert limits_of(tmp_path, SOURCE, TARGET) == {}

@@ -103,3 +103,8 @@ def test_its_options_are_those_of_adam():
     kept = {k: v for k, v in vars(Namespace(**of_optimizer("torch_adam").optimizer)).items() if k != "_name"}
     theirs = of_optimizer("adam").optimizer
     assert kept == {name: theirs[name] for name in kept} and {"adam_betas", "adam_eps", "weight_decay"} <= kept.keys()
+
+
+def test_the_update_is_one_fused_kernel():
+    optimizer = build_optimizer(of_optimizer("torch_adam").optimizer, parameters())
+    assert all(group["fused"] for group in optimizer.optimizer.param_groups)
