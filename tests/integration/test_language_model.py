@@ -96,7 +96,7 @@ def test_a_language_model_with_bos_is_scored_as_it_was_trained(corpus, bos_lm):
 
     dictionary = Dictionary.load(str(corpus / "dual" / f"dict.{SOURCE}.txt"))
     lm = load_language_model(str(bos_lm), dictionary, SOURCE, "--src-lm")
-    assert lm.bos
+    assert lm.bos and lm.max_positions == 1023, "<s> takes one of the model's 1,024 positions"
     valid = load_indexed_dataset(str(corpus / "lm" / SOURCE / "valid"), dictionary)
     nll = -sum(lm.sentence_log_prob(s[None].long(), torch.zeros(1)).item() for s in valid)
     run = fairseq_here(
