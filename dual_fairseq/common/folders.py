@@ -241,7 +241,7 @@ class StageFolder:
         if self.finished.is_file() and not self.result.is_file():
             raise UserError(
                 f"{self.best} is missing, but its training has finished: put it back, or delete {self.folder} to train "
-                "anew"
+                "again"
             )
 
     @property

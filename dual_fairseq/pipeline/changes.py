@@ -16,6 +16,7 @@ _EARLIER_LIMIT = ', "max_len_a": 1.2, "max_len_b": 10'
 # The first word of a line that names an input by its digest → the name of the input.
 _INPUTS = {
     "data": "the binarized text",
+    "input": "the text to translate, a model or the weights",
     "start": "the checkpoint that it starts from",
     "language": "the language models",
 }

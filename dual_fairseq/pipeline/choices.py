@@ -242,7 +242,7 @@ def longest_time(options: argparse.Namespace, data: Data, stages: Sequence[str],
     times = []
     for stage in stages:
         last, name = last_update(options, LIMITS["warmup" if stage == "warmup" else "dual"], epoch)
-        each = " in each round" if stage == "dual" and options.rounds else ""
+        each = " in each round" if stage == "dual" and int(options.rounds or 0) else ""
         times.append(
             f"{stage}{each} {duration(last * seconds)} ({last:,} updates)" if name else f"{stage} has no limit"
         )

@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
+import copy
+from argparse import Namespace
 from typing import Any
 
-from ..common.folders import RunFolder
 from . import train_lm
+from .rounds import round_folder
 from .stages import NothingLeft, Stage
+
+
+def round_stage(training: Any, number: int, known: bool) -> Stage:
+    """The training of a round that has begun, on the text that the round has made.
+
+    Args:
+        known: whether the checkpoint that it starts from exists.
+    """
+    before = training.run.stage("warmup") if number == 1 else round_folder(training.run, number - 1).stage("dual")
+    within = copy.copy(training)
+    within.run = round_folder(training.run, number)
+    start = {"init_src2tgt": before.result, "init_tgt2src": before.result}
+    within.options = Namespace(**vars(training.options) | start)
+    within.data_line = next(filter(lambda line: line.startswith("data "), within.run.stage("dual").recorded()), "")
+    return within.dual(known)
 
 
 def look_ahead(training: Any) -> None:
@@ -33,9 +50,13 @@ def look_ahead(training: Any) -> None:
     warm = look(training.warmup()) if "warmup" in stages else ""
     first = next(filter(None, [warm, *lms]), "")
     if training.rounds:
-        if first:  # a round looks for itself whether its options are others
-            folder = RunFolder(run.folder / "rounds" / "1").stage("dual")
-            look(Stage(folder, "", training.data.dual, [], []), first)
+        for number in range(1, training.rounds.number + 1):
+            if not round_folder(run, number).stage("dual").begun:
+                trained.append(f"round {number}")
+                break
+            # a round with nothing left to train ends with an error, whatever else is trained
+            trained.append(round_stage(training, number, not first).look(training.options.go_on, first))
+            first = first or trained[-1]
     elif "dual" in stages:
         look(training.dual(known=run.stage("dual").begun and not first), first)
         if "mle" in stages and run.stage("dual").last.is_file():

@@ -18,10 +18,13 @@ from ..common.comparison import unequal_control
 from ..common.errors import UserError
 from ..common.folders import STAGES, Data, RunFolder, StageFolder
 from ..common.tables import aligned, read_scores, search_of, searches, signatures
+from .changes import Typed
 from .jobs import ask, check, say, show, step
+from .synthesize import Synthesis, get_parser
 
 TIMES = 2  # translated lines of each language, per pair
 MANY = 10_000  # pairs; with this many or more, translated text had no certain gain
+TYPED = Typed({"lines": "--round-lines"})  # option of synthesize → option of train
 REAL = 0.75  # real pairs in the training text, repetitions included, per made pair
 
 
@@ -144,7 +147,7 @@ class Round:
 
     @property
     def folder(self) -> RunFolder:
-        return RunFolder(self.run.folder / "rounds" / str(self.number))
+        return round_folder(self.run, self.number)
 
     @property
     def stage(self) -> StageFolder:
@@ -155,24 +158,50 @@ class Round:
         file = self.folder.folder / f"made.{self.recipe.data.source}"
         return lines_of(file) if file.is_file() else self.recipe.expected()
 
+    @property
+    def open(self) -> bool:
+        """Whether its text may be made again: it was not trained on, or other text is wanted."""
+        return self.recipe.options.go_on or not self.stage.begun
+
+    @property
+    def lm_options(self) -> list[str]:
+        return [f"--{side}-lm={lm}" for side, lm in zip(("src", "tgt"), self.lms.values(), strict=True)]
+
+    def synthesize(self) -> list[str]:
+        """The arguments of synthesize."""
+        words = [str(self.recipe.data.folder), str(self.start), str(self.folder.folder / "made")]
+        return [*words, *self.recipe.synthesize(), *self.weights, *self.lm_options]
+
+    def look(self) -> None:
+        """Raises UserError if it was trained on text that was made with other options or input."""
+        changed = "" if self.open else Synthesis(get_parser().parse_args(self.synthesize())).changed(TYPED)
+        if changed:
+            raise UserError(
+                f"{self.folder.folder} was trained on text that was made with other options or input ({changed}): "
+                "choose another folder, delete this one to do the round again, or give --continue to continue on new "
+                "text"
+            )
+
     def steps(self) -> Iterator[tuple[str, Callable[[], list[str]]]]:
         """The commands, each with a title; a command may depend on the output of those before it."""
-        data, folder = self.recipe.data, self.folder.folder
-        lms = [f"--{side}-lm={lm}" for side, lm in zip(("src", "tgt"), self.lms.values(), strict=True)]
-        yield f"Round {self.number}: translating", lambda: step(
-            "synthesize", data.folder, self.start, folder / "made", *self.recipe.synthesize(), *self.weights, *lms,
-        )  # fmt: skip
+        data, folder, lms = self.recipe.data, self.folder.folder, self.lm_options
+        yield f"Round {self.number}: translating", lambda: step("synthesize", *self.synthesize())
         yield f"Round {self.number}: preprocessing", lambda: step(
             "preprocess", "--source-lang", data.source, "--target-lang", data.target, "--like", data.folder,
             "--train", data.folder / "raw" / "train", "--valid", data.folder / "raw" / "valid", "--max-length=0",
             "--synthetic", folder / "made", "--upsample", self.recipe.upsample(self.made()),
-            "--dest", folder / "data", "--overwrite",
+            "--dest", folder / "data", *(["--overwrite"] if self.open else []),
         )  # fmt: skip
         yield f"Round {self.number}: training", lambda: step(
-            "train", folder / "data", folder, "--config", self.run.folder / "train.toml", "--rounds=0", "--no-eval",
+            "train", folder / "data", folder, "--config", folder.parent / "train.toml", "--rounds=0", "--no-eval",
             "--no-control", "--init-src2tgt", self.start, "--init-tgt2src", self.start, *lms,
             *(["--continue"] if self.recipe.options.go_on else []),
         )  # fmt: skip
+
+
+def round_folder(run: RunFolder, number: int) -> RunFolder:
+    """The folder of a round of a run."""
+    return RunFolder(run.folder / "rounds" / str(number))
 
 
 class Rounds:
@@ -204,6 +233,7 @@ class Rounds:
         """Do the rounds that are not done yet.
 
         Raises:
+            UserError: a round was trained on other text.
             SystemExit: a command failed.
         """
         say("Rounds: the pair translates text and is trained on it")
@@ -211,6 +241,7 @@ class Rounds:
         self._judge(self.run, self.run.stage("warmup"))
         while len(self.done) < self.number:
             new = Round(self.recipe, self.run, self.lms, len(self.done) + 1, self._last().result, self.weights)
+            new.look()
             for title, command in new.steps():
                 say(f"{title}: {new.folder.folder}")
                 check(command())

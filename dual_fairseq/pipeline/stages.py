@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import shlex
 import shutil
@@ -10,13 +11,14 @@ import sys
 import time
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..common.errors import UserError
 from ..common.files import sha256, whole_file
 from ..common.folders import StageFolder, option_line
+from ..common.interruption import held_back
 from .changes import Typed, changes, limit_of, value_of
 from .devices import Device
 from .jobs import PACKAGE, Shell, ask, run, say, step
@@ -94,7 +96,9 @@ class Stage:
         return words + (["--max-update", self.max_update] if self.max_update else [])
 
     def look(self, go_on: bool, anew: str = "") -> str:
-        """Why there is something to train; empty if there is not. Nothing is written.
+        """Why there is something to train, as a later stage's refusal gives it; empty if there is not.
+
+        Nothing is written.
 
         Args:
             go_on: whether a training with other options or input is continued.
@@ -112,7 +116,7 @@ class Stage:
         if files.last.is_file() and not is_whole(files.last) and not is_whole(files.best):
             raise UserError(f"{files.last} is damaged: delete {files.folder} to train again")
         if not files.begun:
-            return f"{files.folder} is to be trained"
+            return f"it began with an earlier {files.folder}, which is to be trained"
         recorded = files.recorded()
         raised = self._raised(recorded, identity)
         if changed := anew or changes(recorded, identity, self.typed, LIMITS if raised is not None else ()):
@@ -124,7 +128,7 @@ class Stage:
             if limit := self._reached(recorded):
                 raise NothingLeft(f"{files.folder}: nothing is left to train ({changed}): raise {limit}")
         elif not files.finished.is_file():
-            return f"{files.folder} is not finished"
+            return f"it began with an earlier {files.folder}, which is not finished"
         elif not raised or ("patience" not in raised and self._reason().startswith(PATIENCE)):
             return ""
         return changed or changes(recorded, identity, self.typed)
@@ -147,6 +151,8 @@ class Stage:
     def recorded_anew(self, *others: Path) -> Iterator[None]:
         """Write the record of a training that begins. If it ends without a new checkpoint, all is as it was.
 
+        The old files stay as ``.NAME.before`` meanwhile: putting them back needs no room on the disk.
+
         Args:
             others: further files that belong to the record.
 
@@ -154,15 +160,16 @@ class Stage:
             UserError: the folder cannot be written to.
         """
         files = self.files
+        kept = (files.options_file, files.finished, files.perplexity, *others)
         try:
             files.folder.mkdir(parents=True, exist_ok=True)
             for leftover in files.folder.glob("*.tmp"):
                 leftover.unlink()
+            for file in kept:
+                keep_before(file)
         except OSError as error:
             raise UserError(f"cannot write to {files.folder} ({error.strerror}): choose another or fix it") from error
         recorded = files.recorded()
-        kept = (files.options_file, files.finished, files.perplexity, *others)
-        before = {file: file.read_bytes() if file.is_file() else None for file in kept}
         checkpoints = self._checkpoints()
         try:
             with whole_file(files.options_file) as record:
@@ -175,13 +182,15 @@ class Stage:
                 raise NothingLeft(f"{files.folder}: nothing was left to train ({changed}): raise its limits")
         except BaseException:
             if self._checkpoints() == checkpoints:
-                for file, content in before.items():
-                    if content is None:
-                        file.unlink(missing_ok=True)
-                    elif not file.is_file() or file.read_bytes() != content:
-                        with whole_file(file) as old:
-                            old.write(content)
+                with held_back():
+                    for file in kept:
+                        with suppress(OSError):  # the others are put back, and the first error is the one to tell
+                            put_back(file)
+                    kept = ()
             raise
+        finally:
+            for file in kept:
+                before(file).unlink(missing_ok=True)
 
     def _checkpoints(self) -> list[tuple[int, int]]:
         """Other values after a checkpoint was written."""
@@ -195,10 +204,11 @@ class Stage:
 
     def _reached(self, recorded: Sequence[str]) -> str:
         """The limit that the training has reached, in the words that a user types; empty if there is none."""
-        option = self.typed.option("max-epoch")
         epochs = limit_of(self.identity(), "max-epoch")
-        if self._reason().startswith(f"stopped by {option} ") and epochs <= limit_of(recorded, "max-epoch"):
-            return f"{option} above {epochs:.0f}"
+        # train-lm writes --max-epoch, and train --lm-max-epoch
+        by_epochs = re.match(r"stopped by --([a-z]+-)?max-epoch ", self._reason())
+        if by_epochs and epochs <= limit_of(recorded, "max-epoch"):
+            return f"{self.typed.option('max-epoch')} above {epochs:.0f}"
         if self.max_update and (updates := self._updates()) >= int(self.max_update):
             return f"{self.typed.option('max-update')} above {updates}"
         return ""
@@ -256,6 +266,29 @@ class Stage:
         say(f"  {reason}")
         with whole_file(files.finished) as file:
             file.write(f"{reason}\n".encode())
+
+
+def before(file: Path) -> Path:
+    """The name under which the old file stays."""
+    return file.with_name(f".{file.name}.before")
+
+
+def keep_before(file: Path) -> None:
+    """Keep a file that will be replaced or removed, not written to."""
+    before(file).unlink(missing_ok=True)  # of a killed run
+    if file.is_file():
+        try:
+            os.link(file, before(file))
+        except OSError:  # a file system without links
+            shutil.copy2(file, before(file))
+
+
+def put_back(file: Path) -> None:
+    """Undo what was done since :func:`keep_before`."""
+    if before(file).is_file():
+        os.replace(before(file), file)
+    else:
+        file.unlink(missing_ok=True)
 
 
 def failure(

@@ -26,6 +26,7 @@ from ..common.options import (
     length_limit_words,
 )
 from ..common.records import read_record
+from .changes import Typed, changes
 from .jobs import check, locked, say, step
 from .stages import digest, option_lines
 
@@ -162,11 +163,16 @@ class Synthesis:
         inputs = digest(*self.inputs, *filter(None, self.lms.values()))
         return "\n".join([f"input {inputs}", *option_lines(words)]) + "\n"
 
+    def changed(self, typed: Typed) -> str:
+        """How its options and input differ from those of the text that was made; empty if they do not."""
+        made = _text(self.parts / "options.txt").splitlines()
+        return changes(made, self.identity().splitlines(), typed) if made else ""
+
     def do(self) -> None:
         """Do the steps that are not done yet.
 
         Raises:
-            UserError: another run is using the files, or no translation is usable.
+            UserError: another run is using the files, they are not its own, or no translation is usable.
         """
         with locked(self.parts):
             # the options of the results, and of the parts if these have other options
@@ -175,6 +181,9 @@ class Synthesis:
             if result_identity == identity and all(result.is_file() for result in self.results.values()):
                 say(f"Made before: {', '.join(map(str, self.results.values()))}")
                 return
+            foreign = [] if any(self.parts.glob("*.txt")) else [f for f in self.results.values() if f.exists()]
+            if foreign:
+                raise UserError(f"{foreign[0]}: exists, not made by this command; choose another OUT")
             if parts_identity != identity:
                 for old in [*self.parts.glob("*.txt"), *self.parts.glob("*.json")]:
                     if old != record:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -64,6 +65,7 @@ class Training:
             for language in ([] if options.warmup_only else data.languages)
         }
         self.to_train = [language for language in self.lms if not lm_files[language]]
+        self.left_out = False  # whether a stage should continue with other options, but nothing was left to train
         self.rounds: Rounds | None = None
         if int(options.rounds or 0):
             if data.has_annotations:
@@ -258,7 +260,8 @@ class Training:
                     self.beginning(False)[1] if options.init_src2tgt else []
                 )  # before hours are spent on language models
             for language in missing:
-                train_lm.train(self.language_model(language), self.device)
+                with self.going_on():
+                    train_lm.train(self.language_model(language), self.device)
             if "warmup" in self.stages:
                 if len(missing) < len(self.lms) and not self.run.stage("warmup").finished.is_file():
                     # The warm start does not use the language models: errors in them should show before it, not after.
@@ -266,13 +269,14 @@ class Training:
                     self.check_pair(["--src-lm", source_lm, "--tgt-lm", target_lm])
                 self.train(self.warmup())
             if self.rounds:
-                self.keep_options()
+                self.keep_options(self.run.folder / "rounds")
                 self.rounds.do()
             elif "dual" in self.stages:
                 self.train(self.dual())
             if "mle" in self.stages:
                 self.train(self.mle())
-            self.keep_options()
+            if not self.left_out:
+                self.keep_options(self.run.folder)
             if options.eval:
                 self.evaluate()
 
@@ -303,26 +307,31 @@ class Training:
         if seconds and self.device.processes == 1:
             say(longest_time(self.options, self.data, self.stages, float(*seconds)))
 
+    @contextmanager
+    def going_on(self) -> Iterator[None]:
+        """If nothing is left to train here, say so: other stages are trained."""
+        try:
+            yield
+        except NothingLeft as reason:
+            say(f"  {reason}")
+            self.left_out = True
+
     def train(self, stage: Stage) -> None:
         """Train a stage unless it is finished."""
-        try:
-            unfinished = stage.begin(self.options.go_on)
-        except NothingLeft as reason:  # another stage is trained
-            say(f"  {reason}")
-            return
-        if not unfinished:
-            self.data.keep(self.run.text)  # only now it is known that RUN was made from DEST
-            say(stage.finished_before())
-        else:
-            with stage.recorded_anew(self.run.folder / "train.toml", *self.run.text.glob("*")):
-                self.data.keep(self.run.text)
-                self.keep_options()
-                say(f"{stage.title}: {stage.files.folder}")
-                stage.train(self.device)
-        averaging.average(stage.files, self.options.average)
+        with self.going_on():
+            if not stage.begin(self.options.go_on):
+                self.data.keep(self.run.text)  # only now it is known that RUN was made from DEST
+                say(stage.finished_before())
+            else:
+                with stage.recorded_anew(self.run.folder / "train.toml", *self.run.text.glob("[!.]*")):
+                    self.data.keep(self.run.text)
+                    self.keep_options(self.run.folder)
+                    say(f"{stage.title}: {stage.files.folder}")
+                    stage.train(self.device)
+            averaging.average(stage.files, self.options.average)
 
-    def keep_options(self) -> None:
-        """Write RUN/train.toml."""
+    def keep_options(self, folder: Path) -> None:
+        """Write ``train.toml``: to RUN, or to the folder of its rounds, which read it."""
         options = vars(self.options)
         names = {action.dest: action.option_strings[0][2:] for action in get_parser()._actions if action.option_strings}
         left_out = ("help", "config", "dry_run", "go_on", "init")
@@ -333,7 +342,8 @@ class Training:
             values = {lm[name] for lm in lms}  # texts of different sizes have different settings
             kept[f"lm-{name.replace('_', '-')}"] = values.pop() if len(values) == 1 else None
         again = shlex.join(["dual-fairseq", "train", str(self.data.folder), "RUN", "--config", "train.toml"])
-        with whole_file(self.run.folder / "train.toml") as file:
+        folder.mkdir(exist_ok=True)
+        with whole_file(folder / "train.toml") as file:
             text = config.text(f"to train so again: {again}", kept, self.options.extra)
             file.write(text.encode("utf-8", "surrogateescape"))
 

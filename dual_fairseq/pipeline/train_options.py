@@ -183,6 +183,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         raise UserError(f"--warmup-only: leave out {' and '.join(later)}, for later stages")
     if int(options.rounds or 0) and (other := sorted(given - {"--control"})):
         raise UserError(f"--rounds: begins with the warm start; leave out {' and '.join(other)}")
+    if int(options.rounds or 0) and options.average:
+        raise UserError("--rounds: judges rounds by their best checkpoints; leave out --average")
     if options.rounds is None:
         for name in ("round_text", "round_lines", "upsample"):
             if getattr(options, name):

@@ -18,8 +18,12 @@ from helpers import PLUGIN, ROOT, SOURCE, TARGET, TINY, parameter_difference, pr
 
 from dual_fairseq.__main__ import main
 from dual_fairseq.common.errors import UserError
+from dual_fairseq.common.folders import RunFolder
 from dual_fairseq.pipeline import evaluate, train, train_lm
+from dual_fairseq.pipeline.changes import changes
 from dual_fairseq.pipeline.devices import Device
+from dual_fairseq.pipeline.look_ahead import round_stage
+from dual_fairseq.pipeline.rounds import Round
 from dual_fairseq.pipeline.stages import option_lines
 
 ENVIRONMENT = {
@@ -369,7 +373,7 @@ def test_a_run_keeps_all_its_options_for_another(dest, tmp_path):
     first = train.parse(words)
     training = train.Training(first)
     training.run.folder.mkdir()
-    training.keep_options()
+    training.keep_options(training.run.folder)
     kept = tmp_path / "run" / "train.toml"
     content = tomllib.loads(kept.read_text(), parse_float=str)
     assert (content["lr"], content["dual-lr"], content["lm-lr"], content["patience"]) == ("1e-3", "0.0005", "0.003", 10)
@@ -382,6 +386,39 @@ def test_a_run_keeps_all_its_options_for_another(dest, tmp_path):
         assert ours | {"chosen": None} == theirs | {"chosen": None}
     ours = {key: value for key, value in vars(again).items() if key != "config" and not key.startswith("lm_")}
     assert ours == {key: vars(first)[key] for key in ours}
+
+
+def test_a_round_that_has_begun_is_known_before_it_is_trained_on(dest, tmp_path):
+    """What is looked at before any training is what the round's own command compares with its record."""
+    run = RunFolder(tmp_path / "run")
+    lms = [run.language_model(language).best for language in (SOURCE, TARGET)]
+    for file in (run.stage("warmup").best, *lms):
+        file.parent.mkdir(parents=True)
+        file.write_bytes(b"weights")
+    (run.folder / "rounds" / "1").mkdir(parents=True)
+    (run.folder / "rounds" / "1" / "data").symlink_to(dest)
+    given = ["--rounds=1", "--round-text=pairs", f"--src-lm={lms[0]}", f"--tgt-lm={lms[1]}", "--split=valid"]
+    given += shlex.split(TRAIN)
+
+    def training(words: list[str]) -> train.Training:
+        return train.Training(train.parse([str(dest), str(run.folder), *words]))
+
+    first = training(given)
+    first.keep_options(run.folder / "rounds")
+    start = run.stage("warmup").best
+    *_, (_, command) = Round(first.rounds.recipe, run, first.lms, 1, start, []).steps()
+    nested = train.Training(train.parse(command()[4:]))
+    stage = nested.run.stage("dual")
+    stage.folder.mkdir()
+    stage.options_file.write_text("".join(f"{line}\n" for line in nested.dual().identity()))
+    again = round_stage(training(given), 1, known=True)
+    assert (again.files, again.identity()) == (stage, nested.dual().identity())
+    other = round_stage(training(["--dual-lambda=0.5", *given]), 1, known=True)
+    assert other.identity() == again.identity()  # the later of two values counts
+    other = round_stage(training([word.replace("0.050", "0.5") for word in given]), 1, known=True)
+    assert (
+        changes(again.identity(), other.identity(), other.typed) == "was: --dual-lambda 0.050, now: --dual-lambda 0.5"
+    )
 
 
 # --- signals

@@ -81,7 +81,8 @@ def test_an_earlier_stage_is_not_trained_on_where_a_later_one_began_with_it(run)
     run.stage("lm/xx").files.best.unlink()
     run.stage("lm/xx").files.last.unlink()
     run.stage("lm/xx").files.finished.unlink()
-    with pytest.raises(UserError, match=r"/dual was trained .*lm/xx is to be trained"):
+    earlier = r"\(it began with an earlier .*/lm/xx, which is to be trained\)"
+    with pytest.raises(UserError, match=rf"/dual was trained with other options or input {earlier}: choose another"):
         run.look()
 
 
@@ -100,13 +101,56 @@ def test_other_options_that_leave_nothing_to_train_are_refused_unless_a_stage_go
     run.look(warmup="60 --seed 2", dual="50 --seed 2", mle="50 --seed 2", go_on=True)
 
 
-def test_rounds_that_began_with_a_pair_are_refused_where_it_is_trained_on(run):
+@pytest.fixture
+def rounds(run) -> Run:
+    """Two rounds, both finished."""
     run.finish()
-    run.rounds = True
+    run.stages, run.rounds = ["warmup", "dual"], SimpleNamespace(number=3)
     run.look(warmup="70")
-    round_1 = RunFolder(run.run.folder / "rounds" / "1").stage("dual")
-    round_1.folder.mkdir(parents=True)
-    zipfile.ZipFile(round_1.best, "w").close()
-    run.look()
+    for number in ("1", "2"):
+        stage = stages_round(run, number)
+        with stage.recorded_anew():
+            for file in (stage.files.best, stage.files.last):
+                zipfile.ZipFile(file, "w").close()
+        stage.files.finished.touch()
+    return run
+
+
+def stages_round(run: Run, number: str) -> Stage:
+    whole, run.run = run.run, RunFolder(run.run.folder / "rounds" / number)
+    try:
+        return run.stage("dual")
+    finally:
+        run.run = whole
+
+
+def test_rounds_that_began_with_a_pair_are_refused_where_it_is_trained_on(rounds):
+    rounds.look()
     with pytest.raises(UserError, match=r"rounds/1/dual was trained .*now: --warmup-max-update 70"):
-        run.look(warmup="70")
+        rounds.look(warmup="70")
+
+
+def test_other_options_of_rounds_are_refused_though_nothing_is_trained_before_them(rounds):
+    with pytest.raises(UserError, match=r"rounds/1/dual was trained .*now: --dual-lambda 0.05"):
+        rounds.look(dual="40 --dual-lambda 0.05")
+    with pytest.raises(UserError, match=r"rounds/2/dual was trained .*now: --dual-max-update 50"):
+        rounds.look(dual="50")  # round 1 may go on, but round 2 began with it
+    rounds.rounds.number = 1
+    rounds.look(dual="50")
+
+
+def test_a_round_with_nothing_left_to_train_is_refused_whatever_else_is_trained(rounds):
+    nothing = r"rounds/1/dual: nothing is left to train \(.*\): raise --dual-max-update above 40"
+    with pytest.raises(UserError, match=nothing):
+        rounds.look(go_on=True, warmup="70")
+    with pytest.raises(UserError, match=nothing):
+        rounds.look(go_on=True, dual="40 --seed 2")
+    rounds.look(go_on=True, warmup="70", dual="50")
+
+
+def test_a_round_after_one_that_goes_on_is_refused(rounds):
+    stages_round(rounds, "1").files.finished.unlink()
+    with pytest.raises(
+        UserError, match=r"rounds/2/dual .*began with an earlier .*/rounds/1/dual, which is not finished"
+    ):
+        rounds.look()

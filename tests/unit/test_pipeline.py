@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import struct
 import zipfile
 from itertools import pairwise
@@ -13,6 +14,7 @@ import pytest
 
 from dual_fairseq.common.errors import UserError
 from dual_fairseq.common.folders import StageFolder
+from dual_fairseq.common.interruption import Stopped, stoppable
 from dual_fairseq.experiment import table
 from dual_fairseq.experiment.recipe import Recipe, resolved
 from dual_fairseq.pipeline import choices, config, evaluate, jobs, stages, synthesize
@@ -90,6 +92,41 @@ def test_a_training_that_fails_before_its_first_checkpoint_leaves_everything_as_
     }  # fmt: skip
 
 
+def test_what_was_there_is_put_back_without_room_and_whatever_fails(training, tmp_path, monkeypatch):
+    stage = training(max_update="200", options="--lr 2 --patience 5")
+    other = tmp_path / "other"
+    other.write_text("old")
+    before, put_back, first = contents(stage.files.folder), stages.put_back, [True]
+
+    def fails_once(file: Path) -> None:
+        if first.pop() if first else False:
+            signal.raise_signal(signal.SIGTERM)  # waits
+            raise OSError
+        put_back(file)
+
+    monkeypatch.setattr(stages, "put_back", fails_once)
+    with pytest.raises(Stopped), stoppable(), stage.recorded_anew(other):
+        other.unlink()
+        other.write_text("new")
+        monkeypatch.setattr(stages, "whole_file", None)  # the disk is full
+        raise UserError("refused")
+    after = contents(stage.files.folder)
+    assert other.read_text() == "old" and after["finished"] == before["finished"]
+    assert after[".options.txt.before"] == before["options.txt"]  # the one that failed
+
+
+def test_a_file_system_without_links(training, monkeypatch):
+    def link(*_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr("os.link", link)
+    stage = training(options="--lr 2 --patience 5")
+    before = contents(stage.files.folder)
+    with pytest.raises(UserError, match="refused"), stage.recorded_anew():
+        raise UserError("refused")
+    assert contents(stage.files.folder) == before
+
+
 def test_a_first_training_that_is_refused_leaves_no_record(tmp_path):
     stage = Stage(StageFolder(tmp_path / "new"), "New", tmp_path, [], ["--max-tokens", "5"])
     with pytest.raises(UserError, match="refused"), stage.recorded_anew():
@@ -104,8 +141,9 @@ def test_a_first_training_that_is_refused_leaves_no_record(tmp_path):
         ("", "--lr 2 --patience 5", "100", "--dual-max-update above 100"),
         ("", "--lr 1 --patience 5", "90", "--dual-max-update above 100"),
         ("stopped by --dual-max-epoch 3", "--lr 2 --max-epoch 3", "200", "--dual-max-epoch above 3"),
+        ("stopped by --max-epoch 3; more", "--lr 2 --max-epoch 3", "200", "--dual-max-epoch above 3"),
     ],
-    ids=["updates", "unknown", "lower", "epochs"],
+    ids=["updates", "unknown", "lower", "epochs", "of train-lm"],
 )
 def test_where_nothing_is_left_to_train_the_record_stays(training, reason, options, max_update, limit):
     stage = training(max_update=max_update, options=options)
@@ -148,7 +186,7 @@ def test_a_refusal_names_what_was_typed(training, change, message):
 def test_a_checkpoint_that_was_deleted_is_named(training, capsys):
     stage = training()
     stage.files.best.unlink()
-    with pytest.raises(SystemExit, match=r"checkpoint_best.pt is missing, but its training has finished: put it back"):
+    with pytest.raises(SystemExit, match=r"is missing, but its training has finished: put it back, .* to train again"):
         stage.begin(go_on=False)
     assert stage.files.last.is_file() and stage.files.finished.is_file()
 

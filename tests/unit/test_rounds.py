@@ -10,7 +10,7 @@ import pytest
 
 from dual_fairseq.common.errors import UserError
 from dual_fairseq.common.folders import Data, RunFolder
-from dual_fairseq.pipeline import choices, rounds, train_options
+from dual_fairseq.pipeline import choices, rounds, synthesize, train_options
 from dual_fairseq.pipeline.rounds import Recipe, Rounds
 
 PAIRS = 40
@@ -42,7 +42,7 @@ class Pipeline:
 
     def __init__(self, monkeypatch, folder: Path, bleu: list[float]) -> None:
         self.run, self.bleu, self.ran = RunFolder(folder), bleu, []
-        self.fails = ""
+        self.fails, self.weights = "", "{}"
         monkeypatch.setattr(rounds, "check", self.check)
         monkeypatch.setattr(rounds, "ask", self.ask)
         self.checkpoint(self.run, "warmup")
@@ -63,6 +63,9 @@ class Pipeline:
             out.parent.mkdir(parents=True, exist_ok=True)
             for language in ("de", "en"):
                 out.with_name(f"{out.name}.{language}").write_text("Ja.\n" * 160)
+            made = synthesize.Synthesis(synthesize.get_parser().parse_args(words))
+            made.parts.mkdir(exist_ok=True)
+            (made.parts / "options.txt").write_text(made.identity())
         elif name == "train":
             self.checkpoint(RunFolder(Path(words[1])), "dual")
 
@@ -73,7 +76,9 @@ class Pipeline:
 
     def rounds(self, data: Data, *words: str, dual_inference: bool = True) -> Rounds:
         recipe = Recipe(options(*words), data, dual_inference)
-        lms = {language: Path(f"{language}.pt") for language in ("de", "en")}
+        lms = {language: self.run.folder / f"{language}.pt" for language in ("de", "en")}
+        for lm in lms.values():
+            lm.touch()
         return Rounds(recipe, self.run, lms, self.evaluate)
 
     def evaluate(self, run: RunFolder, stage: str) -> Path:
@@ -87,6 +92,9 @@ class Pipeline:
         }
         scores["beam"] = "5"
         (folder / "scores.json").write_text(json.dumps(scores))
+        for direction in ("de-en", "en-de"):
+            (folder / "tuning" / direction).mkdir(parents=True, exist_ok=True)
+            (folder / "tuning" / direction / "weights.json").write_text(self.weights)
         return folder
 
 
@@ -134,10 +142,26 @@ def test_stopped_anywhere_the_same_command_goes_on(pipeline, data, step):
     made.fails, made.ran = "", []
     done = made.rounds(data)
     done.do()
-    before = made.ran
+    before = [[word for word in command if word != "--overwrite"] for command in made.ran]
     made.ran = []
-    made.rounds(data).do()  # finished: the same commands, which do nothing twice
+    made.rounds(data).do()  # finished: the same commands, which do nothing twice and replace nothing
     assert made.ran == before and done.best.number == 2
+
+
+def test_a_round_that_was_trained_keeps_its_text(pipeline, data):
+    made = pipeline(20.0, 21.0)
+    made.rounds(data, "--rounds=1", "--round-lines=50").do()
+    made.ran = []
+    with pytest.raises(UserError, match=r"rounds/1 was trained on text .*was: --round-lines 50, now: --round-lines 60"):
+        made.rounds(data, "--rounds=1", "--round-lines=60").do()
+    made.weights = "other weights"  # of another search
+    with pytest.raises(UserError, match=r"text that was made .*the text to translate, a model or the weights changed"):
+        made.rounds(data, "--rounds=1", "--round-lines=50").do()
+    assert names(made) == ["evaluate"] * 2
+    made.weights = "{}"
+    made.rounds(data, "--rounds=1", "--round-lines=50").do()
+    made.rounds(data, "--rounds=1", "--round-lines=60", "--continue").do()
+    assert ["--overwrite" in command for command in made.ran if command[0] == "preprocess"] == [False, True]
 
 
 def test_the_training_text_is_two_fifths_real(pipeline, data):
@@ -197,6 +221,7 @@ def test_the_table_says_what_each_round_gained(pipeline, data):
     ("words", "message"),
     [
         (["--rounds=1", "--warmup-only"], "--rounds: begins with the warm start"),
+        (["--rounds=1", "--average=3"], "--rounds: judges rounds by their best checkpoints; leave out --average"),
         (["--upsample=2"], "--upsample 2: needs --rounds"),
         (["--round-text=pairs"], "--round-text pairs: needs --rounds"),
     ],

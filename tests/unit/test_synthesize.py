@@ -197,6 +197,18 @@ def test_without_a_usable_translation_nothing_is_written(dest, monkeypatch):
     assert not (dest.parent / "out.de").exists()
 
 
+def test_text_that_another_command_made_is_not_replaced(dest, commands):
+    mine = dest.parent / "out.en"
+    mine.write_text("mine\n")
+    with pytest.raises(UserError, match=r"out\.en: exists, not made by this command; choose another OUT"):
+        made(dest)
+    assert mine.read_text() == "mine\n" and commands == [] and not (dest.parent / "out.parts").exists()
+    mine.unlink()
+    pairs = made(dest)
+    (dest.parent / "out.parts" / "options.txt").unlink()  # killed while it joined the text
+    assert made(dest) == pairs
+
+
 def test_half_a_limit_of_lengths_is_refused(dest, commands):
     with pytest.raises(UserError, match="give both --max-len-a and --max-len-b, or neither"):
         made(dest, "--max-len-b", "9")
