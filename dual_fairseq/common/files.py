@@ -21,7 +21,8 @@ from .progress import say
 LONGEST_LINE = 1 << 26  # characters or bytes; a small .gz file may hold an endless line
 # Files of a run and of training data that no command replaces by an output with a name that the user chose.
 _KEPT = (
-    "checkpoint*.pt", "train.toml", "options.txt", "train.log", "finished", "scores.json", "preprocess.json",
+    "checkpoint_best.pt", "checkpoint_last.pt", "checkpoint_average.pt", "checkpoint[0-9]*.pt", "checkpoint_[0-9]*.pt",
+    "checkpoint.best_*.pt", "train.toml", "options.txt", "train.log", "finished", "scores.json", "preprocess.json",
     "lengths.json", "dict.txt", "dict.*.txt", "codes.*", "sentencepiece.*.model", "truth.json",
 )  # fmt: skip
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
