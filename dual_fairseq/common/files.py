@@ -38,11 +38,15 @@ class CannotWrite(UserError):
     """
 
     def __init__(self, path: Path, reason: OSError) -> None:
+        self._of = path, reason
         self.reason = reason.strerror or str(reason)
         if not path.parent.is_dir():
             super().__init__(f"{path}: cannot be written: there is no folder {path.parent}; make it first")
         else:
             super().__init__(f"{path}: cannot be written ({self.reason}); make room there or choose another place")
+
+    def __reduce__(self) -> tuple[type[CannotWrite], tuple[Path, OSError]]:  # a worker process sends it to its parent
+        return CannotWrite, self._of
 
 
 def check_output(path: AnyPath, inputs: Iterable[AnyPath | None] = ()) -> None:
