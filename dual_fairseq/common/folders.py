@@ -328,7 +328,7 @@ def find_run(folder: Path) -> Path | None:
     return next((f for f in (folder, folder / "train") if any((f / stage).is_dir() for stage in STAGES)), None)
 
 
-def find_checkpoint(run: str | os.PathLike[str], source: str | None = None, target: str | None = None) -> Path:
+def find_checkpoint(run: str | os.PathLike[str], languages: tuple[str | None, ...] = ()) -> Path:
     """The checkpoint to use for a pair.
 
     Args:
@@ -336,7 +336,8 @@ def find_checkpoint(run: str | os.PathLike[str], source: str | None = None, targ
             of ``mle``, else of ``warmup``; or the folder of one stage (any folder of checkpoints): the best, else the
             last. An average is used instead of the best. If a folder has none of these, the file of
             ``dual-fairseq export`` in it, such as ``de-en.pt``.
-        source, target: the languages that decide if a folder has several such files.
+        languages: the source and the target, or None, that decide if a folder has several such files; leave them out
+            if the user cannot name them.
 
     Raises:
         UserError: there is no checkpoint, or a finished stage lost its own.
@@ -355,14 +356,15 @@ def find_checkpoint(run: str | os.PathLike[str], source: str | None = None, targ
         if checkpoint.is_file():
             return checkpoint
     exported = _exported(path)
-    asked = exported if len(exported) == 1 else _exported(path, source, target)
+    asked = exported if len(exported) == 1 else _exported(path, *languages)
     if len(asked) == 1:
         return asked[0]
     if exported:
         several = ", ".join(file.name for file in exported)
-        raise UserError(f"{path}: holds several models ({several}); name one of them, or its languages with -s and -t")
+        named = ", or its languages with -s and -t" if languages else ""
+        raise UserError(f"{path}: holds several models ({several}); name one of them{named}")
     if (path / "model.bin").is_file() and (path / "config.json").is_file():
-        origin = " or ".join(map(str, _exported(path.parent, source, target))) or "the checkpoint that it was made from"
+        origin = " or ".join(map(str, _exported(path.parent, *languages))) or "the checkpoint that it was made from"
         raise UserError(
             f"{path}: holds a model of CTranslate2, which does not say how text becomes tokens; give {origin} with "
             "--engine ctranslate2, which converts it"
