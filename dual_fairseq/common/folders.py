@@ -250,10 +250,7 @@ class StageFolder:
 
     def recorded(self) -> list[str]:
         """The lines of ``options.txt``: digests of the input, then the options of fairseq-train."""
-        if not self.options_file.is_file():
-            return []
-        lines = self.options_file.read_text(encoding="utf-8", errors="surrogateescape").rstrip("\n").split("\n")
-        return [option_line(line) for line in lines]
+        return recorded_lines(self.options_file)
 
     def options(self) -> dict[str, str]:
         """The options of the training, without dashes."""
@@ -294,13 +291,17 @@ class RunFolder:
         """One of :data:`STAGES`."""
         return StageFolder(self.folder / name)
 
-    def updates(self, name: str) -> int:
-        """The number of updates of a stage; for the best of several rounds, with those of the rounds before it."""
+    def trainings(self, name: str) -> list[StageFolder]:
+        """The trainings of a stage: only itself; for the best of several rounds, also the rounds before it."""
         folder = self.stage(name).folder.resolve()
         rounds, number = folder.parent.parent, folder.parent.name
         if rounds != self.folder.resolve() / "rounds" or not re.fullmatch("[0-9]{1,4}", number):
-            return self.stage(name).updates()
-        return sum(StageFolder(rounds / str(n) / name).updates() for n in range(1, int(number) + 1))
+            return [self.stage(name)]
+        return [StageFolder(rounds / str(n) / name) for n in range(1, int(number) + 1)]
+
+    def updates(self, name: str) -> int:
+        """The number of updates of a stage, in all its :meth:`trainings`."""
+        return sum(training.updates() for training in self.trainings(name))
 
     def language_model(self, language: str) -> StageFolder:
         return StageFolder(self.folder / "lm" / language)
@@ -309,6 +310,14 @@ class RunFolder:
     def text(self) -> Path:
         """The files of DEST that translation needs: see :meth:`Data.keep`."""
         return self.folder / "text"
+
+
+def recorded_lines(record: Path) -> list[str]:
+    """The lines of an ``options.txt``; none if it is missing."""
+    if not record.is_file():
+        return []
+    lines = record.read_text(encoding="utf-8", errors="surrogateescape").rstrip("\n").split("\n")
+    return [option_line(line) for line in lines]
 
 
 def option_line(text: str) -> str:
