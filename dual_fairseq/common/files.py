@@ -21,7 +21,8 @@ from .progress import say
 LONGEST_LINE = 1 << 26  # characters or bytes; a small .gz file may hold an endless line
 # Files of a run and of training data that no command replaces by an output with a name that the user chose.
 _KEPT = (
-    "checkpoint*.pt", "train.toml", "options.txt", "train.log", "finished", "scores.json", "preprocess.json",
+    "checkpoint_best.pt", "checkpoint_last.pt", "checkpoint_average.pt", "checkpoint[0-9]*.pt", "checkpoint_[0-9]*.pt",
+    "checkpoint.best_*.pt", "train.toml", "options.txt", "train.log", "finished", "scores.json", "preprocess.json",
     "lengths.json", "dict.txt", "dict.*.txt", "codes.*", "sentencepiece.*.model", "truth.json",
 )  # fmt: skip
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -37,11 +38,15 @@ class CannotWrite(UserError):
     """
 
     def __init__(self, path: Path, reason: OSError) -> None:
+        self._of = path, reason
         self.reason = reason.strerror or str(reason)
         if not path.parent.is_dir():
             super().__init__(f"{path}: cannot be written: there is no folder {path.parent}; make it first")
         else:
             super().__init__(f"{path}: cannot be written ({self.reason}); make room there or choose another place")
+
+    def __reduce__(self) -> tuple[type[CannotWrite], tuple[Path, OSError]]:  # a worker process sends it to its parent
+        return CannotWrite, self._of
 
 
 def check_output(path: AnyPath, inputs: Iterable[AnyPath | None] = ()) -> None:

@@ -250,10 +250,7 @@ class StageFolder:
 
     def recorded(self) -> list[str]:
         """The lines of ``options.txt``: digests of the input, then the options of fairseq-train."""
-        if not self.options_file.is_file():
-            return []
-        lines = self.options_file.read_text(encoding="utf-8", errors="surrogateescape").rstrip("\n").split("\n")
-        return [option_line(line) for line in lines]
+        return recorded_lines(self.options_file)
 
     def options(self) -> dict[str, str]:
         """The options of the training, without dashes."""
@@ -294,13 +291,17 @@ class RunFolder:
         """One of :data:`STAGES`."""
         return StageFolder(self.folder / name)
 
-    def updates(self, name: str) -> int:
-        """The number of updates of a stage; for the best of several rounds, with those of the rounds before it."""
+    def trainings(self, name: str) -> list[StageFolder]:
+        """The trainings of a stage: only itself; for the best of several rounds, also the rounds before it."""
         folder = self.stage(name).folder.resolve()
         rounds, number = folder.parent.parent, folder.parent.name
         if rounds != self.folder.resolve() / "rounds" or not re.fullmatch("[0-9]{1,4}", number):
-            return self.stage(name).updates()
-        return sum(StageFolder(rounds / str(n) / name).updates() for n in range(1, int(number) + 1))
+            return [self.stage(name)]
+        return [StageFolder(rounds / str(n) / name) for n in range(1, int(number) + 1)]
+
+    def updates(self, name: str) -> int:
+        """The number of updates of a stage, in all its :meth:`trainings`."""
+        return sum(training.updates() for training in self.trainings(name))
 
     def language_model(self, language: str) -> StageFolder:
         return StageFolder(self.folder / "lm" / language)
@@ -309,6 +310,14 @@ class RunFolder:
     def text(self) -> Path:
         """The files of DEST that translation needs: see :meth:`Data.keep`."""
         return self.folder / "text"
+
+
+def recorded_lines(record: Path) -> list[str]:
+    """The lines of an ``options.txt``; none if it is missing."""
+    if not record.is_file():
+        return []
+    lines = record.read_text(encoding="utf-8", errors="surrogateescape").rstrip("\n").split("\n")
+    return [option_line(line) for line in lines]
 
 
 def option_line(text: str) -> str:
@@ -328,7 +337,7 @@ def find_run(folder: Path) -> Path | None:
     return next((f for f in (folder, folder / "train") if any((f / stage).is_dir() for stage in STAGES)), None)
 
 
-def find_checkpoint(run: str | os.PathLike[str], source: str | None = None, target: str | None = None) -> Path:
+def find_checkpoint(run: str | os.PathLike[str], languages: tuple[str | None, ...] = ()) -> Path:
     """The checkpoint to use for a pair.
 
     Args:
@@ -336,7 +345,8 @@ def find_checkpoint(run: str | os.PathLike[str], source: str | None = None, targ
             of ``mle``, else of ``warmup``; or the folder of one stage (any folder of checkpoints): the best, else the
             last. An average is used instead of the best. If a folder has none of these, the file of
             ``dual-fairseq export`` in it, such as ``de-en.pt``.
-        source, target: the languages that decide if a folder has several such files.
+        languages: the source and the target, or None, that decide if a folder has several such files; leave them out
+            if the user cannot name them.
 
     Raises:
         UserError: there is no checkpoint, or a finished stage lost its own.
@@ -355,14 +365,15 @@ def find_checkpoint(run: str | os.PathLike[str], source: str | None = None, targ
         if checkpoint.is_file():
             return checkpoint
     exported = _exported(path)
-    asked = exported if len(exported) == 1 else _exported(path, source, target)
+    asked = exported if len(exported) == 1 else _exported(path, *languages)
     if len(asked) == 1:
         return asked[0]
     if exported:
         several = ", ".join(file.name for file in exported)
-        raise UserError(f"{path}: holds several models ({several}); name one of them, or its languages with -s and -t")
+        named = ", or its languages with -s and -t" if languages else ""
+        raise UserError(f"{path}: holds several models ({several}); name one of them{named}")
     if (path / "model.bin").is_file() and (path / "config.json").is_file():
-        origin = " or ".join(map(str, _exported(path.parent, source, target))) or "the checkpoint that it was made from"
+        origin = " or ".join(map(str, _exported(path.parent, *languages))) or "the checkpoint that it was made from"
         raise UserError(
             f"{path}: holds a model of CTranslate2, which does not say how text becomes tokens; give {origin} with "
             "--engine ctranslate2, which converts it"

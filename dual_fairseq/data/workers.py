@@ -19,6 +19,7 @@ Job = TypeVar("Job")
 Result = TypeVar("Result")
 
 _work: Callable[[Any], Any]
+_refused: UserError | None = None  # by make, in this process
 
 
 def parallel(make: Callable[[], Callable[[Job], Result]], jobs: Iterable[Job], workers: int) -> Iterator[Result]:
@@ -28,7 +29,7 @@ def parallel(make: Callable[[], Callable[[Job], Result]], jobs: Iterable[Job], w
         make: makes the function, once in each process.
 
     Raises:
-        UserError: a process was killed.
+        UserError: a process was killed, or ``make`` raised it.
     """
     if workers == 1:
         yield from map(make(), jobs)
@@ -51,11 +52,14 @@ def parallel(make: Callable[[], Callable[[Job], Result]], jobs: Iterable[Job], w
 
 
 def _start_worker(make: Callable[[], Callable[[Any], Any]], parent: int) -> None:
-    global _work
+    global _work, _refused
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent answers Ctrl-C
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # not with the parent's handler
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    _work = make()
+    try:
+        _work = make()
+    except UserError as error:  # the pool would say that the process was killed
+        _refused = error
 
 
 def _end_with(parent: int) -> None:
@@ -66,4 +70,6 @@ def _end_with(parent: int) -> None:
 
 
 def _call_worker(job: Any) -> Any:
+    if _refused is not None:
+        raise _refused
     return _work(job)

@@ -88,7 +88,7 @@ class Plan:
         """Link the warm start and the language models of the recipe's run to their places in ``work``.
 
         Raises:
-            UserError: the run has none.
+            UserError: the run has none, or ``work`` has its own.
         """
         run, recipe = RunFolder(Path(self.recipe.run).resolve()), self.recipe
         folders = {self.warm_start(recipe.home(recipe.rows[0], 1)).folder: run.stage("warmup")}
@@ -103,9 +103,12 @@ class Plan:
             place.mkdir(parents=True, exist_ok=True)
             sources = [files.best, files.average, files.last, files.log, files.options_file, files.finished]
             for file in (*sources, files.folder / "dict.txt"):
-                (place / file.name).unlink(missing_ok=True)
+                link = place / file.name
+                if link.exists() and not link.is_symlink():
+                    raise UserError(f"{link}: is of a training in WORK, not of {run.folder}; give another WORK")
+                link.unlink(missing_ok=True)
                 if file.is_file():
-                    (place / file.name).symlink_to(file)
+                    link.symlink_to(file)
 
     def make_corpus(self, name: str, commands: Sequence[str], data: Path, *more: object) -> None:
         """Run some of the recipe's commands, with ``more`` options of dual-fairseq preprocess."""

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..common.comparison import unlike
 from ..common.errors import UserError
 from ..common.files import whole_file, write_json, write_text
 from ..common.folders import Data, StageFolder
-from ..common.tables import read_scores, signatures
+from ..common.tables import signatures
 from ..pipeline.choices import count_pairs
-from .recipe import Recipe, Row, resolved
+from .recipe import Recipe, Row
+from .results import Result, result_of, scores_of, unchecked
 
 TRIALS = 2000  # of each significance test
 # How translations are chosen; a row is compared with the baseline under the same choice.
@@ -30,103 +32,14 @@ training; no comparison where the machine had other work."""
 
 
 @dataclass
-class Result:
-    """One row, one seed, one direction, on the test text.
-
-    Args:
-        scores: search → BLEU, chrF, length ratio.
-        texts: search → translations.
-        references: of the test text.
-        lenpen: the length penalty tuned on the validation text; it ranks the n-best list of the beam again.
-        nll_bits: NLL of the reference, in bits per token.
-        limit_bits: the truth's own NLL, if it is known.
-        validation_bleu: the BLEU that chose the checkpoint: greedy, mean of both directions.
-        checkpoint_updates: the number of updates of that checkpoint.
-        updates, seconds: of the whole training, without validation.
-        signature, chrf_signature: sacreBLEU's signatures of the scores.
-    """
-
-    scores: dict[str, Any]
-    texts: dict[str, list[str]]
-    references: list[str]
-    lenpen: float
-    nll_bits: float
-    limit_bits: float | None
-    validation_bleu: float
-    checkpoint_updates: int
-    updates: int
-    seconds: float
-    signature: str = ""
-    chrf_signature: str = ""
-
-
-def scores_of(recipe: Recipe, work: Path, row: Row, seed: int) -> Path | None:
-    """The folder of the scores that the recipe's settings give a row's run; None if there are none yet."""
-    from ..pipeline.devices import Device
-    from ..pipeline.evaluate import Evaluation, get_parser
-
-    options = get_parser().parse_args(resolved(recipe.evaluation(work, row, seed)))
-    if not options.checkpoint.is_file():
-        return None
-    evaluation = Evaluation(options, [], Device(0, 1))
-    return evaluation.out if evaluation.done() else None
-
-
-def result_of(work: Path, data: Path, out: Path, direction: str) -> Result:
-    """The results of dual-fairseq evaluate, and those of its n-best lists with other choices.
-
-    Args:
-        work: the folder of the experiment.
-        data: the folder of dual-fairseq preprocess.
-        out: the folder of the scores, in the stage of a row's run.
-    """
-    from ..common.bleu import tokenizer_of_signature
-    from ..common.files import read_lines
-    from ..data.text import TextPipeline
-    from ..pair.evaluate import score
-    from ..pair.nbest import read_nbest
-    from ..plugin.ranking import Weights, read_choice
-    from ..report.demo import entropy_limits
-    from ..report.runs import read_run
-
-    target = direction.split("-")[1]
-    scores = read_scores(out / "scores.json")[direction]
-    references = read_lines(out / f"{direction}.ref.txt")
-    generated = out / f"{direction}.generate.txt"
-    nbest = read_nbest(read_lines(generated), len(references), generated)
-    tuned, alpha = (read_choice(out / "tuning" / direction / "weights.json", form) for form in ("lenpen", "alpha"))
-    lenpen = tuned.lenpen or 0.0
-    chosen = Weights().score(nbest.components, lenpen).argmax(axis=1)
-    text = TextPipeline(data)
-    texts = {
-        "plain": read_lines(out / f"{direction}.hyp.txt"),
-        "tuned": text.detokenize(nbest.take(chosen), target),
-        "alpha": text.detokenize(nbest.best(alpha.weights, alpha.lenpen or 0.0), target),
-        "dual_inference": read_lines(out / f"{direction}.dual-inference.hyp.txt"),
-    }
-    bleu_by = tokenizer_of_signature(scores["bleu_signature"])
-    measured = {search: score(lines, references, target, tokenize=bleu_by) for search, lines in texts.items()}
-    limits = entropy_limits(work, "test") if (work / "text" / "truth.json").is_file() else {}
-    stage = read_run(out.parents[2]).stages[out.parents[1].name]
-    best = stage.best
-    if best is None:
-        raise UserError(f"{stage.folder}: its log holds no validation; delete the folder, and run the command again")
-    return Result(
-        scores={s: {"bleu": f.bleu, "chrf": f.chrf, "length_ratio": f.length_ratio} for s, f in measured.items()},
-        texts=texts, references=references, lenpen=lenpen, nll_bits=scores["nll_bits_per_token"],
-        limit_bits=limits.get(direction), validation_bleu=best["bleu"],
-        checkpoint_updates=int(best["num_updates"]),
-        updates=int(stage.train[-1]["num_updates"]), seconds=sum(epoch["train_wall"] for epoch in stage.train),
-        signature=measured["plain"].bleu_signature or "", chrf_signature=measured["plain"].chrf_signature or "",
-    )  # fmt: skip
-
-
-@dataclass
 class Comparison:
     """A difference in BLEU, and its p-value."""
 
     gain: float
     p: float
+
+
+ByRow = dict[str, dict[str, list[Comparison]]]  # row → search → seed
 
 
 def compare(mine: Result, search: str, other: Result, its_search: str) -> Comparison:
@@ -140,14 +53,34 @@ def compare(mine: Result, search: str, other: Result, its_search: str) -> Compar
 
 
 def alike(pairs: Sequence[tuple[Result, Result]]) -> bool:
-    """Whether the results may be compared: same test text, same signature."""
-    return all(a.references == b.references and a.signature == b.signature for a, b in pairs)
+    """Whether the results may be compared."""
+    return not any(unlike(basis(a), basis(b)) for a, b in pairs)
+
+
+def basis(result: Result) -> dict[str, object]:
+    """For :func:`~dual_fairseq.common.comparison.unlike`; all rows are evaluated with the search of the recipe."""
+    return {"test text": result.references, "sacreBLEU signature": result.signature}
 
 
 def with_other_updates(rows: Sequence[Row], baseline: Row, by_row: dict[str, list[Result]]) -> list[str]:
     """The names of the rows that were not trained for as many updates as the baseline; never the warm start."""
     updates = {row.id: [result.updates for result in by_row[row.id]] for row in (*rows, baseline)}
     return [row.name for row in rows if row.stage == baseline.stage and updates[row.id] != updates[baseline.id]]
+
+
+def with_baseline(rows: Sequence[Row], baseline: Row, by_row: dict[str, list[Result]]) -> tuple[ByRow, list[str]]:
+    """The comparisons of the rows with the baseline in one direction, and the names of those that are not alike."""
+    compared, others = {}, []
+    for row in rows:
+        # a warm start that seeds share is one system
+        if row.baseline or len(by_row[row.id]) != len(by_row[baseline.id]):
+            continue
+        pairs = list(zip(by_row[row.id], by_row[baseline.id], strict=True))
+        if alike(pairs):
+            compared[row.id] = {s: [compare(mine, s, its, s) for mine, its in pairs] for s in SEARCHES}
+        else:
+            others.append(row.name)
+    return compared, others
 
 
 def against(recipe: Recipe, rows: Sequence[Row], results: dict[str, dict[str, list[Result]]], seeds: int) -> list[str]:
@@ -209,8 +142,8 @@ def rows_of_table(name: str, head: Sequence[str], rows: Sequence[Sequence[str]])
 def tables(
     rows: Sequence[Row],
     results: dict[str, dict[str, list[Result]]],
-    compared: dict[str, dict[str, dict[str, list[Comparison]]]],
-    chosen: dict[str, dict[str, dict[str, list[Comparison]]]],
+    compared: dict[str, ByRow],
+    chosen: dict[str, ByRow],
     seeds: int,
 ) -> list[str]:
     """Lines of Markdown: one table per way of choosing, and one for all other results.
@@ -292,22 +225,18 @@ def tabulate(
         d: {row.id: [result_of(work, data, place, d) for place in places[row.id] if place] for row in rows}
         for d in directions
     }
-    compared: dict[str, dict[str, dict[str, list[Comparison]]]] = {d: {} for d in directions}
-    chosen: dict[str, dict[str, dict[str, list[Comparison]]]] = {d: {} for d in directions}
-    unlike: dict[str, None] = {}
-    for direction, gains in compared.items():
-        by_row = results[direction]
-        for row in rows:
-            chosen[direction][row.id] = {
-                s: [compare(r, s, r, "plain") for r in by_row[row.id]] for s in ("alpha", "dual_inference")
-            }
-            if row.baseline or len(by_row[row.id]) != len(seeds):  # a warm start that seeds share is one system
-                continue
-            pairs = list(zip(by_row[row.id], by_row[baseline.id], strict=True))
-            if not alike(pairs):
-                unlike[row.name] = None
-                continue
-            gains[row.id] = {s: [compare(mine, s, its, s) for mine, its in pairs] for s in SEARCHES}
+    compared: dict[str, ByRow] = {}
+    others: dict[str, None] = {}
+    for direction, by_row in results.items():
+        compared[direction], unlike_rows = with_baseline(rows, baseline, by_row)
+        others |= dict.fromkeys(unlike_rows)
+    searches = ("alpha", "dual_inference")
+    chosen = {
+        direction: {
+            id: {s: [compare(r, s, r, "plain") for r in of_row] for s in searches} for id, of_row in found.items()
+        }
+        for direction, found in results.items()
+    }
     seed_words = " ".join(map(str, seeds))
     lines = [f"# {recipe.title}", "", f"Seeds {', '.join(map(str, seeds))}; beam {recipe.beam}. Made by", ""]
     lines += [f"    dual-fairseq experiment {file} WORK --seeds {seed_words}", ""]
@@ -315,14 +244,17 @@ def tabulate(
     lines += against(recipe, rows, results, len(seeds))
     lines += [LEGEND]
     stages = {row.name: [StageFolder(place.parents[1]) for place in places[row.id] if place] for row in rows}
-    if averaged := [name for name, folders in stages.items() if any(stage.average.is_file() for stage in folders)]:
-        lines += ["", f"Evaluated with the mean of the last epochs instead of that checkpoint: {', '.join(averaged)}."]
-    if left_out := [row.id for row in recipe.rows if not evaluated[row.id]]:
-        lines += ["", f"Not evaluated yet for all of these seeds: {', '.join(left_out)}."]
-    if uneven := with_other_updates(rows, baseline, results[directions[0]]):
-        lines += ["", f"Trained for another number of updates than {baseline.name}: {', '.join(uneven)}."]
-    if unlike:
-        lines += ["", f"Not compared, since the test text or sacreBLEU's signature is another: {', '.join(unlike)}."]
+    notes = {
+        "Evaluated with the mean of the last epochs instead of that checkpoint":
+            [name for name, folders in stages.items() if any(stage.average.is_file() for stage in folders)],
+        "Not evaluated yet for all of these seeds": [row.id for row in recipe.rows if not evaluated[row.id]],
+        f"Trained for another number of updates than {baseline.name}":
+            with_other_updates(rows, baseline, results[directions[0]]),
+        "Not compared, since the test text or sacreBLEU's signature is another": list(others),
+        "Scores of files that are gone and could not be checked (checkpoint or language models)":
+            [row.name for row in rows if unchecked(recipe, work, row, seeds)],
+    }  # fmt: skip
+    lines += [line for note, names in notes.items() if names for line in ("", f"{note}: {', '.join(names)}.")]
     lines += ["", "sacreBLEU:", "", *(f"- {line}" for line in signatures_of(results))]
     record: dict[str, Any] = {"title": recipe.title, "seeds": list(seeds), "rows": {}}
     record["pairs"] = count_pairs(Data.from_folder(recipe.of_pairs(work)))

@@ -116,7 +116,7 @@ def translate_with_attention(
         UserError: there is no such file, model or direction, or the arch has no attention.
     """
     with open_input(text_file) as (stream, name):
-        checkpoint = find_checkpoint(run, source, target)
+        checkpoint = find_checkpoint(run, (source, target))
         text = TextPipeline.of_checkpoint(checkpoint, dest)
         device = "cuda" if torch.cuda.is_available() and not cpu else "cpu"
         model, task = load_model(checkpoint, text.dictionaries, source, target, device, {"eval_bleu": False})

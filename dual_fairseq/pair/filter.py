@@ -31,7 +31,7 @@ from ..common.files import check_output, whole_file
 from ..common.options import finite_number
 from ..common.progress import say
 from ..data.lines import read_rows, survey
-from .score_table import DIGITS, LOG_PROBS, read_scores, scored_text
+from .score_table import DIGITS, LOG_PROBS, read_table, scored_text
 
 Columns = Mapping[str, np.ndarray]
 # The side with more characters mostly has more tokens. Over at least FEWEST_PAIRS pairs, the logarithms of the two
@@ -158,8 +158,8 @@ def get_parser() -> Parser:
         + "\n\ndocs/scoring.md compares them."
     )
     parser.add_argument("scores", type=Path, metavar="SCORES", help="table of dual-fairseq score (or .gz)")
-    parser.add_argument("--source", type=Path, required=True, metavar="FILE", help="the source text, raw or not")
-    parser.add_argument("--target", type=Path, required=True, metavar="FILE", help="the target text, line by line")
+    parser.add_argument("--source", type=Path, required=True, metavar="FILE", help="the source text that was scored")
+    parser.add_argument("--target", type=Path, required=True, metavar="FILE", help="the target text that was scored")
     parser.add_argument(
         "--output-prefix", required=True, metavar="PREFIX", help="the beginning of the names of the files to write"
     )
@@ -208,7 +208,7 @@ def main(arguments: Sequence[str]) -> None:
         check_output(path, inputs)
     texts = {path: survey(path) for path in inputs[1:]}
 
-    columns, statistic = read_scores(options.scores), STATISTICS[options.by]
+    columns, statistic = read_table(options.scores), STATISTICS[options.by]
     for path, text in texts.items():
         if text.lines != len(columns["line"]):
             raise UserError(
@@ -258,7 +258,7 @@ def _check_text(options: argparse.Namespace, scored: list[tuple[str, str]], dige
     others = [f"{path} ({lang})" for path, d, (lang, e) in zip(files, digests, scored, strict=True) if d != e]
     raise UserError(
         f"{options.scores}: has scores of other text than {' and '.join(others)}; give the text that was scored, or "
-        "score this text"
+        "score this text; to filter it line by line by these scores, remove the column text from the table"
     )
 
 

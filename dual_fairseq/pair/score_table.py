@@ -70,7 +70,7 @@ def scored_text(path: Path) -> list[tuple[str, str]]:
     return found if len(found) == 2 else []
 
 
-def read_scores(path: Path) -> dict[str, np.ndarray]:
+def read_table(path: Path) -> dict[str, np.ndarray]:
     """Read a table of scores.
 
     Returns:

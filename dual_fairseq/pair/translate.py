@@ -121,7 +121,7 @@ def translate_stream(options: argparse.Namespace, overrides: dict[str, Any], std
     """Translate the input of the options to their output."""
     from .translator import DualTranslator
 
-    checkpoints = [find_checkpoint(run, options.source_lang, options.target_lang) for run in options.run]
+    checkpoints = [find_checkpoint(run, (options.source_lang, options.target_lang)) for run in options.run]
     inputs = [options.input, *checkpoints, options.src_lm, options.tgt_lm, options.dual_inference]
     if options.output:
         check_output(options.output, inputs)

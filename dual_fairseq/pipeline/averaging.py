@@ -42,8 +42,10 @@ def average(files: StageFolder, count: str | None) -> None:
     last = epochs[0].stat().st_mtime_ns
     if not files.average.is_file() or files.average.stat().st_mtime_ns != last:
         say(f"Averaging the last {min(int(count), len(epochs))} epochs: {files.average}")
-        check(step("average", "--inputs", *epochs[: int(count)], "--output", files.average))
-        os.utime(files.average, ns=(last, last))
+        new = files.folder / ".checkpoint_average.new"  # a command replaces no checkpoint of a run
+        check(step("average", "--inputs", *epochs[: int(count)], "--output", new))
+        os.utime(new, ns=(last, last))
+        os.replace(new, files.average)
     for file in reversed(epochs):
         file.unlink()
 

@@ -9,6 +9,7 @@ import shlex
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from ..common.arguments import Parser, decimal, file_path, positive
@@ -35,7 +36,7 @@ from .devices import Device, find_device
 from .inheritance import language_model_of
 from .jobs import PACKAGE, check, locked, run, say, show, step
 from .progress import SentenceDisplay
-from .score_sets import covers, place, recorded, replace
+from .score_sets import covers, evaluated, place, replace
 from .stages import digest, failure, is_whole, option_lines
 
 HELP = """\
@@ -134,7 +135,7 @@ class Evaluation:
         options: of :func:`get_parser`; if they name no language models, those of the run are used.
         extra: options of fairseq-generate.
         device: where to run.
-        expected: whether the checkpoint and the language models may be missing, for a dry run.
+        expected: whether the checkpoint and the language models may be missing, for a dry run or for old scores.
 
     Raises:
         UserError: something is wrong with the options, the data, the checkpoint or the language models.
@@ -184,9 +185,7 @@ class Evaluation:
         self.search = ["--beam", options.beam, "--lenpen", options.lenpen, *length_limit_words(options), *self.extra]
         self.beam = {language: str(len(data.labels(language)) or options.beam) for language in data.languages}
         folder = self.checkpoint.parent / "eval" / options.split
-        if not (options.output or expected):
-            folder = place(folder, self._comparable, self._settings(), lambda: digest(*self.lms.values())[:6])
-        self.out = options.output or folder
+        self.out = options.output or place(folder, self._comparable, self._settings(), lambda: self._digests[1][:6])
 
     def _settings(self) -> str:
         """The name of a folder for scores with these settings."""
@@ -224,6 +223,13 @@ class Evaluation:
             )
         return {}
 
+    @cached_property
+    def _digests(self) -> tuple[str, str]:
+        """Those of the checkpoint and of the language models; empty if a file is gone, or none was given."""
+        files = ([self.checkpoint], list(self.lms.values()))
+        checkpoint, lms = (digest(*some) if some and all(f.is_file() for f in some) else "" for some in files)
+        return checkpoint, lms
+
     def identity(self, splits: Sequence[str] = ()) -> str:
         """Everything that affects the result, in lines.
 
@@ -237,17 +243,18 @@ class Evaluation:
         tokenizer = self.options.sacrebleu_tokenize or default
         words = [*self.search, "--sacrebleu-tokenize", tokenizer, *self.engine]
         words += ["--dual-inference", " ".join(self.splits[1:])]
+        checkpoint, lms = self._digests
         lines = [
-            f"checkpoint {digest(self.checkpoint)}",
+            f"checkpoint {checkpoint}",
             f"data {digest(*map(data.dictionary, data.languages), *texts)}",
-            f"language models {digest(*self.lms.values()) if self.lms else ''}",
+            f"language models {lms}",
             *option_lines(words),
         ]
         return "\n".join(lines) + "\n"
 
     def done(self) -> bool:
         """Whether the output folder has all of this evaluation."""
-        record = recorded(self.out)
+        record = evaluated(self.out)
         return (self.out / "scores.json").is_file() and covers(record, self._comparable(record))
 
     def run(self) -> None:
@@ -257,10 +264,10 @@ class Evaluation:
             UserError: a command failed, or another run is using the output folder.
         """
         with locked(self.out):
-            record, identity = self.out / "options.txt", self.identity()
             if self.done():
                 say(f"Evaluated before: {self.out / 'scores.json'}")
                 return
+            record, identity = self.out / "options.txt", self.identity()
             say(f"Checkpoint: {self.checkpoint}; output: {self.out}")
             new = self.out / ".new"
             shutil.rmtree(new, ignore_errors=True)

@@ -7,27 +7,27 @@ import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ..common.folders import option_line
+from ..common.folders import recorded_lines
 
 # The record of an evaluation: lines that name its input, then its settings; the last one is that of dual inference.
 _CHECKPOINT, _DATA, _LANGUAGE_MODELS = range(3)  # the lines that name these
 
 
-def recorded(folder: Path) -> list[str]:
+def evaluated(folder: Path) -> list[str]:
     """The lines of the record of an evaluation; empty if there is no complete record."""
-    record = folder / "options.txt"
-    if not record.is_file():
-        return []
-    lines = [option_line(line) for line in record.read_text("utf-8", "surrogateescape").splitlines()]
+    lines = recorded_lines(folder / "options.txt")
     return lines if len(lines) > _LANGUAGE_MODELS + 1 else []
 
 
 def same_settings(theirs: Sequence[str], mine: Sequence[str]) -> bool:
     """Whether one record may replace or include the other: the settings are equal, and the checkpoints differ, or the
-    text is the same and the language models do not conflict. Language models do not change the translations."""
+    text is the same and the language models do not conflict. Language models do not change the translations.
+
+    A line without a digest is of a file that is gone, or was not given: no other one conflicts with it.
+    """
     if theirs[_LANGUAGE_MODELS + 1 : -1] != mine[_LANGUAGE_MODELS + 1 : -1]:
         return False
-    if theirs[_CHECKPOINT] != mine[_CHECKPOINT]:
+    if theirs[_CHECKPOINT] != mine[_CHECKPOINT] and mine[_CHECKPOINT].strip() != "checkpoint":
         return True
     if theirs[_DATA] != mine[_DATA]:
         return False
@@ -39,11 +39,10 @@ def same_settings(theirs: Sequence[str], mine: Sequence[str]) -> bool:
 
 def covers(theirs: Sequence[str], mine: Sequence[str]) -> bool:
     """Whether an earlier evaluation (``theirs``) has everything that this one would have."""
-    if not theirs or not same_settings(theirs, mine) or theirs[:_LANGUAGE_MODELS] != mine[:_LANGUAGE_MODELS]:
+    if not theirs or not same_settings(theirs, mine):
         return False
-    return all(
-        a == b or b.strip() in ("language models", "--dual-inference") for a, b in zip(theirs, mine, strict=True)
-    )
+    unknown = ("checkpoint", "language models", "--dual-inference")
+    return all(a == b or b.strip() in unknown for a, b in zip(theirs, mine, strict=True))
 
 
 def place(
@@ -60,7 +59,7 @@ def place(
     folders = [first, *sorted(first.parent.glob(f"{first.name}-*"))]
     of_other_text = ""
     for folder in folders:
-        if not (record := recorded(folder)):
+        if not (record := evaluated(folder)):
             continue
         mine = record_like(record)
         if same_settings(record, mine):
@@ -70,7 +69,7 @@ def place(
     if not (first / "options.txt").is_file() and not (first / "scores.json").is_file():
         return first
     name = f"{first.name}-{settings}{of_other_text}"
-    if any(folder.name == name and recorded(folder) for folder in folders):  # with other language models
+    if any(folder.name == name and evaluated(folder) for folder in folders):  # with other language models
         name += f"-lm{models()}"
     return first.with_name(name)
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from ..common.comparison import Scored, comparison_notes
+from ..common.comparison import Scored, comparison_notes, measurement_notes
 from ..common.errors import UserError
 from ..common.files import whole_file
 from ..common.folders import STAGES, Data, RunFolder, refuse_colons
@@ -368,7 +368,8 @@ class Training:
             for stage, file in files.items()
             if file.is_file()
         ]
-        say("\n".join([score_table((s.name, s.scores) for s in systems), *comparison_notes(systems)]))
+        table = score_table((system.name, system.scores) for system in systems)
+        say("\n".join([table, *measurement_notes(systems), *comparison_notes(systems)]))
 
     def show(self) -> None:
         """Print the commands of all stages, ready to copy."""

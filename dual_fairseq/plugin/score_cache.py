@@ -97,7 +97,7 @@ class ScoreCache:
         cached = _agree(path.is_file())
         if not cached:
             self._compute(path, sentences, sizes, dictionary, load, name)
-        scores = read_scores(path, np.asarray(sizes))
+        scores = read_cache(path, np.asarray(sizes))
         if cached:
             logger.info("%s: language model scores of %s read", path, name)
         return scores
@@ -145,7 +145,7 @@ class ScoreCache:
             dist.barrier()
 
 
-def read_scores(path: Path, sizes: np.ndarray) -> Scores:
+def read_cache(path: Path, sizes: np.ndarray) -> Scores:
     """The scores of one language's side of a data set, from the file and the record beside it.
 
     Args:

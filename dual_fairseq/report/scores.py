@@ -12,6 +12,7 @@ from sacrebleu.metrics.base import Metric
 from sacrebleu.significance import Result
 
 from ..common.bleu import Accuracy, metric_of_signature
+from ..common.comparison import unlike
 from ..common.errors import UserError
 from ..common.tables import SEARCH, aligned, quality, search_of, searches, signatures
 from ..pair.significance import TRIALS, paired_test
@@ -136,12 +137,12 @@ def _compare(
     compared: list[tuple[str, Sequence[str]]] = []
     notes = []
     for name, (hypothesis, reference) in texts.items():
-        if difference := _unlike(rows[name], rows[baseline.name]):
+        if difference := unlike(_basis(rows[name], reference), _basis(rows[baseline.name], references)):
             notes.append(f"{name}: has another {difference} than {baseline.name}, so it is not compared.")
-        elif hypothesis and reference == references and len(hypothesis) == len(references):
+        elif hypothesis and reference and len(hypothesis) == len(references):
             compared.append((name, hypothesis))
         else:
-            notes.append(f"{name}: its test text is not that of {baseline.name}, so it is not compared.")
+            notes.append(f"{name}: its translations or references are missing, so it is not compared.")
     try:
         own = rows[baseline.name].scores
         labels = own.get("accuracy") is not None
@@ -156,13 +157,10 @@ def _compare(
     return notes
 
 
-def _unlike(row: Row, other: Row) -> str:
-    """The setting in which two rows differ, in words; empty if none differs, or if they are not known."""
-    for name in dict.fromkeys([*row.search, *other.search]) if row.search and other.search else ():
-        if row.search.get(name) != other.search.get(name):
-            return SEARCH[name]
-    mine, its = (r.scores.get("bleu_signature") for r in (row, other))
-    return "sacreBLEU signature" if mine and its and mine != its else ""
+def _basis(row: Row, references: Sequence[str] | None) -> dict[str, object]:
+    """For :func:`~dual_fairseq.common.comparison.unlike`: the search, the signature and the test text."""
+    search = {words: row.search.get(name, "default") for name, words in SEARCH.items()} if row.search else {}
+    return {**search, "sacreBLEU signature": row.scores.get("bleu_signature"), "test text": references}
 
 
 def searches_of(rows: Sequence[Row]) -> list[str]:

@@ -33,7 +33,7 @@ from dual_fairseq.pair.load import load_pair
 from dual_fairseq.pipeline import config
 from dual_fairseq.plugin.checkpoint import load_state
 from dual_fairseq.plugin.ranking import read_choice
-from dual_fairseq.plugin.score_cache import read_scores as read_cache
+from dual_fairseq.plugin.score_cache import read_cache
 from dual_fairseq.plugin.task import DualTranslationTask
 from dual_fairseq.plugin.validation_bleu import validate_as_target
 from dual_fairseq.report.runs import Evaluation, Run, System

@@ -189,7 +189,7 @@ def test_systems_on_another_test_text_are_shown_but_not_compared(run, tmp_path):
     rows, notes = scores.score_rows(runs.systems(runs.read_runs([run, other])), "test")
     assert [row.system for row in rows][:4] == [f"run: {name}" for name in STAGES.values()] + ["other: dual"]
     assert rows[2].p_value("BLEU") == 1.0 and rows[3].p_value("BLEU") is None and rows[3].scores["bleu"] > 99
-    assert notes == ["other: dual: its test text is not that of run: MLE continued, so it is not compared."]
+    assert notes == ["other: dual: has another test text than run: MLE continued, so it is not compared."]
 
 
 # --- the gap

@@ -273,6 +273,12 @@ def test_rows_may_go_on_from_a_run_that_is_there(tmp_path, monkeypatch):
     average.unlink()
     jobs["corpus"].run()
     assert not start.with_name(average.name).is_symlink()
+    trained = work / "lm/all/sw/checkpoint_best.pt"  # by a recipe without the run
+    trained.unlink()
+    trained.write_text("hours of work")
+    with pytest.raises(UserError, match=r"lm/all/sw/checkpoint_best\.pt: is of a training in WORK"):
+        jobs["corpus"].run()
+    assert trained.read_text() == "hours of work"
     recipe.write_text('warmup_options = "--lr 1"\n' + recipe.read_text())
     with pytest.raises(SystemExit, match="leave out the options of both"):
         Recipe.read(recipe)

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from dual_fairseq.common.folders import RunFolder, StageFolder, find_checkpoint
+from dual_fairseq.pair import average as pair_average
+from dual_fairseq.pair import commands
 from dual_fairseq.pipeline import averaging
 from dual_fairseq.pipeline.devices import Device
 from dual_fairseq.pipeline.stages import Stage
@@ -25,14 +27,19 @@ def stage(tmp_path) -> StageFolder:
 
 @pytest.fixture
 def averaged(monkeypatch) -> list[list[str]]:
-    """What was averaged, by the names of the files."""
+    """What the command was given to average, by the names of the files."""
     made: list[list[str]] = []
 
     def check(command):
-        made.append([Path(word).name for word in command if str(word).endswith(".pt")][:-1])
-        Path(command[-1]).write_text("mean")
+        assert command[3] == "average"
+        commands.average([str(word) for word in command[4:]])
+
+    def average(inputs):
+        made.append([Path(file).name for file in inputs])
+        return "mean"
 
     monkeypatch.setattr(averaging, "check", check)
+    monkeypatch.setattr(pair_average, "average", average)
     return made
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dual_fairseq.common.comparison import Scored, comparison_notes
+from dual_fairseq.common.comparison import Scored, comparison_notes, measurement_notes, unlike
 from dual_fairseq.common.folders import RunFolder
 from dual_fairseq.pipeline.train import Training
 
@@ -76,13 +76,15 @@ def test_the_last_table_of_train_has_the_notes(run, monkeypatch, capsys):
     for name in ("mle", "dual"):
         scores = dict(scored(run, name).scores)
         (run.stage(name).evaluation("test") / "scores.json").write_text(json.dumps(scores))
+        (run.stage(name).evaluation("test") / "de-en.ref.txt").write_text(f"The {name}.\n")  # DEST was made again
     run.stage("mle").best.write_text("trained further")
     training = Training.__new__(Training)
     training.run, training.rounds = run, None
     training.options = Namespace(split="test", warmup_only=False, init_src2tgt="a.pt", control=False)
     monkeypatch.setattr(Training, "evaluated", lambda self, run, name: run.stage(name).evaluation("test"))
     training.evaluate()
-    *_, outdated, unequal = capsys.readouterr().out.splitlines()
+    *_, text, outdated, unequal = capsys.readouterr().out.splitlines()
+    assert text == "The score of MLE continued cannot be compared with that of dual: their test texts differ."
     assert outdated.startswith("MLE continued: scores of an earlier checkpoint")
     assert unequal.startswith("MLE continued: made 30 updates and dual 40")
 
@@ -105,8 +107,27 @@ def test_numbers_of_other_dictionaries_or_language_models_are_not_compared(run, 
     (other.text / "dict.de.txt").write_text("b 1\n")
     systems[2] = scored(other, "dual", "other", "m")
     assert comparison_notes(systems) == [
-        "NLL a token of mle, dual with that of other cannot be compared: other dictionaries.",
-        "Mean |gap| of mle, dual with that of other cannot be compared: other language models.",
+        "NLL per token of mle and dual cannot be compared with that of other: their dictionaries differ.",
+        "Mean |gap| of mle and dual cannot be compared with that of other: their language models differ.",
     ]
     without = [scored(run, "dual"), scored(other, "dual", "other", "m", gap_abs=None)]
     assert len(comparison_notes(without)) == 1
+
+
+def test_scores_of_other_text_or_signatures_are_not_compared(run):
+    systems = [scored(run, name, **{"de-en": {"bleu_signature": "tok:13a"}}) for name in ("mle", "dual")]
+    assert measurement_notes(systems) == []
+    for system in systems:
+        (system.folder / "de-en.ref.txt").write_text("Yes.\n")
+    assert measurement_notes(systems) == []
+    (systems[1].folder / "de-en.ref.txt").write_text("No.\n")
+    systems[0] = scored(run, "mle", **{"de-en": {"bleu_signature": "tok:none"}})
+    assert measurement_notes(systems) == [
+        "The score of mle cannot be compared with that of dual: their test texts differ.",
+        "BLEU of mle cannot be compared with that of dual: their sacreBLEU signatures differ.",
+    ]
+
+
+def test_what_is_not_known_does_not_differ():
+    assert unlike({"beam": "5", "text": ["a"]}, {"beam": "5", "text": ["b"]}) == "text"
+    assert unlike({"beam": "5", "text": None}, {"beam": "5", "text": ["b"]}) == unlike({"beam": "5"}, {}) == ""

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from dual_fairseq.common import files
 from dual_fairseq.common.dictionaries import check_dictionary_file
 from dual_fairseq.common.errors import UserError
-from dual_fairseq.common.files import sha256
+from dual_fairseq.common.files import CannotWrite, sha256, write_text
 from dual_fairseq.common.interruption import stoppable
 from dual_fairseq.common.records import read_record
 from dual_fairseq.data.clean import LONGEST_WORD, Cleaner, Rules, clean_corpus
@@ -277,6 +277,22 @@ def test_an_error_in_a_worker_or_in_the_jobs_arrives_and_does_not_hang() -> None
 
     with pytest.raises(OSError, match="unreadable"):
         list(parallel(lambda: lambda n: n, jobs(), 2))
+
+
+def test_what_a_worker_says_to_the_user_arrives(tmp_path, capfd):
+    def refuse():
+        raise UserError("codes.de: is damaged")
+
+    with pytest.raises(UserError, match=r"^codes\.de: is damaged$"):
+        list(parallel(refuse, [1, 2], 2))
+
+    def write(_):
+        write_text(tmp_path / "none" / "a", "x")
+
+    with pytest.raises(CannotWrite, match="there is no folder") as caught:
+        list(parallel(lambda: write, [1, 2], 2))
+    assert caught.value.reason == "No such file or directory" and caught.value.code.startswith("dual_fairseq: error: ")
+    assert capfd.readouterr().err == ""
 
 
 def test_a_worker_has_no_handler_for_the_signal_that_ends_it():

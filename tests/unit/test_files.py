@@ -99,6 +99,16 @@ def test_an_output_that_is_an_input_is_refused(tmp_path, how):
     check_output(tmp_path / "new", [source])
 
 
+def test_a_mean_of_checkpoints_may_be_made_again(tmp_path):
+    (tmp_path / "checkpoint_avg.pt").touch()
+    check_output(tmp_path / "checkpoint_avg.pt")
+    for name in ("_best", "_last", "_average", "_1_20", ".best_bleu_30.00", "12"):
+        path = tmp_path / f"checkpoint{name}.pt"
+        path.touch()
+        with pytest.raises(UserError, match="has the name of a file of a run"):
+            check_output(path)
+
+
 def test_a_folder_is_refused(tmp_path):
     with pytest.raises(UserError, match="is a folder; name the file to write"):
         write_text(tmp_path, "x")

@@ -14,7 +14,7 @@ from dual_fairseq.__main__ import main
 from dual_fairseq.data.lines import survey_pair
 from dual_fairseq.pair import score_table
 from dual_fairseq.pair.filter import STATISTICS, choose
-from dual_fairseq.pair.score_table import read_scores
+from dual_fairseq.pair.score_table import read_table
 
 # Two pairs whose statistics can be computed by hand.
 COLUMNS = {
@@ -89,7 +89,7 @@ def test_statistics_by_hand(name):
 def test_a_table_is_read_as_it_was_written(table):
     rows = [(-1.25, -2.5, -3.75, -4.0), None, (-0.0001, -1000.5, -7.0, -8.0)]
     path = table(rows)
-    columns = read_scores(path)
+    columns = read_table(path)
     np.testing.assert_array_equal(columns["line"], [1, 2, 3])
     for i, name in enumerate(score_table.LOG_PROBS):
         np.testing.assert_array_equal(columns[name], [rows[0][i], math.nan, rows[2][i]])
@@ -98,7 +98,7 @@ def test_a_table_is_read_as_it_was_written(table):
     head, *lines = path.read_text().splitlines(keepends=True)
     other = path.with_name("sorted.tsv.gz")
     other.write_bytes(gzip.compress("".join([head, *lines[::-1]]).encode()))
-    for name, values in read_scores(other).items():
+    for name, values in read_table(other).items():
         np.testing.assert_array_equal(values, columns[name])
 
 
@@ -120,7 +120,7 @@ def test_a_damaged_table_is_refused(table, change, reason):
     path = table([(-1.0, -2.0, -3.0, -4.0)] * 3)
     path.write_text(change(path.read_text()))
     with pytest.raises(SystemExit, match=reason) as refusal:
-        read_scores(path)
+        read_table(path)
     assert str(path) in str(refusal.value)
 
 
@@ -134,7 +134,7 @@ def test_text_that_was_not_scored_is_refused(table, tmp_path):
     lines[1] = f"{lines[1][:-1]}{score_table.name_text(('de', 'en'), survey_pair(source, target))}\n"
     named = tmp_path / "named.tsv"
     named.write_text("".join(lines))
-    np.testing.assert_equal(read_scores(named), read_scores(scores))
+    np.testing.assert_equal(read_table(named), read_table(scores))
     common = ("--output-prefix", tmp_path / "out" / "clean", "--keep", 1)
     (tmp_path / "out").mkdir()
     with pytest.raises(SystemExit, match=r"named\.tsv: has scores of other text than .*your\.de \(de\); give the text"):
@@ -142,6 +142,11 @@ def test_text_that_was_not_scored_is_refused(table, tmp_path):
     with pytest.raises(SystemExit, match="are exchanged"):
         run(named, "--source", target, "--target", source, *common)
     assert not list((tmp_path / "out").iterdir())
+    with pytest.raises(SystemExit, match="to filter it line by line by these scores, remove the column text"):
+        run(named, "--source", tmp_path / "your.de", "--target", target, *common)
+    without = tmp_path / "without.tsv"
+    without.write_text("".join(line.rpartition("\t")[0] + "\n" for line in lines))
+    run(without, "--source", tmp_path / "your.de", "--target", target, *common)
     run(named, "--source", source, "--target", target, *common)
     run(scores, "--source", tmp_path / "your.de", "--target", target, *common)
 

@@ -128,13 +128,17 @@ def test_the_best_checkpoint_of_a_run_or_of_the_demo(tmp_path):
 
 def test_the_languages_decide_among_the_files_of_export(tmp_path):
     (tmp_path / "de-en.pt").touch()
-    assert find_checkpoint(tmp_path) == find_checkpoint(tmp_path, "en") == tmp_path / "de-en.pt"  # refused later
+    assert (
+        find_checkpoint(tmp_path) == find_checkpoint(tmp_path, ("en", None)) == tmp_path / "de-en.pt"
+    )  # refused later
     (tmp_path / "en-de.pt").touch()
-    assert find_checkpoint(tmp_path, "de", "en") == find_checkpoint(tmp_path, "de") == tmp_path / "de-en.pt"
-    assert find_checkpoint(tmp_path, target="de") == tmp_path / "en-de.pt"
-    for languages in ((), ("fr", "de"), ("(", "de")):
+    assert find_checkpoint(tmp_path, ("de", "en")) == find_checkpoint(tmp_path, ("de", None)) == tmp_path / "de-en.pt"
+    assert find_checkpoint(tmp_path, (None, "de")) == tmp_path / "en-de.pt"
+    for languages in ((None, None), ("fr", "de"), ("(", "de")):
         with pytest.raises(UserError, match=r"several models \(de-en\.pt, en-de\.pt\); name one .* -s and -t"):
-            find_checkpoint(tmp_path, *languages)
+            find_checkpoint(tmp_path, languages)
+    with pytest.raises(UserError, match=r"name one of them$"):  # export and Python have no -s and -t
+        find_checkpoint(tmp_path)
 
 
 def test_another_stage_does_not_take_the_place_of_one_whose_checkpoint_is_gone(tmp_path):

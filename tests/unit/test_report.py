@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dual_fairseq.common import comparison
 from dual_fairseq.common.errors import UserError
 from dual_fairseq.common.tables import read_scores
 from dual_fairseq.report import attention, build, examples, page, pictures, runs, scores
@@ -97,12 +98,18 @@ def rows_of(*searches: dict[str, str], signature: str = "tok:13a") -> list[score
     ]
 
 
+def difference(mine: scores.Row, its: scores.Row) -> str:
+    return comparison.unlike(scores._basis(mine, ["a"]), scores._basis(its, ["a"]))
+
+
 def test_scores_with_unlike_settings_are_not_tested_against_each_other():
     like, unlike, unknown = rows_of({"beam": "5", "lenpen": "1"}, {"beam": "5", "lenpen": "1.5"}, {})
-    assert scores._unlike(unlike, like) == "length penalty" and scores._unlike(like, like) == ""
-    assert scores._unlike(unknown, like) == ""
+    assert difference(unlike, like) == "length penalty" and difference(like, like) == ""
+    assert difference(unknown, like) == ""
+    (of_an_engine,) = rows_of({"beam": "5", "lenpen": "1", "engine": "ctranslate2"})
+    assert difference(of_an_engine, like) == difference(like, of_an_engine) == "engine"
     (another,) = rows_of({"beam": "5", "lenpen": "1"}, signature="tok:char")
-    assert scores._unlike(another, like) == "sacreBLEU signature"
+    assert difference(another, like) == "sacreBLEU signature"
     assert scores.searches_of([like, like]) == ["Search: beam 5, length penalty 1"]
     assert scores.searches_of([like, unlike, unknown]) == [
         "Search of system 0: beam 5, length penalty 1",
