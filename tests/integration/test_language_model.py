@@ -110,6 +110,18 @@ def test_a_language_model_with_bos_is_scored_as_it_was_trained(corpus, bos_lm):
     assert loss * (tokens + len(valid)) == pytest.approx(nll, rel=0.05)
 
 
+def test_a_language_model_of_running_text_is_warned_of(corpus, language_models, tmp_path, caplog):
+    dictionary = Dictionary.load(str(corpus / "dual" / f"dict.{SOURCE}.txt"))
+    state = torch.load(language_models[SOURCE], weights_only=True)
+    state["cfg"]["task"]["sample_break_mode"] = "none"
+    torch.save(state, tmp_path / "running.pt")
+    with caplog.at_level("WARNING", logger="dual_fairseq"):
+        load_language_model(str(language_models[SOURCE]), dictionary, SOURCE, "--src-lm")
+        assert "--sample-break-mode" not in caplog.text
+        load_language_model(str(tmp_path / "running.pt"), dictionary, SOURCE, "--src-lm")
+    assert "running.pt was trained with --sample-break-mode none" in caplog.text
+
+
 def test_it_is_frozen_and_in_eval_mode(language_model):
     lm, _, dictionary = language_model
     assert not lm._model.training

@@ -104,6 +104,14 @@ def test_the_same_value_in_another_form():
     assert OmegaConf.is_config(of_arch("rnnsearch").model)
 
 
+def test_an_option_that_one_side_does_not_know_is_not_compared():
+    cfg = of_arch("transformer").model
+    older = copy.deepcopy(cfg)
+    del older.encoder_embed_dim
+    check_model_options(cfg, older, "file", "--init-src2tgt")
+    check_model_options(older, cfg, "file", "--init-src2tgt")
+
+
 def test_another_arch():
     with pytest.raises(UserError, match="was trained with --arch lstm, not transformer"):
         check_model_options(of_arch("transformer").model, of_arch("lstm").model, "file", "--restore-file")

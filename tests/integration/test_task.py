@@ -140,6 +140,19 @@ def test_each_direction_is_warm_started_by_its_own_option(corpus, trained_pair, 
     assert same(build(corpus, *run)[1]) == set(), "a run that goes on is not started again"
 
 
+def test_what_a_warm_start_could_not_compare_is_said(corpus, trained_pair, tmp_path, caplog):
+    best = trained_pair[0] / "checkpoint_best.pt"
+    state = torch.load(best, weights_only=True)
+    state["task_state"], state["cfg"]["task"]["data"] = {}, str(tmp_path / "gone")
+    torch.save(state, tmp_path / "moved.pt")
+    with caplog.at_level("WARNING", logger="dual_fairseq"):
+        build(corpus, "--dual-lambda", 0, "--init-src2tgt", best)
+        assert "not compared" not in caplog.text
+        build(corpus, "--dual-lambda", 0, "--init-src2tgt", tmp_path / "moved.pt")
+    for language in (SOURCE, TARGET):
+        assert f"moved.pt: its dict.{language}.txt was not found and not compared" in caplog.text
+
+
 def test_a_warm_started_run_goes_on_without_the_checkpoints_it_began_with(corpus, trained_pair, tmp_path):
     first, second = (shutil.copy(trained_pair[0] / "checkpoint_last.pt", tmp_path / name) for name in ("a.pt", "b.pt"))
     init = ("--init-src2tgt", first, "--init-tgt2src", second, "--dual-lambda", 0, "--lr", 0.1, "--optimizer", "sgd")

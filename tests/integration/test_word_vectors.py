@@ -134,6 +134,8 @@ def test_padding_never_gets_a_vector(small, tmp_path):
 
 def test_a_file_that_ends_too_early_is_told(small, tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
+        read(tmp_path / "v", "3 3\n" + ROWS, small)
+        assert not caplog.text
         read(tmp_path / "v", "4 3\n" + ROWS, small)
     assert "has 3 of the 4 vectors that its first line names" in caplog.text
 

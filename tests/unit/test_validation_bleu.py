@@ -43,6 +43,35 @@ def validated(task, sample) -> tuple[float, int]:
     return bleu_of_counts(list(counts.values())[:-1]), counts["cut_off_en-zh"]
 
 
+def test_samples_are_printed_if_asked_for(caplog):
+    task, sample = side("zh", tokenized=True)
+    with caplog.at_level("INFO", logger="dual_fairseq"):
+        validated(task, sample)
+        assert "example" not in caplog.text
+        task.cfg.eval_bleu_print_samples = True
+        validated(task, sample)
+    assert (
+        f"example hypothesis: {HYPOTHESES[0]}" in caplog.text and f"example reference: {REFERENCES[0]}" in caplog.text
+    )
+
+
+def test_the_mean_of_both_directions_has_two_digits():
+    counts = [{f"cut_off_{direction}": 0} for direction in ("x-y", "y-x")]
+    of_directions = {}
+    for number, (direction, log) in enumerate(zip(("x-y", "y-x"), counts, strict=True)):
+        task, sample = side("zh", tokenized=True)
+        metric = validation_metric(task.cfg)
+        if number:  # other scores
+            sample["target"] = sample["target"].flip(0)
+        log |= validation_counts(task, metric, sample, None, direction)
+        of_directions[direction] = metric
+    with metrics.aggregate(new_root=True) as aggregator:
+        log_bleu(counts, of_directions)
+        values = aggregator.get_smoothed_values()
+    assert values["bleu_x-y"] != values["bleu_y-x"]
+    assert values["bleu"] == round((values["bleu_x-y"] + values["bleu_y-x"]) / 2, 2)
+
+
 @pytest.mark.parametrize("code", ["zh", "zh_CN", "zho_Hans"])
 def test_chinese_is_scored_as_evaluation_scores_it(code):
     task, sample = side(code)
