@@ -69,6 +69,11 @@ def test_alpha_1_is_plain_generation(generate, listed):
     assert not lines(plain, "R-")
 
 
+def test_an_option_that_changes_the_beams_scores_is_refused(generate, lm_options):
+    refused = generate(*lm_options, "--dual-inference-alpha", 0.5, "--unkpen", 2, check=False)
+    assert refused.returncode and "unkpen" in refused.error
+
+
 def test_components_are_what_the_models_say(listed, corpus, trained_pair, language_models):
     nbest = read_nbest(listed.output.splitlines(), 16, corpus)
     model, task = load_pair(trained_pair[0] / "checkpoint_best.pt", device="cpu")
