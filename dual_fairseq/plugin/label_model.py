@@ -20,7 +20,6 @@ from fairseq.dataclass import FairseqDataclass
 from fairseq.models import FairseqDecoder, FairseqLanguageModel, register_model
 from torch import Tensor
 
-from ..common.dictionaries import check_dictionary_file
 from ..common.errors import UserError
 
 LONGEST = 100_000  # tokens; the other side of a pair may be as long as its own models allow
@@ -88,7 +87,6 @@ def counted(data: Path) -> dict[str, Any]:
     Raises:
         UserError: the data are not labels, or the validation text has a label that the training text lacks.
     """
-    check_dictionary_file(data / "dict.txt")
     dictionary = Dictionary.load(str(data / "dict.txt"))
     counts, held_out = (count_labels(data, split, dictionary) for split in ("train", "valid"))
     if unseen := [dictionary[i] for i in range(len(dictionary)) if held_out[i] and not counts[i]]:
