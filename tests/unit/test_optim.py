@@ -8,10 +8,11 @@ from argparse import Namespace
 import pytest
 import torch
 from fairseq.optim import build_optimizer
+from fairseq.optim.adam import FairseqAdamConfig
 from fairseq.optim.fp16_optimizer import FP16Optimizer, MemoryEfficientFP16Optimizer
 from helpers import configuration
 
-import dual_fairseq.plugin.optim  # noqa: F401  (registers torch_adam)
+from dual_fairseq.plugin.optim import TorchAdamConfig
 
 EPS = 1e-3  # large, so that its place in the formula is felt
 UPDATES = 20
@@ -103,6 +104,8 @@ def test_its_options_are_those_of_adam():
     kept = {k: v for k, v in vars(Namespace(**of_optimizer("torch_adam").optimizer)).items() if k != "_name"}
     theirs = of_optimizer("adam").optimizer
     assert kept == {name: theirs[name] for name in kept} and {"adam_betas", "adam_eps", "weight_decay"} <= kept.keys()
+    defaults, fairseqs = vars(TorchAdamConfig()), vars(FairseqAdamConfig())
+    assert defaults == {name: fairseqs[name] for name in defaults}
 
 
 def test_the_update_is_one_fused_kernel():
