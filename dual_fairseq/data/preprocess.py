@@ -47,6 +47,7 @@ from .writing import writing_of
 
 SYNTHETIC = "synthetic"
 TRAINING = ("train", SYNTHETIC)  # text that may lose lines; scores are computed on the other text
+STRANGE = 0.1  # of a text's BPE tokens; text of the same kind has about 0.01 unknown ones
 
 
 class Preprocessing:
@@ -367,8 +368,10 @@ class Preprocessing:
             say("BPE merges: " + (joint or ", ".join(f"{language} {number:,}" for language, number in merges.items())))
         dictionary = results["dual"]
         say("dictionaries: " + ", ".join(f"{language} {n:,} symbols" for language, n in dictionary["symbols"].items()))
-        unknown = (f"{name} {share:.2%}" for name, share in dictionary["unknown_share"].items())
-        say(f"unknown symbols: {', '.join(unknown)}")
+        unknown = dictionary["unknown_share"]
+        say(f"unknown symbols: {', '.join(f'{name} {share:.2%}' for name, share in unknown.items())}")
+        if strange := [name for name in unknown if unknown[name] > STRANGE and name.split(".")[-1] in merges]:
+            say(f"warning: {', '.join(strange)}: many unknown symbols; are the files of the two languages exchanged?")
         limits = (
             f"{direction} {limit['max_len_a']:.2f} * n + {limit['max_len_b']} (mean {limit['ratio']:.2f} * n)"
             for direction, limit in dictionary["lengths"].items()

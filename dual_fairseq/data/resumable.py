@@ -145,7 +145,7 @@ def _finished(dest: Path, stages: Sequence[Stage], overwrite: bool) -> dict[str,
     if changed and not overwrite:
         raise UserError(
             f"{dest}: made with other input or options ({', '.join(changed)}); "
-            "pass --overwrite to make it again from there, or choose another --dest"
+            "pass --overwrite to make it again, or choose another --dest"
         )
     return results
 

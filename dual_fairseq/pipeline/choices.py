@@ -291,22 +291,27 @@ def shares_embeddings(data: Data, run: RunFolder, start: Path | None = None) -> 
 
 
 def validation_interval(
-    data: Data, stage: StageFolder, max_tokens: str, max_epoch: str | None, extra: list[str]
+    data: Data, stage: StageFolder, max_tokens: str, max_epoch: str | None, extra: list[str], average: str | None = None
 ) -> list[str]:
     """Options for little text: several epochs between two validations.
+
+    A checkpoint is written after each epoch, so that a run that is stopped loses little.
 
     Args:
         max_epoch: with this limit, each epoch is validated, because fairseq might not validate the last one otherwise.
         extra: the user's options, which may set an interval themselves.
+        average: how many of the last checkpoints will be averaged; if several, they are only written after validations.
     """
     if any(word.startswith(("--validate-interval", "--save-interval")) for word in extra):
         return []
     if begun := recorded(stage):
-        interval = begun.get("validate-interval") or "1"
+        interval, saved = begun.get("validate-interval") or "1", begun.get("save-interval")
     else:
         updates = updates_an_epoch(data, max_tokens)
         interval = "1" if max_epoch else str(int(ENOUGH_UPDATES / max(updates, 1)))
-    return [] if interval in ("0", "1") else ["--validate-interval", interval, "--save-interval", interval]
+        saved = interval if int(average or 1) > 1 else None
+    words = [] if interval in ("0", "1") else ["--validate-interval", interval]
+    return words + (["--save-interval", saved] if words and saved else [])
 
 
 def updates_an_epoch(data: Data, max_tokens: str) -> float:

@@ -11,6 +11,7 @@ from ..common.progress import duration, time_to_go
 
 # Metrics of validation: fairseq's name → the usual name.
 _RISING = {"accuracy": "accuracy", "bleu": "BLEU"}
+ENOUGH = 10  # updates, to know their speed
 INTERVAL = 30.0  # seconds between two signs of life
 # Messages of fairseq or the plugin about the input or the course of a run: their beginnings (PARTS: parts of them).
 STOPPING = ("early stop since", "Stopping training due to", "stopping training because current learning rate")
@@ -42,6 +43,7 @@ class TrainingDisplay:
         self._began: tuple[float, float] | None = None  # time and number of the first update that was seen
         self._epoch = 0.0  # updates per epoch
         self._validating = 0.0  # when the last validation began
+        self._in_validation = 0.0  # seconds, in all validations
         self._validation: float | None = None  # seconds of the last validation
         self._valid: list[dict[str, Any]] = []
         self._train: dict[str, Any] = {}
@@ -66,6 +68,7 @@ class TrainingDisplay:
             elif tag == "valid" and key not in self._seen:
                 self._valid.append(stats)
                 self._validation = time.monotonic() - self._validating
+                self._in_validation += self._validation
             to_go = self._to_go(_updates(tag, stats))
             if tag != "train_inner" or time.monotonic() - self._shown >= INTERVAL:
                 text = describe(tag, stats, self._total()) + ("" if tag == "train" else to_go)
@@ -98,7 +101,7 @@ class TrainingDisplay:
         return min(filter(None, (self._max_update, self._max_epoch * self._epoch)), default=0)
 
     def _to_go(self, made: float | None) -> str:
-        """How long the rest takes at most, at the speed so far, including the validation at the end.
+        """How long the rest takes at most, at the speed so far, including validations.
 
         Args:
             made: updates so far.
@@ -107,15 +110,16 @@ class TrainingDisplay:
             return ""
         now = time.monotonic()
         if self._began is None or made < self._began[1]:
-            self._began = now, made
-        seconds, updates = now - self._began[0], made - self._began[1]
+            self._began, self._in_validation = (now, made), 0.0
+        seconds, updates = now - self._began[0] - self._in_validation, made - self._began[1]
         total = self._total()
-        if updates <= 0 or total <= made:
+        if updates < ENOUGH or total <= made:
             return ""
         left = (total - made) * seconds / updates
         if self._validation is None:
             return f", at most {duration(left)} to go without validation"
-        return f", at most {duration(left + self._validation)} to go"
+        validations = max(1, round((total - made) * len(self._valid) / made))
+        return f", at most {duration(left + validations * self._validation)} to go"
 
     def reason(self, option: Callable[[str], str]) -> str:
         """Why the training ended, in words.

@@ -131,7 +131,7 @@ class Training:
         options, files = self.options, self.run.stage(name)
         limits = "warmup" if name == "warmup" else "dual"  # mle uses the limits of dual training
         epochs = getattr(options, LIMITS[limits][1])
-        words += validation_interval(self.data, files, options.max_tokens, epochs, options.extra)
+        words += validation_interval(self.data, files, options.max_tokens, epochs, options.extra, options.average)
         typed = {
             "lr": "--lr" if name == "warmup" else "--dual-lr", "warmup-updates": "--lr-warmup",
             "max-update": f"--{limits}-max-update", "max-epoch": f"--{limits}-max-epoch",

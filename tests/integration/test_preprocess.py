@@ -80,6 +80,16 @@ def decoded(dest: Path, prefix: str, dictionary: str) -> list[str]:
     return [symbols.string(ids) for ids in MMapIndexedDataset(str(dest / prefix))]
 
 
+def test_files_of_the_two_languages_that_are_exchanged_are_suspected(tmp_path, capsys):
+    write_corpus(tmp_path)
+    main(["preprocess", *options(tmp_path, tmp_path / "right")])
+    assert "exchanged" not in capsys.readouterr().err
+    for language in ("de", "en"):
+        (tmp_path / f"other.{language}").write_text("Собака бежит .\n" * 6, encoding="utf-8")
+    main(["preprocess", *options(tmp_path, tmp_path / "wrong"), f"--test={tmp_path / 'other'}"])
+    assert "warning: test.de, test.en: many unknown symbols; are the files of the two" in capsys.readouterr().err
+
+
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("corpus")

@@ -78,6 +78,13 @@ def test_length_limits_apply_to_both_roles_and_to_the_language_models(corpus, lm
     assert task.max_positions() == (1024, 1024), "the transformer LM's own limit"
 
 
+def test_every_sentence_of_validation_text_is_batched(corpus):
+    task, _, _ = build(corpus, "--dual-lambda", 0)
+    for split in ("train", "valid"):
+        task.load_dataset(split)
+    assert not task.dataset("train").keep_remainder and task.dataset("valid").keep_remainder
+
+
 def test_bleu_of_each_direction_and_their_mean(corpus):
     """From n-gram counts of several batches, against sacreBLEU's own figure of all sentences."""
     from sacrebleu import corpus_bleu

@@ -112,7 +112,8 @@ def test_several_epochs_of_little_text_pass_between_validations(data, tmp_path):
     stage = RunFolder(tmp_path / "run").stage("warmup")
     # 120 pairs of 12 tokens at most, 144 tokens a batch: 10 updates an epoch
     interval = ["--validate-interval", "6", "--save-interval", "6"]
-    assert choices.validation_interval(data, stage, "144", None, []) == interval
+    assert choices.validation_interval(data, stage, "144", None, []) == interval[:2]  # saved after each epoch
+    assert choices.validation_interval(data, stage, "144", None, [], "3") == interval  # and these are averaged
     assert choices.validation_interval(data, stage, "144", "12", []) == []  # fairseq would not validate the twelfth
     assert choices.validation_interval(data, stage, "20", None, []) == []
     assert choices.validation_interval(data, stage, "144", None, ["--validate-interval=2"]) == []
@@ -121,6 +122,8 @@ def test_several_epochs_of_little_text_pass_between_validations(data, tmp_path):
     assert choices.validation_interval(data, stage, "144", None, []) == []
     stage.options_file.write_text("--lr 1\n--validate-interval 6\n--save-interval 6\n")
     assert choices.validation_interval(data, stage, "30", None, []) == interval
+    stage.options_file.write_text("--lr 1\n--validate-interval 6\n")
+    assert choices.validation_interval(data, stage, "30", None, []) == interval[:2]
 
 
 def test_a_language_model_takes_its_settings_from_the_number_of_sentences(tmp_path):

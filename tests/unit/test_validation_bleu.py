@@ -43,6 +43,16 @@ def validated(task, sample) -> tuple[float, int]:
     return bleu_of_counts(list(counts.values())[:-1]), counts["cut_off_en-zh"]
 
 
+def test_a_tokenizer_that_is_not_installed_is_said(monkeypatch, caplog):
+    task, _ = side("en")
+    with caplog.at_level("WARNING", logger="dual_fairseq"):
+        validation_metric(task.cfg)
+        assert not caplog.text
+        monkeypatch.setattr("dual_fairseq.common.bleu.missing_tokenizer", lambda *_: "MeCab is missing")
+        validation_metric(task.cfg)
+    assert "MeCab is missing" in caplog.text
+
+
 def test_samples_are_printed_if_asked_for(caplog):
     task, sample = side("zh", tokenized=True)
     with caplog.at_level("INFO", logger="dual_fairseq"):
