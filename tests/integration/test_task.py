@@ -10,6 +10,8 @@ from fairseq import checkpoint_utils, tasks
 from fairseq.logging import metrics
 from helpers import PLUGIN, SOURCE, TARGET, TINY, configuration, fairseq_here, parameters, train
 
+from dual_fairseq.common.errors import UserError
+
 FORWARD, REVERSE = f"{SOURCE}-{TARGET}", f"{TARGET}-{SOURCE}"
 
 
@@ -83,6 +85,17 @@ def test_every_sentence_of_validation_text_is_batched(corpus):
     for split in ("train", "valid"):
         task.load_dataset(split)
     assert not task.dataset("train").keep_remainder and task.dataset("valid").keep_remainder
+
+
+def test_a_missing_split_is_named_with_its_own_shard(corpus, tmp_path):
+    task, _, _ = build(corpus, "--dual-lambda", 0)
+    shards = [shutil.copytree(corpus / "dual", tmp_path / name) for name in ("first", "second")]
+    task.cfg.data = ":".join(map(str, shards))
+    for shard, split in zip(shards[::-1], ("train", "valid"), strict=True):  # valid is only looked for in the first
+        for file in shard.glob(f"{split}.*"):
+            file.unlink()
+        with pytest.raises(UserError, match=f"{shard}.*{split}"):
+            task.load_dataset(split, epoch=2)
 
 
 def test_bleu_of_each_direction_and_their_mean(corpus):
