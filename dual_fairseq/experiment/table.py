@@ -230,13 +230,7 @@ def tabulate(
     for direction, by_row in results.items():
         compared[direction], unlike_rows = with_baseline(rows, baseline, by_row)
         others |= dict.fromkeys(unlike_rows)
-    searches = ("alpha", "dual_inference")
-    chosen = {
-        direction: {
-            id: {s: [compare(r, s, r, "plain") for r in of_row] for s in searches} for id, of_row in found.items()
-        }
-        for direction, found in results.items()
-    }
+    chosen = {direction: over_beam_search(by_row) for direction, by_row in results.items()}
     seed_words = " ".join(map(str, seeds))
     lines = [f"# {recipe.title}", "", f"Seeds {', '.join(map(str, seeds))}; beam {recipe.beam}. Made by", ""]
     lines += [f"    dual-fairseq experiment {file} WORK --seeds {seed_words}", ""]
@@ -277,6 +271,12 @@ def tabulate(
     picture(recipe.title, rows, record, directions, work / f"{name}.png")
     print(text)
     return record
+
+
+def over_beam_search(by_row: dict[str, list[Result]]) -> ByRow:
+    """Both forms of dual inference, each compared with the beam search of the same result."""
+    forms = ("alpha", "dual_inference")
+    return {id: {form: [compare(r, form, r, "plain") for r in row] for form in forms} for id, row in by_row.items()}
 
 
 def signatures_of(results: dict[str, dict[str, list[Result]]]) -> list[str]:
