@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -638,7 +639,8 @@ def test_a_small_experiment_gives_a_table_and_goes_on_where_it_was_stopped(recip
     assert (work / "small.md").read_text().count("| MLE continued |") == 5
     assert (work / "small.png").read_bytes().startswith(b"\x89PNG")
     (work / "seed-2/dual/dual/eval/test/scores.json").rename(work / "kept.json")
-    (average := work / "seed-2/mle/dual/checkpoint_average.pt").touch()
+    best = work / "seed-2/mle/dual/checkpoint_best.pt"
+    average = shutil.copy(best, best.with_name("checkpoint_average.pt"))  # as evaluated
     again = run_command([*command, "--table", "--results", tmp_path], env=env)
     average.unlink()
     assert "the mean of the last epochs instead of that checkpoint: MLE continued." in again.stdout
