@@ -530,7 +530,8 @@ def test_100_pairs_are_learnt_by_heart(form):
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
     assert nll.item() < 0.02, "nats a token"
-    generator = SequenceGenerator([model.eval()], names["t"], beam_size=3)
+    # greedy: fairseq's beam search stops at as many ends as it has beams, however unlikely these are
+    generator = SequenceGenerator([model.eval()], names["t"], beam_size=1)
     found = [names["t"].string(hypotheses[0]["tokens"]) for hypotheses in generator.generate([model], batch)]
     right = sum(translation == pairs[i][1] for i, translation in zip(batch["id"].tolist(), found, strict=True))
     assert right >= 98
