@@ -294,6 +294,11 @@ def test_warm_start_from_another_dictionary(command, corpus, plain_checkpoint, t
     assert f"is not the data's dict.{TARGET}.txt" in refused
 
 
+def test_a_detokenizer_that_does_not_exist(command):
+    refused = command("--dual-lambda", 0, "--eval-bleu", "--eval-bleu-detok", "mooses")
+    assert "--eval-bleu-detok mooses: choose one of " in refused and "moses" in refused
+
+
 # --- checkpoints to go on from, and to translate with
 
 
