@@ -20,7 +20,8 @@ from test_docs import blocks_and_spans, command_in
 
 pytestmark = pytest.mark.slow
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+LABELS = ROOT / "docs" / "labels.md"  # its recipes are shell scripts over text of their own
+PAGES = [ROOT / "README.md", *(page for page in sorted((ROOT / "docs").glob("*.md")) if page != LABELS)]
 NOT_HERE = re.compile(r"make|python|dual-fairseq (experiment|train .*--rounds)")  # they have tests of their own
 SIZES = {"layers": 2, "embed-dim": 128, "attention-heads": 4, "ffn-embed-dim": 512}  # those of --size tiny
 MODEL = " ".join(f"--{side}-{name} {n}" for side in ("encoder", "decoder") for name, n in SIZES.items())
@@ -110,3 +111,18 @@ def test_every_command_of_a_page_runs(page, folder):
         if done.returncode or "Traceback" in done.stderr:
             failed.append(f"{command}\n{done.stdout[-500:]}\n{done.stderr[-1000:]}")
     assert not failed, "\n\n".join(failed)
+
+
+@pytest.mark.parametrize("kind", ["label", "tags"])
+def test_the_recipes_of_labels_and_tags_run(kind, tmp_path):
+    use, make, tags, *_ = re.findall(r"^```\n(dual-fairseq .*?)^```$", LABELS.read_text(), re.MULTILINE | re.DOTALL)
+    recipe = f"{make}{use}" if kind == "label" else tags
+    recipe = recipe.replace("toy-corpus text", "toy-corpus text --train 100 --valid 20 --test 10")
+    recipe = recipe.replace("train data run", f"train data run {TRAINING} --size tiny --lm-size tiny --lm-max-epoch 1")
+    done = run(f"set -e\n{recipe}", tmp_path)
+    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr[-2000:]
+    found = (tmp_path / f"found.{kind}").read_text().splitlines()
+    texts = (tmp_path / "text" / "test.text").read_text().splitlines()
+    assert len(found) == len(texts) == 10
+    words = [len(text.split()) if kind == "tags" else 1 for text in texts]
+    assert [len(line.split()) for line in found] == words
