@@ -256,10 +256,14 @@ def preprocessed(corpus: Path, folder: Path, tokenizer: str) -> Path:
         for index, language in enumerate((SOURCE, TARGET)):
             text = "".join(pair[index] + "\n" for pair in sentence_pairs(count, seed))
             (folder / "raw" / f"{split}.{language}").write_text(text)
-    (folder / "preprocess.json").write_text(
-        json.dumps({"source": SOURCE, "target": TARGET, "tokenizer": tokenizer, "subword": "bpe"})
-    )
+    write_record(folder, SOURCE, TARGET, tokenizer)
     return folder
+
+
+def write_record(folder: Path, source: str, target: str, tokenizer: str = "none") -> None:
+    """The record of a DEST, as short as it may be."""
+    record = {"source": source, "target": target, "tokenizer": tokenizer, "subword": "bpe"}
+    (folder / "preprocess.json").write_text(json.dumps(record))
 
 
 def train_language_model(data: Path, save_dir: Path, *args: object) -> Path:

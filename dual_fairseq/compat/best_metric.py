@@ -33,7 +33,12 @@ def load_checkpoint(cfg, trainer, **passthrough_args):
 
 def small_batch(batches: Any) -> Any:
     """The first two sentences of fairseq's first batch, as a batch."""
-    return batches.collate_fn([batches.dataset[i] for i in batches.frozen_batches[0][:2]])
+    return batch_of(batches, batches.frozen_batches[0][:2])
+
+
+def batch_of(batches: Any, indices: Iterable[int]) -> Any:
+    """Sentences of the data that fairseq's batches are made of, as a batch."""
+    return batches.collate_fn([batches.dataset[i] for i in indices])
 
 
 def check_metric(metric: str, logged: Iterable[str]) -> None:

@@ -37,7 +37,6 @@ _OF_STAGE = {
     "warmup": {"lr": "lr", "warmup_max_update": "max-update", "warmup_max_epoch": "max-epoch"},
     "dual": {"dual_lr": "lr", "dual_max_update": "max-update", "dual_max_epoch": "max-epoch"},
 }
-LIMITS = {stage: (f"{stage}_max_update", f"{stage}_max_epoch") for stage in ("warmup", "dual")}
 
 
 def sizes_of(index: Path) -> array[int]:
@@ -152,7 +151,8 @@ def choose_pair(options: argparse.Namespace, data: Data, run: RunFolder) -> list
     choices = Choices(options, row.measured)
     characters = CHARACTERS if any(side.subword == "char" for side in data.sides.values()) else 1
     choices.take(begun_pair(options, run), BEGUN)
-    for names in LIMITS.values():
+    limits = {stage: limits_of(stage) for stage in ("warmup", "dual")}
+    for names in limits.values():
         choices.keep_limits(*names)
     if options.arch != "transformer":
         choices.take({"size": None, "dropout": None}, "its own")
@@ -167,12 +167,12 @@ def choose_pair(options: argparse.Namespace, data: Data, run: RunFolder) -> list
     else:
         choices.take({name: getattr(row, name) for name in ("dropout", "lr", "lr_warmup", "dual_lr")})
     choices.take({"max_tokens": str(characters * int(row.max_tokens))})
-    for names in LIMITS.values():
+    for names in limits.values():
         choices.take({name: getattr(row, name) for name in names})
     lines = choices.lines()
     updates = updates_an_epoch(data, options.max_tokens)
-    for stage in LIMITS if not options.warmup_only else ["warmup"]:
-        lines += short_limit(options, LIMITS[stage], updates, stage)
+    for stage in limits if not options.warmup_only else ["warmup"]:
+        lines += short_limit(options, limits[stage], updates, stage)
     return [f"Settings for {pairs:,} sentence pairs (docs/settings.md):", *lines]
 
 
@@ -215,6 +215,12 @@ def choose_language_model(options: argparse.Namespace) -> list[str]:
     return [f"Settings for {sentences:,} sentences (docs/settings.md):", *lines]
 
 
+def limits_of(stage: str) -> tuple[str, str]:
+    """The names of a stage's limits of updates and of epochs; mle uses those of dual training."""
+    prefix = "warmup" if stage == "warmup" else "dual"
+    return f"{prefix}_max_update", f"{prefix}_max_epoch"
+
+
 def last_update(options: argparse.Namespace, names: tuple[str, str], updates: float) -> tuple[int, str | None]:
     """The last update of a training, and the option that sets this limit; 0 and None if there is no limit.
 
@@ -241,7 +247,7 @@ def longest_time(options: argparse.Namespace, data: Data, stages: Sequence[str],
     epoch = updates_an_epoch(data, options.max_tokens)
     times = []
     for stage in stages:
-        last, name = last_update(options, LIMITS["warmup" if stage == "warmup" else "dual"], epoch)
+        last, name = last_update(options, limits_of(stage), epoch)
         each = " in each round" if stage == "dual" and int(options.rounds or 0) else ""
         times.append(
             f"{stage}{each} {duration(last * seconds)} ({last:,} updates)" if name else f"{stage} has no limit"

@@ -19,7 +19,7 @@ from ..common.segmentation import POST_PROCESS
 from ..common.tables import read_scores, score_table
 from . import averaging, config, evaluate, train_lm
 from .changes import Typed
-from .choices import LIMITS, choose_pair, longest_time, shares_embeddings, validation_interval
+from .choices import choose_pair, limits_of, longest_time, shares_embeddings, validation_interval
 from .devices import Device, find_device
 from .inheritance import check_dictionaries, language_model_of, typed_start
 from .jobs import PACKAGE, ask, locked, run, say, show, step
@@ -129,12 +129,12 @@ class Training:
     def stage(self, name: str, title: str, words: list[str], inputs: list[str], start: list[str]) -> Stage:
         """A stage of the pair, without a limit of updates."""
         options, files = self.options, self.run.stage(name)
-        limits = "warmup" if name == "warmup" else "dual"  # mle uses the limits of dual training
-        epochs = getattr(options, LIMITS[limits][1])
+        most_updates, most_epochs = limits_of(name)
+        epochs = getattr(options, most_epochs)
         words += validation_interval(self.data, files, options.max_tokens, epochs, options.extra, options.average)
         typed = {
             "lr": "--lr" if name == "warmup" else "--dual-lr", "warmup-updates": "--lr-warmup",
-            "max-update": f"--{limits}-max-update", "max-epoch": f"--{limits}-max-epoch",
+            "max-update": flag(most_updates), "max-epoch": flag(most_epochs),
             "keep-last-epochs": "--average", "validate-interval": "", "save-interval": "",
         }  # fmt: skip
         sizes = {size: preset.shape() for size, preset in PAIRS.items()}

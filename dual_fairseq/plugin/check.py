@@ -18,7 +18,7 @@ from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.logging import metrics
 
 from ..common.errors import UserError
-from ..compat.best_metric import check_metric, small_batch
+from ..compat.best_metric import batch_of, check_metric, small_batch
 
 SLOW = 5.0  # seconds; a batch that takes longer runs only once
 
@@ -77,7 +77,7 @@ def seconds_an_update(batches: Any, model: Any, criterion: Any, max_tokens: int)
     """
     sizes = np.maximum(batches.dataset.src_sizes, batches.dataset.tgt_sizes)
     largest = max(batches.frozen_batches, key=lambda batch: sizes[batch].sum())
-    sample = batches.collate_fn([batches.dataset[i] for i in largest])
+    sample = batch_of(batches, largest)
     model.train()
     for _ in range(2):  # the first time takes longer
         began = time.perf_counter()

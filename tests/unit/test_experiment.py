@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
+from helpers import write_record
 
 from dual_fairseq.common.folders import RunFolder
 from dual_fairseq.experiment import results
@@ -18,9 +18,7 @@ from dual_fairseq.pipeline.devices import Device
 def recipe(tmp_path) -> Recipe:
     folder = tmp_path / "data"
     (folder / "raw").mkdir(parents=True)
-    (folder / "preprocess.json").write_text(
-        json.dumps({"source": "de", "target": "en", "tokenizer": "none", "subword": "bpe"})
-    )
+    write_record(folder, "de", "en")
     for language in ("de", "en"):
         (folder / f"dict.{language}.txt").touch()
         for split in ("test", "valid"):

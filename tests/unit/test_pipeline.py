@@ -11,6 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from helpers import write_record
 
 from dual_fairseq.common.errors import UserError
 from dual_fairseq.common.folders import StageFolder
@@ -211,9 +212,7 @@ def dest(tmp_path) -> Path:
     folder = tmp_path / "data"
     for sub in ("dual", "raw"):
         (folder / sub).mkdir(parents=True)
-    (folder / "preprocess.json").write_text(
-        json.dumps({"source": "xx", "target": "yy", "tokenizer": "none", "subword": "bpe"})
-    )
+    write_record(folder, "xx", "yy")
     for language in ("xx", "yy"):
         (folder / "dual" / f"dict.{language}.txt").touch()
         for split in ("valid", "test"):

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
+from helpers import write_record
 
 from dual_fairseq.common.errors import UserError
 from dual_fairseq.common.folders import Data, RunFolder
@@ -20,9 +21,7 @@ PAIRS = 40
 def data(tmp_path) -> Data:
     folder = tmp_path / "data"
     (folder / "raw").mkdir(parents=True)
-    (folder / "preprocess.json").write_text(
-        json.dumps({"source": "de", "target": "en", "tokenizer": "none", "subword": "bpe"})
-    )
+    write_record(folder, "de", "en")
     for name in ("train", "mono"):
         for language in ("de", "en"):
             (folder / "raw" / f"{name}.{language}").write_text("Ja.\n" * PAIRS)
