@@ -167,6 +167,7 @@ class Plan:
     def synthetic_jobs(self, home: str) -> list[Job]:
         """The jobs that let the warm start translate, and make the corpus with the result."""
         jobs = []
+        used = {row.synthetic for row in self.recipe.rows}
         for made, settings in self.recipe.synthetic.items():
             prefix, place = self.work / home / f"synthetic-{made}", self.work / home / f"data-{made}"
             name, waits = f"{home}/synthetic-{made}", [f"{home}/warmup/test"]
@@ -176,9 +177,14 @@ class Plan:
             ]
             start = self.warm_start(home)
             jobs.append(self.command(name, waits, "synthesize", self.data, start, prefix, *options))
-            more = ("--synthetic", prefix, "--upsample", settings.get("upsample", 1))
+            if made not in used:  # only with other text
+                continue
+            names = [f"{home}/synthetic-{each}" for each in (made, *settings.get("with", []))]
+            more: list[object] = ["--upsample", settings.get("upsample", 1)]
+            for each in names:
+                more += ["--synthetic", self.work / each]
             data_name = f"{home}/data-{made}"
-            jobs.append(Job(data_name, partial(self.make_corpus, data_name, self.corpus[1][-1:], place, *more), [name]))
+            jobs.append(Job(data_name, partial(self.make_corpus, data_name, self.corpus[1][-1:], place, *more), names))
         return jobs
 
     def row_jobs(self, row: Row, home: str, seed: int) -> list[Job]:

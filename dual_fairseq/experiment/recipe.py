@@ -32,7 +32,7 @@ _SHAPE = {
     "variant?": [_VARIANT],
     "data?": str, "run?": str, "source?": str, "target?": str, "part?": str, "corpus?": [str], "part_corpus?": [str],
     "language_models?": {str: {"options?": str, "text?": str}},
-    "synthetic?": {str: {"options?": str, "upsample?": range(1, 1000)}},
+    "synthetic?": {str: {"options?": str, "upsample?": range(1, 1000), "with?": [str]}},
     "pair_options?": str, "warmup_options?": str, "continued_options?": str,
     "comparisons?": [[str]], "one_warm_start?": bool, "beam?": range(1, 10_000),
 }  # fmt: skip
@@ -86,8 +86,8 @@ class Recipe:
         warmup_options, continued_options: for the warm start, and for the other rows.
         rows: the first is the warm start itself.
         source, target: the languages; by default those of ``data``.
-        synthetic: name → options of dual-fairseq synthesize, with which each warm start makes this text, and
-            ``upsample`` of dual-fairseq preprocess.
+        synthetic: name → options of dual-fairseq synthesize, with which each warm start makes this text, ``upsample``
+            of dual-fairseq preprocess, and ``with``, the names of other synthetic text to use together with this text.
         comparisons: pairs of row ids, in addition to the comparisons with the baseline.
         variants: other warm starts, which were compared to choose this one (for experiments/baseline.py).
         part, part_corpus: a folder in WORK, and commands that make another corpus there (``{whole}`` stands for the
@@ -155,6 +155,7 @@ class Recipe:
         needed = {recipe.first_language_models, *(row.language_models for row in rows)}
         recipe.language_models = {name: settings for name, settings in recipe.language_models.items() if name in needed}
         needed = {row.synthetic for row in rows}
+        needed |= {other for name in needed & set(recipe.synthetic) for other in recipe.synthetic[name].get("with", [])}
         recipe.synthetic = {name: settings for name, settings in recipe.synthetic.items() if name in needed}
         return recipe
 
@@ -210,6 +211,9 @@ class Recipe:
                     parser.parse([*arguments, *shlex.split(options)])
                 except UserError as error:
                     raise ValueError(f"options {options!r}: {error}") from error
+        for name, settings in self.synthetic.items():
+            if other := set(settings.get("with", [])) - (set(self.synthetic) - {name}):
+                raise ValueError(f"synthetic.{name}: with: there is no other synthetic text '{sorted(other)[0]}'")
         for variant in self.variants:
             shlex.split(variant.get("preprocess", ""))
         if bool(self.data) == bool(self.corpus):

@@ -1,11 +1,11 @@
-"""The mean of a stage's last epochs, instead of its best checkpoint: ``dual-fairseq train --average``."""
+"""The mean of a stage's last checkpoints, instead of its best one: ``dual-fairseq train --average``."""
 
 from __future__ import annotations
 
 import argparse
 import os
 import re
-from pathlib import Path
+from collections.abc import Sequence
 
 from ..common.arguments import positive
 from ..common.folders import StageFolder
@@ -17,38 +17,51 @@ def add_average(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--average", type=positive, metavar="K",
         help="of each stage, use the mean of the weights after its last K epochs (checkpoint_average.pt) instead of "
-        "its best checkpoint; until then it keeps K checkpoints (default: the best checkpoint)",
+        "its best checkpoint; until then it keeps K checkpoints. With `-- --save-interval-updates N`, one every N "
+        "updates instead of epochs (default: the best checkpoint)",
     )  # fmt: skip
 
 
-def options(count: str | None) -> list[str]:
-    """The options of fairseq-train that keep the checkpoints to average."""
-    return ["--keep-last-epochs", count] if count else []
-
-
-def average(files: StageFolder, count: str | None) -> None:
-    """Average the last epochs of a finished training, unless this was done before, and delete their checkpoints.
+def options(count: str | None, extra: Sequence[str]) -> list[str]:
+    """The options of fairseq-train that keep the checkpoints to average.
 
     Args:
-        count: how many epochs (or all, if there are fewer); None averages nothing.
+        count: how many.
+        extra: the user's options of fairseq-train, which may ask for checkpoints between epochs.
+    """
+    return ["--keep-interval-updates" if _by_updates(extra) else "--keep-last-epochs", count] if count else []
+
+
+def average(files: StageFolder, count: str | None, extra: Sequence[str]) -> None:
+    """Average the last checkpoints of a finished training, unless this was done before, and delete them.
+
+    Args:
+        count: how many (or all, if there are fewer); None averages nothing.
+        extra: the user's options of fairseq-train.
 
     Raises:
         SystemExit: a checkpoint cannot be read, or the mean cannot be written.
     """
-    epochs = sorted(_epochs(files.folder), key=lambda file: int(re.sub(r"\D", "", file.name)), reverse=True)
-    if count is None or not epochs:
+    unit, pattern = ("checkpoints", r"checkpoint_\d+_(\d+)\.pt") if _by_updates(extra) else _EPOCHS
+    names = [match for file in files.folder.glob("checkpoint*.pt") if (match := re.fullmatch(pattern, file.name))]
+    kept = [files.folder / match[0] for match in sorted(names, key=lambda match: int(match[1]), reverse=True)]
+    if count is None or not kept:
         return
-    # the average gets the file time of its last epoch: this identifies its epochs, even if the clock was set back
-    last = epochs[0].stat().st_mtime_ns
+    # the average gets the file time of the last checkpoint: this identifies them, even if the clock was set back
+    last = kept[0].stat().st_mtime_ns
     if not files.average.is_file() or files.average.stat().st_mtime_ns != last:
-        say(f"Averaging the last {min(int(count), len(epochs))} epochs: {files.average}")
+        say(f"Averaging the last {min(int(count), len(kept))} {unit}: {files.average}")
         new = files.folder / ".checkpoint_average.new"  # a command replaces no checkpoint of a run
-        check(step("average", "--inputs", *epochs[: int(count)], "--output", new))
+        check(step("average", "--inputs", *kept[: int(count)], "--output", new))
         os.utime(new, ns=(last, last))
         os.replace(new, files.average)
-    for file in reversed(epochs):
+    for file in reversed(kept):
         file.unlink()
 
 
-def _epochs(folder: Path) -> list[Path]:
-    return [file for file in folder.glob("checkpoint*.pt") if re.fullmatch(r"checkpoint\d+\.pt", file.name)]
+_EPOCHS = ("epochs", r"checkpoint(\d+)\.pt")
+
+
+def _by_updates(extra: Sequence[str]) -> bool:
+    """Whether the user's options ask for a checkpoint every N updates."""
+    return any(word.split("=")[0] == "--save-interval-updates" for word in extra)

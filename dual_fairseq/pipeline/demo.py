@@ -16,7 +16,7 @@ Run the whole pipeline on the embedded corpus, a small German-English grammar wh
 There are 1,000 sentence pairs and 12,000 monolingual sentences per language. Both language models are trained on all of
 this text. A warm start is trained on the pairs by maximum likelihood. It translates 3,000 sentences of each language,
 and dual training continues on the pairs and these translations. A control continues by maximum likelihood on the pairs,
-for the same number of updates. The demo takes about 12 minutes on two CPU cores.
+for the same number of updates. The demo takes 4 to 12 minutes on two CPU cores, by their speed.
 
 RUN holds all files, and RUN/report/ the result: a table, a picture and a page. If the command was stopped, run it
 again: it continues.

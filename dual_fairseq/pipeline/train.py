@@ -135,10 +135,11 @@ class Training:
         typed = {
             "lr": "--lr" if name == "warmup" else "--dual-lr", "warmup-updates": "--lr-warmup",
             "max-update": flag(most_updates), "max-epoch": flag(most_epochs),
-            "keep-last-epochs": "--average", "validate-interval": "", "save-interval": "",
+            "keep-last-epochs": "--average", "keep-interval-updates": "--average",
+            "validate-interval": "", "save-interval": "",
         }  # fmt: skip
         sizes = {size: preset.shape() for size, preset in PAIRS.items()}
-        words += averaging.options(options.average)
+        words += averaging.options(options.average, options.extra)
         return Stage(
             files, title, self.data.dual, [self.data_line, *inputs], [*self.model_options(), *words], start,
             extra=options.extra, typed=Typed(typed, sizes, words=typed_start(options)),
@@ -328,7 +329,7 @@ class Training:
                     self.keep_options(self.run.folder)
                     say(f"{stage.title}: {stage.files.folder}")
                     stage.train(self.device)
-            averaging.average(stage.files, self.options.average)
+            averaging.average(stage.files, self.options.average, self.options.extra)
 
     def keep_options(self, folder: Path) -> None:
         """Write ``train.toml``: to RUN, or to the folder of its rounds, which read it."""
