@@ -180,9 +180,8 @@ class Plan:
             if made not in used:  # only with other text
                 continue
             names = [f"{home}/synthetic-{each}" for each in (made, *settings.get("with", []))]
-            more: list[object] = ["--upsample", settings.get("upsample", 1)]
-            for each in names:
-                more += ["--synthetic", self.work / each]
+            texts = [word for each in names for word in ("--synthetic", self.work / each)]
+            more = (*texts, "--upsample", settings.get("upsample", 1))
             data_name = f"{home}/data-{made}"
             jobs.append(Job(data_name, partial(self.make_corpus, data_name, self.corpus[1][-1:], place, *more), names))
         return jobs

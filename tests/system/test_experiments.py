@@ -133,6 +133,8 @@ def test_a_recipe_takes_some_rows_of_its_base(recipe, tmp_path):
         (('id = "dual"', 'id = "dual"\nstage = "../x"'), "stage '../x': is not one of warmup, mle, dual"),
         (('id = "dual"', 'id = "dual"\nbaseline = "yes"'), r"baseline is not true or false"),
         (('synthetic = "captions"', 'synthetic = ["captions"]'), "synthetic is not a string"),
+        (("upsample = 2", 'with = ["none"]'), "synthetic.captions: with: there is no other synthetic text 'none'"),
+        (("upsample = 2", 'with = ["captions"]'), "with: there is no other synthetic text 'captions'"),
     ],
 )
 def test_a_recipe_that_is_none_is_refused_in_a_line(recipe, change, complaint):
@@ -360,6 +362,16 @@ def test_the_table_of_variants_is_of_the_validation_text(recipe, tmp_path):
     assert "| as in the recipe | 11.00 ± 1.41 | 20.00 ± 0.00 | 15.50 ± 0.71 | 62 | 0.01 |" in text
     assert "Not trained yet: drier." in text
     assert "| drier | 9.00 | 9.00 | 9.00 | 62 | 0.01 |" in baseline.table(Recipe.read(recipe), tmp_path, [1])
+
+
+def test_synthetic_text_may_be_used_together_with_other_text(recipe, tmp_path):
+    text = recipe.read_text().replace('synthetic = "captions"', 'synthetic = "both"')
+    recipe.write_text(text + '[synthetic.both]\noptions = "--from-pairs"\nwith = ["captions"]\n[synthetic.other]\n')
+    jobs = commands(recipe, tmp_path)
+    made = {name.split("/")[1] for name in jobs if name.startswith("seed-1/") and ("synth" in name or "data" in name)}
+    assert made == {"synthetic-both", "synthetic-captions", "data-both"}
+    assert jobs["seed-1/data-both"].after == ["seed-1/synthetic-both", "seed-1/synthetic-captions"]
+    assert jobs["seed-1/dual"].after[0] == "seed-1/data-both"
 
 
 def test_seeds_may_share_a_warm_start_and_what_it_translated(recipe, tmp_path):

@@ -1,4 +1,4 @@
-"""The mean of a stage's last epochs: when it is made, of what, and what uses it."""
+"""The mean of a stage's last checkpoints: when it is made, of what, and what uses it."""
 
 from __future__ import annotations
 
@@ -44,13 +44,25 @@ def averaged(monkeypatch) -> list[list[str]]:
 
 
 def test_the_last_epochs_are_averaged_and_removed(stage, averaged):
-    averaging.average(stage, "2")
+    averaging.average(stage, "2", [])
     assert averaged == [["checkpoint10.pt", "checkpoint9.pt"]]
     assert sorted(file.name for file in stage.folder.iterdir()) == [
         "checkpoint_average.pt", "checkpoint_best.pt", "checkpoint_last.pt",
     ]  # fmt: skip
-    averaging.average(stage, "2")
+    averaging.average(stage, "2", [])
     assert len(averaged) == 1
+
+
+@pytest.mark.parametrize("option", ["--save-interval-updates=5", "--save-interval-updates"])
+def test_checkpoints_by_updates_are_averaged_instead_of_epochs(stage, averaged, option):
+    for name in ("2_950", "2_1000", "1_900"):
+        (stage.folder / f"checkpoint_{name}.pt").write_text(name)
+    extra = ["--lr", "1", option]
+    assert averaging.options("2", extra) == ["--keep-interval-updates", "2"]
+    averaging.average(stage, "2", extra)
+    assert averaged == [["checkpoint_2_1000.pt", "checkpoint_2_950.pt"]]
+    left = sorted(file.name for file in stage.folder.glob("checkpoint*"))
+    assert left == [f"checkpoint{name}.pt" for name in ("10", "8", "9", "_average", "_best", "_last")]
 
 
 def test_stopped_while_the_epochs_were_removed_it_is_not_made_again(stage, averaged, monkeypatch):
@@ -64,9 +76,9 @@ def test_stopped_while_the_epochs_were_removed_it_is_not_made_again(stage, avera
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Path, "unlink", unlink)
-        averaging.average(stage, "2")
+        averaging.average(stage, "2", [])
     assert removed == ["checkpoint8.pt"]  # the last epoch, whose time the average has, goes last
-    averaging.average(stage, "2")
+    averaging.average(stage, "2", [])
     assert len(averaged) == 1 and len([*stage.folder.glob("checkpoint*")]) == 3
 
 
@@ -74,24 +86,24 @@ def test_stopped_while_the_epochs_were_removed_it_is_not_made_again(stage, avera
 def test_a_training_that_went_on_is_averaged_anew(stage, averaged, seconds):
     stage.average.write_text("mean")
     os.utime(stage.average, (seconds, seconds))
-    averaging.average(stage, "9")
+    averaging.average(stage, "9", [])
     assert averaged == [["checkpoint10.pt", "checkpoint9.pt", "checkpoint8.pt"]]
 
 
 def test_without_the_option_nothing_is_averaged_or_removed(stage, averaged):
-    averaging.average(stage, None)
+    averaging.average(stage, None, [])
     assert averaged == [] and len([*stage.folder.iterdir()]) == 5
 
 
 def test_the_average_is_what_a_run_is_used_by(stage, averaged):
     run = stage.folder.parent
     assert find_checkpoint(run) == find_checkpoint(stage.folder) == stage.result == stage.best
-    averaging.average(stage, "2")
+    averaging.average(stage, "2", [])
     assert find_checkpoint(run) == find_checkpoint(stage.folder) == stage.result == stage.average
     assert read_run(run).stages["dual"].checkpoint == stage.average
 
 
 @pytest.mark.parametrize("count", [None, "3"])
 def test_epochs_are_kept_only_to_be_averaged(tmp_path, count):
-    command = Stage(StageFolder(tmp_path), "", tmp_path, [], averaging.options(count)).command(Device(0, 1))
+    command = Stage(StageFolder(tmp_path), "", tmp_path, [], averaging.options(count, [])).command(Device(0, 1))
     assert ("--no-epoch-checkpoints" in command) is (count is None)
