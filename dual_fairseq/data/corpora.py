@@ -26,11 +26,12 @@ FROM = "give a folder with the files by --from"
 # --- Multi30k -------------------------------------------------------------------------------------------------------
 
 MULTI30K_URL = "https://raw.githubusercontent.com/multi30k/dataset/master/data"
+MULTI30K_TESTS = ("2016_flickr", "2017_flickr", "2017_mscoco")
 MULTI30K = """\
 Download and preprocess Multi30k (image captions; 29,000 training pairs).
 
 The command downloads task 1 from the public repository, or from a copy, and preprocesses it into DEST: train, valid
-(val) and test (test_2016_flickr). For non-commercial research and education only; see
+(val) and test (test_2016_flickr, or others by --test). For non-commercial research and education only; see
 https://github.com/multi30k/dataset for its terms.
 
 The settings are the defaults of dual-fairseq preprocess: Moses tokenisation and joint BPE (8000 merges for all pairs).
@@ -55,6 +56,12 @@ def multi30k_parser() -> Parser:
         "side of the second half, so the text contains no translation of its sentences. This text is of the same kind "
         "as the pairs; the German captions of task 2 differ from the pairs and are shorter")  # fmt: skip
     add("--pairs", type=positive, metavar="N", help="use only the first N training pairs: a low-resource setting")
+    add(
+        "--test",
+        action="append",
+        choices=MULTI30K_TESTS,
+        help="the test text (default 2016_flickr); may be given several times: all are used together",
+    )
     add("--from", dest="folder", type=file_path, metavar="FOLDER",
         help="download nothing, use FOLDER/{train,val,test_2016_flickr}.LANG.gz and, for the captions, "
         "FOLDER/mono/train.{1..5}.LANG.gz")  # fmt: skip
@@ -73,11 +80,11 @@ def multi30k(arguments: Sequence[str]) -> None:
         raise UserError("--mono-of-pairs: no pairs remain without --pairs; give --pairs too")
     languages, downloads = _languages(options), options.dest / "download"
     captions = [language for language in languages if language != "fr" and (options.mono or options.mono_unpaired)]
-    folder = options.folder
+    folder, tests = options.folder, [f"test_{name}" for name in options.test or MULTI30K_TESTS[:1]]
     if folder is None:
         folder, url = downloads, options.url.rstrip("/")
         for language in languages:
-            for split in ("train", "val", "test_2016_flickr"):
+            for split in ("train", "val", *tests):
                 fetch(f"{url}/task1/raw/{split}.{language}.gz", folder / f"{split}.{language}.gz")
             for i in range(1, 6) if language in captions else ():
                 fetch(f"{url}/task2/raw/train.{i}.{language}.gz", folder / "mono" / f"train.{i}.{language}.gz")
@@ -109,7 +116,13 @@ def multi30k(arguments: Sequence[str]) -> None:
             if others:
                 file = _write(downloads / f"{train.name}.others.{language}", others)
                 extra.append(f"--extra-mono-{role}={file}")
-    _preprocess(options, [train], folder / "val", folder / "test_2016_flickr", [*extra, *passed_on])
+    test = folder / tests[0]
+    if len(tests) > 1:
+        test = downloads / "-".join(tests)
+        for language in languages:
+            texts = [_lines(folder / f"{name}.{language}.gz") for name in tests]
+            _write(downloads / f"{test.name}.{language}", [line for text in texts for line in text])
+    _preprocess(options, [train], folder / "val", test, [*extra, *passed_on])
 
 
 # --- WMT16 ----------------------------------------------------------------------------------------------------------

@@ -82,6 +82,8 @@ class Plan:
         name, commands = self.corpus
         if self.recipe.part:
             jobs.append(Job(name, lambda: self.make_corpus(name, commands, self.data), ["corpus"]))
+        if test := self.recipe.test_data(self.work):
+            jobs.append(Job(test.name, lambda: self.make_corpus(test.name, self.recipe.test_corpus, test), ["corpus"]))
         return jobs
 
     def use_run(self) -> None:
@@ -112,7 +114,7 @@ class Plan:
 
     def make_corpus(self, name: str, commands: Sequence[str], data: Path, *more: object) -> None:
         """Run some of the recipe's commands, with ``more`` options of dual-fairseq preprocess."""
-        places = {"data": data, "text": self.work / "text", "whole": self.whole}
+        places = {"data": data, "text": self.work / "text", "whole": self.whole, "test": data}
         quoted = {key: shlex.quote(str(place)) for key, place in places.items()}
         for command in commands:
             words = shlex.split(command.format(**quoted))
@@ -206,8 +208,14 @@ class Plan:
                 self.pair_options(seed), shlex.split(self.recipe.continued_options), shlex.split(row.options)
             )
             training = self.command(name, waits, "train", data, folder, *lm_options, *init, *options)
-        evaluation = self.recipe.evaluation(self.work, row, seed)
-        return [training, self.command(f"{name}/test", [name, *lm_jobs], "evaluate", *evaluation)]
+        evaluate = partial(self.recipe.evaluation, self.work, row, seed)
+        test, jobs = self.recipe.test_data(self.work), [training]
+        if test is None or row.stage == "warmup":  # this tunes the weights that synthesize uses
+            jobs.append(self.command(f"{name}/test", [name, *lm_jobs], "evaluate", *evaluate(data)))
+        if test is not None:
+            waits = [name, *lm_jobs, test.name]
+            jobs.append(self.command(f"{name}/{test.name}", waits, "evaluate", *evaluate(test)))
+        return jobs
 
 
 def joined(*parts: Sequence[str]) -> list[str]:

@@ -21,6 +21,7 @@ from ..pipeline import synthesize, train_lm, train_options
 TAKEN = ("baseline", "data", "lm", "logs", "parallel", "shared", "text")  # other folders in WORK
 WHOLE_PLACES = ("data", "text")  # the names that a command may have in braces
 PART_PLACES = (*WHOLE_PLACES, "whole")
+TEST_PLACES = ("text", "whole", "test")
 
 _ROW = {
     "id": str, "name": str, "options?": str, "language_models?": str, "synthetic?": str, "baseline?": bool,
@@ -31,6 +32,7 @@ _SHAPE = {
     "title": str, "row": [_ROW], "only?": [str],
     "variant?": [_VARIANT],
     "data?": str, "run?": str, "source?": str, "target?": str, "part?": str, "corpus?": [str], "part_corpus?": [str],
+    "test?": str, "test_corpus?": [str],
     "language_models?": {str: {"options?": str, "text?": str}},
     "synthetic?": {str: {"options?": str, "upsample?": range(1, 1000), "with?": [str]}},
     "pair_options?": str, "warmup_options?": str, "continued_options?": str,
@@ -93,6 +95,8 @@ class Recipe:
         part, part_corpus: a folder in WORK, and commands that make another corpus there (``{whole}`` stands for the
             folder of ``corpus``), with the same BPE and dictionaries. Pairs are trained on this corpus, in that folder.
             Language models are trained on ``corpus``, so parts of different sizes share them.
+        test, test_corpus: a name, and commands that make a folder of dual-fairseq preprocess with other test text, with
+            the same BPE and dictionaries (``{test}`` stands for this folder). All rows are evaluated on that text.
         one_warm_start: every seed continues from the same warm start (seed 1), in the folder ``shared``. This saves
             most of the time of long warm starts; the spread between seeds then comes from the continuation alone.
     """
@@ -111,6 +115,8 @@ class Recipe:
     variants: list[dict[str, str]] = field(default_factory=list)
     part: str = ""
     part_corpus: list[str] = field(default_factory=list)
+    test: str = ""
+    test_corpus: list[str] = field(default_factory=list)
     one_warm_start: bool = False
     beam: int = 5
     source: str = ""
@@ -226,12 +232,18 @@ class Recipe:
         if bool(self.part) != bool(self.part_corpus):
             raise ValueError("give part and part_corpus both, or neither")
         if self.part and (
-            not re.fullmatch(r"[\w-]+", self.part) or self.part in TAKEN or self.part.startswith("seed-")
+            not re.fullmatch(r"[\w-]+", self.part) or self.part in TAKEN or self.part.startswith(("seed-", "test-"))
         ):
             raise ValueError(f"part {self.part!r}: give a folder's name that WORK does not use itself, such as '1k'")
-        for commands, places in ((self.corpus, WHOLE_PLACES), (self.part_corpus, PART_PLACES)):
+        if bool(self.test) != bool(self.test_corpus):
+            raise ValueError("give test and test_corpus both, or neither")
+        if self.test and not _FOLDER.fullmatch(self.test):
+            raise ValueError(f"test {self.test!r}: give a folder's name, such as '2017'")
+        for commands, places in (
+            (self.corpus, WHOLE_PLACES), (self.part_corpus, PART_PLACES), (self.test_corpus, TEST_PLACES),
+        ):  # fmt: skip
             if not isinstance(commands, list):
-                raise TypeError("corpus and part_corpus are lists of commands")
+                raise TypeError("corpus, part_corpus and test_corpus are lists of commands")
             for command in commands:
                 for _, place, form, conversion in string.Formatter().parse(command):
                     if place is not None and (place not in places or form or conversion):
@@ -266,17 +278,26 @@ class Recipe:
         home = work / self.home(self.rows[0], seed)
         return home / f"data-{row.synthetic}" if row.synthetic else self.of_pairs(work)
 
+    def test_data(self, work: Path) -> Path | None:
+        """The folder of dual-fairseq preprocess that has the recipe's own test text, if it has one."""
+        return work / f"test-{self.test}" if self.test else None
+
     def language_models_of(self, work: Path, name: str) -> list[str]:
         """The options that name the language models of a row; the warm start's evaluation uses the first ones."""
         folder = work / "lm" / (name or self.first_language_models)
         files = [folder / language / BEST for language in (self.source, self.target)]
         return ["--src-lm", str(files[0]), "--tgt-lm", str(files[1])]
 
-    def evaluation(self, work: Path, row: Row, seed: int) -> list[object]:
-        """The arguments of dual-fairseq evaluate for a row's run, for :func:`resolved`."""
+    def evaluation(self, work: Path, row: Row, seed: int, data: Path | None = None) -> list[object]:
+        """The arguments of dual-fairseq evaluate for a row's run, for :func:`resolved`.
+
+        Args:
+            data: the folder that has the test text (default: the recipe's own test text, or the row's data).
+        """
         stage = RunFolder(work / self.home(row, seed) / row.id).stage(row.stage)
         lms = self.language_models_of(work, row.language_models)
-        return [self.data_of(work, row, seed), stage, *lms, "--dual-inference", "--beam", self.beam]
+        data = data or self.test_data(work) or self.data_of(work, row, seed)
+        return [data, stage, *lms, "--dual-inference", "--beam", self.beam]
 
 
 def resolved(arguments: Iterable[object]) -> list[str]:

@@ -81,6 +81,21 @@ def test_multi30k_downloads_or_takes_a_folder(mirror: tuple[str, Path], tmp_path
     run = corpus("multi30k", elsewhere, "--from", dest / "download", "--", "--bpe-size", "40")
     assert run.returncode == 0 and not (elsewhere / "download").exists()
 
+    # Two test sets together.
+    tests = {}
+    for language in ("de", "en"):
+        first = dest / "download" / f"test_2016_flickr.{language}.gz"
+        tests[language] = gzip.decompress(first.read_bytes()).decode().splitlines()
+        more = f"{sentences(language, 1, 99)[0]} {language}"
+        (dest / "download" / f"test_2017_mscoco.{language}.gz").write_bytes(gzip.compress(more.encode()))
+        tests[language].append(more)
+    both = tmp_path / "both"
+    chosen = ("--test", "2016_flickr", "--test", "2017_mscoco")
+    run = corpus("multi30k", both, "--from", dest / "download", *chosen, "--", "--like", dest)
+    assert run.returncode == 0, run.stderr
+    for language, both_tests in tests.items():
+        assert (both / "raw" / f"test.{language}").read_text().splitlines() == both_tests
+
 
 def test_text_in_one_language_only_need_not_have_its_translation_in_the_other(tmp_path: Path) -> None:
     """French that the pairs leave over (there are no captions), English captions that are no side of a pair."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -372,6 +373,45 @@ def test_synthetic_text_may_be_used_together_with_other_text(recipe, tmp_path):
     assert made == {"synthetic-both", "synthetic-captions", "data-both"}
     assert jobs["seed-1/data-both"].after == ["seed-1/synthetic-both", "seed-1/synthetic-captions"]
     assert jobs["seed-1/dual"].after[0] == "seed-1/data-both"
+
+
+def test_rows_may_be_evaluated_on_other_test_text(recipe, tmp_path, monkeypatch):
+    command = "dual-fairseq corpus multi30k {test} --test 2017_flickr -- --like {whole}"
+    own = tmp_path / "own.toml"
+    own.write_text(f'base = "small.toml"\ntest = "2017"\ntest_corpus = ["{command}"]\n')
+    ran: dict[str, list[str]] = {}
+    monkeypatch.setattr(running.Runner, "__call__", lambda self, name, command: ran.update({name: list(command)}))
+    jobs, work = commands(own, tmp_path), tmp_path / "work"
+    for job in jobs.values():
+        if not job.name.startswith("parallel"):
+            job.run()
+    assert jobs["test-2017"].after == ["corpus"]
+    assert ran["test-2017"][5:] == [
+        str(work / "test-2017"),
+        "--test",
+        "2017_flickr",
+        "--",
+        "--like",
+        str(work / "data"),
+    ]
+    assert ran["seed-2/mle/test-2017"][4:6] == [
+        str(work / "test-2017"),
+        str(work / "seed-2/mle/dual/checkpoint_best.pt"),
+    ]
+    assert set(jobs["seed-1/mle/test-2017"].after) >= {"seed-1/mle", "test-2017"}
+    assert "seed-1/mle/test" not in jobs
+    # the text that the warm start translates does not depend on it
+    assert ran["seed-1/warmup/test"][4] == str(work / "data") and "seed-1/warmup/test-2017" in jobs
+    assert jobs["seed-1/synthetic-captions"].after == ["seed-1/warmup/test"]
+    for change, complaint in (
+        (("test =", "# test ="), "give test and test_corpus both"),
+        (('"2017"', '"../x"'), "test '../x': give a folder's name"),
+        (("{whole}", "{data}"), "{data} in a command: is not one of text, whole, test"),
+    ):
+        own.write_text(own.read_text().replace(*change))
+        with pytest.raises(UserError, match=re.escape(complaint)):
+            Recipe.read(own)
+        own.write_text(own.read_text().replace(*reversed(change)))
 
 
 def test_seeds_may_share_a_warm_start_and_what_it_translated(recipe, tmp_path):
