@@ -19,7 +19,7 @@ from fairseq.modules import FairseqDropout
 from fairseq.trainer import Trainer
 
 import dual_fairseq
-from dual_fairseq.compat import dropout
+from dual_fairseq.compat import dropout, matmul
 
 dual_fairseq.register()
 
@@ -213,8 +213,9 @@ def language_models(data: Path, shape: Shape, vocabulary: int) -> list[object]:
 def plain_run(
     data: Path, shape: Shape, source: str = SOURCE, target: str = TARGET, **where: str
 ) -> tuple[Trainer, Any]:
-    """As fairseq is without the plugin, its dropout included."""
+    """As fairseq is without the plugin, its dropout and its matrix products included."""
     built, task = trainer(data, *plain_options(shape, source, target), **where)
+    task.train_step = matmul.fairseq_train_step.__get__(task)
     for module in built.model.modules():
         if isinstance(module, FairseqDropout):
             module.forward = dropout.fairseq_forward.__get__(module)

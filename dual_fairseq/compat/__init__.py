@@ -16,6 +16,7 @@ from . import (  # noqa: E402, F401
     dictionaries,
     dropout,
     initial_values,
+    matmul,
     memory,
     nan,
     no_eval,

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import torch
 from fairseq.models import (
     BaseFairseqModel,
     FairseqDecoder,
@@ -26,6 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.weight_norm import WeightNorm
 
+from ..compat import matmul
 from . import softmax
 
 
@@ -60,6 +62,15 @@ def batch_log_probs(
     Returns:
         log-probabilities; at padding 0, or the arch's own values.
     """
+    if torch.is_grad_enabled():  # train_step has chosen the matrix products
+        return _batch_log_probs(model, sample, padding_idx, smoothing)
+    with matmul.products(sample["net_input"]["src_tokens"].size(1)):
+        return _batch_log_probs(model, sample, padding_idx, smoothing)
+
+
+def _batch_log_probs(
+    model: BaseFairseqModel, sample: dict[str, Any], padding_idx: int, smoothing: bool
+) -> TokenLogProbs:
     layer = find_output_layer(model)
     if layer is None:
         net_output = model(**sample["net_input"])
