@@ -92,5 +92,6 @@ def test_products_in_bfloat16_are_not_exact():
 )
 def test_elsewhere_nothing_changes(place, name, value, monkeypatch):
     """On a machine without such a CPU, the test shows only that nothing fails."""
+    monkeypatch.setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
     monkeypatch.setattr(place, name, value)
     assert not matmul.gains.__wrapped__()
