@@ -61,6 +61,15 @@ def quality(scores: Mapping[str, Any]) -> str:
     return f"{accuracy:.2f} %" if accuracy is not None else "-" if bleu is None else f"{bleu:.2f}"
 
 
+def quality_name(scores: Iterable[Any]) -> str:
+    """The head of a column of :func:`quality`.
+
+    Args:
+        scores: of each system and direction; anything else is ignored.
+    """
+    return "BLEU or %" if any(isinstance(s, Mapping) and s.get("accuracy") is not None for s in scores) else "BLEU"
+
+
 def confusion_cells(confusion: Mapping[str, Mapping[str, int]]) -> list[tuple[str, ...]]:
     """The confusion of labels or tags as rows of cells, header first: right ones by line, found ones by column.
 
@@ -79,10 +88,11 @@ def score_table(rows: Iterable[tuple[str, Mapping[str, Any]]]) -> str:
         rows: the name of each system, and its ``scores.json``.
     """
     rows = list(rows)
-    head: tuple[str, ...] = ("direction", "system", "BLEU", "chrF", "length", "NLL bits/token", "mean |gap| nats")
+    bleu = quality_name(value for _, scores in rows for value in scores.values())
+    head: tuple[str, ...] = ("direction", "system", bleu, "chrF", "length", "NLL bits/token", "mean |gap| nats")
     rescored = any(isinstance(v, dict) and v.get("dual_inference") for _, scores in rows for v in scores.values())
     if rescored:
-        head += ("dual inference: BLEU", "length")
+        head += (f"dual inference: {bleu}", "length")
     lines: list[tuple[str, ...]] = [head]
     for name, scores in rows:
         gap = scores.get("gap_abs")

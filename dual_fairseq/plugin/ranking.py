@@ -107,11 +107,13 @@ def read_choice(given: Weighting, form: str | None = None) -> Choice:
         UserError: it is neither of them.
     """
     try:
-        weights = weights_of_options(float(str(given)), None, None, None)
-        assert weights is not None
-        return Choice(weights)
+        alpha = float(str(given))
     except ValueError:
-        pass
+        alpha = None
+    if alpha is not None:
+        if not 0 <= alpha <= 1:
+            raise UserError(f"dual inference {given}: α is a number from 0 to 1 (1 is plain generation)")
+        return Choice(Weights.of_alpha(alpha))
     if not (path := Path(str(given))).exists():
         raise UserError(f"{given}: is neither a number nor a file; dual-fairseq evaluate writes one")
     wrong, fix = "is not the weights.json of dual-fairseq tune", "give α from 0 to 1, or such a file"

@@ -14,7 +14,7 @@ from ..common.tables import quality
 from .examples import Example
 from .pictures import Picture
 from .runs import System, arrow
-from .scores import HEAD, Row, number, probability
+from .scores import Row, head_of, number, probability
 
 
 class Part:
@@ -47,8 +47,11 @@ class Scores(Part):
     """The table of scores."""
 
     rows: Sequence[Row]
-    head: Sequence[str] = HEAD[1:]
     macro: ClassVar[str] = "scores"
+
+    @property
+    def head(self) -> Sequence[str]:
+        return head_of(self.rows)[1:]
 
 
 @dataclass

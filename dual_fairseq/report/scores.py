@@ -14,12 +14,11 @@ from sacrebleu.significance import Result
 from ..common.bleu import Accuracy, metric_of_signature
 from ..common.comparison import unlike
 from ..common.errors import UserError
-from ..common.tables import SEARCH, aligned, quality, search_of, searches, signatures
+from ..common.tables import SEARCH, aligned, quality, quality_name, search_of, searches, signatures
 from ..pair.significance import TRIALS, paired_test
 from .runs import RE_SCORED, System, arrow
 
 INTERVAL_SAMPLES = 1000
-HEAD = ("direction", "system", "BLEU", "p", "chrF", "p", "length", "NLL bits/token", "mean |gap| nats")
 
 
 @dataclass
@@ -65,6 +64,12 @@ class Row:
             number(self.scores.get("nll_bits_per_token"), 3),
             number(self.gap, 2),
         )
+
+
+def head_of(rows: Sequence[Row]) -> tuple[str, ...]:
+    """The heads of the columns of :meth:`Row.cells`."""
+    bleu = quality_name(row.scores for row in rows)
+    return ("direction", "system", bleu, "p", "chrF", "p", "length", "NLL bits/token", "mean |gap| nats")
 
 
 def number(value: float | None, digits: int) -> str:
@@ -170,7 +175,9 @@ def searches_of(rows: Sequence[Row]) -> list[str]:
 
 def text_table(rows: Sequence[Row]) -> str:
     """The table as plain text."""
-    return "\n".join([aligned([HEAD, *(row.cells() for row in rows)]), *searches_of(rows), *signatures_of(rows)])
+    return "\n".join(
+        [aligned([head_of(rows), *(row.cells() for row in rows)]), *searches_of(rows), *signatures_of(rows)]
+    )
 
 
 def signatures_of(rows: Sequence[Row]) -> list[str]:

@@ -164,7 +164,12 @@ def test_accuracy_is_the_share_of_lines_that_are_right():
     assert scores.accuracy == pytest.approx(50) and scores.bleu is None and scores.chrf is None
     assert scores.confusion == {"b": {"b": 1, "": 1}, "a": {"a": 1}, "c": {"d": 1}}
     printed = score_table([("system", {"x-y": vars(scores)})])
-    assert "50.00 %" in printed and "%: accuracy" in printed
+    assert (
+        "50.00 %" in printed
+        and "%: accuracy" in printed
+        and printed.splitlines()[0].split()[2:5] == ["BLEU", "or", "%"]
+    )
+    assert score_table([("system", {"x-y": {"bleu": 1.0}})]).splitlines()[0].split()[2:4] == ["BLEU", "chrF"]
     head, first, *_ = confusion_cells(scores.confusion)
     assert head == ("right label", "found: b", "found: a", "found: c", "found: ", "found: d")
     assert first == ("b", "1", "0", "0", "1", "0")
