@@ -717,3 +717,18 @@ def test_a_small_experiment_gives_a_table_and_goes_on_where_it_was_stopped(recip
     assert json.loads((work / "part.json").read_text())["pairs"] == 40 and record["pairs"] == 300
     assert (work / "few/seed-2/mle/dual/eval/test/scores.json").is_file()
     assert (work / "lm/all/de/checkpoint_best.pt").stat().st_mtime_ns == made
+
+    # The same rows on other test text, and as papers give the scores.
+    other = tmp_path / "other.toml"
+    other.write_text(
+        'base = "small.toml"\ntitle = "other"\nonly = ["mle"]\ntest = "other"\ntest_corpus = ["""dual-fairseq preprocess '
+        "-s de -t en --test {text}/valid --valid {text}/valid --dest {test} --like {whole}"
+        '"""]\n'
+    )
+    done = run_command([*EXPERIMENT, other, work, "--seeds", "2", "--cpu"], env=env, timeout=3600)
+    assert done.returncode == 0, done.stderr[-2000:]
+    scores = {name: json.loads((work / f"{name}.json").read_text())["rows"]["mle"] for name in ("small", "other")}
+    assert scores["small"]["de-en"]["results"][0]["nll_bits"] != scores["other"]["de-en"]["results"][0]["nll_bits"]
+    script = [sys.executable, ROOT / "experiments" / "published.py"]
+    done = run_command([*script, recipe, work, "--seeds", "2"], env=env)
+    assert done.returncode == 0 and "| MLE continued | " in done.stdout, done.stderr[-2000:]

@@ -1,0 +1,71 @@
+"""The scores of an experiment as many papers on Multi30k give them: lower-cased and tokenised.
+
+    python experiments/published.py experiments/recipes/multi30k-all.toml WORK --seeds 1 2 3
+
+Translations and references are normalised, lower-cased and tokenised by Moses' rules, as in the files lc.norm.tok of
+Multi30k's task 1. BLEU is computed on these tokens. It cannot be compared with the scores of other tables.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from dual_fairseq.common.arguments import Parser
+from dual_fairseq.common.errors import UserError
+from dual_fairseq.experiment.recipe import Recipe, add_experiment
+from dual_fairseq.experiment.results import result_of, scores_of
+from dual_fairseq.experiment.run import work_of
+from dual_fairseq.experiment.table import SEARCHES, markdown, mean_sd
+
+
+def published_form(lines: Sequence[str], language: str) -> list[str]:
+    """Lower-cased tokens, separated by spaces."""
+    from sacremoses import MosesPunctNormalizer, MosesTokenizer
+
+    normalizer, tokenizer = MosesPunctNormalizer(language), MosesTokenizer(language)
+    return [tokenizer.tokenize(normalizer.normalize(line.lower()), return_str=True, escape=False) for line in lines]
+
+
+def table(recipe: Recipe, work: Path, seeds: Sequence[int]) -> str:
+    """Markdown; a line for each row that is evaluated for all seeds.
+
+    Raises:
+        UserError: no row is.
+    """
+    from sacrebleu.metrics import BLEU
+
+    directions = [(recipe.source, recipe.target), (recipe.target, recipe.source)]
+    searches = ("plain", "dual_inference")
+    head = ["", *(f"{source}→{target} {SEARCHES[s]}" for source, target in directions for s in searches)]
+    body, metric = [], BLEU(tokenize="none")
+    for row in recipe.rows:
+        places = list(dict.fromkeys(scores_of(recipe, work, row, seed) for seed in seeds))
+        if None in places:
+            continue
+        cells = [row.name]
+        for source, target in directions:
+            results = [result_of(work, recipe.whole(work), place, f"{source}-{target}") for place in places if place]
+            for search in searches:
+                scores = []
+                for result in results:
+                    references = published_form(result.references, target)
+                    scores.append(metric.corpus_score(published_form(result.texts[search], target), [references]).score)
+                cells.append(mean_sd(scores))
+        body.append(cells)
+    if not body:
+        raise UserError(f"{work}: no row is evaluated for all seeds; run dual-fairseq experiment first")
+    return "\n".join([*markdown(head, body), "", f"Lower-cased, Moses' tokens. {metric.get_signature()}"])
+
+
+def main() -> None:
+    parser = Parser("experiments/published.py", str(__doc__))
+    parser.prog = parser.prog.removeprefix("dual-fairseq ")
+    add_experiment(parser)
+    options = parser.parse_args(sys.argv[1:])
+    print(table(Recipe.read(options.recipe), work_of(options.recipe, options.work), options.seeds))
+
+
+if __name__ == "__main__":
+    main()
