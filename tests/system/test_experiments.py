@@ -721,8 +721,8 @@ def test_a_small_experiment_gives_a_table_and_goes_on_where_it_was_stopped(recip
     # The same rows on other test text, and as papers give the scores.
     other = tmp_path / "other.toml"
     other.write_text(
-        'base = "small.toml"\ntitle = "other"\nonly = ["mle"]\ntest = "other"\ntest_corpus = ["""dual-fairseq preprocess '
-        "-s de -t en --test {text}/valid --valid {text}/valid --dest {test} --like {whole}"
+        'base = "small.toml"\ntitle = "other"\nonly = ["mle"]\ntest = "other"\ntest_corpus = ["""'
+        "dual-fairseq preprocess -s de -t en --test {text}/valid --valid {text}/valid --dest {test} --like {whole}"
         '"""]\n'
     )
     done = run_command([*EXPERIMENT, other, work, "--seeds", "2", "--cpu"], env=env, timeout=3600)
