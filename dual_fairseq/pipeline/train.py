@@ -267,7 +267,7 @@ class Training:
                 if len(missing) < len(self.lms) and not self.run.stage("warmup").finished.is_file():
                     # The warm start does not use the language models: errors in them should show before it, not after.
                     source_lm, target_lm = map(str, self.lms.values())
-                    self.check_pair(["--src-lm", source_lm, "--tgt-lm", target_lm])
+                    self.check_pair(["--src-lm", source_lm, "--tgt-lm", target_lm], times=not missing)
                 self.train(self.warmup())
             if self.rounds:
                 self.keep_options(self.run.folder / "rounds")
@@ -281,11 +281,12 @@ class Training:
             if options.eval:
                 self.evaluate()
 
-    def check_pair(self, checkpoints: list[str]) -> None:
+    def check_pair(self, checkpoints: list[str], times: bool = True) -> None:
         """Let fairseq check the pair's options and the validation text, before any training.
 
         Args:
             checkpoints: options that name language models, or the checkpoints to start from.
+            times: whether to print how long the training takes.
         """
         words = [str(self.data.dual), "--user-dir", str(PACKAGE), *self.model_options(), "--dual-lambda", "0"]
         words += [*checkpoints, "--save-dir", str(self.run.stage("warmup").folder), *self.device.options]
@@ -305,7 +306,7 @@ class Training:
                     f"--lm-max-tokens {self.language_model(language).max_tokens}: the longest validation sentence of "
                     f"{language} has {longest} tokens, </s> included; give --lm-max-tokens {longest} or more"
                 )
-        if seconds and self.device.processes == 1:
+        if times and seconds and self.device.processes == 1:
             say(longest_time(self.options, self.data, self.stages, float(*seconds)))
 
     @contextmanager
