@@ -42,7 +42,7 @@ class Training(train.Training):
     def language_model(self, language: str) -> str:
         return language
 
-    def check_pair(self, checkpoints: list[str]) -> None:
+    def check_pair(self, checkpoints: list[str], times: bool = True) -> None:
         pass
 
     def pair(self, name: str) -> Stage:
