@@ -39,14 +39,15 @@ def table(recipe: Recipe, work: Path, seeds: Sequence[int]) -> str:
     directions = [(recipe.source, recipe.target), (recipe.target, recipe.source)]
     searches = ("plain", "dual_inference")
     head = ["", *(f"{source}→{target} {SEARCHES[s]}" for source, target in directions for s in searches)]
-    body, metric = [], BLEU(tokenize="none")
+    body, missing, metric = [], [], BLEU(tokenize="none", force=True)
     for row in recipe.rows:
         places = list(dict.fromkeys(scores_of(recipe, work, row, seed) for seed in seeds))
         if None in places:
+            missing.append(row.id)
             continue
         cells = [row.name]
         for source, target in directions:
-            results = [result_of(work, recipe.whole(work), place, f"{source}-{target}") for place in places if place]
+            results = [result_of(recipe, work, place, f"{source}-{target}") for place in places if place]
             for search in searches:
                 scores = []
                 for result in results:
@@ -56,7 +57,10 @@ def table(recipe: Recipe, work: Path, seeds: Sequence[int]) -> str:
         body.append(cells)
     if not body:
         raise UserError(f"{work}: no row is evaluated for all seeds; run dual-fairseq experiment first")
-    return "\n".join([*markdown(head, body), "", f"Lower-cased, Moses' tokens. {metric.get_signature()}"])
+    test = f" Test text: {recipe.test}." if recipe.test else ""
+    about = f"{recipe.title}: lower-cased, Moses' tokens. Seeds {', '.join(map(str, seeds))}."
+    note = f"{about}{test} {metric.get_signature()}"
+    return "\n".join([*markdown(head, body), "", note, *([f"Not evaluated: {', '.join(missing)}."] if missing else [])])
 
 
 def main() -> None:

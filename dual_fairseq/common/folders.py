@@ -209,7 +209,7 @@ class StageFolder:
 
     @property
     def average(self) -> Path:
-        """The mean of the last epochs, if it was requested."""
+        """The mean of the last checkpoints, if it was requested."""
         return self.folder / AVERAGE
 
     @property

@@ -1,8 +1,8 @@
 """Training on AMD CPUs with AVX-512 in two thirds of the time or less.
 
-PyTorch multiplies float32 matrices with MKL, which does not use AVX-512 on these CPUs. oneDNN does, and takes half the
-time. PyTorch uses it if the precision of float32 products is "medium". This setting also permits bfloat16, so a test
-product has to show that nothing is lost.
+PyTorch multiplies float32 matrices with MKL, which does not use AVX-512 on these CPUs. oneDNN does, and took half the
+time where it was measured. PyTorch uses it if the precision of its products is "bf16". This setting permits products in
+bfloat16; test products show whether the CPU makes use of that.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import torch
@@ -21,14 +22,15 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 LONGEST = 128  # tokens; attention keeps its weights here, which grow with the square of the length
 fairseq_train_step = FairseqTask.train_step
+_lock = Lock()  # the setting is one of the whole process
 
 
 @cache
 def gains() -> bool:
-    """Whether oneDNN's products are as exact as MKL's on this machine, and faster."""
+    """Whether this machine has such a CPU, and oneDNN's products are as exact there as MKL's."""
     cpu = Path("/proc/cpuinfo")
     if (
-        torch.cuda.is_available()  # its products would change, too
+        not hasattr(_setting(), "fp32_precision")  # torch < 2.9
         or torch.backends.cpu.get_cpu_capability() != "AVX512"
         or not (torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available())
         or not (cpu.is_file() and "AuthenticAMD" in cpu.read_text(encoding="utf-8", errors="replace"))
@@ -37,53 +39,55 @@ def gains() -> bool:
     # oneDNN keeps 1,024 programs by default, one for each shape: 1.5 GB and no faster
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
     a = torch.linspace(1, 2, 64 * 64).view(64, 64)
-    with _precision("medium"):
-        return is_exact(a @ a, a)
+    _setting().fp32_precision = "bf16"
+    try:
+        made = (a @ a, a), (torch.addmm(a[0] * 0, a, a.t()), a.t()), ((a[None] @ a)[0], a)
+        return all(is_exact(product, a, b) for product, b in made)
+    finally:
+        _setting().fp32_precision = "none"
 
 
-def is_exact(product: Tensor, a: Tensor) -> bool:
-    """Whether ``product`` is the square of the matrix ``a``, within float32's rounding."""
-    exact = a.double() @ a.double()
+def is_exact(product: Tensor, a: Tensor, b: Tensor) -> bool:
+    """Whether ``product`` is that of the matrices ``a`` and ``b``, within float32's rounding."""
+    exact = a.double() @ b.double()
     return bool(((product - exact).abs() <= 1e-5 * exact.abs()).all())  # bfloat16 has 3 digits
 
 
 @contextmanager
-def products(longest: int) -> Iterator[None]:
-    """In this context, matrix products use oneDNN where it gains and the user has not set a precision.
+def products(sample: Any) -> Iterator[None]:
+    """In this context, float32 matrix products use oneDNN where that gains.
+
+    Nothing changes if the user has set a precision, if the batch has a sentence of more than ``LONGEST`` tokens, or if
+    it is not on the CPU.
 
     Args:
-        longest: the length of the batch's sentences, in tokens; nothing changes if it is above ``LONGEST``.
+        sample: a batch of any task.
     """
-    if longest > LONGEST or not gains() or not _precision_is_default():
+    inputs = sample.get("net_input", {}) if isinstance(sample, dict) else {}
+    tokens = [value for value in inputs.values() if isinstance(value, Tensor) and value.dim() == 2]
+    short = tokens and max(value.size(1) for value in tokens) <= LONGEST and tokens[0].device.type == "cpu"
+    with _lock:
+        mine = bool(short) and getattr(_setting(), "fp32_precision", "") == "none" and gains()
+        if mine:
+            _setting().fp32_precision = "bf16"
+    if not mine:
         yield
         return
-    # attention in small blocks is slow with oneDNN
-    with _precision("medium"), sdpa_kernel(SDPBackend.MATH):
-        yield
-
-
-def _precision_is_default() -> bool:
     try:
-        return torch.get_float32_matmul_precision() == "highest"
-    except RuntimeError:  # the user has set it through torch.backends
-        return False
-
-
-@contextmanager
-def _precision(name: str) -> Iterator[None]:
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision(name)
-    try:
-        yield
+        with sdpa_kernel(SDPBackend.MATH):  # attention in small blocks is slow with oneDNN
+            yield
     finally:
-        torch.set_float32_matmul_precision(before)
+        _setting().fp32_precision = "none"
+
+
+def _setting() -> Any:
+    """PyTorch's settings of oneDNN's matrix products."""
+    return getattr(torch.backends.mkldnn, "matmul", None)
 
 
 def train_step(self: FairseqTask, sample: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
     """Like fairseq's method."""
-    inputs = sample.get("net_input", {})
-    lengths = [tokens.size(1) for tokens in inputs.values() if isinstance(tokens, Tensor) and tokens.dim() == 2]
-    with products(max(lengths, default=LONGEST + 1)):
+    with products(sample):
         return fairseq_train_step(self, sample, *args, **kwargs)
 
 

@@ -63,7 +63,8 @@ def multi30k_parser() -> Parser:
         help="the test text (default 2016_flickr); may be given several times: all are used together",
     )
     add("--from", dest="folder", type=file_path, metavar="FOLDER",
-        help="download nothing, use FOLDER/{train,val,test_2016_flickr}.LANG.gz and, for the captions, "
+        help="download nothing, use FOLDER/{train,val,test_2016_flickr}.LANG.gz (or the files of --test) and, for the "
+        "captions, "
         "FOLDER/mono/train.{1..5}.LANG.gz")  # fmt: skip
     add("--url", default=MULTI30K_URL, help="a mirror of %(default)s")
     return parser
@@ -80,7 +81,7 @@ def multi30k(arguments: Sequence[str]) -> None:
         raise UserError("--mono-of-pairs: no pairs remain without --pairs; give --pairs too")
     languages, downloads = _languages(options), options.dest / "download"
     captions = [language for language in languages if language != "fr" and (options.mono or options.mono_unpaired)]
-    folder, tests = options.folder, [f"test_{name}" for name in options.test or MULTI30K_TESTS[:1]]
+    folder, tests = options.folder, [f"test_{name}" for name in dict.fromkeys(options.test or MULTI30K_TESTS[:1])]
     if folder is None:
         folder, url = downloads, options.url.rstrip("/")
         for language in languages:

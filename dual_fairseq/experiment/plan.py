@@ -76,15 +76,28 @@ class Plan:
         return Job(name, run, list(after))
 
     def corpus_jobs(self) -> list[Job]:
-        if self.recipe.run:
-            return [Job("corpus", self.use_run)]
-        jobs = [Job("corpus", lambda: self.make_corpus("corpus", self.recipe.corpus, self.whole))]
+        recipe = self.recipe
+        make = self.use_run if recipe.run else partial(self.make_corpus, "corpus", recipe.corpus, self.whole)
+        jobs = [Job("corpus", make)]
         name, commands = self.corpus
-        if self.recipe.part:
-            jobs.append(Job(name, lambda: self.make_corpus(name, commands, self.data), ["corpus"]))
-        if test := self.recipe.test_data(self.work):
-            jobs.append(Job(test.name, lambda: self.make_corpus(test.name, self.recipe.test_corpus, test), ["corpus"]))
+        if recipe.part:
+            jobs.append(Job(name, partial(self.make_corpus, name, commands, self.data), ["corpus"]))
+        if test := recipe.test_data(self.work):
+            jobs.append(Job(test.name, partial(self.make_test, test), ["corpus"]))
         return jobs
+
+    def make_test(self, folder: Path) -> None:
+        """Make the recipe's own test text.
+
+        Raises:
+            UserError: the folder has no test text, or no validation text, on which weights are tuned.
+        """
+        self.make_corpus(folder.name, self.recipe.test_corpus, folder)
+        for split in ("valid", "test"):
+            if not (folder / "raw" / f"{split}.{self.recipe.source}").is_file():
+                raise UserError(
+                    f"{folder}: has no {split} text; test_corpus needs --{split} of dual-fairseq preprocess"
+                )
 
     def use_run(self) -> None:
         """Link the warm start and the language models of the recipe's run to their places in ``work``.
@@ -209,12 +222,13 @@ class Plan:
             )
             training = self.command(name, waits, "train", data, folder, *lm_options, *init, *options)
         evaluate = partial(self.recipe.evaluation, self.work, row, seed)
-        test, jobs = self.recipe.test_data(self.work), [training]
-        if test is None or row.stage == "warmup":  # this tunes the weights that synthesize uses
-            jobs.append(self.command(f"{name}/test", [name, *lm_jobs], "evaluate", *evaluate(data)))
+        test, jobs, waits = self.recipe.test_data(self.work), [training], [name, *lm_jobs]
+        # synthesize uses the weights that the evaluation of the warm start tunes
+        if test is None or (row.stage == "warmup" and self.recipe.synthetic):
+            jobs.append(self.command(f"{name}/test", waits, "evaluate", *evaluate(data)))
+            waits = [*waits, f"{name}/test"]  # one evaluation at a time chooses its folder
         if test is not None:
-            waits = [name, *lm_jobs, test.name]
-            jobs.append(self.command(f"{name}/{test.name}", waits, "evaluate", *evaluate(test)))
+            jobs.append(self.command(f"{name}/{test.name}", [*waits, test.name], "evaluate", *evaluate(test)))
         return jobs
 
 

@@ -96,7 +96,8 @@ class Recipe:
             folder of ``corpus``), with the same BPE and dictionaries. Pairs are trained on this corpus, in that folder.
             Language models are trained on ``corpus``, so parts of different sizes share them.
         test, test_corpus: a name, and commands that make a folder of dual-fairseq preprocess with other test text, with
-            the same BPE and dictionaries (``{test}`` stands for this folder). All rows are evaluated on that text.
+            the same BPE and dictionaries (``{test}`` stands for this folder) and with validation text. All rows are
+            evaluated on that text.
         one_warm_start: every seed continues from the same warm start (seed 1), in the folder ``shared``. This saves
             most of the time of long warm starts; the spread between seeds then comes from the continuation alone.
     """
@@ -179,7 +180,7 @@ class Recipe:
                 raise UserError(f"{path}: the commands of corpus preprocess synthetic text: give corpus, not data")
             data = refuse_labels(Data.from_folder(self.data))
             languages = data.languages
-            if not all(data.index("test", language).is_file() for language in languages):
+            if not self.test and not all(data.index("test", language).is_file() for language in languages):
                 raise UserError(
                     f"{path}: data {self.data} has no test text to compare rows on; make it with --test of "
                     "dual-fairseq preprocess"
@@ -218,8 +219,12 @@ class Recipe:
                 except UserError as error:
                     raise ValueError(f"options {options!r}: {error}") from error
         for name, settings in self.synthetic.items():
-            if other := set(settings.get("with", [])) - (set(self.synthetic) - {name}):
-                raise ValueError(f"synthetic.{name}: with: there is no other synthetic text '{sorted(other)[0]}'")
+            others = settings.get("with", [])
+            for i, other in enumerate(others):
+                if other not in self.synthetic or other in (name, *others[:i]):
+                    raise ValueError(f"synthetic.{name}: with: there is no other synthetic text '{other}'")
+                if self.synthetic[other].get("with"):
+                    raise ValueError(f"synthetic.{name}: with: '{other}' has a with of its own; name all texts here")
         for variant in self.variants:
             shlex.split(variant.get("preprocess", ""))
         if bool(self.data) == bool(self.corpus):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..common.errors import UserError
-from ..common.folders import RunFolder
+from ..common.folders import RECORD, RunFolder
 from ..common.tables import read_scores
 from .recipe import Recipe, Row, resolved
 
@@ -53,7 +53,8 @@ def scores_of(recipe: Recipe, work: Path, row: Row, seed: int) -> Path | None:
     from ..pipeline.evaluate import Evaluation, get_parser
 
     options = get_parser().parse_args(resolved(recipe.evaluation(work, row, seed)))
-    if not (options.checkpoint.parent / "eval").is_dir():
+    test = recipe.test_data(work)
+    if not (options.checkpoint.parent / "eval").is_dir() or (test and not (test / RECORD).is_file()):
         return None
     evaluation = Evaluation(options, [], Device(0, 1), expected=True)
     return evaluation.out if evaluation.done() else None
@@ -73,12 +74,12 @@ def seconds_of(run: RunFolder, stage: str) -> float:
     return sum(epoch["train_wall"] for files in run.trainings(stage) for epoch in read_log(files.log)[1])
 
 
-def result_of(work: Path, data: Path, out: Path, direction: str) -> Result:
+def result_of(recipe: Recipe, work: Path, out: Path, direction: str) -> Result:
     """The results of dual-fairseq evaluate, and those of its n-best lists with other choices.
 
     Args:
+        recipe: the recipe.
         work: the folder of the experiment.
-        data: the folder of dual-fairseq preprocess.
         out: the folder of the scores, in the stage of a row's run.
     """
     from ..common.bleu import tokenizer_of_signature
@@ -98,7 +99,7 @@ def result_of(work: Path, data: Path, out: Path, direction: str) -> Result:
     tuned, alpha = (read_choice(out / "tuning" / direction / "weights.json", form) for form in ("lenpen", "alpha"))
     lenpen = tuned.lenpen or 0.0
     chosen = Weights().score(nbest.components, lenpen).argmax(axis=1)
-    text = TextPipeline(data)
+    text = TextPipeline(recipe.whole(work))
     texts = {
         "plain": read_lines(out / f"{direction}.hyp.txt"),
         "tuned": text.detokenize(nbest.take(chosen), target),
@@ -107,7 +108,8 @@ def result_of(work: Path, data: Path, out: Path, direction: str) -> Result:
     }
     bleu_by = tokenizer_of_signature(scores["bleu_signature"])
     measured = {search: score(lines, references, target, tokenize=bleu_by) for search, lines in texts.items()}
-    limits = entropy_limits(work, "test") if (work / "text" / "truth.json").is_file() else {}
+    limited = not recipe.test and (work / "text" / "truth.json").is_file()
+    limits = entropy_limits(work, "test") if limited else {}
     run, name = RunFolder(out.parents[2]), out.parents[1].name
     stage = read_run(run.folder).stages[name]
     best = stage.best

@@ -210,7 +210,7 @@ def tabulate(
     from ..common.quiet import quieten_libraries
 
     quieten_libraries()
-    name, data = file.stem, recipe.whole(work)
+    name = file.stem
     directions = [f"{recipe.source}-{recipe.target}", f"{recipe.target}-{recipe.source}"]
     places = {row.id: list(dict.fromkeys(scores_of(recipe, work, row, seed) for seed in seeds)) for row in recipe.rows}
     evaluated = {id: None not in folders for id, folders in places.items()}
@@ -222,7 +222,7 @@ def tabulate(
         )
     rows = [row for row in recipe.rows if evaluated[row.id]]
     results = {
-        d: {row.id: [result_of(work, data, place, d) for place in places[row.id] if place] for row in rows}
+        d: {row.id: [result_of(recipe, work, place, d) for place in places[row.id] if place] for row in rows}
         for d in directions
     }
     compared: dict[str, ByRow] = {}
@@ -231,15 +231,15 @@ def tabulate(
         compared[direction], unlike_rows = with_baseline(rows, baseline, by_row)
         others |= dict.fromkeys(unlike_rows)
     chosen = {direction: over_beam_search(by_row) for direction, by_row in results.items()}
-    seed_words = " ".join(map(str, seeds))
-    lines = [f"# {recipe.title}", "", f"Seeds {', '.join(map(str, seeds))}; beam {recipe.beam}. Made by", ""]
+    seed_words, test = " ".join(map(str, seeds)), f"; test text: {recipe.test}" if recipe.test else ""
+    lines = [f"# {recipe.title}", "", f"Seeds {', '.join(map(str, seeds))}; beam {recipe.beam}{test}. Made by", ""]
     lines += [f"    dual-fairseq experiment {file} WORK --seeds {seed_words}", ""]
     lines += tables(rows, results, compared, chosen, len(seeds))
     lines += against(recipe, rows, results, len(seeds))
     lines += [LEGEND]
     stages = {row.name: [StageFolder(place.parents[1]) for place in places[row.id] if place] for row in rows}
     notes = {
-        "Evaluated with the mean of the last epochs instead of that checkpoint":
+        "Evaluated with the mean of the last checkpoints instead of that one":
             [name for name, folders in stages.items() if any(stage.average.is_file() for stage in folders)],
         "Not evaluated yet for all of these seeds": [row.id for row in recipe.rows if not evaluated[row.id]],
         f"Trained for another number of updates than {baseline.name}":

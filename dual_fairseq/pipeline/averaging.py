@@ -9,7 +9,10 @@ from collections.abc import Sequence
 
 from ..common.arguments import positive
 from ..common.folders import StageFolder
+from .choices import recorded
 from .jobs import check, say, step
+
+_EPOCHS = "keep-last-epochs"
 
 
 def add_average(group: argparse._ArgumentGroup) -> None:
@@ -17,39 +20,57 @@ def add_average(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--average", type=positive, metavar="K",
         help="of each stage, use the mean of the weights after its last K epochs (checkpoint_average.pt) instead of "
-        "its best checkpoint; until then it keeps K checkpoints. With `-- --save-interval-updates N`, one every N "
-        "updates instead of epochs (default: the best checkpoint)",
+        "its best checkpoint; until then it keeps K checkpoints. With `-- --save-interval-updates N`, but without "
+        "--keep-interval-updates: its last K checkpoints of every N updates (default: the best checkpoint)",
     )  # fmt: skip
 
 
-def options(count: str | None, extra: Sequence[str]) -> list[str]:
+def options(files: StageFolder, count: str | None, extra: Sequence[str]) -> list[str]:
     """The options of fairseq-train that keep the checkpoints to average.
 
     Args:
+        files: of the stage, which keeps what it began with.
         count: how many.
         extra: the user's options of fairseq-train, which may ask for checkpoints between epochs.
     """
-    return ["--keep-interval-updates" if _by_updates(extra) else "--keep-last-epochs", count] if count else []
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--save-interval-updates", default="0")
+    parser.add_argument("--keep-interval-updates")
+    given, _ = parser.parse_known_args(extra)
+    by_updates = given.save_interval_updates not in ("0", "-1") and given.keep_interval_updates is None
+    name = "--keep-interval-updates" if by_updates and _EPOCHS not in recorded(files) else f"--{_EPOCHS}"
+    return [name, count] if count else []
 
 
-def average(files: StageFolder, count: str | None, extra: Sequence[str]) -> None:
+def average(files: StageFolder, count: str | None, trained: bool) -> None:
     """Average the last checkpoints of a finished training, unless this was done before, and delete them.
 
     Args:
         count: how many (or all, if there are fewer); None averages nothing.
-        extra: the user's options of fairseq-train.
+        trained: whether the training has just ended.
 
     Raises:
         SystemExit: a checkpoint cannot be read, or the mean cannot be written.
     """
-    unit, pattern = ("checkpoints", r"checkpoint_\d+_(\d+)\.pt") if _by_updates(extra) else _EPOCHS
+    if count is None:
+        return
+    begun = recorded(files)
+    by_updates = "keep-interval-updates" in begun and _EPOCHS not in begun
+    pattern = r"checkpoint_\d+_(\d+)\.pt" if by_updates else r"checkpoint(\d+)\.pt"
     names = [match for file in files.folder.glob("checkpoint*.pt") if (match := re.fullmatch(pattern, file.name))]
     kept = [files.folder / match[0] for match in sorted(names, key=lambda match: int(match[1]), reverse=True)]
-    if count is None or not kept:
+    if not kept:
+        if trained:
+            files.average.unlink(missing_ok=True)  # of an earlier training
+            say(
+                f"warning: {files.folder}: there is no checkpoint to average, so the best one is used; "
+                "--save-interval-updates writes none where an epoch ends"
+            )
         return
     # the average gets the file time of the last checkpoint: this identifies them, even if the clock was set back
     last = kept[0].stat().st_mtime_ns
     if not files.average.is_file() or files.average.stat().st_mtime_ns != last:
+        unit = "checkpoints" if by_updates else "epochs"
         say(f"Averaging the last {min(int(count), len(kept))} {unit}: {files.average}")
         new = files.folder / ".checkpoint_average.new"  # a command replaces no checkpoint of a run
         check(step("average", "--inputs", *kept[: int(count)], "--output", new))
@@ -57,11 +78,3 @@ def average(files: StageFolder, count: str | None, extra: Sequence[str]) -> None
         os.replace(new, files.average)
     for file in reversed(kept):
         file.unlink()
-
-
-_EPOCHS = ("epochs", r"checkpoint(\d+)\.pt")
-
-
-def _by_updates(extra: Sequence[str]) -> bool:
-    """Whether the user's options ask for a checkpoint every N updates."""
-    return any(word.split("=")[0] == "--save-interval-updates" for word in extra)

@@ -135,11 +135,12 @@ class Training:
         typed = {
             "lr": "--lr" if name == "warmup" else "--dual-lr", "warmup-updates": "--lr-warmup",
             "max-update": flag(most_updates), "max-epoch": flag(most_epochs),
-            "keep-last-epochs": "--average", "keep-interval-updates": "--average",
             "validate-interval": "", "save-interval": "",
         }  # fmt: skip
+        if options.average:
+            typed |= {"keep-last-epochs": "--average", "keep-interval-updates": "--average"}
         sizes = {size: preset.shape() for size, preset in PAIRS.items()}
-        words += averaging.options(options.average, options.extra)
+        words += averaging.options(files, options.average, options.extra)
         return Stage(
             files, title, self.data.dual, [self.data_line, *inputs], [*self.model_options(), *words], start,
             extra=options.extra, typed=Typed(typed, sizes, words=typed_start(options)),
@@ -255,11 +256,12 @@ class Training:
                 say(line)
             evaluate.say_missing(options, data)
             look_ahead(self)
-            missing = self.to_train
+            missing, checked = self.to_train, False
             if missing and not self.run.language_model(missing[-1]).finished.is_file():
                 self.check_pair(
                     self.beginning(False)[1] if options.init_src2tgt else []
                 )  # before hours are spent on language models
+                checked = True
             for language in missing:
                 with self.going_on():
                     train_lm.train(self.language_model(language), self.device)
@@ -267,7 +269,7 @@ class Training:
                 if len(missing) < len(self.lms) and not self.run.stage("warmup").finished.is_file():
                     # The warm start does not use the language models: errors in them should show before it, not after.
                     source_lm, target_lm = map(str, self.lms.values())
-                    self.check_pair(["--src-lm", source_lm, "--tgt-lm", target_lm], times=not missing)
+                    self.check_pair(["--src-lm", source_lm, "--tgt-lm", target_lm], times=not checked)
                 self.train(self.warmup())
             if self.rounds:
                 self.keep_options(self.run.folder / "rounds")
@@ -321,7 +323,8 @@ class Training:
     def train(self, stage: Stage) -> None:
         """Train a stage unless it is finished."""
         with self.going_on():
-            if not stage.begin(self.options.go_on):
+            trained = stage.begin(self.options.go_on)
+            if not trained:
                 self.data.keep(self.run.text)  # only now it is known that RUN was made from DEST
                 say(stage.finished_before())
             else:
@@ -330,7 +333,7 @@ class Training:
                     self.keep_options(self.run.folder)
                     say(f"{stage.title}: {stage.files.folder}")
                     stage.train(self.device)
-            averaging.average(stage.files, self.options.average, self.options.extra)
+            averaging.average(stage.files, self.options.average, trained)
 
     def keep_options(self, folder: Path) -> None:
         """Write ``train.toml``: to RUN, or to the folder of its rounds, which read it."""

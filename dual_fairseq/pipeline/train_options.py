@@ -185,9 +185,6 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         raise UserError(f"--rounds: begins with the warm start; leave out {' and '.join(other)}")
     if int(options.rounds or 0) and options.average:
         raise UserError("--rounds: judges rounds by their best checkpoints; leave out --average")
-    for word in options.extra if options.average else []:
-        if word.split("=")[0] in ("--keep-last-epochs", "--keep-interval-updates"):
-            raise UserError(f"--average {options.average} sets {word.split('=')[0]}; leave this option out")
     if options.rounds is None:
         for name in ("round_text", "round_lines", "upsample"):
             if getattr(options, name):

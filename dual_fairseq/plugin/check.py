@@ -18,6 +18,7 @@ from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.logging import metrics
 
 from ..common.errors import UserError
+from ..compat import matmul
 from ..compat.best_metric import batch_of, check_metric, small_batch
 
 SLOW = 5.0  # seconds; a batch that takes longer runs only once
@@ -81,7 +82,8 @@ def seconds_an_update(batches: Any, model: Any, criterion: Any, max_tokens: int)
     model.train()
     for _ in range(2):  # the first time takes longer
         began = time.perf_counter()
-        criterion(model, sample)[0].backward()
+        with matmul.products(sample):
+            criterion(model, sample)[0].backward()
         seconds = time.perf_counter() - began
         if seconds > SLOW:
             break

@@ -64,7 +64,7 @@ def batch_log_probs(
     """
     if torch.is_grad_enabled():  # train_step has chosen the matrix products
         return _batch_log_probs(model, sample, padding_idx, smoothing)
-    with matmul.products(sample["net_input"]["src_tokens"].size(1)):
+    with matmul.products(sample):
         return _batch_log_probs(model, sample, padding_idx, smoothing)
 
 

@@ -112,7 +112,7 @@ def read_choice(given: Weighting, form: str | None = None) -> Choice:
         alpha = None
     if alpha is not None:
         if not 0 <= alpha <= 1:
-            raise UserError(f"dual inference {given}: α is a number from 0 to 1 (1 is plain generation)")
+            raise UserError(f"dual inference {given}: give α from 0 to 1 (1 is plain generation)")
         return Choice(Weights.of_alpha(alpha))
     if not (path := Path(str(given))).exists():
         raise UserError(f"{given}: is neither a number nor a file; dual-fairseq evaluate writes one")

@@ -490,7 +490,7 @@ def test_dual_inference_by_tuned_weights(command, run, pair, tmp_path):
     refusals = {
         tmp_path / "none": "is neither a number nor a file",
         run / "text" / "preprocess.json": "is not the weights.json",
-        2: "dual inference 2: α is a number from 0 to 1",
+        2: "dual inference 2: give α from 0 to 1",
     }
     for given, message in refusals.items():
         with pytest.raises(UserError, match=message):

@@ -18,6 +18,7 @@ sys.path.insert(0, str(ROOT / "experiments"))
 try:
     import baseline
     import collect
+    import published
 finally:
     sys.path.pop(0)
 from dual_fairseq.common.errors import UserError
@@ -136,6 +137,11 @@ def test_a_recipe_takes_some_rows_of_its_base(recipe, tmp_path):
         (('synthetic = "captions"', 'synthetic = ["captions"]'), "synthetic is not a string"),
         (("upsample = 2", 'with = ["none"]'), "synthetic.captions: with: there is no other synthetic text 'none'"),
         (("upsample = 2", 'with = ["captions"]'), "with: there is no other synthetic text 'captions'"),
+        (("upsample = 2", 'with = ["b", "b"]\n[synthetic.b]'), "with: there is no other synthetic text 'b'"),
+        (
+            ("upsample = 2", 'with = ["b"]\n[synthetic.b]\nwith = ["c"]\n[synthetic.c]'),
+            "synthetic.captions: with: 'b' has a with of its own; name all texts here",
+        ),
     ],
 )
 def test_a_recipe_that_is_none_is_refused_in_a_line(recipe, change, complaint):
@@ -208,8 +214,8 @@ options = "--dual-lambda 0.01"
 """
 
 
-def own_data(folder: Path) -> None:
-    folder.mkdir()
+def own_data(folder: Path, exist_ok: bool = False) -> None:
+    folder.mkdir(exist_ok=exist_ok)
     (folder / "preprocess.json").write_text('{"source": "en", "target": "sw", "tokenizer": "moses", "subword": "bpe"}')
     for language in ("en", "sw"):
         (folder / f"test.en-sw.{language}.idx").touch()
@@ -269,6 +275,13 @@ def test_rows_may_go_on_from_a_run_that_is_there(tmp_path, monkeypatch):
     start = work / "shared" / "warmup" / "warmup" / "checkpoint_best.pt"
     assert start.read_text() == "warmup" and str(start) in ran["seed-2/dual"]
     assert (work / "lm/all/sw/checkpoint_best.pt").read_text() == "lm/sw"
+    (tmp_path / "mine" / "test.en-sw.sw.idx").unlink()  # other test text is enough
+    own = 'test = "2"\ntest_corpus = ["dual-fairseq preprocess --like {whole} --dest {test}"]\n'
+    text = recipe.read_text()
+    recipe.write_text(own + text)
+    assert {"test-2", "seed-1/mle/test-2", "shared/warmup/test-2"} <= set(commands(recipe, tmp_path))
+    own_data(tmp_path / "mine", exist_ok=True)
+    recipe.write_text(text)
     average = tmp_path / "run/warmup/checkpoint_average.pt"
     average.write_text("mean")
     for job in jobs.values():
@@ -375,6 +388,11 @@ def test_synthetic_text_may_be_used_together_with_other_text(recipe, tmp_path):
     assert jobs["seed-1/dual"].after[0] == "seed-1/data-both"
 
 
+def test_the_form_of_papers_is_lower_case_tokens_of_moses():
+    lines = published.published_form(["Der „Hund“ läuft & läuft nicht-so.", "Um 3,5 km?"], "de")
+    assert lines == ['der " hund " läuft & läuft nicht-so .', "um 3,5 km ?"]
+
+
 def test_rows_may_be_evaluated_on_other_test_text(recipe, tmp_path, monkeypatch):
     command = "dual-fairseq corpus multi30k {test} --test 2017_flickr -- --like {whole}"
     own = tmp_path / "own.toml"
@@ -383,8 +401,10 @@ def test_rows_may_be_evaluated_on_other_test_text(recipe, tmp_path, monkeypatch)
     monkeypatch.setattr(running.Runner, "__call__", lambda self, name, command: ran.update({name: list(command)}))
     jobs, work = commands(own, tmp_path), tmp_path / "work"
     for job in jobs.values():
-        if not job.name.startswith("parallel"):
+        if not job.name.startswith(("parallel", "test-")):
             job.run()
+    with pytest.raises(UserError, match="test-2017: has no valid text; test_corpus needs --valid"):
+        jobs["test-2017"].run()
     assert jobs["test-2017"].after == ["corpus"]
     assert ran["test-2017"][5:] == [
         str(work / "test-2017"),
@@ -400,6 +420,8 @@ def test_rows_may_be_evaluated_on_other_test_text(recipe, tmp_path, monkeypatch)
     ]
     assert set(jobs["seed-1/mle/test-2017"].after) >= {"seed-1/mle", "test-2017"}
     assert "seed-1/mle/test" not in jobs
+    # one after the other, because each chooses a folder
+    assert "seed-1/warmup/test" in jobs["seed-1/warmup/test-2017"].after
     # the text that the warm start translates does not depend on it
     assert ran["seed-1/warmup/test"][4] == str(work / "data") and "seed-1/warmup/test-2017" in jobs
     assert jobs["seed-1/synthetic-captions"].after == ["seed-1/warmup/test"]
@@ -729,6 +751,8 @@ def test_a_small_experiment_gives_a_table_and_goes_on_where_it_was_stopped(recip
     assert done.returncode == 0, done.stderr[-2000:]
     scores = {name: json.loads((work / f"{name}.json").read_text())["rows"]["mle"] for name in ("small", "other")}
     assert scores["small"]["de-en"]["results"][0]["nll_bits"] != scores["other"]["de-en"]["results"][0]["nll_bits"]
+    limits = [scores[name]["de-en"]["results"][0]["limit_bits"] for name in ("small", "other")]
+    assert limits[0] > 0 and limits[1] is None  # the truth of the other text is not known
     script = [sys.executable, ROOT / "experiments" / "published.py"]
     done = run_command([*script, recipe, work, "--seeds", "2"], env=env)
     assert done.returncode == 0 and "| MLE continued | " in done.stdout, done.stderr[-2000:]

@@ -222,11 +222,6 @@ def test_the_table_says_what_each_round_gained(pipeline, data):
         (["--rounds=1", "--warmup-only"], "--rounds: begins with the warm start"),
         (["--rounds=1", "--average=3"], "--rounds: judges rounds by their best checkpoints; leave out --average"),
         (["--upsample=2"], "--upsample 2: needs --rounds"),
-        (
-            ["--average=5", "--", "--save-interval-updates=9", "--keep-interval-updates=1"],
-            "--average 5 sets --keep-interval-updates; leave this option out",
-        ),
-        (["--round-text=pairs"], "--round-text pairs: needs --rounds"),
     ],
 )
 def test_a_mistake_is_one_line(words, message):

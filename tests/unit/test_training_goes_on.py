@@ -26,6 +26,7 @@ class Training(train.Training):
         self.to_train = ["de", "en"]
         self.nothing: set[str] = set()
         self.done: list[str] = []
+        self.times: list[bool] = []
         monkeypatch.setattr(train, "locked", lambda folder: nullcontext())
         monkeypatch.setattr(train, "look_ahead", lambda training: None)
         monkeypatch.setattr(train.evaluate, "say_missing", lambda options, data: None)
@@ -43,7 +44,7 @@ class Training(train.Training):
         return language
 
     def check_pair(self, checkpoints: list[str], times: bool = True) -> None:
-        pass
+        self.times.append(times)
 
     def pair(self, name: str) -> Stage:
         return Stage(self.run.stage(name), name, self.run.folder, [], [])
@@ -77,6 +78,16 @@ def test_where_nothing_is_left_of_a_stage_the_others_are_trained_and_evaluated(t
     every = ["de", "en", "warmup", "dual", "mle", "evaluation"]
     assert training.done == [other for other in every if other != name]
     assert f"  {name}: nothing was left to train\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("finished", "times"), [(False, [True, False]), (True, [True])], ids=["new", "resumed"])
+def test_the_time_is_printed_once_if_one_language_model_is_given(training, finished, times):
+    training.to_train = ["en"]
+    if finished:
+        training.run.language_model("en").finished.parent.mkdir(parents=True)
+        training.run.language_model("en").finished.touch()
+    training.do()
+    assert training.times == times
 
 
 def test_options_that_trained_nothing_are_not_those_of_the_run(training):
