@@ -88,7 +88,7 @@ def test_what_was_set_before_is_set_after_an_error(gaining):
 
 
 @pytest.mark.parametrize("value", ["ieee", "tf32"])
-@pytest.mark.parametrize("place", [torch.backends, torch.backends.mkldnn.matmul], ids=["all", "onednn"])
+@pytest.mark.parametrize("place", [torch.backends, matmul._setting()], ids=["all", "onednn"])
 def test_a_precision_that_the_user_has_set_is_kept(place, value, gaining, monkeypatch):
     monkeypatch.setattr(matmul, "gains", lambda: 1 / 0)
     place.fp32_precision = value
@@ -118,7 +118,8 @@ def test_products_in_bfloat16_are_not_exact():
 )
 def test_elsewhere_nothing_changes(place, name, value, monkeypatch):
     """On a machine without such a CPU, the test shows only that nothing fails."""
+    setting = matmul._setting()
     monkeypatch.setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
     monkeypatch.setattr(place, name, value)
     assert not matmul.gains.__wrapped__()
-    assert matmul.torch.backends.mkldnn.matmul.fp32_precision == "none"
+    assert getattr(setting, "fp32_precision", "none") == "none"
