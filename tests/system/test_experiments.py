@@ -717,7 +717,7 @@ def test_a_small_experiment_gives_a_table_and_goes_on_where_it_was_stopped(recip
     average = shutil.copy(best, best.with_name("checkpoint_average.pt"))  # as evaluated
     again = run_command([*command, "--table", "--results", tmp_path], env=env)
     average.unlink()
-    assert "the mean of the last epochs instead of that checkpoint: MLE continued." in again.stdout
+    assert "the mean of the last checkpoints instead of that one: MLE continued." in again.stdout
     assert "Not evaluated yet for all of these seeds: dual." in again.stdout, again.stderr[-2000:]
     assert (tmp_path / "small.md").read_text() == (work / "small.md").read_text() == again.stdout[:-1]
     (work / "kept.json").rename(work / "seed-2/dual/dual/eval/test/scores.json")
