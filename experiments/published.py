@@ -15,7 +15,7 @@ from pathlib import Path
 from dual_fairseq.common.arguments import Parser
 from dual_fairseq.common.errors import UserError
 from dual_fairseq.experiment.recipe import Recipe, add_experiment
-from dual_fairseq.experiment.results import result_of, scores_of
+from dual_fairseq.experiment.results import all_scores_of, result_of
 from dual_fairseq.experiment.run import work_of
 from dual_fairseq.experiment.table import SEARCHES, markdown, mean_sd
 
@@ -41,19 +41,19 @@ def table(recipe: Recipe, work: Path, seeds: Sequence[int]) -> str:
     head = ["", *(f"{source}→{target} {SEARCHES[s]}" for source, target in directions for s in searches)]
     body, missing, metric = [], [], BLEU(tokenize="none", force=True)
     for row in recipe.rows:
-        places = list(dict.fromkeys(scores_of(recipe, work, row, seed) for seed in seeds))
-        if None in places:
+        places = all_scores_of(recipe, work, row, seeds)
+        if not places:
             missing.append(row.id)
             continue
         cells = [row.name]
         for source, target in directions:
-            results = [result_of(recipe, work, place, f"{source}-{target}") for place in places if place]
+            results = [result_of(recipe, work, place, f"{source}-{target}") for place in places]
+            references = [[published_form(result.references, target)] for result in results]
             for search in searches:
-                scores = []
-                for result in results:
-                    references = published_form(result.references, target)
-                    scores.append(metric.corpus_score(published_form(result.texts[search], target), [references]).score)
-                cells.append(mean_sd(scores))
+                texts = [published_form(result.texts[search], target) for result in results]
+                cells.append(
+                    mean_sd([metric.corpus_score(*pair).score for pair in zip(texts, references, strict=True)])
+                )
         body.append(cells)
     if not body:
         raise UserError(f"{work}: no row is evaluated for all seeds; run dual-fairseq experiment first")

@@ -56,16 +56,11 @@ def multi30k_parser() -> Parser:
         "side of the second half, so the text contains no translation of its sentences. This text is of the same kind "
         "as the pairs; the German captions of task 2 differ from the pairs and are shorter")  # fmt: skip
     add("--pairs", type=positive, metavar="N", help="use only the first N training pairs: a low-resource setting")
-    add(
-        "--test",
-        action="append",
-        choices=MULTI30K_TESTS,
-        help="the test text (default 2016_flickr); may be given several times: all are used together",
-    )
+    add("--test", action="append", choices=MULTI30K_TESTS,
+        help="the test text (default 2016_flickr); may be given several times: all are used together")  # fmt: skip
     add("--from", dest="folder", type=file_path, metavar="FOLDER",
         help="download nothing, use FOLDER/{train,val,test_2016_flickr}.LANG.gz (or the files of --test) and, for the "
-        "captions, "
-        "FOLDER/mono/train.{1..5}.LANG.gz")  # fmt: skip
+        "captions, FOLDER/mono/train.{1..5}.LANG.gz")  # fmt: skip
     add("--url", default=MULTI30K_URL, help="a mirror of %(default)s")
     return parser
 

@@ -60,6 +60,12 @@ def scores_of(recipe: Recipe, work: Path, row: Row, seed: int) -> Path | None:
     return evaluation.out if evaluation.done() else None
 
 
+def all_scores_of(recipe: Recipe, work: Path, row: Row, seeds: Sequence[int]) -> list[Path]:
+    """The folders of the scores of a row's runs; empty unless every seed has scores."""
+    found = [place for seed in seeds if (place := scores_of(recipe, work, row, seed))]
+    return list(dict.fromkeys(found)) if len(found) == len(seeds) else []
+
+
 def unchecked(recipe: Recipe, work: Path, row: Row, seeds: Sequence[int]) -> bool:
     """Whether a checkpoint or language model of a row is gone: its scores are not known to be of that file."""
     checkpoints = [RunFolder(folder).stage(row.stage).result for folder in recipe.folders(work, row, seeds)]

@@ -15,7 +15,7 @@ from ..common.folders import Data, StageFolder
 from ..common.tables import signatures
 from ..pipeline.choices import count_pairs
 from .recipe import Recipe, Row
-from .results import Result, result_of, scores_of, unchecked
+from .results import Result, all_scores_of, result_of, unchecked
 
 TRIALS = 2000  # of each significance test
 # How translations are chosen; a row is compared with the baseline under the same choice.
@@ -212,18 +212,16 @@ def tabulate(
     quieten_libraries()
     name = file.stem
     directions = [f"{recipe.source}-{recipe.target}", f"{recipe.target}-{recipe.source}"]
-    places = {row.id: list(dict.fromkeys(scores_of(recipe, work, row, seed) for seed in seeds)) for row in recipe.rows}
-    evaluated = {id: None not in folders for id, folders in places.items()}
+    places = {row.id: all_scores_of(recipe, work, row, seeds) for row in recipe.rows}
     baseline = next(row for row in recipe.rows if row.baseline)
-    if not evaluated[baseline.id]:
+    if not places[baseline.id]:
         raise UserError(
             f"{work}: the baseline, {baseline.id}, is not evaluated for every seed yet, or not with these settings; "
             "give --seeds the finished seeds, or leave out --table"
         )
-    rows = [row for row in recipe.rows if evaluated[row.id]]
+    rows = [row for row in recipe.rows if places[row.id]]
     results = {
-        d: {row.id: [result_of(recipe, work, place, d) for place in places[row.id] if place] for row in rows}
-        for d in directions
+        d: {row.id: [result_of(recipe, work, place, d) for place in places[row.id]] for row in rows} for d in directions
     }
     compared: dict[str, ByRow] = {}
     others: dict[str, None] = {}
@@ -237,11 +235,11 @@ def tabulate(
     lines += tables(rows, results, compared, chosen, len(seeds))
     lines += against(recipe, rows, results, len(seeds))
     lines += [LEGEND]
-    stages = {row.name: [StageFolder(place.parents[1]) for place in places[row.id] if place] for row in rows}
+    stages = {row.name: [StageFolder(place.parents[1]) for place in places[row.id]] for row in rows}
     notes = {
         "Evaluated with the mean of the last checkpoints instead of that one":
             [name for name, folders in stages.items() if any(stage.average.is_file() for stage in folders)],
-        "Not evaluated yet for all of these seeds": [row.id for row in recipe.rows if not evaluated[row.id]],
+        "Not evaluated yet for all of these seeds": [row.id for row in recipe.rows if not places[row.id]],
         f"Trained for another number of updates than {baseline.name}":
             with_other_updates(rows, baseline, results[directions[0]]),
         "Not compared, since the test text or sacreBLEU's signature is another": list(others),

@@ -79,8 +79,13 @@ def weights_of_options(
     if weights:
         options = ", ".join(f"--dual-inference-{name}-weight" for name in weights)
         raise UserError(f"--dual-inference-alpha and {options}: give either α or the weights of the general form")
+    return _weights_of_alpha(alpha, f"--dual-inference-alpha {alpha}: give a number")
+
+
+def _weights_of_alpha(alpha: float, request: str) -> Weights:
+    """The weights of α; raises UserError, which begins with ``request``, if α is out of range."""
     if not 0 <= alpha <= 1:
-        raise UserError(f"--dual-inference-alpha {alpha}: give a number from 0 to 1 (1 is plain generation)")
+        raise UserError(f"{request} from 0 to 1 (1 is plain generation)")
     return Weights.of_alpha(alpha)
 
 
@@ -109,11 +114,9 @@ def read_choice(given: Weighting, form: str | None = None) -> Choice:
     try:
         alpha = float(str(given))
     except ValueError:
-        alpha = None
-    if alpha is not None:
-        if not 0 <= alpha <= 1:
-            raise UserError(f"dual inference {given}: give α from 0 to 1 (1 is plain generation)")
-        return Choice(Weights.of_alpha(alpha))
+        pass
+    else:
+        return Choice(_weights_of_alpha(alpha, f"dual inference {given}: give α"))
     if not (path := Path(str(given))).exists():
         raise UserError(f"{given}: is neither a number nor a file; dual-fairseq evaluate writes one")
     wrong, fix = "is not the weights.json of dual-fairseq tune", "give α from 0 to 1, or such a file"

@@ -16,7 +16,7 @@ from helpers import write_record
 from dual_fairseq.common.errors import UserError
 from dual_fairseq.common.folders import StageFolder
 from dual_fairseq.common.interruption import Stopped, stoppable
-from dual_fairseq.experiment import table
+from dual_fairseq.experiment import results
 from dual_fairseq.experiment.recipe import Recipe, resolved
 from dual_fairseq.pipeline import choices, config, evaluate, jobs, stages, synthesize
 from dual_fairseq.pipeline.changes import Typed, changes
@@ -319,7 +319,7 @@ def test_an_experiment_takes_the_scores_of_its_own_settings(dest, tmp_path):
 
     def found(beam: int) -> Path | None:
         row = recipe(beam).rows[1]
-        return table.scores_of(recipe(beam), work, row, 1)
+        return results.scores_of(recipe(beam), work, row, 1)
 
     def do(beam: int) -> Path:
         arguments = resolved(recipe(beam).evaluation(work, recipe(beam).rows[1], 1))

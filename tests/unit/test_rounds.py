@@ -222,6 +222,7 @@ def test_the_table_says_what_each_round_gained(pipeline, data):
         (["--rounds=1", "--warmup-only"], "--rounds: begins with the warm start"),
         (["--rounds=1", "--average=3"], "--rounds: judges rounds by their best checkpoints; leave out --average"),
         (["--upsample=2"], "--upsample 2: needs --rounds"),
+        (["--round-text=pairs"], "--round-text pairs: needs --rounds"),
     ],
 )
 def test_a_mistake_is_one_line(words, message):
