@@ -10,6 +10,7 @@ import argparse
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,16 +35,34 @@ def add_rounds(group: argparse._ArgumentGroup) -> None:
     add("--rounds", type=count, metavar="N",
         help="repeat up to N times, as long as validation BLEU rises: the pair translates text and continues dual "
         "training on it. The rounds are in RUN/rounds, RUN/dual is the best round (default 0)")  # fmt: skip
-    add("--round-text", choices=("mono", "pairs"),
+    add("--round-text", choices=("mono", "pairs", "both"),
         help="mono: translate monolingual text that is similar to the pairs (see dual-fairseq select); pairs: "
-        "translate the sides of the pairs, with two translations of each (default: mono if DEST has monolingual "
-        "text)")  # fmt: skip
+        "translate the sides of the pairs, with two translations of each; both: with one translation of each side "
+        f"(default: pairs if DEST has no monolingual text, both with {MANY:,} pairs or more, "
+        "otherwise mono)")  # fmt: skip
     add("--round-lines", type=positive, metavar="N",
-        help=f"lines of each language to translate (default: {TIMES} times the number of pairs; with --round-text "
-        "pairs all)")  # fmt: skip
+        help=f"lines of each language to translate (default: {TIMES} times the number of pairs; all sides of the "
+        "pairs)")  # fmt: skip
     add("--upsample", type=positive, metavar="N",
         help="repeat the real pairs N times in the training data (default: real pairs become about two fifths of the "
         "text)")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Text:
+    """A text that a round translates.
+
+    Args:
+        name: of the files with its translations, without the language.
+        title: names it in messages.
+        options: of synthesize, which choose its lines.
+        size: the number of pairs that a round makes of it, if every translation is usable.
+    """
+
+    name: str
+    title: str
+    options: list[str]
+    size: int
 
 
 @dataclass(frozen=True)
@@ -64,10 +83,10 @@ class Recipe:
     dual_inference: bool
 
     def __post_init__(self) -> None:
-        if self.options.round_text == "mono" and not self.languages:
+        if self.options.round_text in ("mono", "both") and not self.languages:
             raise UserError(
-                f"--round-text mono: {self.data.raw('mono', self.data.source)} not found; run dual-fairseq preprocess "
-                "with --extra-mono-source and --extra-mono-target"
+                f"--round-text {self.options.round_text}: {self.data.raw('mono', self.data.source)} not found; run "
+                "dual-fairseq preprocess with --extra-mono-source and --extra-mono-target"
             )
 
     @property
@@ -80,25 +99,29 @@ class Recipe:
         return lines_of(self.data.raw("train", self.data.source))
 
     @property
-    def from_pairs(self) -> bool:
-        return self.options.round_text == "pairs" or not self.languages
-
-    def synthesize(self) -> list[str]:
-        """The options of synthesize that say which text is translated, and how."""
-        options, lines = self.options, self.options.round_lines
-        if self.from_pairs:
-            words = ["--from-pairs", "--nbest", "2", *(["--lines", lines] if lines else [])]
-        else:
-            words = ["--select", "--match-lengths", "--lines", lines or str(TIMES * self.pairs)]
+    def texts(self) -> list[Text]:
+        """The texts that a round translates."""
+        default = "pairs" if not self.languages else "both" if self.pairs >= MANY else "mono"
+        asked, lines = self.options.round_text or default, self.options.round_lines
+        texts = []
+        if asked != "pairs":
+            number = int(lines or TIMES * self.pairs)
+            words = ["--select", "--match-lengths", "--lines", str(number)]
             words += ["--only", self.languages[0]] if len(self.languages) == 1 else []
-        words += ["--beam", options.beam, "--seed", options.seed, *(["--cpu"] if options.cpu else [])]
-        return words if self.dual_inference else [*words, "--plain"]
+            title = f"up to {number:,} lines of {' and '.join(self.languages)} that are like the {self.pairs:,} pairs"
+            texts.append(Text("made", title, words, len(self.languages) * number))
+        if asked != "mono":
+            nbest, name = (1, "made-pairs") if texts else (2, "made")
+            words = ["--from-pairs", "--nbest", str(nbest), *(["--lines", lines] if lines else [])]
+            title = f"the sides of the pairs, {('one translation', 'two translations')[nbest - 1]} of each"
+            texts.append(Text(name, title, words, 2 * nbest * int(lines or self.pairs)))
+        return texts
 
-    def expected(self) -> int:
-        """The pairs that a round makes, if every translation is usable."""
-        if self.from_pairs:
-            return 4 * int(self.options.round_lines or self.pairs)  # two translations of each side
-        return len(self.languages) * int(self.options.round_lines or TIMES * self.pairs)
+    def synthesize(self, text: Text) -> list[str]:
+        """The options of synthesize that say which text is translated, and how."""
+        options = self.options
+        words = [*text.options, "--beam", options.beam, "--seed", options.seed, *(["--cpu"] if options.cpu else [])]
+        return words if self.dual_inference else [*words, "--plain"]
 
     def upsample(self, made: int) -> str:
         """How many times the real pairs are in the training text of a round that made ``made`` pairs."""
@@ -106,20 +129,17 @@ class Recipe:
 
     def explain(self) -> list[str]:
         """Lines that tell the user what a round does, and why."""
-        if self.from_pairs:
-            text = "the sides of the pairs, two translations of each"
-            why = "--round-text pairs" if self.options.round_text else "there is no monolingual text in DEST/raw"
+        if self.options.round_text:
+            why = f"--round-text {self.options.round_text}"
+        elif not self.languages:
+            why = "there is no monolingual text in DEST/raw"
+        elif self.pairs < MANY:
+            why = "it gained 1.0 to 3.7 BLEU with 3,000 pairs; docs/results.md"
         else:
-            limit = int(self.options.round_lines or TIMES * self.pairs)
-            text = f"up to {limit:,} lines of {' and '.join(self.languages)} that are like the {self.pairs:,} pairs"
-            few, many = (
-                "it gained 1.0 to 3.7 BLEU with 3,000 pairs",
-                "with 29,000 pairs, together with the pairs' sides, it gained 0.6 to 0.8 BLEU",
-            )
-            why = f"{few if self.pairs < MANY else many}; docs/results.md"
+            why = "they gained 0.6 to 0.8 BLEU with 29,000 pairs; docs/results.md"
         chooser = "dual inference chooses" if self.dual_inference else "the beam chooses"
         return [
-            f"  text: {text} ({why})",
+            f"  text: {', and '.join(text.title for text in self.texts)} ({why})",
             f"  translations: {chooser}"
             + ("" if self.dual_inference else ", since dual inference needs test text and --dual-inference"),
             "  training: from the pair so far, with the penalty, on the real pairs "
@@ -153,10 +173,14 @@ class Round:
     def stage(self) -> StageFolder:
         return self.folder.stage("dual")
 
+    def file(self, text: Text) -> Path:
+        """The source side of a text and its translations."""
+        return self.folder.folder / f"{text.name}.{self.recipe.data.source}"
+
     def made(self) -> int:
         """The number of pairs that the round made; before that, the expected number."""
-        file = self.folder.folder / f"made.{self.recipe.data.source}"
-        return lines_of(file) if file.is_file() else self.recipe.expected()
+        files = ((self.file(text), text.size) for text in self.recipe.texts)
+        return sum(lines_of(file) if file.is_file() else size for file, size in files)
 
     @property
     def open(self) -> bool:
@@ -167,14 +191,22 @@ class Round:
     def lm_options(self) -> list[str]:
         return [f"--{side}-lm={lm}" for side, lm in zip(("src", "tgt"), self.lms.values(), strict=True)]
 
-    def synthesize(self) -> list[str]:
+    def synthesize(self, text: Text) -> list[str]:
         """The arguments of synthesize."""
-        words = [str(self.recipe.data.folder), str(self.start), str(self.folder.folder / "made")]
-        return [*words, *self.recipe.synthesize(), *self.weights, *self.lm_options]
+        words = [str(self.recipe.data.folder), str(self.start), str(self.folder.folder / text.name)]
+        return [*words, *self.recipe.synthesize(text), *self.weights, *self.lm_options]
+
+    def changed(self) -> str:
+        """How its options and input differ from those of the text that was made; empty if they do not."""
+        texts = self.recipe.texts
+        if not all(self.file(text).is_file() for text in texts):
+            return "--round-text"
+        made = (Synthesis(get_parser().parse_args(self.synthesize(text))) for text in texts)
+        return next(filter(None, (synthesis.changed(TYPED) for synthesis in made)), "")
 
     def look(self) -> None:
         """Raises UserError if it was trained on text that was made with other options or input."""
-        changed = "" if self.open else Synthesis(get_parser().parse_args(self.synthesize())).changed(TYPED)
+        changed = "" if self.open else self.changed()
         if changed:
             raise UserError(
                 f"{self.folder.folder} was trained on text that was made with other options or input ({changed}): "
@@ -184,12 +216,14 @@ class Round:
 
     def steps(self) -> Iterator[tuple[str, Callable[[], list[str]]]]:
         """The commands, each with a title; a command may depend on the output of those before it."""
-        data, folder, lms = self.recipe.data, self.folder.folder, self.lm_options
-        yield f"Round {self.number}: translating", lambda: step("synthesize", *self.synthesize())
+        data, folder, lms, texts = self.recipe.data, self.folder.folder, self.lm_options, self.recipe.texts
+        for text in texts:
+            yield f"Round {self.number}: translating {text.title}", partial(step, "synthesize", *self.synthesize(text))
         yield f"Round {self.number}: preprocessing", lambda: step(
             "preprocess", "--source-lang", data.source, "--target-lang", data.target, "--like", data.folder,
             "--train", data.folder / "raw" / "train", "--valid", data.folder / "raw" / "valid", "--max-length=0",
-            "--synthetic", folder / "made", "--upsample", self.recipe.upsample(self.made()),
+            *(word for text in texts for word in ("--synthetic", folder / text.name)),
+            "--upsample", self.recipe.upsample(self.made()),
             "--dest", folder / "data", *(["--overwrite"] if self.open else []),
         )  # fmt: skip
         yield f"Round {self.number}: training", lambda: step(

@@ -102,6 +102,12 @@ def pipeline(monkeypatch, tmp_path):
     return lambda *bleu: Pipeline(monkeypatch, tmp_path / "run", list(bleu))
 
 
+def synthesized(recipe: Recipe) -> list[str]:
+    """The options of synthesize for the only text of a round."""
+    (text,) = recipe.texts
+    return recipe.synthesize(text)
+
+
 def names(made: Pipeline) -> list[str]:
     return [command[0] for command in made.ran]
 
@@ -174,14 +180,14 @@ def test_the_training_text_is_two_fifths_real(pipeline, data):
 
 
 def test_monolingual_text_is_selected_twice_as_much_as_the_pairs(data):
-    words = Recipe(options(), data, True).synthesize()
+    words = synthesized(Recipe(options(), data, True))
     assert words[:4] == ["--select", "--match-lengths", "--lines", str(2 * PAIRS)]
-    assert "--plain" not in words and "--plain" in Recipe(options(), data, False).synthesize()
+    assert "--plain" not in words and "--plain" in synthesized(Recipe(options(), data, False))
 
 
 def test_one_language_with_monolingual_text_is_enough(data):
     data.raw("mono", "en").unlink()
-    words = Recipe(options(), data, True).synthesize()
+    words = synthesized(Recipe(options(), data, True))
     assert words[words.index("--only") + 1] == "de"
 
 
@@ -190,10 +196,39 @@ def test_without_monolingual_text_the_pairs_are_told_again(data):
     for language in data.languages:
         data.raw("mono", language).unlink()
     recipe = Recipe(options(), data, True)
-    assert recipe.synthesize()[:3] == ["--from-pairs", "--nbest", "2"] == asked.synthesize()[:3]
+    assert synthesized(recipe)[:3] == ["--from-pairs", "--nbest", "2"] == synthesized(asked)[:3]
     assert "there is no monolingual text" in recipe.explain()[0]
-    with pytest.raises(UserError, match=r"--round-text mono: .* not found"):
-        Recipe(options("--round-text=mono"), data, True)
+    for text in ("mono", "both"):
+        with pytest.raises(UserError, match=rf"--round-text {text}: .* not found"):
+            Recipe(options(f"--round-text={text}"), data, True)
+
+
+def test_many_pairs_are_translated_together_with_monolingual_text(pipeline, data, monkeypatch):
+    monkeypatch.setattr(rounds, "MANY", PAIRS)
+    made = pipeline(20.0, 21.0, 20.0)
+    done = made.rounds(data)
+    done.do()
+    out = made.run.folder / "rounds" / "1"
+    texts = [command for command in made.ran if command[0] == "synthesize"][:2]
+    assert [command[3] for command in texts] == [str(out / "made"), str(out / "made-pairs")]
+    assert ["--select" in command for command in texts] == [True, False]
+    assert texts[1][4:7] == ["--from-pairs", "--nbest", "1"]
+    command = next(command for command in made.ran if command[0] == "preprocess")
+    assert [command[i + 1] for i, word in enumerate(command) if word == "--synthetic"] == [
+        str(out / "made"), str(out / "made-pairs"),
+    ]  # fmt: skip
+    assert command[command.index("--upsample") + 1] == "6"  # 320 pairs were made of 40
+    assert done.done[0].made() == 320
+    assert "0.6 to 0.8 BLEU with 29,000 pairs" in "".join(done.recipe.explain())
+
+
+def test_a_round_that_was_trained_on_one_text_gets_no_second_one(pipeline, data):
+    made = pipeline(20.0, 21.0)
+    made.rounds(data, "--rounds=1").do()
+    made.ran = []
+    with pytest.raises(UserError, match=r"rounds/1 was trained on text .*\(--round-text\)"):
+        made.rounds(data, "--rounds=1", "--round-text=both").do()
+    assert names(made) == ["evaluate"]
 
 
 def test_a_run_that_was_trained_otherwise_is_left_alone(pipeline, data):
@@ -246,6 +281,8 @@ def test_a_dry_run_shows_the_steps_of_a_round(pipeline, data, capsys):
     made.rounds(data).show()
     printed = capsys.readouterr().out
     titles = [line.removeprefix("# Round 1: ") for line in printed.splitlines() if line.startswith("#")]
-    assert titles == ["translating", "preprocessing", "training"]
+    assert titles == [
+        "translating up to 80 lines of de and en that are like the 40 pairs", "preprocessing", "training",
+    ]  # fmt: skip
     assert "--upsample 3" in printed  # 160 pairs of 40, if every line gets a translation
     assert made.ran == []
