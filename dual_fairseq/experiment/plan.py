@@ -56,9 +56,12 @@ class Plan:
     def jobs(self, seeds: Sequence[int]) -> list[Job]:
         """All jobs of a recipe: corpus, language models, and the warm start and rows of every seed."""
         recipe = self.recipe
-        jobs = [*self.corpus_jobs(), *self.language_model_jobs()]
-        for home, seed in self.warm_starts(seeds).items():
-            jobs += [*self.row_jobs(recipe.rows[0], home, seed), *self.synthetic_jobs(home)]
+        jobs, warm_starts = self.corpus_jobs(), self.warm_starts(seeds)
+        for home, seed in warm_starts.items():  # first, because they take longest
+            jobs += self.row_jobs(recipe.rows[0], home, seed)
+        jobs += self.language_model_jobs()
+        for home in warm_starts:
+            jobs += self.synthetic_jobs(home)
         for seed in seeds:
             for row in recipe.rows[1:]:
                 jobs += self.row_jobs(row, recipe.home(row, seed), seed)
