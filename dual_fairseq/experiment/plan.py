@@ -130,7 +130,7 @@ class Plan:
 
     def make_corpus(self, name: str, commands: Sequence[str], data: Path, *more: object) -> None:
         """Run some of the recipe's commands, with ``more`` options of dual-fairseq preprocess."""
-        places = {"data": data, "text": self.work / "text", "whole": self.whole, "test": data}
+        places = {"data": data, "text": self.work / "text", "whole": self.whole}
         quoted = {key: shlex.quote(str(place)) for key, place in places.items()}
         for command in commands:
             words = shlex.split(command.format(**quoted))

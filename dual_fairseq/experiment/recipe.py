@@ -21,7 +21,6 @@ from ..pipeline import synthesize, train_lm, train_options
 TAKEN = ("baseline", "data", "lm", "logs", "parallel", "shared", "text")  # other folders in WORK
 WHOLE_PLACES = ("data", "text")  # the names that a command may have in braces
 PART_PLACES = (*WHOLE_PLACES, "whole")
-TEST_PLACES = ("text", "whole", "test")
 
 _ROW = {
     "id": str, "name": str, "options?": str, "language_models?": str, "synthetic?": str, "baseline?": bool,
@@ -96,7 +95,7 @@ class Recipe:
             folder of ``corpus``), with the same BPE and dictionaries. Pairs are trained on this corpus, in that folder.
             Language models are trained on ``corpus``, so parts of different sizes share them.
         test, test_corpus: a name, and commands that make a folder of dual-fairseq preprocess with other test text, with
-            the same BPE and dictionaries (``{test}`` stands for this folder) and with validation text. All rows are
+            the same BPE and dictionaries (``{data}`` stands for this folder) and with validation text. All rows are
             evaluated on that text.
         one_warm_start: every seed continues from the same warm start (seed 1), in the folder ``shared``. This saves
             most of the time of long warm starts; the spread between seeds then comes from the continuation alone.
@@ -245,7 +244,7 @@ class Recipe:
         if self.test and not _FOLDER.fullmatch(self.test):
             raise ValueError(f"test {self.test!r}: give a folder's name, such as '2017'")
         for commands, places in (
-            (self.corpus, WHOLE_PLACES), (self.part_corpus, PART_PLACES), (self.test_corpus, TEST_PLACES),
+            (self.corpus, WHOLE_PLACES), (self.part_corpus, PART_PLACES), (self.test_corpus, PART_PLACES),
         ):  # fmt: skip
             if not isinstance(commands, list):
                 raise TypeError("corpus, part_corpus and test_corpus are lists of commands")

@@ -276,7 +276,7 @@ def test_rows_may_go_on_from_a_run_that_is_there(tmp_path, monkeypatch):
     assert start.read_text() == "warmup" and str(start) in ran["seed-2/dual"]
     assert (work / "lm/all/sw/checkpoint_best.pt").read_text() == "lm/sw"
     (tmp_path / "mine" / "test.en-sw.sw.idx").unlink()  # other test text is enough
-    own = 'test = "2"\ntest_corpus = ["dual-fairseq preprocess --like {whole} --dest {test}"]\n'
+    own = 'test = "2"\ntest_corpus = ["dual-fairseq preprocess --like {whole} --dest {data}"]\n'
     text = recipe.read_text()
     recipe.write_text(own + text)
     assert {"test-2", "seed-1/mle/test-2", "shared/warmup/test-2"} <= set(commands(recipe, tmp_path))
@@ -394,7 +394,7 @@ def test_the_form_of_papers_is_lower_case_tokens_of_moses():
 
 
 def test_rows_may_be_evaluated_on_other_test_text(recipe, tmp_path, monkeypatch):
-    command = "dual-fairseq corpus multi30k {test} --test 2017_flickr -- --like {whole}"
+    command = "dual-fairseq corpus multi30k {data} --test 2017_flickr -- --like {whole}"
     own = tmp_path / "own.toml"
     own.write_text(f'base = "small.toml"\ntest = "2017"\ntest_corpus = ["{command}"]\n')
     ran: dict[str, list[str]] = {}
@@ -428,7 +428,7 @@ def test_rows_may_be_evaluated_on_other_test_text(recipe, tmp_path, monkeypatch)
     for change, complaint in (
         (("test =", "# test ="), "give test and test_corpus both"),
         (('"2017"', '"../x"'), "test '../x': give a folder's name"),
-        (("{whole}", "{data}"), "{data} in a command: is not one of text, whole, test"),
+        (("{whole}", "{test}"), "{test} in a command: is not one of data, text, whole"),
     ):
         own.write_text(own.read_text().replace(*change))
         with pytest.raises(UserError, match=re.escape(complaint)):
@@ -744,7 +744,7 @@ def test_a_small_experiment_gives_a_table_and_goes_on_where_it_was_stopped(recip
     other = tmp_path / "other.toml"
     other.write_text(
         'base = "small.toml"\ntitle = "other"\nonly = ["mle"]\ntest = "other"\ntest_corpus = ["""'
-        "dual-fairseq preprocess -s de -t en --test {text}/valid --valid {text}/valid --dest {test} --like {whole}"
+        "dual-fairseq preprocess -s de -t en --test {text}/valid --valid {text}/valid --dest {data} --like {whole}"
         '"""]\n'
     )
     done = run_command([*EXPERIMENT, other, work, "--seeds", "2", "--cpu"], env=env, timeout=3600)
