@@ -118,7 +118,8 @@ def check(words: list[str], whole: bool) -> None:
         if not own or own[0].isupper():
             return
         if theirs and own[0] in ("train", "train-lm"):
-            check(["fairseq-train", "data", *OF_THE_PLUGIN, *theirs], whole)
+            arch = own[own.index("--arch") :][:2] if "--arch" in own else []
+            check(["fairseq-train", "data", *OF_THE_PLUGIN, *arch, *theirs], whole)
         if own[0] == "corpus" and len(own) > 1 and not own[1].startswith("-"):
             parser, own = {"multi30k": multi30k_parser, "wmt16": wmt16_parser}[own[1]](), own[2:]
             if theirs:
