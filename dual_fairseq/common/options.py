@@ -210,8 +210,8 @@ def add_sacrebleu_tokenize(parser: argparse._ActionsContainer) -> None:
     """Add --sacrebleu-tokenize."""
     parser.add_argument(
         "--sacrebleu-tokenize", default="", metavar="NAME",
-        help="sacreBLEU's tokenizer (default: 13a, or the one for the target language: zh, ja-mecab, ko-mecab, and char "
-        "for Thai, Lao, Khmer and others; none for text of --tokenizer none, whose words are scored as they are)",
+        help="sacreBLEU's tokenizer (default: 13a, or the target language's: zh, ja-mecab, ko-mecab, and char for "
+        "Thai, Lao, Khmer and others; none for text of --tokenizer none, whose words are scored as they are)",
     )  # fmt: skip
 
 

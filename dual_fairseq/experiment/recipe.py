@@ -226,6 +226,8 @@ class Recipe:
                     raise ValueError(f"synthetic.{name}: with: '{other}' has a with of its own; name all texts here")
         for variant in self.variants:
             shlex.split(variant.get("preprocess", ""))
+        if wrong := [ids for ids in self.comparisons if len(ids) != 2]:
+            raise ValueError(f"comparisons {wrong[0]}: give the ids of two rows")
         if bool(self.data) == bool(self.corpus):
             raise ValueError("give data, or the commands of corpus that make it")
         if self.run and (self.corpus or len(self.language_models) > 1 or self.warmup_options):
@@ -354,7 +356,7 @@ def read_with_bases(path: Path, over: tuple[Path, ...] = ()) -> dict[str, Any]:
 def add_experiment(parser: argparse.ArgumentParser) -> None:
     """Add the options that name a recipe, its folder and its seeds."""
     parser.add_argument("recipe", type=Path, metavar="RECIPE", help="the file of the comparison")
-    parser.add_argument("work", type=Path, metavar="WORK", nargs="?", help="the folder for all of it (runs/RECIPE)")
+    parser.add_argument("work", type=Path, metavar="WORK", nargs="?", help="its folder (default: runs/RECIPE)")
     parser.add_argument(
         "--seeds",
         type=whole_number(),
@@ -371,6 +373,6 @@ def add_training(parser: argparse.ArgumentParser) -> None:
     add_experiment(parser)
     parser.add_argument("--jobs", type=whole_number(), default=1, metavar="N", help="commands side by side (default 1)")
     parser.add_argument(
-        "--from", dest="folder", type=Path, metavar="FOLDER", help="--from of dual-fairseq corpus, where it is used"
+        "--from", dest="folder", type=Path, metavar="FOLDER", help="read downloaded corpora from this folder"
     )
     parser.add_argument("--table", action="store_true", help="train nothing, only make the table")

@@ -24,11 +24,11 @@ SEARCHES = {
     "dual_inference": "dual inference",
 }  # fmt: skip
 LEGEND = """\
-Mean ± sample standard deviation over seeds. Gain: over the row without one, by the same way of choosing.
+Mean ± sample standard deviation over seeds. Gain: over {baseline}, by the same way of choosing.
 p: two-sided, paired approximate randomisation. Evaluated: the checkpoint of the best validation BLEU,
 greedy and mean of both directions. Length penalty and weights of dual inference are tuned on the
-validation text, too, and choose among the beam's translations. NLL is of the references. Hours: of
-training; no comparison where the machine had other work."""
+validation text, too, and choose among the beam's translations. NLL is of the references. Hours are of
+training; they cannot be compared if the machine had other work."""
 
 
 @dataclass
@@ -98,8 +98,9 @@ def against(recipe: Recipe, rows: Sequence[Row], results: dict[str, dict[str, li
         cells = [f"{names[id]} − {names[other]}"]
         for by_row in results.values():
             for search in searches:
-                pairs = list(zip(by_row[id], by_row[other], strict=True))
-                compared = [compare(mine, search, its, search) for mine, its in pairs] if alike(pairs) else None
+                pairs = list(zip(by_row[id], by_row[other], strict=False))  # all seeds may share a warm start
+                alone = len(by_row[id]) != len(by_row[other]) or not alike(pairs)
+                compared = None if alone else [compare(mine, search, its, search) for mine, its in pairs]
                 cells += gain_cells(compared)
         body.append(cells)
     return rows_of_table("Row against row", head, body) if body else []
@@ -234,7 +235,7 @@ def tabulate(
     lines += [f"    dual-fairseq experiment {file} WORK --seeds {seed_words}", ""]
     lines += tables(rows, results, compared, chosen, len(seeds))
     lines += against(recipe, rows, results, len(seeds))
-    lines += [LEGEND]
+    lines += [LEGEND.format(baseline=baseline.name)]
     stages = {row.name: [StageFolder(place.parents[1]) for place in places[row.id]] for row in rows}
     notes = {
         "Evaluated with the mean of the last checkpoints instead of that one":

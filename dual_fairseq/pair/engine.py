@@ -85,6 +85,12 @@ def choose_engine(
         return None
 
 
+def batch_tokens(generator: Any, max_tokens: int) -> int:
+    """How many padded source tokens a generator gets at a time: ``max_tokens``, or more if CTranslate2 searches."""
+    search = generator.generator if isinstance(generator, DualInferenceGenerator) else generator
+    return BLOCK_TOKENS if isinstance(search, _Search) else max_tokens
+
+
 class CTranslate2:
     """Both models of a pair or a single model, and language models that are Transformers, run by CTranslate2.
 

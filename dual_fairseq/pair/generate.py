@@ -25,7 +25,7 @@ from ..common.options import (
 )
 from ..plugin.dual_inference import LinePrinter
 from ..plugin.ranking import Weights
-from .engine import BLOCK_TOKENS, choose_engine
+from .engine import batch_tokens, choose_engine
 from .load import load_pair
 from .search import search
 
@@ -70,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     printer = LinePrinter(task.source_dictionary)
     printer.set_up(nbest, None)
     print(f"engine: {engine or 'fairseq'}")
-    max_tokens = BLOCK_TOKENS if engine else options.max_tokens
+    max_tokens = batch_tokens(generator, options.max_tokens)
     for index, hypotheses in search(task, generator, [pair], [dataset.src[i] for i in numbers], max_tokens):
         number = numbers[index]
         print(f"S-{number}\t{task.source_dictionary.string(dataset.src[number], options.post_process)}")

@@ -67,6 +67,8 @@ def usable(
     """
     kept: dict[str, Hypothesis] = {}
     for hypothesis in hypotheses:
+        if len(kept) == count:
+            break
         text = bare(hypothesis.text)
         if not text:
             out["empty"] += 1
@@ -78,7 +80,7 @@ def usable(
             out["known"] += 1
         elif text in kept:
             out["repeated"] += 1
-        elif len(kept) < count:
+        else:
             kept[text] = hypothesis
     return [*kept.values()]
 

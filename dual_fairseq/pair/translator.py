@@ -31,7 +31,7 @@ from ..plugin.generator import DirectionTask
 from ..plugin.model import parameter_like
 from ..plugin.ranking import Choice, Weighting, choices_by_language
 from ..plugin.task import DualTranslationTask
-from .engine import BLOCK_TOKENS, CTranslate2, choose_engine
+from .engine import CTranslate2, batch_tokens, choose_engine
 from .load import load_model
 from .search import check_beam, search
 
@@ -293,8 +293,7 @@ class DualTranslator:
 
         translated: list[list[_Found]] = [[] for _ in pieces]
         string = task.target_dictionary.string
-        batch_tokens = BLOCK_TOKENS if self.engine else max_tokens
-        for number, beam_of_piece in search(task, generator, self.pairs, pieces, batch_tokens):
+        for number, beam_of_piece in search(task, generator, self.pairs, pieces, batch_tokens(generator, max_tokens)):
             kept = beam_of_piece[:nbest]
             translated[number] = [(string(h["tokens"].cpu()), float(h["score"]), h["cut_off"]) for h in kept]
             left[text_of[number]] -= 1

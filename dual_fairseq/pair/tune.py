@@ -212,7 +212,7 @@ def table(result: dict[str, Any]) -> str:
     for row in result.get("by_alpha", []):
         line(f"α = {row['alpha']:.2f}", row)
     line("plain", result["plain"])
-    line(f"plain, lenpen {result['lenpen']['lenpen']:.1f}", result["lenpen"])
+    line(f"plain, lenpen {result['lenpen']['lenpen']:g}", result["lenpen"])
     options = []
     if "alpha" in result:
         line("best α", result["alpha"])

@@ -53,6 +53,8 @@ def average(files: StageFolder, count: str | None, trained: bool) -> None:
         SystemExit: a checkpoint cannot be read, or the mean cannot be written.
     """
     if count is None:
+        if trained:
+            files.average.unlink(missing_ok=True)  # of an earlier training
         return
     begun = recorded(files)
     by_updates = "keep-interval-updates" in begun and _EPOCHS not in begun

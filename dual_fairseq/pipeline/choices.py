@@ -163,7 +163,7 @@ def choose_pair(options: argparse.Namespace, data: Data, run: RunFolder) -> list
         preset = PAIRS[size]
         values = {"dropout": preset.dropout} if options.size else {}
         values |= {"lr": preset.lr, "lr_warmup": preset.lr_warmup, "dual_lr": preset.dual_lr}
-        choices.take(values, f"of --size {size}" if options.size else f"of --arch {options.arch}")
+        choices.take(values, f"of --size {size}")
     else:
         choices.take({name: getattr(row, name) for name in ("dropout", "lr", "lr_warmup", "dual_lr")})
     choices.take({"max_tokens": str(characters * int(row.max_tokens))})
@@ -246,12 +246,15 @@ def longest_time(options: argparse.Namespace, data: Data, stages: Sequence[str],
     """
     epoch = updates_an_epoch(data, options.max_tokens)
     times = []
+    rounds = int(options.rounds or 0)
     for stage in stages:
         last, name = last_update(options, limits_of(stage), epoch)
-        each = " in each round" if stage == "dual" and int(options.rounds or 0) else ""
-        times.append(
-            f"{stage}{each} {duration(last * seconds)} ({last:,} updates)" if name else f"{stage} has no limit"
-        )
+        title = f"{stage} in each round" if stage == "dual" and rounds else stage
+        if rounds and stage != "warmup" and name and name.endswith("max_epoch"):
+            times.append(f"{title} depends on the translated text")
+            continue
+        last *= max(rounds, 1) if stage == "mle" else 1  # as many as all rounds
+        times.append(f"{title} {duration(last * seconds)} ({last:,} updates)" if name else f"{title} has no limit")
     return f"Time on this CPU, at most, without language models, validation and evaluation: {', '.join(times)}"
 
 

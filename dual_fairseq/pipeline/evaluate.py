@@ -147,7 +147,10 @@ class Evaluation:
         self.options, self.extra, self.device = options, list(extra), device
         self.engine = engine_words(options)
         if extra and options.engine == "ctranslate2":
-            raise UserError(f"--engine ctranslate2: takes no options of fairseq-generate ({extra[0]}); leave one out")
+            raise UserError(
+                f"--engine ctranslate2: takes no options of fairseq-generate ({extra[0]}); leave out --engine, "
+                "or the options after --"
+            )
         if extra and options.engine == "auto":
             say(f"--engine auto: fairseq translates, because CTranslate2 does not take {extra[0]}")
             self.engine = []

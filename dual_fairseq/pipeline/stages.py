@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import re
 import shlex
@@ -90,10 +91,10 @@ class Stage:
     def command(self, device: Device, shown: bool = False) -> list[str]:
         """The command that trains it."""
         words = [*device.launch(shown), str(self.data), "--user-dir", str(PACKAGE), *self.options, *self.start]
-        # epochs are kept if they will be averaged
-        always = [word for word in _ALWAYS if word != "--no-epoch-checkpoints" or "--keep-last-epochs" not in words]
-        words += [*always, *self.extra, "--save-dir", str(self.files.folder), *device.options]
-        return words + (["--max-update", self.max_update] if self.max_update else [])
+        keeps_epochs = value_of(self.identity(), "keep-last-epochs") is not None
+        words += [word for word in _ALWAYS if word != "--no-epoch-checkpoints" or not keeps_epochs]
+        words += ["--max-update", self.max_update] if self.max_update else []
+        return [*words, *self.extra, "--save-dir", str(self.files.folder), *device.options]
 
     def look(self, go_on: bool, anew: str = "") -> str:
         """Why there is something to train, as a later stage's refusal gives it; empty if there is not.
@@ -116,7 +117,7 @@ class Stage:
         if files.last.is_file() and not is_whole(files.last) and not is_whole(files.best):
             raise UserError(f"{files.last} is damaged: delete {files.folder} to train again")
         if not files.begun:
-            return f"it began with an earlier {files.folder}, which is to be trained"
+            return f"it began with an earlier {files.folder}, which will be trained again"
         recorded = files.recorded()
         raised = self._raised(recorded, identity)
         if changed := anew or changes(recorded, identity, self.typed, LIMITS if raised is not None else ()):
@@ -209,9 +210,14 @@ class Stage:
         by_epochs = re.match(r"stopped by --([a-z]+-)?max-epoch ", self._reason())
         if by_epochs and epochs <= limit_of(recorded, "max-epoch"):
             return f"{self.typed.option('max-epoch')} above {epochs:.0f}"
-        if self.max_update and (updates := self._updates()) >= int(self.max_update):
+        if (limit := self._limit) < math.inf and (updates := self._updates()) >= limit:
             return f"{self.typed.option('max-update')} above {updates}"
         return ""
+
+    @property
+    def _limit(self) -> float:
+        """The limit of updates."""
+        return limit_of(self.identity(), "max-update")
 
     def _reason(self) -> str:
         """Why a finished training stopped; empty if it is not finished, or not known."""
@@ -248,15 +254,15 @@ class Stage:
         if files.last.is_file():
             updates = self._updates()
             # fairseq checks --max-update only after an update, so it would make one too many.
-            if self.max_update and updates >= int(self.max_update):
-                files.finished.write_text(f"stopped by {option('max-update')} {self.max_update}\n")
+            if updates >= self._limit:
+                files.finished.write_text(f"stopped by {option('max-update')} {self._limit:.0f}\n")
                 return
             say(f"  continuing after update {updates}")
         command = self.command(device)
         began = files.log.stat().st_size if files.log.exists() else 0
         with open(files.log, "a", encoding="utf-8", errors="surrogateescape") as log:
             log.write(f"\n# started {time.strftime('%FT%T')}\n# {shlex.join(command)}\n")
-        display = TrainingDisplay(self.max_update, value_of(self.identity(), "max-epoch"))
+        display = TrainingDisplay(*(value_of(self.identity(), name) for name in ("max-update", "max-epoch")))
         status = run(command, files.log, display)
         if status:
             raise failure(files.log, began, "fairseq-train", status, self.typed, self.extra)

@@ -137,8 +137,8 @@ class Training:
             "max-update": flag(most_updates), "max-epoch": flag(most_epochs),
             "validate-interval": "", "save-interval": "",
         }  # fmt: skip
-        if options.average:
-            typed |= {"keep-last-epochs": "--average", "keep-interval-updates": "--average"}
+        own = {word.partition("=")[0] for word in options.extra}
+        typed |= {name: "--average" for name in ("keep-last-epochs", "keep-interval-updates") if f"--{name}" not in own}
         sizes = {size: preset.shape() for size, preset in PAIRS.items()}
         words += averaging.options(files, options.average, options.extra)
         return Stage(

@@ -132,7 +132,8 @@ def _add_stages(group: argparse._ArgumentGroup) -> None:
     add("--max-tokens", type=positive, metavar="N",
         help="target tokens of a batch, on each device (default: by the corpus)")  # fmt: skip
     add("--lr", type=decimal, metavar="RATE",
-        help="peak learning rate of the warm start (default: by the corpus; another arch: its own)")  # fmt: skip
+        help="peak learning rate of the warm start (default: by the corpus; another arch: as with --size "
+        "small)")  # fmt: skip
     add("--dual-lr", type=decimal, metavar="RATE",
         help="peak learning rate of dual training and of mle (default: as for --lr)")  # fmt: skip
     add("--lr-warmup", type=positive, metavar="N",
@@ -180,7 +181,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     if options.lm_cell and options.lm_arch != "rnn":
         raise UserError(f"--lm-cell {options.lm_cell} is for --lm-arch rnn: give that too")
     if options.warmup_only and (later := sorted(given - {"--warmup-only"})):
-        raise UserError(f"--warmup-only: leave out {' and '.join(later)}, for later stages")
+        raise UserError(f"--warmup-only: trains no later stages; leave out {' and '.join(later)}")
     if int(options.rounds or 0) and (other := sorted(given - {"--control"})):
         raise UserError(f"--rounds: begins with the warm start; leave out {' and '.join(other)}")
     if int(options.rounds or 0) and options.average:

@@ -97,11 +97,11 @@ def _confusions(rows: Sequence[Row]) -> list[Part]:
 
 def _explanation(split: str, baseline: str) -> Paragraph:
     return Paragraph(
-        f"Scores of the split '{split}', each system at its best validation. ± is half of the 95 % interval "
-        f"(bootstrap). p is that of sacreBLEU's paired approximate randomisation (two-sided, {TRIALS:,} trials) "
-        f"against {baseline}: how likely a difference as large would be if it were by chance which system translated "
-        "which sentence. It says nothing about other training seeds. Bold: p < 0.05. NLL is in bits a target token; "
-        "|gap| in nats a sentence pair.",
+        f"Scores of the split '{split}', by the best checkpoint on the validation text, or by an average. ± is half "
+        "of the 95 % interval (bootstrap). p is that of sacreBLEU's paired approximate randomisation (two-sided, "
+        f"{TRIALS:,} trials) against {baseline}: the probability of so large a difference if the translations of the "
+        "two systems were exchanged at random. It says nothing about other training seeds. Bold: p < 0.05. NLL is in "
+        "bits a target token; |gap| in nats a sentence pair.",
         "note",
     )
 

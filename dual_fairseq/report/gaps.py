@@ -8,11 +8,10 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -82,9 +81,7 @@ def score_run(
     checkpoints = {key: stage.checkpoint for key, stage in run.stages.items() if stage.checkpoint.is_file()}
     if not checkpoints:
         raise UserError(f"{run.folder}: no stage has a checkpoint_best.pt")
-    # The last checkpoint is that of dual training, if it exists; the others may record no language models.
-    last = list(checkpoints.values())[-1]
-    folder, source, target = _sides(load_state(str(last), "checkpoint")["cfg"], last.parent, run, split, pairs, data)
+    folder, source, target = _sides([*checkpoints.values()], run, split, pairs, data)
     device = torch.device("cuda" if torch.cuda.is_available() and not cpu else "cpu")
 
     texts = (source.sentences, target.sentences)
@@ -125,22 +122,25 @@ def _stacked(scores: tuple[Tensor, Tensor]) -> np.ndarray:
 
 
 def _sides(
-    cfg: Any, stage_folder: Path, run: Run, split: str, pairs: int, data: Path | None
+    checkpoints: Sequence[Path], run: Run, split: str, pairs: int, data: Path | None
 ) -> tuple[Path, _Side, _Side]:
     """The data folder, and the languages as source and target of the run's own task."""
+    cfgs = [load_state(str(file), "checkpoint")["cfg"] for file in checkpoints]
+    # The last checkpoint is that of dual training, if it exists; the others may record no language models.
+    cfg, stage_folder = cfgs[-1], checkpoints[-1].parent
+    folders = [data] if data else []
     if data is None:
-        recorded = cfg.task.data.split(os.pathsep)[0]
-        data = find(recorded, cfg.checkpoint.save_dir, stage_folder)
-        if data is None:
-            raise UserError(f"the data, {recorded}, are missing; name their new folder (--dest)")
-    if (data / "dual").is_dir():
-        data = data / "dual"
+        recorded = [(cfg.task.data.split(os.pathsep)[0], cfg.checkpoint.save_dir) for cfg in cfgs]
+        places = (find(*names, file.parent) for names, file in zip(recorded, checkpoints, strict=True))
+        folders = [place for place in places if place is not None]
+        if not folders:
+            raise UserError(f"the data, {recorded[-1][0]}, are missing; name their new folder (--dest)")
     languages = (cfg.task.source_lang, cfg.task.target_lang)
-    names = (f"{split}.{direction_name(*order)}" for order in (languages, languages[::-1]))
-    prefix = next((data / name for name in names if (data / f"{name}.{languages[0]}.idx").is_file()), None)
+    # the text of a round has only training and validation data
+    prefix = next(filter(None, (_binarized(folder, split, languages) for folder in reversed(folders))), None)
     if prefix is None:
-        raise UserError(f"{data}: has no binarized split '{split}' of {direction_name(*languages)}")
-    sides = []
+        raise UserError(f"{folders[-1]}: has no binarized split '{split}' of {direction_name(*languages)}")
+    data, sides = prefix.parent, []
     for language, recorded in zip(languages, (cfg.task.src_lm, cfg.task.tgt_lm), strict=True):
         in_run = RunFolder(run.folder).language_model(language).best
         elsewhere = find(recorded, cfg.checkpoint.save_dir, stage_folder) if recorded else None
@@ -154,6 +154,13 @@ def _sides(
     if len(sides[0].sentences) != len(sides[1].sentences):
         raise UserError(f"{data}: split '{split}' has different numbers of sentences in the two languages")
     return data, sides[0], sides[1]
+
+
+def _binarized(data: Path, split: str, languages: tuple[str, str]) -> Path | None:
+    """The prefix of the files of a split; None if the folder does not have it."""
+    folder = data / "dual" if (data / "dual").is_dir() else data
+    names = (f"{split}.{direction_name(*order)}" for order in (languages, languages[::-1]))
+    return next((folder / name for name in names if (folder / f"{name}.{languages[0]}.idx").is_file()), None)
 
 
 def _cached(path: Path, title: str, total: int, compute: Callable[[Advance], np.ndarray]) -> np.ndarray:

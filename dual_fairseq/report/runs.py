@@ -15,7 +15,7 @@ from typing import Any
 
 from ..common.errors import UserError
 from ..common.files import read_lines
-from ..common.folders import RECORD, STAGES, StageFolder, find_run
+from ..common.folders import RECORD, STAGES, RunFolder, StageFolder, find_run
 from ..common.records import read_record
 from ..common.tables import read_scores
 
@@ -46,7 +46,8 @@ class Stage:
 
     Args:
         key: its name on disk, one of :data:`~dual_fairseq.common.folders.STAGES`.
-        valid, train: records of its log by update; of two records for one update (a resumed run), the later one.
+        valid, train: records of its log by update; of two records for one update (a resumed run), the later one. The
+            best of several rounds also has those of the rounds before it, and counts the updates of all.
         options: the options it was trained with, without the dashes.
         finished: whether it trained to its end.
         start: the number of updates of the warm start that it continues.
@@ -202,7 +203,7 @@ def read_run(folder: Path, name: str | None = None) -> Run:
             f"{folder}: holds none of the stages {', '.join(STAGES)}; give a folder of dual-fairseq train, "
             "once its warm start has begun"
         )
-    stages = {key: _read_stage(root / key, key) for key in STAGES if (root / key).is_dir()}
+    stages = {key: _read_stage(RunFolder(root), key) for key in STAGES if (root / key).is_dir()}
     warm = stages.get("warmup")
     if warm is not None and warm.best is not None:
         for key in stages.keys() - {"warmup"}:
@@ -210,13 +211,18 @@ def read_run(folder: Path, name: str | None = None) -> Run:
     return Run(name or folder.resolve().name, root, stages)
 
 
-def _read_stage(folder: Path, key: str) -> Stage:
-    valid, train = read_log(StageFolder(folder).log)
+def _read_stage(run: RunFolder, key: str) -> Stage:
+    files = run.stage(key)
+    valid: list[Record] = []
+    train: list[Record] = []
+    for training in run.trainings(key):
+        before = max((record["num_updates"] for record in (*valid, *train)), default=0.0)
+        for records, new in zip((valid, train), read_log(training.log), strict=True):
+            records += [record | {"num_updates": before + record["num_updates"]} for record in new]
     evaluations = {}
-    for path in sorted(folder.glob("eval/*/scores.json")):
+    for path in sorted(files.folder.glob("eval/*/scores.json")):
         evaluations[path.parent.name] = Evaluation(path.parent, read_scores(path))
-    files = StageFolder(folder)
-    return Stage(key, folder, valid, train, files.options(), files.finished.is_file(), evaluations)
+    return Stage(key, files.folder, valid, train, files.options(), files.finished.is_file(), evaluations)
 
 
 def read_runs(folders: Sequence[Path]) -> list[Run]:

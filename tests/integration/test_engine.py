@@ -30,8 +30,8 @@ from helpers import (
 
 from dual_fairseq.__main__ import main
 from dual_fairseq.common.errors import UserError
-from dual_fairseq.pair import convert
-from dual_fairseq.pair.engine import CTranslate2
+from dual_fairseq.pair import convert, translator
+from dual_fairseq.pair.engine import BLOCK_TOKENS, CTranslate2
 from dual_fairseq.pair.evaluate import read_cut_off, read_engine
 from dual_fairseq.pair.export import export
 from dual_fairseq.pair.load import load_pair
@@ -72,6 +72,21 @@ def lms(language_models) -> dict[str, str]:
 
 def load(checkpoint: Path, dest: Path, **options: object) -> DualTranslator:
     return DualTranslator.from_pretrained(checkpoint, dest, "cpu", **options)
+
+
+def test_what_fairseq_translates_has_batches_of_the_size_that_was_asked_for(checkpoint, dest, monkeypatch):
+    sizes = []
+
+    def search(*arguments):
+        sizes.append(arguments[-1])
+        return iter(())
+
+    monkeypatch.setattr(translator, "search", search)
+    pair = load(checkpoint, dest, engine="auto")
+    for options in ({}, {"sampling": True}):
+        with pytest.raises(IndexError):  # nothing was found
+            pair.translate_nbest(TEXTS[SOURCE][5:6], SOURCE, TARGET, max_tokens=500, **options)
+    assert sizes == [BLOCK_TOKENS, 500]
 
 
 @pytest.mark.parametrize("source, target", DIRECTIONS)

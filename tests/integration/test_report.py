@@ -220,6 +220,18 @@ def test_the_gap_is_that_of_the_criterion(scored_run):
     assert not np.allclose(found["warmup"].gap, found["dual"].gap)
 
 
+def test_pairs_come_from_the_text_of_an_earlier_stage_if_the_last_one_has_no_such_split(scored_run, tmp_path):
+    """The text of a round has no test split."""
+    copy = tmp_path / "run"
+    shutil.copytree(scored_run, copy)
+    state = torch.load(copy / "dual" / "checkpoint_best.pt")
+    state["cfg"]["task"]["data"] = str(tmp_path / "round")
+    (tmp_path / "round").mkdir()
+    torch.save(state, copy / "dual" / "checkpoint_best.pt")
+    found, expected = (gaps.score_run(runs.read_run(run), "valid", cpu=True) for run in (copy, scored_run))
+    assert np.array_equal(found["dual"].gap, expected["dual"].gap)
+
+
 def test_scores_are_kept_and_follow_the_checkpoint(scored_run, monkeypatch, tmp_path):
     copy = tmp_path / "run"
     shutil.copytree(scored_run, copy)

@@ -561,6 +561,15 @@ def test_rows_are_compared_with_each_other_as_the_recipe_says(recipe):
     cells = ["dual − MLE continued", "+1.00 ± 0.00", "0 of 2", "+1.00 ± 0.00", "0 of 2"]
     assert line == f"| {' | '.join(cells)} |" and end == ""
     assert table.against(recipe, recipe.rows[:2], {"de-en": found}, 2) == []
+    found["mle"] = found["mle"][:1]  # as of a warm start that all seeds share
+    *_, line, _ = table.against(recipe, recipe.rows, {"de-en": found}, 2)
+    assert line == "| dual − MLE continued |  |  |  |  |"
+
+
+def test_a_comparison_is_one_of_two_rows(recipe):
+    recipe.write_text('comparisons = [["dual", "mle", "dual"]]\n' + recipe.read_text())
+    with pytest.raises(UserError, match=r"comparisons .*: give the ids of two rows"):
+        Recipe.read(recipe)
 
 
 def test_scores_of_other_signatures_or_texts_are_not_compared(recipe):

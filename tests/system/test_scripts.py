@@ -126,7 +126,7 @@ def test_help_explains_every_option_and_loads_no_torch(name, monkeypatch):
         ("train {dest} {out} --init-src2tgt {dest}/preprocess.json", "give both --init-src2tgt and"),
         (
             "train {dest} {out} --warmup-only --control",
-            "--warmup-only: leave out --control, for later stages",
+            "--warmup-only: trains no later stages; leave out --control",
         ),
         ("train {dest} {out} --lm-cell gru", "--lm-cell gru is for --lm-arch rnn: give that too"),
         ("train {dest} {out} --dual-lambda nan", "--dual-lambda: takes a number that is 0 or more, not 'nan'"),

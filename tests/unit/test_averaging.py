@@ -97,6 +97,14 @@ def test_without_a_checkpoint_to_average_the_best_is_used_and_this_is_said(stage
     assert f"warning: {stage.folder}: there is no checkpoint to average" in capsys.readouterr().out
 
 
+def test_a_training_that_went_on_without_the_option_has_no_average(stage, averaged):
+    stage.average.write_text("of the training before")
+    averaging.average(stage, None, False)
+    assert stage.result == stage.average  # nothing was trained
+    averaging.average(stage, None, True)
+    assert stage.result == stage.best and averaged == []
+
+
 def test_stopped_while_the_epochs_were_removed_it_is_not_made_again(stage, averaged, monkeypatch):
     removed = []
 

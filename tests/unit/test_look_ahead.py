@@ -81,7 +81,7 @@ def test_an_earlier_stage_is_not_trained_on_where_a_later_one_began_with_it(run)
     run.stage("lm/xx").files.best.unlink()
     run.stage("lm/xx").files.last.unlink()
     run.stage("lm/xx").files.finished.unlink()
-    earlier = r"\(it began with an earlier .*/lm/xx, which is to be trained\)"
+    earlier = r"\(it began with an earlier .*/lm/xx, which will be trained again\)"
     with pytest.raises(UserError, match=rf"/dual was trained with other options or input {earlier}: choose another"):
         run.look()
 

@@ -128,6 +128,19 @@ def test_a_file_system_without_links(training, monkeypatch):
     assert contents(stage.files.folder) == before
 
 
+def test_limits_and_epochs_that_the_user_gives_to_fairseq_count(training):
+    stage = training(max_update="200")
+    stage.extra = ["--max-update", "50", "--keep-last-epochs=2"]
+    command = stage.command(Device(0, 1))
+    given = [command[i + 1] for i, word in enumerate(command) if word == "--max-update"]
+    assert given == ["200", "50"]  # fairseq takes the last one
+    assert "--no-epoch-checkpoints" not in command
+    assert "--no-epoch-checkpoints" in training().command(Device(0, 1))
+    stage.files.finished.unlink()
+    stage.train(Device(0, 1))  # 100 updates were made
+    assert stage.files.finished.read_text() == "stopped by --dual-max-update 50\n"
+
+
 def test_a_first_training_that_is_refused_leaves_no_record(tmp_path):
     stage = Stage(StageFolder(tmp_path / "new"), "New", tmp_path, [], ["--max-tokens", "5"])
     with pytest.raises(UserError, match="refused"), stage.recorded_anew():

@@ -25,6 +25,21 @@ def test_the_best_is_the_validation_after_which_the_best_checkpoint_was_last_wri
     assert stage.best["num_updates"] == 3  # fairseq writes it again where the score is equalled
 
 
+def test_the_best_round_goes_on_where_the_round_before_it_ended(tmp_path):
+    run = tmp_path / "run"
+    for folder, updates in (("warmup", (100, 200)), ("rounds/1/dual", (50, 70)), ("rounds/2/dual", (50,))):
+        (run / folder).mkdir(parents=True)
+        lines = [
+            f'| INFO | valid | {{"valid_num_updates": "{u}", "valid_bleu": "{u}", "valid_best_bleu": "{u}"}}\n'
+            for u in updates
+        ]
+        (run / folder / "train.log").write_text("".join(lines))
+    (run / "dual").symlink_to("rounds/2/dual")
+    read = runs.read_run(run)
+    assert read.stages["dual"].curve("bleu") == ([200, 250, 270, 320], [200, 50, 70, 50])
+    assert page.stage_table(runs.systems([read])).lines[-1][4:6] == ("120", "120")
+
+
 def test_a_run_that_was_moved_with_its_data_finds_them(tmp_path):
     for name in ("data/dual", "runs/one/dual"):
         (tmp_path / name).mkdir(parents=True)

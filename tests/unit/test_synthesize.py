@@ -69,6 +69,8 @@ def test_the_best_distinct_translations_count():
     best = usable("Das Haus.", hypotheses("The house.", "the house", "A house.", "House."), None, 2, out)
     assert [one.text for one in best] == ["The house.", "A house."]
     assert out == {"repeated": 1}
+    usable("Das Haus.", hypotheses("The house.", "A house.", "the house", ""), None, 2, out)
+    assert out == {"repeated": 1}  # nothing is left out of those that are not needed
 
 
 @pytest.mark.parametrize(

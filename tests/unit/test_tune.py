@@ -121,6 +121,9 @@ def test_a_length_penalty_that_helps_is_found_and_no_more_than_needed_is_taken()
     references = [" ".join(f"w{i}{k}" for k in range(10)) for i in range(100)]
     nbest = two_translations([(" ".join(text.split()[:6]), text) for text in references])
     assert lenpen_of(references, nbest) == 1.1
+    nbest.components[..., 1] = nbest.components[..., 2] = 0.0  # no opinion
+    result = tune.tune(nbest, references, "en", 1.15, BLEU())
+    assert result["lenpen"]["lenpen"] == 1.15 and "plain, lenpen 1.15 " in tune.table(result)
 
 
 def test_where_bleu_is_flat_the_length_penalty_stays():
