@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
+from pathlib import Path
 
 from sacrebleu.metrics import BLEU
 from sacrebleu.metrics.bleu import BLEUScore
+from sacrebleu.tokenizers.tokenizer_spm import SPM_MODELS
+from sacrebleu.utils import SACREBLEU_DIR
 
 from .errors import UserError
 from .languages import CHINESE, language_of
@@ -97,9 +100,14 @@ def metric_of_signature(signature: str) -> BLEU:
     """BLEU with the tokenizer in a score's signature (``...|tok:ja-mecab-0.996-IPA|...``).
 
     Raises:
-        UserError: the tokenizer's package is not installed.
+        UserError: the tokenizer's package is not installed, or its model was not downloaded.
     """
     name = tokenizer_of_signature(signature)
+    if (spm := SPM_MODELS.get(name)) and not Path(SACREBLEU_DIR, "models", Path(spm["url"]).name).is_file():
+        raise UserError(  # a record must not start a download
+            f"sacreBLEU's tokenizer {name}: its model is not on this machine; run dual-fairseq evaluate "
+            f"--sacrebleu-tokenize {name}, which fetches it"
+        )
     if problem := _problem(name):
         raise UserError(f"sacreBLEU's tokenizer {name}: {problem}")
     return BLEU(tokenize=name)

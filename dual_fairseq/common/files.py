@@ -8,6 +8,7 @@ import glob
 import hashlib
 import json
 import os
+import re
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -25,6 +26,7 @@ _KEPT = (
     "checkpoint.best_*.pt", "train.toml", "options.txt", "train.log", "finished", "scores.json", "preprocess.json",
     "lengths.json", "dict.txt", "dict.*.txt", "codes.*", "sentencepiece.*.model", "truth.json",
 )  # fmt: skip
+_STREAM = re.compile(r"/dev/(stdout|stderr|fd/\d+)|/proc/(self|\d+)/fd/\d+")
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 AnyPath = str | os.PathLike[str]
 
@@ -82,7 +84,7 @@ def whole_file(path: AnyPath, keep_partial: bool = False) -> Iterator[IO[bytes]]
     the file is written.
 
     Args:
-        path: the file. A device or a named pipe is written directly.
+        path: the file. A device, a named pipe or an open stream such as ``/dev/stdout`` is written directly.
         keep_partial: after an error, keep the written part as ``<path>.partial``.
 
     Raises:
@@ -91,8 +93,8 @@ def whole_file(path: AnyPath, keep_partial: bool = False) -> Iterator[IO[bytes]]
     """
     path = Path(path)
     _refuse_folder(path)
-    if path.exists() and not path.is_file():
-        with open(path, "wb") as device:
+    if path.exists() and (not path.is_file() or _STREAM.fullmatch(os.path.abspath(path))):
+        with open(path, "ab") as device:
             yield device
         return
     try:

@@ -25,7 +25,7 @@ LENGTHS = "lengths.json"  # beside the dictionaries: the length limits of transl
 # The part of the record that says how text is processed; the rest names files of one machine. If the two languages are
 # processed differently, tokenizer, subword and bpe hold one value per language.
 _BPE = {"type?": (None, str), "pieces?": (None, str)}
-_SHARES = {str: (None, float)}  # by text
+_SHARES = {str: float}  # by text
 WRITING = {str: {"upper": float, "apart": float, "length": float}}  # how the training text of a language is written
 _SHAPE = {
     "source": str, "target": str, "normalized?": bool, "tokenizer": ({str: str}, str), "normalize_punctuation?": bool,

@@ -62,7 +62,7 @@ def add_languages(
     """
     for side, note in (("source", source), ("target", target)):
         if side in sides:
-            text = f"{side} language, as de" + (f" {note}" if note else "")
+            text = f"{side} language, such as de" + (f" {note}" if note else "")
             parser.add_argument(f"-{side[0]}", f"--{side}-lang", required=required, metavar="LANG", help=text)
 
 
@@ -155,14 +155,15 @@ def length_limit_words(options: argparse.Namespace) -> list[str]:
     """--max-len-a and --max-len-b as words of a command line; none if not given."""
     if options.max_len_a is None:
         return []
-    return ["--max-len-a", options.max_len_a, "--max-len-b", options.max_len_b]
+    # fairseq cannot tell its defaults, 0 and 200, from the same values that were given
+    factor = options.max_len_a if float(options.max_len_a) else "1e-9"
+    return ["--max-len-a", factor, "--max-len-b", options.max_len_b]
 
 
 def length_limit_given(options: argparse.Namespace) -> dict[str, float]:
     """--max-len-a and --max-len-b as numbers, by the names of fairseq's ``GenerationConfig``; nothing if not given."""
-    if options.max_len_a is None:
-        return {}
-    return {"max_len_a": float(options.max_len_a), "max_len_b": int(options.max_len_b)}
+    words = length_limit_words(options)
+    return {"max_len_a": float(words[1]), "max_len_b": int(words[3])} if words else {}
 
 
 def add_max_tokens(parser: argparse._ActionsContainer, type: Type = from_1) -> None:

@@ -61,10 +61,12 @@ def first_batch(self) -> Any:
         UserError: there is no batch.
     """
     if not self.frozen_batches:
-        shortest = min((_size(self.dataset, i) for i in range(len(self.dataset))), default=0)
+        count = len(self.dataset)
+        shortest = min((_size(self.dataset, i) for i in range(count)), default=0)
         raise UserError(
-            f"no sentence is left of {len(self.dataset):,}: the shortest has {shortest} tokens, </s> included, more "
-            "than --max-tokens or than the model can read; give higher --max-tokens or a model of more positions"
+            f"there is no batch of the {count:,} sentences. fairseq leaves out a last batch whose size is not a "
+            "multiple of --required-batch-size-multiple (give 1), and sentences longer than --max-tokens or than the "
+            f"model can read (the shortest has {shortest} tokens, </s> included)"
         )
     return _first_batch(self)
 

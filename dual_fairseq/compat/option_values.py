@@ -132,7 +132,9 @@ def check_option_values(args: argparse.Namespace) -> None:
     if (groups := get("diverse_beam_groups", 0)) > 0 and get("beam", 0) % groups:
         raise UserError(f"--diverse-beam-groups {groups}: does not divide --beam {args.beam}")
     if get("constraints") and not hasattr(args, "buffer_size"):
-        raise UserError("--constraints: works only with fairseq-interactive, which reads them after each line")
+        raise UserError(
+            "--constraints: works only with fairseq-interactive; write them after the sentence, on its line, after tabs"
+        )
     if not get("temperature", 1.0) > 0:
         raise UserError(f"--temperature {args.temperature}: give a number above 0")
 

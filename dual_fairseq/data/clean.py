@@ -106,7 +106,7 @@ class Cleaner:
                 words = tokens[side].split()
                 if not words:
                     raise BadLine("empty")
-                if not RESERVED.isdisjoint(words):
+                if any(word.endswith(tuple(RESERVED)) for word in words):  # BPE may cut it from the end
                     raise BadLine("reserved")
                 lengths[side] = max(lengths[side], len(words))
         except BadLine as bad:

@@ -13,13 +13,14 @@ import urllib.request
 import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any
 
 from ..common.arguments import Parser, file_path, positive
 from ..common.errors import UserError
 from ..common.files import lines_of, whole_file
 from ..common.options import add_languages
 from ..common.progress import say
+from .lines import open_text
 
 FROM = "give a folder with the files by --from"
 
@@ -321,8 +322,8 @@ def _lines(file: Path) -> list[bytes]:
     """The lines of a gzip file, without line ends."""
     if not file.is_file():
         raise UserError(f"{file}: there is no such file")
-    with gzip.open(file) as text:
-        return [line.removesuffix(b"\n") for line in lines_of(cast(IO[bytes], text), file)]
+    with open_text(file) as text:
+        return [line.removesuffix(b"\n") for line in lines_of(text, file)]
 
 
 def _write(file: Path, lines: Iterable[bytes]) -> Path:

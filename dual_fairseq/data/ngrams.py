@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 
+import regex
+
 # Scripts without spaces between words, in which each character is a token: Thai, Lao, Burmese, Khmer, kana, Han.
 _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-_TOKEN = re.compile(rf"[^\W{_UNSPACED}]+|\S")
+# Marks are parts of words; so are the joiners of Persian, Hindi and others.
+_TOKEN = regex.compile(rf"(?V1)[[\p{{L}}\p{{M}}\p{{N}}_\u200c\u200d]--[{_UNSPACED}]]+|\S")
 _DISCOUNT = 0.75
 Gram = tuple[str, ...]
 

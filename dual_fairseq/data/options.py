@@ -78,9 +78,9 @@ def get_parser() -> Parser:
     add_languages(parser, required=True)
     parser.add_argument(
         "--train", action="append", default=[], metavar="PREFIX",
-        help="training text; several --train are used together; needed, unless --like is given",
+        help="training text; several --train are used together; needed, unless --like is given without --synthetic",
     )  # fmt: skip
-    parser.add_argument("--valid", metavar="PREFIX", help="validation text; needed, unless --like is given")
+    parser.add_argument("--valid", metavar="PREFIX", help="validation text; needed, like --train")
     parser.add_argument("--test", metavar="PREFIX", help="test text")
     parser.add_argument("--dest", required=True, metavar="DEST", help="the folder to make (see below)")
     add_workers(parser)
@@ -329,6 +329,8 @@ def _take_over(options: argparse.Namespace) -> None:
     for name, value in values.items():
         asked: Any = getattr(options, attribute := name.replace("-", "_"), None)
         if attribute in BY_LANGUAGE:
+            if isinstance(value, dict) and value.keys() != languages:
+                raise UserError(f"--like {like}: {RECORD} is damaged (--{name} is of other languages); make it again")
             value = by_language(value, tuple(asked))
             differs = any(own not in (None, value[language]) for language, own in asked.items())
         else:

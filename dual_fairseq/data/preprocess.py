@@ -259,7 +259,7 @@ class Preprocessing:
                 check_size(out / "dual" / f"{split}.{source}-{target}.{language}", Path(f"{prefix}.{language}"))
         lengths = lengths_record(limits_of(out / "dual", source, target))
         if self.like and not lengths and (file := self.like / "dual" / LENGTHS).is_file():
-            lengths = read_record(file, {}, f"make {self.like} again")
+            lengths = read_record(file, LIMITS, f"make {self.like} again")
         write_json(out / "dual" / LENGTHS, lengths)
         files = dict(zip(self.languages, self._dictionaries(out), strict=True))
         known = {language: symbols(file) for language, file in files.items()}

@@ -144,8 +144,12 @@ def draw(lines: Sequence[str], count: int | None, like: Sequence[str] | None, se
     lengths = sorted(len(tokens(line)) for line in like)
     margin = len(lengths) // 100
     share = Counter(lengths[margin : len(lengths) - margin])
-    times = (count or 2 * len(like)) / share.total()
-    left = {length: round(times * number) for length, number in share.items()}
+    count = count or 2 * len(like)
+    # the whole parts of all shares, then the largest remainders
+    exact = {length: count * number / share.total() for length, number in share.items()}
+    left = {length: int(number) for length, number in exact.items()}
+    for length in sorted(exact, key=lambda length: left[length] - exact[length])[: count - sum(left.values())]:
+        left[length] += 1
     drawn = []
     for i in order:
         length = len(tokens(lines[i]))

@@ -138,8 +138,8 @@ def get_parser() -> Parser:
     parser.add_argument("dest", type=Path, metavar="DEST", help="the folder that dual-fairseq preprocess wrote")
     for name, default, text in (
         ("dim", 256, "numbers in a vector: the model's --encoder-embed-dim and --decoder-embed-dim"),
-        ("window", 5, "words on either side that a word is to predict"),
-        ("negative", 5, "words drawn at random for each of these"),
+        ("window", 5, "words on each side that a word predicts"),
+        ("negative", 5, "random words that each of these is compared with"),
         ("min-count", 1, "no vectors for words that occur less often"),
         ("epochs", 10, "times through the text"),
     ):

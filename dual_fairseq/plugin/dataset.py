@@ -20,7 +20,7 @@ class DualLanguagePairDataset(BaseWrapperDataset):
     - ``align``: (B,) long, row ``align[i]`` of ``reverse`` is the sentence pair in row ``i`` of the batch.
 
     Args:
-        forward: source→target pairs, as fairseq loads them.
+        forward: source→target pairs, as fairseq loads them. Without targets, batches have only fairseq's entries.
         keep_remainder: batch every sentence. fairseq drops the last batch (the longest sentences) if its size is not a
             multiple of ``--required-batch-size-multiple`` (8 by default); this is usual in training, but no validation
             or test sentence may be lost.
@@ -39,19 +39,7 @@ class DualLanguagePairDataset(BaseWrapperDataset):
         super().__init__(forward)
         self.keep_remainder = keep_remainder
         self.lm_scores = lm_scores
-        self.reverse = LanguagePairDataset(
-            forward.tgt,
-            forward.tgt_sizes,
-            forward.tgt_dict,
-            forward.src,
-            forward.src_sizes,
-            forward.src_dict,
-            left_pad_source=forward.left_pad_source,
-            left_pad_target=forward.left_pad_target,
-            shuffle=forward.shuffle,
-            input_feeding=forward.input_feeding,
-            pad_to_multiple=forward.pad_to_multiple,
-        )
+        self.reverse = None if forward.tgt is None else reversed_pairs(forward)
 
     def __getattr__(self, name: str) -> Any:
         # fairseq asks language-pair datasets for more than BaseWrapperDataset passes on (src, tgt, src_sizes, ...)
@@ -69,7 +57,7 @@ class DualLanguagePairDataset(BaseWrapperDataset):
     def collater(self, samples: list[dict[str, Any]]) -> dict[str, Any]:
         """Merge pairs (``id``, ``source``, ``target``) into one batch; an empty list gives an empty batch."""
         batch = self.dataset.collater(samples)
-        if not batch:
+        if not batch or self.reverse is None:
             return batch
         swapped = [{"id": s["id"], "source": s["target"], "target": s["source"]} for s in samples]
         batch["reverse"] = self.reverse.collater(swapped)
@@ -80,6 +68,23 @@ class DualLanguagePairDataset(BaseWrapperDataset):
                 # float64: the trainer turns a batch's float32 into half precision, too coarse for hundreds of nats
                 batch[name] = torch.from_numpy(scores[rows].astype(np.float64))
         return batch
+
+
+def reversed_pairs(forward: LanguagePairDataset) -> LanguagePairDataset:
+    """The same sentence pairs as target→source."""
+    return LanguagePairDataset(
+        forward.tgt,
+        forward.tgt_sizes,
+        forward.tgt_dict,
+        forward.src,
+        forward.src_sizes,
+        forward.src_dict,
+        left_pad_source=forward.left_pad_source,
+        left_pad_target=forward.left_pad_target,
+        shuffle=forward.shuffle,
+        input_feeding=forward.input_feeding,
+        pad_to_multiple=forward.pad_to_multiple,
+    )
 
 
 def align_rows(ids: torch.Tensor, other_ids: torch.Tensor) -> torch.Tensor:

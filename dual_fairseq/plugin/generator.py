@@ -173,18 +173,16 @@ class DirectionTask(TranslationTask):
                 raise UserError(f"{flag(name)} {getattr(args, name)}: give a finite number")
         if abs(getattr(args, "lenpen", 1.0)) > 50:  # a length to this power must be finite
             raise UserError(f"--lenpen {args.lenpen}: give a number from -50 to 50")
+        args = copy.copy(args)
         self._check_search(args, (extra_gen_cls_kwargs or {}).get("lm_model"))
         if (getattr(args, "max_len_a", 0), getattr(args, "max_len_b", 200)) == _DEFAULTS:
             folder = utils.split_paths(self.cfg.data)[0]
             limit = length_limit(folder, self.cfg.source_lang, self.cfg.target_lang)
-            args = copy.copy(args)
             args.max_len_a, args.max_len_b = limit.max_len_a, limit.max_len_b
         if self.labels:
-            args = copy.copy(args)
             args.beam, args.max_len_a, args.max_len_b = len(self.labels), 0, 1
             args.min_len, args.match_source_len = 1, False
         if self.tags:
-            args = copy.copy(args)
             args.max_len_a, args.max_len_b, args.min_len, args.match_source_len = 1, 0, 1, False
         if seq_gen_cls is None:
             alignment = getattr(args, "print_alignment", None)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -96,7 +96,7 @@ def length_limit(folder: str | os.PathLike[str], source: str, target: str) -> Le
         fix = "remove it, or run dual-fairseq preprocess again"
         content = read_record(path, LIMITS, fix)
         if direction in content:
-            limit = LengthLimit(**content[direction])
+            limit = LengthLimit(**{field.name: content[direction][field.name] for field in fields(LengthLimit)})
             if limit.max_len_a < 0 or limit.max_len_b < 1:
                 raise UserError(f"{path}: is damaged ({direction} allows no translation); {fix}")
             return limit

@@ -159,7 +159,9 @@ def read_cache(path: Path, sizes: np.ndarray) -> Scores:
     limit = read_record(path.with_suffix(".json"), {"max_positions": int}, fix)["max_positions"]
     log_probs = load_scores(path, sizes.shape, fix, mmap_mode="r")
     if not np.array_equal(np.isfinite(log_probs), sizes <= limit) or np.isinf(log_probs).any():
-        raise UserError(f"{path}: holds scores that are not finite; {fix}, unless the language model gives them")
+        raise UserError(
+            f"{path}: holds scores that are not finite; {fix}. If this does not help, use another language model"
+        )
     return Scores(log_probs, limit)
 
 

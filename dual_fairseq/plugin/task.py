@@ -150,10 +150,11 @@ class DualTranslationTask(DirectionTask):
         except (FileNotFoundError, AssertionError, ValueError):
             explain_split(directory, split, self._dictionaries, self.cfg.dataset_impl)
             raise
-        if dataset.tgt is None:
-            return  # a source side alone can still be translated
-        scores = self.priors.cached_scores(dataset, split)
-        self.datasets[split] = DualLanguagePairDataset(dataset, split != self.cfg.train_subset, scores)
+        # only fairseq-generate and fairseq-validate give the checkpoint's task
+        keep_remainder = split != self.cfg.train_subset or "task_cfg" in kwargs
+        # a source side alone can still be translated
+        scores = self.priors.cached_scores(dataset, split) if dataset.tgt is not None else None
+        self.datasets[split] = DualLanguagePairDataset(dataset, keep_remainder, scores)
 
     def max_positions(self) -> tuple[int, int]:
         """The smallest limit: every sentence is a source, a target, and scored by its LM."""
@@ -201,7 +202,7 @@ class DualTranslationTask(DirectionTask):
         if not from_checkpoint and (cfg.dual_start_update or cfg.dual_ramp_updates):
             if metric.startswith(("gap_", "neg_weight", "dual_lambda")):
                 raise UserError(
-                    f"--best-checkpoint-metric {metric}: is not logged, or not alike, while λ is not what it will be "
+                    f"--best-checkpoint-metric {metric}: its values cannot be compared before λ has its final value "
                     "(--dual-start-update, --dual-ramp-updates); give bleu or nll_loss"
                 )
             if metric == "loss":

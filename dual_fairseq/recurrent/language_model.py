@@ -118,7 +118,7 @@ class RecurrentLanguageModelConfig(FairseqDataclass):
     decoder_embed_dim: int = field(default=512, metadata={"help": "size of embeddings and of the output layer's input"})
     decoder_hidden_size: int = field(default=1024, metadata={"help": "size of states"})
     share_decoder_input_output_embed: bool = field(
-        default=False, metadata={"help": "the output layer is the embeddings"}
+        default=False, metadata={"help": "the output layer uses the embeddings as its weights"}
     )
     dropout: float = field(default=0.3, metadata={"help": "dropout probability, between layers"})
     decoder_dropout_in: Optional[float] = field(
@@ -127,7 +127,7 @@ class RecurrentLanguageModelConfig(FairseqDataclass):
     decoder_dropout_out: Optional[float] = field(
         default=None, metadata={"help": "dropout before the output layer (default: --dropout)"}
     )
-    init_scheme: str = field(default="default", metadata={"help": f"how weights begin: {', '.join(SCHEMES)}"})
+    init_scheme: str = field(default="default", metadata={"help": f"initial weights: {', '.join(SCHEMES)}"})
     init_bound: float = field(default=0.1, metadata={"help": "--init-scheme uniform: within ± this"})
     max_target_positions: Optional[int] = II("task.max_target_positions")
 

@@ -53,17 +53,15 @@ class RecurrentConfig(FairseqDataclass):
     )
     bridge: str = field(
         default="tanh",
-        metadata={"help": f"how the decoder's first state is made of the encoder's last: {', '.join(BRIDGES)}"},
+        metadata={"help": f"how the encoder's last state becomes the decoder's first state: {', '.join(BRIDGES)}"},
     )
     input_feeding: bool = field(default=False, metadata={"help": "make the last readout part of the next input"})
-    readout: str = field(
-        default="tanh", metadata={"help": f"what stands before the output layer: {', '.join(READOUTS)}"}
-    )
+    readout: str = field(default="tanh", metadata={"help": f"the layer before the output layer: {', '.join(READOUTS)}"})
     readout_size: Optional[int] = field(
         default=None, metadata={"help": "size of the readout (default: --decoder-embed-dim)"}
     )
     share_decoder_input_output_embed: bool = field(
-        default=False, metadata={"help": "the output layer is the target embeddings"}
+        default=False, metadata={"help": "the output layer uses the target embeddings as its weights"}
     )
     share_all_embeddings: bool = field(
         default=False, metadata={"help": "one table for source, target and output (needs a joint dictionary)"}
@@ -80,7 +78,7 @@ class RecurrentConfig(FairseqDataclass):
     decoder_dropout_out: Optional[float] = field(
         default=None, metadata={"help": "dropout between decoder layers and on readouts (default: --dropout)"}
     )
-    init_scheme: str = field(default="default", metadata={"help": f"how weights begin: {', '.join(SCHEMES)}"})
+    init_scheme: str = field(default="default", metadata={"help": f"initial weights: {', '.join(SCHEMES)}"})
     init_bound: float = field(default=0.1, metadata={"help": "--init-scheme uniform: within ± this"})
     max_source_positions: int = II("task.max_source_positions")
     max_target_positions: int = II("task.max_target_positions")

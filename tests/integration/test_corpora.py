@@ -166,6 +166,14 @@ def test_multi30k_refuses_what_it_does_not_know(tmp_path: Path) -> None:
         assert run.returncode == 1 and message in run.stderr and run.stderr.count("\n") == 1
 
 
+def test_a_damaged_file_of_captions_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "train.1.de.gz"
+    for content in (b"no gzip file", gzip.compress(b"Ein Hund.\n" * 99)[:30]):
+        file.write_bytes(content)
+        with pytest.raises(UserError, match=r"train\.1\.de\.gz: damaged or incomplete gzip file"):
+            corpora._lines(file)
+
+
 def sgm(kind: str, language: str, segments: list[str], documents: int = 2) -> str:
     """A WMT file: ``kind`` is src or ref; the segments are spread over documents."""
     parts = []

@@ -143,7 +143,8 @@ def test_a_sentence_longer_than_the_model_takes(corpus, tmp_path):
     assert f"has {LONGEST} tokens, </s> included, but the model takes {LONGEST - 1};" in message
     assert "--skip-invalid-size-inputs-valid-test" in message
     message = refused(train(corpus, tmp_path, *ADAM, max_tokens=2, check=False))
-    assert "no sentence is left of 120: the shortest has 3 tokens, </s> included" in message
+    assert "there is no batch of the 120 sentences." in message and "(the shortest has 3 tokens" in message
+    assert "--required-batch-size-multiple (give 1)" in message
 
 
 # --- dictionaries

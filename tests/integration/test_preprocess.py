@@ -450,6 +450,11 @@ def test_like_an_earlier_folder_that_is_not_whole(corpus: Path, done: Path, tmp_
     (folder / "dual" / "dict.en.txt").unlink()
     with pytest.raises(UserError, match=r"dict\.en\.txt is missing; run the command that made the folder again"):
         main(["preprocess", *arguments])
+    record = json.loads((done / "preprocess.json").read_text())
+    record["options"]["subword"] = {"xx": "bpe"}
+    (folder / "preprocess.json").write_text(json.dumps(record))
+    with pytest.raises(UserError, match=r"preprocess\.json is damaged \(--subword is of other languages\)"):
+        main(["preprocess", *arguments])
     assert not (tmp_path / "out").exists()
 
 

@@ -85,6 +85,8 @@ def test_every_sentence_of_validation_text_is_batched(corpus):
     for split in ("train", "valid"):
         task.load_dataset(split)
     assert not task.dataset("train").keep_remainder and task.dataset("valid").keep_remainder
+    task.load_dataset("train", task_cfg=task.cfg)  # as fairseq-generate does
+    assert task.dataset("train").keep_remainder
 
 
 def test_a_missing_split_is_named_with_its_own_shard(corpus, tmp_path):

@@ -117,6 +117,8 @@ def test_words_are_counted_after_tokenisation_too() -> None:
 @pytest.mark.parametrize("word", ["<s>", "</s>", "<pad>"])
 def test_words_that_fairseq_reserves(word: str) -> None:
     assert clean(f"a {word} b".encode(), rules=Rules("none"))[0].reason == "reserved"
+    assert clean(f"a b{word}".encode(), rules=Rules("none"))[0].reason == "reserved"  # BPE may cut it off
+    assert clean(f"a {word}b".encode(), rules=Rules("none"))[0].reason == ""
     escaped = clean(f"a {word} b".encode())[0]
     assert escaped.reason == "" and word not in escaped.tokens[0].split()
 

@@ -90,6 +90,17 @@ def test_no_sentence_of_an_evaluation_split_gets_lost_in_batching():
     ]
 
 
+def test_a_source_side_alone_is_batched_whole_as_fairseq_does():
+    words = Sentences(symbols := dictionary(30), [length for length, _ in LENGTHS], 1)
+    plain = LanguagePairDataset(words, words.sizes, symbols)
+    dual = DualLanguagePairDataset(plain, keep_remainder=True)
+    batches = dual.batch_by_size(plain.ordered_indices(), max_tokens=100, required_batch_size_multiple=8)
+    assert sorted(i for batch in batches for i in batch) == list(range(len(LENGTHS)))
+    batch = dual.collater([dual[i] for i in range(len(LENGTHS))])
+    expected = plain.collater([plain[i] for i in range(len(LENGTHS))])
+    assert batch.keys() == expected.keys() and batch["id"].tolist() == expected["id"].tolist()
+
+
 def test_where_nothing_is_left_over_no_batch_is_added():
     dual = DualLanguagePairDataset(pair_dataset(), keep_remainder=True)
     batches = dual.batch_by_size(np.arange(len(LENGTHS)), max_tokens=1000, max_sentences=1)

@@ -76,6 +76,17 @@ def test_a_missing_japanese_tokenizer_is_replaced_and_said():
         metric_of_signature("nrefs:1|case:mixed|eff:no|tok:ja-mecab-0.996-IPA|smooth:exp|version:2.6.0")
 
 
+@pytest.mark.parametrize("name", ["spm", "flores101", "flores200", "spBLEU-1K"])
+def test_the_tokenizer_of_a_record_downloads_nothing(name, monkeypatch, tmp_path):
+    def download(*arguments):
+        raise AssertionError("a download")
+
+    monkeypatch.setattr("sacrebleu.tokenizers.tokenizer_spm.download_file", download)
+    monkeypatch.setattr("dual_fairseq.common.bleu.SACREBLEU_DIR", str(tmp_path))
+    with pytest.raises(UserError, match=f"{name}: its model is not on this machine; run dual-fairseq evaluate"):
+        metric_of_signature(f"nrefs:1|case:mixed|eff:no|tok:{name}|smooth:exp|version:2.6.0")
+
+
 def test_an_unknown_tokenizer_is_refused_with_the_choice():
     with pytest.raises(UserError, match="--sacrebleu-tokenize moses: choose one of 13a, char"):
         bleu_metric("en", chosen="moses")

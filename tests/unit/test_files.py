@@ -167,6 +167,14 @@ def test_a_pipe_is_written_directly(tmp_path):
     assert pipe.is_fifo()
 
 
+def test_an_open_stream_is_written_directly_even_if_it_is_a_file(tmp_path):
+    file = tmp_path / "a"
+    file.write_text("before\n")
+    with open(file, "a") as stream:
+        write_text(f"/dev/fd/{stream.fileno()}", "through\n")
+    assert file.read_text() == "before\nthrough\n" and os.listdir(tmp_path) == ["a"]
+
+
 def test_lines_end_at_newlines_alone(tmp_path):
     (tmp_path / "text").write_bytes("a\u2028b\x0cc\r\n\nd".encode())
     assert read_lines(tmp_path / "text") == ["a\u2028b\x0cc\r", "", "d"]

@@ -57,6 +57,7 @@ def test_a_record_may_hold_a_way_for_each_language(tmp_path):
         ({**RECORD, "tokenizer": {"de": 1, "en": "none"}}, "is damaged"),
         ({**RECORD, "dictionary": [1]}, "is damaged"),
         ({**RECORD, "dictionary": {"unknown_share": {"valid.de": "x"}}}, "is damaged"),
+        ({**RECORD, "dictionary": {"unknown_share": {"valid.de": None}}}, "is damaged"),
         ({**RECORD, "bpe": {"type": None, "pieces": "../x"}}, "names pieces unknown here"),
         ({**RECORD, "tokenizer": {"\x1b[2J\n": 1}}, "is damaged"),
     ],

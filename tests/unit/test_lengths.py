@@ -60,6 +60,10 @@ def test_the_record_counts_then_the_training_text_and_without_both_a_generous_li
         length_limit(tmp_path, SOURCE, TARGET)
     (tmp_path / "lengths.json").write_text(json.dumps(record({f"{SOURCE}-{TARGET}": LengthLimit(1.0, 0.0, 1)})))
     assert length_limit(tmp_path, SOURCE, TARGET) == LengthLimit(1.0, 0.0, 1)
+    content = record(own)
+    content[f"{SOURCE}-{TARGET}"]["note"] = "of a later version"
+    (tmp_path / "lengths.json").write_text(json.dumps(content))
+    assert length_limit(tmp_path, SOURCE, TARGET) == LengthLimit(2.0, 3.5, 7)
     for wrong in (LengthLimit(1.0, -1.0, 7), LengthLimit(1.0, 1.0, 0)):
         (tmp_path / "lengths.json").write_text(json.dumps(record({f"{SOURCE}-{TARGET}": wrong})))
         with pytest.raises(UserError, match="allows no translation"):

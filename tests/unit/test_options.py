@@ -11,13 +11,23 @@ import pytest
 from dual_fairseq.__main__ import COMMANDS, main
 from dual_fairseq.common.arguments import Parser, count, decimal, positive
 from dual_fairseq.common.errors import UserError
-from dual_fairseq.common.options import whole_number
+from dual_fairseq.common.options import add_length_limit, length_limit_given, whole_number
 
 SHARED = (
     *("--beam", "--cpu", "--dry-run", "--engine", "--input", "--int8", "--lenpen", "--max-len-a"),
     *("--max-len-b", "--nproc", "--output", "--sacrebleu-tokenize", "--seed", "--source-lang", "--split", "--src-lm"),
     *("--target-lang", "--tgt-lm", "--workers"),
 )
+
+
+def test_a_length_limit_that_equals_fairseqs_default_counts():
+    parser = argparse.ArgumentParser()
+    add_length_limit(parser)
+    for words, limit in ((["0", "200"], (0, 200)), (["0", "7"], (0, 7)), (["1.5", "200"], (1.5, 200))):
+        given = length_limit_given(parser.parse_args(["--max-len-a", words[0], "--max-len-b", words[1]]))
+        assert (given["max_len_a"], given["max_len_b"]) != (0, 200)
+        assert (given["max_len_a"], given["max_len_b"]) == (pytest.approx(limit[0], abs=1e-6), limit[1])
+    assert length_limit_given(parser.parse_args([])) == {}
 
 
 def test_shared_options_have_one_form_in_every_command(monkeypatch):

@@ -60,6 +60,8 @@ def run(files, *options):
 def test_tokens_are_words_marks_and_characters_of_scripts_without_spaces():
     assert tokens("Don't stop, naïve café!") == ["Don", "'", "t", "stop", ",", "naïve", "café", "!"]
     assert tokens("東京は good") == ["東", "京", "は", "good"]
+    for word in ("हिन्दी", "தமிழ்", "می‌رود", "שָׁלוֹם", "كِتَابٌ", "cafe\u0301", "x_1"):
+        assert tokens(f"({word}, {word})") == ["(", word, ",", word, ")"]
 
 
 def test_a_trigram_model_is_a_distribution():
@@ -112,6 +114,9 @@ def test_lengths_follow_the_pairs():
     assert drawn == sorted(drawn, key=lines.index)
     assert draw(lines, 400, like, 1) == drawn != draw(lines, 400, like, 2)
     assert len(draw(lines, 50, None, 1)) == 50
+    many = [" ".join("a" * length) for length in range(1, 11)]
+    for count in (1, 5, 6, 10, 13):  # less than one line, or more, of each length
+        assert len(draw(many * 10, count, many, 1)) == count
 
 
 def test_the_same_seed_chooses_the_same_lines(files):
