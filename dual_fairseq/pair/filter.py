@@ -192,8 +192,6 @@ def main(arguments: Sequence[str]) -> None:
         percent = 1 < options.keep <= 100
         advice = f"; did you mean {options.keep / 100:g}?" if percent else ""
         raise UserError(f"--keep {options.keep:g}: is a share, above 0 and at most 1{advice}")
-    if options.threshold is not None and math.isnan(options.threshold):
-        raise UserError("--threshold: must be a number")
     inputs = [options.scores, options.source, options.target]
     suffixes = [re.sub(r"\.gz$", "", path.name).rpartition(".")[2] for path in inputs[1:]]
     if suffixes[0] == suffixes[1] or any("." not in re.sub(r"\.gz$", "", path.name) for path in inputs[1:]):

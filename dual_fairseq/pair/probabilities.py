@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from torch import Tensor
@@ -12,14 +12,9 @@ from ..plugin.language_model import FrozenLanguageModel
 from ..plugin.log_probs import BATCH_TOKENS, language_model_log_probs, translation_log_probs
 from ..plugin.model import DualModel, parameter_like
 from ..plugin.task import DualTranslationTask
-from .engine import CTranslate2
+from .engine import Advance, CTranslate2
 
 LanguageModels = tuple[FrozenLanguageModel, FrozenLanguageModel]
-Advance = Callable[[int], object]
-
-
-def _ignore(count: int) -> None:
-    pass
 
 
 def conditional_log_probs(
@@ -28,7 +23,7 @@ def conditional_log_probs(
     sources: Sequence[Tensor],
     targets: Sequence[Tensor],
     max_tokens: int = BATCH_TOKENS,
-    advance: Advance = _ignore,
+    advance: Advance = lambda count: None,
     engine: CTranslate2 | None = None,
 ) -> tuple[Tensor, Tensor]:
     """log P(y|x) and log P(x|y) of N sentence pairs; see :func:`score_pairs`.
@@ -54,7 +49,7 @@ def prior_log_probs(
     targets: Sequence[Tensor],
     like: Tensor,
     max_tokens: int = BATCH_TOKENS,
-    advance: Advance = _ignore,
+    advance: Advance = lambda count: None,
     engine: CTranslate2 | None = None,
 ) -> tuple[Tensor, Tensor]:
     """log P(x) and log P(y) of N sentence pairs; see :func:`score_pairs`.
@@ -80,7 +75,7 @@ def score_pairs(
     targets: Sequence[Tensor],
     language_models: LanguageModels | None = None,
     max_tokens: int = BATCH_TOKENS,
-    advance: Advance = _ignore,
+    advance: Advance = lambda count: None,
     engine: CTranslate2 | None = None,
 ) -> dict[str, np.ndarray]:
     """The log-probabilities of sentence pairs (x, y), ``</s>`` included, and their gap.

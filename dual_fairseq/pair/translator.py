@@ -93,7 +93,6 @@ class DualTranslator:
             self._tasks[self.languages[::-1]] = back = _reversed(task)
             back.priors.for_inference = task.priors.for_inference  # loaded once
         self._generators: dict[str, tuple[Any, Any]] = {}  # target language → (options, generator)
-        self._lenpen: dict[tuple[str, str], float] = {}  # direction → length penalty of tuned weights
         self._choices: dict[str, Choice | None] | None = None  # of dual inference, by target language ...
         self._no_choice = ""  # ... and why no other language is translated into
         self._warned: set[str] = set()  # source languages whose text looks foreign
@@ -162,10 +161,9 @@ class DualTranslator:
         if len(self._tasks) == 1:
             raise UserError("dual inference: needs a pair, not a model of one direction; give a run, or leave it out")
         self._choices, self._no_choice = choices_by_language(weighting, self.languages)
-        for direction, task in self._tasks.items():
-            if (choice := self._choices.get(direction[1])) is not None:
+        for (_, target), task in self._tasks.items():
+            if (choice := self._choices.get(target)) is not None:
                 task.dual_inference = choice.weights
-                self._lenpen[direction] = 1.0 if choice.lenpen is None else choice.lenpen
 
     def chooses(self, target: str) -> bool:
         """Whether translations into a language are chosen by dual inference."""
@@ -284,7 +282,8 @@ class DualTranslator:
         if self._choices is not None and target not in self._choices:
             raise UserError(self._no_choice.format(target=target))
         if lenpen is None:
-            lenpen = self._lenpen.get((source, target), 1.0)
+            choice = (self._choices or {}).get(target)
+            lenpen = 1.0 if choice is None or choice.lenpen is None else choice.lenpen
         generator = self._build_generator(task, {**generation, "beam": beam, "lenpen": lenpen})
         limit = int(min(task.max_positions()[0], *(pair.max_positions()[0] for pair in self.pairs))) - 1  # </s>
 
