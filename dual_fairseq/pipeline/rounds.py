@@ -10,7 +10,7 @@ import argparse
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -89,16 +89,16 @@ class Recipe:
                 "dual-fairseq preprocess with --extra-mono-source and --extra-mono-target"
             )
 
-    @property
+    @cached_property
     def languages(self) -> list[str]:
         """The languages that have monolingual text."""
         return [language for language in self.data.languages if self.data.raw("mono", language).is_file()]
 
-    @property
+    @cached_property
     def pairs(self) -> int:
         return lines_of(self.data.raw("train", self.data.source))
 
-    @property
+    @cached_property
     def texts(self) -> list[Text]:
         """The texts that a round translates."""
         default = "pairs" if not self.languages else "both" if self.pairs >= MANY else "mono"
