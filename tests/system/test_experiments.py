@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import re
@@ -19,6 +20,7 @@ try:
     import baseline
     import collect
     import published
+    import syllables
 finally:
     sys.path.pop(0)
 from dual_fairseq.common.errors import UserError
@@ -386,6 +388,20 @@ def test_synthetic_text_may_be_used_together_with_other_text(recipe, tmp_path):
     assert made == {"synthetic-both", "synthetic-captions", "data-both"}
     assert jobs["seed-1/data-both"].after == ["seed-1/synthetic-both", "seed-1/synthetic-captions"]
     assert jobs["seed-1/dual"].after[0] == "seed-1/data-both"
+
+
+def test_burmese_is_cut_before_each_consonant_that_begins_a_syllable(tmp_path, monkeypatch):
+    assert syllables.syllables("မင်း အဲ့ဒါ ကို  တက္ကသိုလ်၊ ၁၂ ab။") == "မင်း အဲ့ ဒါ ကို တက္က သိုလ် ၊ ၁ ၂ a b ။"
+    for split in ("train", "valid", "test"):
+        (tmp_path / f"{split}.my").write_text("ကိုကို\n")
+    monkeypatch.setattr(sys, "argv", ["syllables.py", str(tmp_path), str(tmp_path / "out")])
+    with pytest.raises(UserError, match=r"train\.rk: there is no such file, and no train\.rk\.gz"):
+        syllables.main()
+    for split in ("train", "valid", "test"):
+        (tmp_path / f"{split}.rk.gz").write_bytes(gzip.compress("ကို\nကို".encode()))
+    syllables.main()
+    assert (tmp_path / "out" / "test.my").read_text() == "ကို ကို\n"
+    assert (tmp_path / "out" / "test.rk").read_text() == "ကို\nကို\n"
 
 
 def test_the_form_of_papers_is_lower_case_tokens_of_moses():
