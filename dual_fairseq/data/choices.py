@@ -75,8 +75,8 @@ def choose(
         options.vocab_size |= {language: before[language] or default for language in open_sizes}
         _say_size("vocab-size", options.vocab_size[open_sizes[0]], "vocab-size" in noted, pairs)
     common = _overlap_of(Path(options.like)) if options.like else None
-    learned = same_way(options) and not {"bpe", "sentencepiece"}.isdisjoint(kinds.values())
-    if learned and (options.joint_bpe or not options.bpe_size) and not options.like:
+    by_words = "char" not in kinds.values() and (options.joint_bpe or not options.bpe_size)
+    if same_way(options) and (options.joined_dictionary or by_words) and not options.like:
         common = overlap(list(zip(*parts, strict=True)), "none" in options.tokenizer.values())
     if options.joined_dictionary is None:
         options.joined_dictionary = noted.get("joined-dictionary", common is not None and common >= SHARED_WORDS)

@@ -201,6 +201,9 @@ def test_languages_that_share_many_words_get_one_dictionary(text, tmp_path, caps
         options = of(**given)
         complete(options, tmp_path, text)
         assert not options.joined_dictionary, given
+    for given in ({"subword": "word"}, {"subword": "char", "joined_dictionary": True}, {"joined_dictionary": True}):
+        options = of(**given)
+        assert complete(options, tmp_path, text) == pytest.approx(0.5) and options.joined_dictionary, given
     (tmp_path / "like").mkdir()
     (tmp_path / "like" / "preprocess.json").write_text('{"overlap": 0.75}')
     like = of(like=str(tmp_path / "like"), bpe_size=3000, joined_dictionary=True)
