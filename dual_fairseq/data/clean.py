@@ -4,6 +4,7 @@ A *row* is one line of every side of a corpus: two lines of parallel text, one l
 or dropped whole, so the sides of a corpus always have the same lines.
 """
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -32,6 +33,7 @@ REASONS = {
 }
 
 RESERVED = {"<s>", "</s>", "<pad>"}
+_RESERVED_END = re.compile(rf"(?:{'|'.join(RESERVED)})(?!\S)")  # BPE may cut it from the end of a word
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,7 @@ class Cleaner:
                 words = tokens[side].split()
                 if not words:
                     raise BadLine("empty")
-                if any(word.endswith(tuple(RESERVED)) for word in words):  # BPE may cut it from the end
+                if _RESERVED_END.search(tokens[side]):
                     raise BadLine("reserved")
                 lengths[side] = max(lengths[side], len(words))
         except BadLine as bad:

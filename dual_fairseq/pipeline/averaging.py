@@ -52,18 +52,15 @@ def average(files: StageFolder, count: str | None, trained: bool) -> None:
     Raises:
         SystemExit: a checkpoint cannot be read, or the mean cannot be written.
     """
-    if count is None:
-        if trained:
-            files.average.unlink(missing_ok=True)  # of an earlier training
-        return
     begun = recorded(files)
     by_updates = "keep-interval-updates" in begun and _EPOCHS not in begun
     pattern = r"checkpoint_\d+_(\d+)\.pt" if by_updates else r"checkpoint(\d+)\.pt"
     names = [match for file in files.folder.glob("checkpoint*.pt") if (match := re.fullmatch(pattern, file.name))]
     kept = [files.folder / match[0] for match in sorted(names, key=lambda match: int(match[1]), reverse=True)]
-    if not kept:
+    if count is None or not kept:
         if trained:
             files.average.unlink(missing_ok=True)  # of an earlier training
+        if trained and count is not None:
             say(
                 f"warning: {files.folder}: there is no checkpoint to average, so the best one is used; "
                 "--save-interval-updates writes none where an epoch ends"

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -125,21 +126,20 @@ def _sides(
     checkpoints: Sequence[Path], run: Run, split: str, pairs: int, data: Path | None
 ) -> tuple[Path, _Side, _Side]:
     """The data folder, and the languages as source and target of the run's own task."""
-    cfgs = [load_state(str(file), "checkpoint")["cfg"] for file in checkpoints]
     # The last checkpoint is that of dual training, if it exists; the others may record no language models.
-    cfg, stage_folder = cfgs[-1], checkpoints[-1].parent
-    folders = [data] if data else []
-    if data is None:
-        recorded = [(cfg.task.data.split(os.pathsep)[0], cfg.checkpoint.save_dir) for cfg in cfgs]
-        places = (find(*names, file.parent) for names, file in zip(recorded, checkpoints, strict=True))
-        folders = [place for place in places if place is not None]
-        if not folders:
-            raise UserError(f"the data, {recorded[-1][0]}, are missing; name their new folder (--dest)")
+    last, *others = reversed(checkpoints)
+    cfg, stage_folder = _configuration(last), last.parent
     languages = (cfg.task.source_lang, cfg.task.target_lang)
-    # the text of a round has only training and validation data
-    prefix = next(filter(None, (_binarized(folder, split, languages) for folder in reversed(folders))), None)
-    if prefix is None:
-        raise UserError(f"{folders[-1]}: has no binarized split '{split}' of {direction_name(*languages)}")
+    folder = data or _recorded_data(cfg, last)
+    prefix = folder and _binarized(folder, split, languages)
+    for file in others if data is None and not prefix else ():
+        # the text of a round has only training and validation data
+        place = _recorded_data(_configuration(file), file)
+        folder, prefix = folder or place, prefix or (place and _binarized(place, split, languages))
+    if folder is None:
+        raise UserError(f"the data, {cfg.task.data.split(os.pathsep)[0]}, are missing; name their new folder (--dest)")
+    if not prefix:
+        raise UserError(f"{folder}: has no binarized split '{split}' of {direction_name(*languages)}")
     data, sides = prefix.parent, []
     for language, recorded in zip(languages, (cfg.task.src_lm, cfg.task.tgt_lm), strict=True):
         in_run = RunFolder(run.folder).language_model(language).best
@@ -154,6 +154,15 @@ def _sides(
     if len(sides[0].sentences) != len(sides[1].sentences):
         raise UserError(f"{data}: split '{split}' has different numbers of sentences in the two languages")
     return data, sides[0], sides[1]
+
+
+def _configuration(checkpoint: Path) -> Any:
+    return load_state(str(checkpoint), "checkpoint")["cfg"]
+
+
+def _recorded_data(cfg: Any, checkpoint: Path) -> Path | None:
+    """The data folder that a checkpoint was trained on; None if it is gone."""
+    return find(cfg.task.data.split(os.pathsep)[0], cfg.checkpoint.save_dir, checkpoint.parent)
 
 
 def _binarized(data: Path, split: str, languages: tuple[str, str]) -> Path | None:
