@@ -60,7 +60,7 @@ class Tokenizer:
         if self._moses is None:
             return " ".join(words)
         if not self._whole_words:
-            return " ".join(self._split(text).split())
+            return self._split(text)
         whole = dict.fromkeys(torn for word in words if not word.isalnum() and (torn := self._torn(word)))
         for _ in range(_ROUNDS):
             tokens = self._split(text, [*whole])
@@ -75,14 +75,12 @@ class Tokenizer:
 
     def _split(self, text: str, whole: Sequence[str] = ()) -> str:
         """Moses' tokens of a text; the words in ``whole`` stay as they are."""
-        options: dict[str, Any] = {"aggressive_dash_splits": True, "escape": True, "return_str": True}
-        if whole:
-            try:
-                options["protected_patterns"] = [regex.escape(word, special_only=True) for word in whole]
-                return self._moses.tokenize(text, **options)
-            except ValueError:  # more words than sacremoses can count
-                del options["protected_patterns"]
-        return self._moses.tokenize(text, **options)
+        patterns = [regex.escape(word, special_only=True) for word in whole] or None
+        try:
+            tokens = self._moses.tokenize(text, aggressive_dash_splits=True, protected_patterns=patterns)
+        except ValueError:  # more words than sacremoses can count
+            tokens = self._moses.tokenize(text, aggressive_dash_splits=True)
+        return " ".join(tokens)
 
     def _join(self, tokens: str) -> str:
         return detokenize([tokens], self._language, "moses")[0]

@@ -135,6 +135,7 @@ def test_text_of_many_scripts_survives_tokenisation(path):
         ("at 10:30 for $5 or 5%", "at 10:30 for $5 or 5%"),
         ("a well-known fact", "a well @-@ known fact"),
         ("words@@ stay@@", "words@@ stay@@"),
+        ("They call it 'normalcy.'", "They call it &apos; normalcy . &apos;"),
     ],
 )
 def test_words_stay_whole_where_moses_would_tear_them(text, tokens):
