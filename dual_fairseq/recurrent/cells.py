@@ -82,17 +82,7 @@ def recurrent_stack(
 
     Returns:
         (B, T, input_size) → (B, T, H · directions).
-
-    Raises:
-        UserError: the cell does not exist, or a size is below 1.
     """
-    if cell not in CELLS:
-        raise UserError(f"there is no recurrent cell {cell!r}: take one of {', '.join(CELLS)}")
-    if layers < 1 or hidden_size < 1 or input_size < 1:
-        raise UserError(
-            f"a recurrent layer cannot have {layers} layers of {hidden_size} units over {input_size} inputs: "
-            "each must be at least 1"
-        )
     make: Any = CELLS[cell]
     return make(
         input_size,
@@ -259,12 +249,7 @@ def initialise(module: nn.Module, scheme: str, bound: float = 0.1) -> None:
         module: a model or a part of one.
         scheme: one of :data:`SCHEMES`.
         bound: the bound of ``uniform``.
-
-    Raises:
-        UserError: the scheme does not exist.
     """
-    if scheme not in SCHEMES:
-        raise UserError(f"there is no initialisation {scheme!r}: take one of {', '.join(SCHEMES)}")
     with torch.no_grad():
         embeddings = [part for part in module.modules() if isinstance(part, nn.Embedding)]
         tied = {id(part.weight) for part in embeddings}

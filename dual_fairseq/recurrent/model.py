@@ -15,7 +15,6 @@ from omegaconf import II
 from torch import nn
 
 from ..common.errors import UserError
-from ..common.options import flag
 from ..plugin.word_vectors import VectorFile, start_tables
 from .attention import ATTENTIONS, build_attention
 from .cells import CELLS, SCHEMES, check_options, initialise, recurrent_stack, register_presets
@@ -27,7 +26,6 @@ _ROLES = ("encoder", "decoder")
 _SIZES = [*(f"{role}_{of}" for role in _ROLES for of in ("embed_dim", "hidden_size", "layers")),
           "attention_size", "readout_size"]  # fmt: skip
 _DROPOUTS = ["dropout", *(f"{role}_dropout_{end}" for role in _ROLES for end in ("in", "out"))]
-_SWITCHES = ("encoder_bidirectional", "input_feeding", "share_decoder_input_output_embed")
 
 
 @dataclass
@@ -90,11 +88,12 @@ class RecurrentModel(FairseqEncoderDecoderModel):
 
     @classmethod
     def add_args(cls, parser: ArgumentParser) -> None:
-        """The options of :class:`RecurrentConfig`; switches that a named arch turns on can be turned off."""
+        """The options of :class:`RecurrentConfig`, and one that turns off what named archs turn on."""
         super().add_args(parser)
-        for name in _SWITCHES:
-            option = flag(f"no_{name}")
-            parser.add_argument(option, dest=name, action="store_false", help=f"not --{option[5:]}")
+        parser.add_argument(
+            "--no-encoder-bidirectional", dest="encoder_bidirectional", action="store_false",
+            help="read the source from left to right",
+        )  # fmt: skip
 
     @classmethod
     def build_model(cls, cfg: Any, task: Any) -> "RecurrentModel":

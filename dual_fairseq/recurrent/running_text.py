@@ -27,6 +27,7 @@ from fairseq.tasks.language_modeling import LanguageModelingConfig, LanguageMode
 from torch import Tensor
 
 from ..common.errors import UserError
+from ..plugin.model import arch_name
 from .cells import State
 from .language_model import Carried, RecurrentLanguageModel
 
@@ -170,9 +171,8 @@ class RunningTextTask(LanguageModelingTask):
         """
         model = super().build_model(args, from_checkpoint)
         if not isinstance(model, RecurrentLanguageModel):
-            name = getattr(args, "_name", None) or getattr(args, "arch", None)
             raise UserError(
-                f"--arch {name}: gives no state to carry over running text; take --arch rnn_lm, or --task "
+                f"--arch {arch_name(args)}: gives no state to carry over running text; take --arch rnn_lm, or --task "
                 "language_modeling"
             )
         return model
