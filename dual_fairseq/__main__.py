@@ -5,14 +5,12 @@ One table of commands, and one policy for errors, interruptions and library mess
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import io
 import logging
 import os
 import signal
 import sys
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +18,7 @@ from functools import partial
 
 import dual_fairseq
 
-from .common.arguments import Parser
+from .common.arguments import Parser, did_you_mean
 from .common.errors import UserError
 from .common.interruption import Stopped, at_once, stoppable
 from .common.memory import enough_memory
@@ -111,8 +109,6 @@ def policy(name: str, goes_on: bool = False) -> Iterator[None]:
         number = interruption.number if isinstance(interruption, Stopped) else signal.SIGINT
         say_stopped(name, goes_on, number)
         sys.exit(128 + number)
-    except (EOFError, zlib.error) as error:
-        raise UserError(f"damaged or incomplete gzip file ({error}); fetch it or make it again") from error
     except OSError as error:
         if error.filename is None:
             _forget_output()
@@ -162,9 +158,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         elif name == "--version":
             print(dual_fairseq.__version__)
         else:
-            matches = difflib.get_close_matches(name, COMMANDS, n=1)
-            hint = f"did you mean {matches[0]}?" if matches else "dual-fairseq --help lists the commands"
-            print(f"dual_fairseq: error: {name}: there is no such command; {hint}", file=sys.stderr)
+            hint = did_you_mean(name, COMMANDS) or "; dual-fairseq --help lists the commands"
+            print(f"dual_fairseq: error: {name}: there is no such command{hint}", file=sys.stderr)
             sys.exit(2)
 
 

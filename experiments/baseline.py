@@ -12,7 +12,6 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from dual_fairseq.common.arguments import Parser
@@ -20,31 +19,10 @@ from dual_fairseq.common.errors import UserError
 from dual_fairseq.common.files import write_text
 from dual_fairseq.common.interruption import stoppable
 from dual_fairseq.experiment.plan import Plan
-from dual_fairseq.experiment.recipe import Recipe, add_training
+from dual_fairseq.experiment.recipe import Recipe, Variant, add_training
 from dual_fairseq.experiment.run import work_of
 from dual_fairseq.experiment.runner import Job, Runner, run_all
 from dual_fairseq.experiment.table import markdown, mean_sd
-
-
-@dataclass
-class Variant:
-    """A warm start with other settings.
-
-    Args:
-        id: its folder, in WORK/baseline or WORK/PART/baseline.
-        name: in the table.
-        options: of dual-fairseq train.
-        preprocess: options of dual-fairseq preprocess.
-    """
-
-    id: str
-    name: str
-    options: str = ""
-    preprocess: str = ""
-
-
-def variants_of(recipe: Recipe) -> list[Variant]:
-    return [Variant(**variant) for variant in recipe.variants]
 
 
 def jobs_of(plan: Plan, seeds: Sequence[int]) -> list[Job]:
@@ -53,7 +31,7 @@ def jobs_of(plan: Plan, seeds: Sequence[int]) -> list[Job]:
     jobs = plan.corpus_jobs()
     for home, seed in plan.warm_starts(seeds).items():
         jobs.append(plan.warm_start_job(f"{home}/warmup", [corpus], plan.data, plan.work / home / "warmup", seed))
-    for variant in variants_of(plan.recipe):
+    for variant in plan.recipe.variants:
         folder, data, waits = home_of(plan.recipe, plan.work, variant), plan.data, [corpus]
         if variant.preprocess:
             data = folder / "data"
@@ -78,7 +56,7 @@ def table(recipe: Recipe, work: Path, seeds: Sequence[int]) -> str:
 
     directions = (f"{recipe.source}-{recipe.target}", f"{recipe.target}-{recipe.source}")
     runs = {"as in the recipe": recipe.folders(work, recipe.rows[0], seeds)}
-    for variant in variants_of(recipe):
+    for variant in recipe.variants:
         runs[variant.name] = [home_of(recipe, work, variant) / f"seed-{seed}" for seed in seeds]
     head = ["warm start", *(direction.replace("-", "→") for direction in directions), "mean BLEU", "updates", "hours"]
     body, missing = [], []
@@ -105,7 +83,6 @@ def table(recipe: Recipe, work: Path, seeds: Sequence[int]) -> str:
 
 def main() -> None:
     parser = Parser("experiments/baseline.py", str(__doc__))
-    parser.prog = parser.prog.removeprefix("dual-fairseq ")
     add_training(parser)
     options = parser.parse_args(sys.argv[1:])
     recipe, work = Recipe.read(options.recipe), work_of(options.recipe, options.work)

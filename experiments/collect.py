@@ -85,7 +85,7 @@ def _cells(found: dict[str, Any], limit_known: bool) -> list[str]:
 
 
 def times_limit(result: dict[str, Any]) -> float:
-    """The NLL by the truth's own: of whole sentences, so whatever the BPE, where sizes differ in theirs."""
+    """The NLL of whole sentences, divided by that of the truth. It can be compared between different BPE codes."""
     return float(result["nll_bits"] / result["limit_bits"])
 
 
@@ -125,22 +125,19 @@ def picture(records: dict[str, dict[str, Any]], ids: list[str], path: Path) -> N
 
     Exits with one line if a record is too old for it, or the file cannot be written.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure
     from matplotlib.ticker import LogLocator, NullLocator
 
     for name, record in records.items():
         if "pairs" not in record:
             sys.exit(
-                f"{name}: its record does not say how many pairs it has; make it anew: dual-fairseq experiment --table"
+                f"{name}: its record does not say how many pairs it has; make it again: dual-fairseq experiment --table"
             )
     by_size = sorted(records.values(), key=lambda record: record["pairs"])
     sizes, known = [record["pairs"] for record in by_size], limited(records)
     directions = directions_of(records)
-    figure, panels = plt.subplots(1 + known, len(directions), figsize=(5.5 * len(directions), 3.2 * (1 + known)),
-                                  sharex=True, sharey="row", squeeze=False, layout="constrained")  # fmt: skip
+    figure = Figure(figsize=(5.5 * len(directions), 3.2 * (1 + known)), layout="constrained")
+    panels = figure.subplots(1 + known, len(directions), sharex=True, sharey="row", squeeze=False)
     for column, direction in zip(panels.T, directions, strict=True):
         column[0].set_title(direction.replace("-", "→"))
         column[0].axhline(0, color="0.7", linewidth=0.8)
@@ -171,7 +168,6 @@ def picture(records: dict[str, dict[str, Any]], ids: list[str], path: Path) -> N
             figure.savefig(file, format=path.suffix[1:] or "png", dpi=110)
     except ValueError as error:
         sys.exit(f"{path}: cannot be written ({error})")
-    plt.close(figure)
 
 
 def main() -> None:

@@ -65,7 +65,6 @@ def table(recipe: Recipe, work: Path, seeds: Sequence[int]) -> str:
 
 def main() -> None:
     parser = Parser("experiments/published.py", str(__doc__))
-    parser.prog = parser.prog.removeprefix("dual-fairseq ")
     add_experiment(parser)
     options = parser.parse_args(sys.argv[1:])
     print(table(Recipe.read(options.recipe), work_of(options.recipe, options.work), options.seeds))

@@ -32,7 +32,6 @@ def main() -> None:
         UserError: a file is missing.
     """
     parser = Parser("experiments/syllables.py", str(__doc__))
-    parser.prog = parser.prog.removeprefix("dual-fairseq ")
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="the folder with the text")
     parser.add_argument("out", type=Path, metavar="OUT", help="the folder to write to")
     options = parser.parse_args()

@@ -17,14 +17,14 @@ class Parser(argparse.ArgumentParser):
     """Like argparse's, but options cannot be abbreviated, and a mistake is a :class:`UserError`.
 
     Args:
-        command: its name after ``dual-fairseq``.
+        command: its name after ``dual-fairseq``, or a script.
         text: the help above the options; its lines stay unchanged.
         passes_on: the fairseq command that gets the words after ``--``; see :meth:`parse`.
     """
 
     def __init__(self, command: str, text: str, passes_on: str | None = None) -> None:
         super().__init__(
-            prog=f"dual-fairseq {command}",
+            prog=command if command.endswith(".py") else f"dual-fairseq {command}",
             description=text,
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,

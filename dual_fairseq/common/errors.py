@@ -47,6 +47,11 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
+def first_detail(error: BaseException) -> str:
+    """The second line of a message of several lines: PyTorch names the first wrong parameter there."""
+    return next((line.strip() for line in str(error).splitlines()[1:] if line.strip()), str(error))
+
+
 def printable(text: str, kept: str = "") -> str:
     r"""A text with escaped control characters (``\x1b``), so that a terminal does not obey them.
 

@@ -149,15 +149,15 @@ def _remove_leftovers(path: Path) -> None:
             leftover.unlink()
 
 
-def write_text(path: AnyPath, text: str) -> None:
-    """Write a text file with :func:`whole_file`."""
+def write_text(path: AnyPath, text: str, errors: str = "surrogateescape") -> None:
+    """Write a text file with :func:`whole_file`. It may name files whose names are not UTF-8."""
     with whole_file(path) as file:
-        file.write(text.encode())
+        file.write(text.encode(errors=errors))
 
 
 def write_json(path: AnyPath, content: Any) -> None:
     """Write a JSON file with :func:`whole_file`."""
-    write_text(path, json.dumps(content, ensure_ascii=False, indent=2) + "\n")
+    write_text(path, json.dumps(content, ensure_ascii=False, indent=2) + "\n", "backslashreplace")  # still JSON
 
 
 def read_lines(path: AnyPath) -> list[str]:
@@ -177,6 +177,12 @@ def read_lines(path: AnyPath) -> list[str]:
     if lines[-1] == "":
         lines.pop()
     return lines
+
+
+def count_lines(path: AnyPath) -> int:
+    """The number of lines of a text file; the last one may lack a line end."""
+    with open(path, "rb") as file:
+        return sum(1 for _ in file)
 
 
 def lines_of(stream: IO[AnyStr], name: AnyPath) -> Iterator[AnyStr]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ from typing import Any
 
 from .dictionaries import counted_symbols
 from .errors import UserError
-from .files import whole_file
+from .files import whole_file, write_json
 from .records import read_record
 from .segmentation import ANNOTATIONS, POST_PROCESS, Side, by_language, pieces_of_dictionary
 from .settings import SHARED_WORDS
@@ -184,8 +183,7 @@ class Data:
         for file in files:
             with whole_file(folder / file.name) as copy:
                 copy.write(file.read_bytes())
-        with whole_file(folder / RECORD) as copy:
-            copy.write(f"{json.dumps(self.kept(), indent=2)}\n".encode())
+        write_json(folder / RECORD, self.kept())
 
 
 def codes_name(subword: str, language: str) -> str:

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -27,9 +28,6 @@ class Stopped(KeyboardInterrupt):
 @contextmanager
 def stoppable() -> Iterator[None]:
     """In this context, signals raise :class:`Stopped` in the main thread. Signals ignored by ``nohup`` stay ignored."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
     owner = os.getpid()
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -38,15 +36,8 @@ def stoppable() -> Iterator[None]:
         signal.signal(number, signal.SIG_DFL)  # a forked worker: its parent handles the stop
         os.kill(os.getpid(), number)
 
-    previous = {number: signal.getsignal(number) for number in SIGNALS}
-    try:
-        for number, handler in previous.items():
-            if handler != signal.SIG_IGN:
-                signal.signal(number, stop)
+    with _handled(stop, lambda handler: handler != signal.SIG_IGN):
         yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 @contextmanager
@@ -78,16 +69,18 @@ def held_back() -> Iterator[None]:
 
 
 @contextmanager
-def _handled(handle: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """In this context, ``handle`` replaces the handlers that are functions."""
+def _handled(
+    handle: Callable[[int, FrameType | None], None], replaces: Callable[[Any], bool] = callable
+) -> Iterator[None]:
+    """In this context, ``handle`` replaces the handlers that ``replaces`` is true for: by default, functions."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     previous = {number: signal.getsignal(number) for number in SIGNALS}
-    for number, handler in previous.items():
-        if callable(handler):
-            signal.signal(number, handle)
     try:
+        for number, handler in previous.items():
+            if replaces(handler):
+                signal.signal(number, handle)
         yield
     finally:
         for number, handler in previous.items():

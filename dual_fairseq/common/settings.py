@@ -7,9 +7,7 @@ each value was measured.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
-
-from .options import flag
+from dataclasses import dataclass
 
 # If two languages share this many of their words, one dictionary and shared embeddings help.
 SHARED_WORDS = 0.4
@@ -114,16 +112,3 @@ def pair_settings(pairs: int) -> PairSettings:
 def language_model_settings(sentences: int) -> LanguageModelSettings:
     """The settings for a number of sentences."""
     return _row(LANGUAGE_MODELS, sentences)
-
-
-def table(rows: Sequence[PairSettings] | Sequence[LanguageModelSettings]) -> str:
-    """A Markdown table: one line per corpus size, one column per option."""
-    names = [field.name for field in fields(rows[0]) if field.name not in ("up_to", "measured")]
-    lines = ["| " + " | ".join(["up to", *(f"`{flag(name)}`" for name in names)]) + " |"]
-    lines.append("|---" * (len(names) + 1) + "|")
-    for row in rows:
-        limit = "more" if row.up_to is None else f"{row.up_to:,}"
-        cells = [limit + ("" if row.measured else " *")]
-        cells += ["–" if (value := getattr(row, name)) is None else str(value) for name in names]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"

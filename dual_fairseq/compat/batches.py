@@ -54,20 +54,25 @@ def filter_indices_by_size(self, indices, dataset, max_positions=None, ignore_in
     return _filter_indices_by_size(self, indices, dataset, max_positions, ignore_invalid_inputs)
 
 
+def check_batches(batches: EpochBatchIterator) -> None:
+    """Raises UserError if there is no batch."""
+    if not batches.frozen_batches:
+        count = len(batches.dataset)
+        shortest = min((_size(batches.dataset, i) for i in range(count)), default=0)
+        raise UserError(
+            f"there is no batch of the {count:,} sentences. fairseq leaves out a last batch whose size is not a "
+            "multiple of --required-batch-size-multiple (give 1), and sentences longer than --max-tokens or than the "
+            f"model can read (the shortest has {shortest} tokens, </s> included)"
+        )
+
+
 def first_batch(self) -> Any:
     """Like fairseq's property; training begins with this batch.
 
     Raises:
         UserError: there is no batch.
     """
-    if not self.frozen_batches:
-        count = len(self.dataset)
-        shortest = min((_size(self.dataset, i) for i in range(count)), default=0)
-        raise UserError(
-            f"there is no batch of the {count:,} sentences. fairseq leaves out a last batch whose size is not a "
-            "multiple of --required-batch-size-multiple (give 1), and sentences longer than --max-tokens or than the "
-            f"model can read (the shortest has {shortest} tokens, </s> included)"
-        )
+    check_batches(self)
     return _first_batch(self)
 
 

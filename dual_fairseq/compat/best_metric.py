@@ -9,6 +9,7 @@ from fairseq import checkpoint_utils
 from fairseq.logging import metrics
 
 from ..common.errors import UserError
+from .batches import check_batches
 
 _SIZES = ("bsz", "wpb", "wps", "ups")  # batch sizes, and speed
 _load_checkpoint = checkpoint_utils.load_checkpoint
@@ -32,7 +33,12 @@ def load_checkpoint(cfg, trainer, **passthrough_args):
 
 
 def small_batch(batches: Any) -> Any:
-    """The first two sentences of fairseq's first batch, as a batch."""
+    """The first two sentences of fairseq's first batch, as a batch.
+
+    Raises:
+        UserError: there is no batch.
+    """
+    check_batches(batches)
     return batch_of(batches, batches.frozen_batches[0][:2])
 
 

@@ -15,7 +15,7 @@ from fairseq import trainer as fairseq_trainer
 from fairseq.dataclass.utils import overwrite_args_by_name
 from fairseq.file_io import PathManager
 
-from ..common.errors import UserError, first_line
+from ..common.errors import UserError, first_detail, first_line
 from ..common.records import check_shape
 from . import numpy_records  # noqa: F401
 from .checkpoint_options import RefusedOption, model_options, take_options
@@ -76,7 +76,7 @@ def load_checkpoint_to_cpu(
         _check_sharing(state)
         state = take_options(state)
         if arg_overrides is not None and state.get("cfg") is not None:
-            _check_overrides(path, state["cfg"].model._name, arg_overrides)
+            check_overrides(path, state["cfg"].model._name, arg_overrides)
             overwrite_args_by_name(state["cfg"], arg_overrides)
         state = checkpoint_utils._upgrade_state_dict(state)
         check_shape(state, _SHAPE)
@@ -102,7 +102,8 @@ def load_checkpoint_to_cpu(
     return state
 
 
-def _check_overrides(path: str, arch: str, overrides: dict[str, Any]) -> None:
+def check_overrides(path: str, arch: str, overrides: dict[str, Any]) -> None:
+    """Raises UserError if a model's option gets an impossible value."""
     try:
         model_options(arch, overrides)
     except RefusedOption as error:
@@ -168,10 +169,9 @@ def _refuse_misfit(path: str, error: BaseException, of: str) -> UserError | None
         cause = cause.__cause__ or cause.__context__
     if cause is None:
         return None
-    details = [line.strip() for line in str(cause).splitlines()[1:] if line.strip()]
     if re.search(r'Unexpected key\(s\)[^:]*: "models\.', str(cause)):
         return UserError(f"{path}: holds a pair of models, not a single one: use it with --task dual_translation")
-    return UserError(f"{path}: does not fit {of}: {details[0][:200] if details else cause}")
+    return UserError(f"{path}: does not fit {of}: {first_detail(cause)}")
 
 
 def load_model_ensemble_and_task(

@@ -96,8 +96,9 @@ def take_options(state: dict[str, Any]) -> dict[str, Any]:
         options = _mapping(old, "args")
         if isinstance(options.get("data"), list) and options["data"]:  # as fairseq reads its oldest checkpoints
             options["data"] = options["data"][0]
-        for side in ("max_source_positions", "max_target_positions"):
-            options.setdefault(side, options.get("max_positions"))
+        if "max_positions" in options:
+            for side in ("max_source_positions", "max_target_positions"):
+                options.setdefault(side, options["max_positions"])
         sections = dict.fromkeys(("model", "task", "criterion", "checkpoint"), options)
         names = {"model": options.get("arch"), "task": options.get("task", "translation")}
         names["criterion"] = options.get("criterion")

@@ -10,7 +10,8 @@ import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from .subword import count_lines, text_lines
+from ..common.files import count_lines
+from .subword import text_lines
 
 _LINES_A_PROCESS = 100_000  # with fewer lines per process, fairseq's binarizer is not faster
 

@@ -159,7 +159,7 @@ def clean_corpus(
     with ExitStack() as stack:
         outputs = [stack.enter_context(open(path, "w", encoding="utf-8", newline="\n")) for path in (*raw, *tokenized)]
         raw_files, token_files = outputs[: len(languages)], outputs[len(languages) :]
-        log = stack.enter_context(open(dropped, "w", encoding="utf-8", newline="\n"))
+        log = stack.enter_context(open(dropped, "w", encoding="utf-8", errors="surrogateescape", newline="\n"))
         bar = stack.enter_context(Progress(label, unit="lines"))
         for rows, cleaned, repaired in parallel(lambda: Cleaner(languages, rules), read_rows(parts), workers):
             for total, counts in zip(repairs, repaired, strict=True):

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from ..common.files import count_lines
 from ..common.progress import say
-from .subword import count_lines, text_lines
+from .subword import text_lines
 
 SHORT = 20  # characters; shorter lines ("Thank you.") are common in every text, and so are labels
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..common.errors import UserError
+from ..common.files import count_lines
 from ..common.folders import Data, codes_name
 from ..common.progress import say
 from ..common.segmentation import ANNOTATIONS, POST_PROCESS, SEPARATOR, VISIBLE_SPACE, pieces_of, shared
@@ -17,7 +18,6 @@ from .round_trip import Words, count_words, measure
 from .subword import (
     Subword,
     characters,
-    count_lines,
     count_pieces,
     learn_bpe,
     learn_sentencepiece,

@@ -82,16 +82,18 @@ def read_clean(files: Iterable[Path]) -> list[str]:
     Raises:
         UserError: a file is missing, empty or damaged.
     """
-    lines, repairs = [], Counter[str]()
+    lines: list[str] = []
+    repairs = Counter[str]()
     for file in files:
         survey(file)
+        before = len(lines)
         for rows in read_rows([[file]]):
             for (raw,) in rows.lines:
                 try:
                     lines.append(decode(raw, repairs))
                 except BadLine:
                     continue
-        if not lines:
+        if len(lines) == before:
             raise UserError(f"{file}: no usable line; give UTF-8 text with one sentence per line")
     return lines
 

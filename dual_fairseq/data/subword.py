@@ -15,7 +15,7 @@ from types import SimpleNamespace
 from unittest.mock import patch
 
 from ..common.errors import UserError, import_package
-from ..common.files import read_lines
+from ..common.files import count_lines, read_lines
 from ..common.progress import Progress, say
 from ..common.segmentation import SEPARATOR, VISIBLE_SPACE
 from .workers import parallel
@@ -267,11 +267,6 @@ def text_lines(path: Path) -> Iterator[str]:
     with open(path, encoding="utf-8", newline="\n") as file:
         for line in file:
             yield line.removesuffix("\n")
-
-
-def count_lines(path: Path) -> int:
-    """The number of lines of a text that preprocessing wrote."""
-    return sum(1 for _ in text_lines(path))
 
 
 def _blocks(path: Path) -> Iterator[list[str]]:

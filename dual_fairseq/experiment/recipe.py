@@ -68,6 +68,23 @@ class Row:
 
 
 @dataclass
+class Variant:
+    """Another warm start.
+
+    Args:
+        id: its folder, in WORK/baseline or WORK/PART/baseline.
+        name: in the table.
+        options: of dual-fairseq train.
+        preprocess: options of dual-fairseq preprocess.
+    """
+
+    id: str
+    name: str
+    options: str = ""
+    preprocess: str = ""
+
+
+@dataclass
 class Recipe:
     """The content of a recipe file; ``*_options`` are options of the command in question.
 
@@ -112,7 +129,7 @@ class Recipe:
     continued_options: str = ""
     synthetic: dict[str, dict[str, Any]] = field(default_factory=dict)
     comparisons: list[list[str]] = field(default_factory=list)
-    variants: list[dict[str, str]] = field(default_factory=list)
+    variants: list[Variant] = field(default_factory=list)
     part: str = ""
     part_corpus: list[str] = field(default_factory=list)
     test: str = ""
@@ -138,8 +155,7 @@ class Recipe:
                     raise ValueError(f"only: there is no row {', '.join(sorted(unknown))}")
                 rows = [row for row in rows if row.id in only]
             rows.insert(0, Row("warmup", "warm start", stage="warmup"))
-            for variant in (variants := content.pop("variant", [])):
-                _refuse_unknown(variant, [key.removesuffix("?") for key in _VARIANT])
+            variants = [_made(Variant, variant) for variant in content.pop("variant", [])]
             recipe = _made(cls, {"rows": rows, "variants": variants, **content})
             recipe.check_commands()
         except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
@@ -192,7 +208,7 @@ class Recipe:
         """Raises ValueError, LookupError or TypeError if a part of the recipe cannot become a command."""
         for kind, names in (
             ("row", [row.id for row in self.rows]),
-            ("variant", [variant["id"] for variant in self.variants]),
+            ("variant", [variant.id for variant in self.variants]),
             ("language_models", list(self.language_models)),
             ("synthetic", list(self.synthetic)),
         ):
@@ -202,7 +218,7 @@ class Recipe:
         if unknown := [row.stage for row in self.rows if row.stage not in STAGES]:
             raise ValueError(f"stage {unknown[0]!r}: is not one of {', '.join(STAGES)}")
         train = [self.pair_options, self.warmup_options, self.continued_options]
-        train += [row.options for row in self.rows] + [variant.get("options", "") for variant in self.variants]
+        train += [row.options for row in self.rows] + [variant.options for variant in self.variants]
         lm_options, synthetic_options = (
             [settings.get("options", "") for settings in named.values()]
             for named in (self.language_models, self.synthetic)
@@ -225,7 +241,7 @@ class Recipe:
                 if self.synthetic[other].get("with"):
                     raise ValueError(f"synthetic.{name}: with: '{other}' has a with of its own; name all texts here")
         for variant in self.variants:
-            shlex.split(variant.get("preprocess", ""))
+            shlex.split(variant.preprocess)
         if wrong := [ids for ids in self.comparisons if len(ids) != 2]:
             raise ValueError(f"comparisons {wrong[0]}: give the ids of two rows")
         if bool(self.data) == bool(self.corpus):
@@ -248,8 +264,6 @@ class Recipe:
         for commands, places in (
             (self.corpus, WHOLE_PLACES), (self.part_corpus, PART_PLACES), (self.test_corpus, PART_PLACES),
         ):  # fmt: skip
-            if not isinstance(commands, list):
-                raise TypeError("corpus, part_corpus and test_corpus are lists of commands")
             for command in commands:
                 for _, place, form, conversion in string.Formatter().parse(command):
                     if place is not None and (place not in places or form or conversion):

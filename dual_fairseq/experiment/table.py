@@ -290,14 +290,11 @@ def signatures_of(results: dict[str, dict[str, list[Result]]]) -> list[str]:
 
 def picture(title: str, rows: Sequence[Row], record: dict[str, Any], directions: Sequence[str], path: Path) -> None:
     """BLEU by row, one panel per direction: points are seeds; hollow points are with dual inference."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    matplotlib.rcParams["text.parse_math"] = False  # a title may have a $
-    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure
 
     names = [row.name for row in rows]
-    figure, panels = plt.subplots(1, 2, figsize=(11, 0.5 * len(names) + 1.6), sharey=True, layout="constrained")
+    figure = Figure(figsize=(11, 0.5 * len(names) + 1.6), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
     for axes, direction in zip(panels, directions, strict=True):
         for y, row in enumerate(rows):
             results = record["rows"][row.id][direction]["results"]
@@ -309,10 +306,9 @@ def picture(title: str, rows: Sequence[Row], record: dict[str, Any], directions:
         axes.set_title(direction.replace("-", "→"))
         axes.set_xlabel("BLEU, test")
         axes.grid(axis="x", alpha=0.25)
-    panels[0].set_yticks(range(len(names)), names)
+    panels[0].set_yticks(range(len(names)), names, parse_math=False)  # a name may have a $
     panels[0].invert_yaxis()
     panels[1].legend(fontsize=8)
-    figure.suptitle(title)
+    figure.suptitle(title, parse_math=False)
     with whole_file(path) as file:
         figure.savefig(file, format="png", dpi=110)
-    plt.close(figure)

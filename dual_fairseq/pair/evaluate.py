@@ -5,7 +5,6 @@ This is the last step of ``dual-fairseq evaluate``.
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 from collections import Counter
@@ -17,6 +16,7 @@ from pathlib import Path
 from fairseq.data import data_utils
 from sacrebleu.metrics import CHRF
 
+from ..common.arguments import Parser
 from ..common.bleu import bleu_metric, name_of, signature_of
 from ..common.errors import UserError
 from ..common.files import read_lines, sha256, write_json, write_text
@@ -249,7 +249,7 @@ def _rescored(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The last step of ``dual-fairseq evaluate``: score what fairseq's commands have printed into a folder."""
-    parser = argparse.ArgumentParser(prog="dual-fairseq pair.evaluate", description=main.__doc__)
+    parser = Parser("pair.evaluate", str(main.__doc__))
     parser.add_argument("dest", type=Path, help="the folder that preprocessing wrote")
     parser.add_argument("out", type=Path, help="the folder with the output, which also gets the scores")
     parser.add_argument("--split", default="test")

@@ -17,7 +17,7 @@ from fairseq.tasks.translation import TranslationConfig
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from ..common.errors import UserError
+from ..common.errors import UserError, first_detail
 from ..common.files import check_output, whole_file
 from ..common.folders import RECORD, Data, find_checkpoint
 from ..common.options import flag
@@ -212,8 +212,7 @@ def _find_dictionaries(
     for file, language in zip(files, languages, strict=True):
         if not file.is_file():
             raise UserError(f"--data {data}: has no dict.{language}.txt")
-        candidates = [folder / file.name for folder in recorded]
-        check_dictionary(Dictionary.load(str(file)), language, task_state, candidates, path, "checkpoint")
+        check_dictionary(Dictionary.load(str(file)), language, task_state, recorded, path, "checkpoint")
     return files
 
 
@@ -227,10 +226,9 @@ def _check_fit(state: dict[str, Any], files: list[Path], path: str) -> None:
     try:
         checkpoint_utils.load_model_ensemble_and_task([path], state={**state, "args": plain_namespace(options)})
     except RuntimeError as error:
-        detail = next((line.strip() for line in str(error).splitlines()[1:] if line.strip()), str(error))
         raise UserError(
             f"{path}: its weights do not fit the dictionaries in {files[0].parent} (give those that it was trained "
-            f"with by --data): {detail}"
+            f"with by --data): {first_detail(error)}"
         ) from error
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from fairseq.dataclass.configs import GenerationConfig
 
+from ..common.arguments import Parser
 from ..common.options import (
     add_beam,
     add_device,
@@ -36,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Raises:
         UserError: the checkpoint, its data, a language model or the engine is wrong.
     """
-    parser = argparse.ArgumentParser(prog="dual-fairseq pair.generate", description=main.__doc__)
+    parser = Parser("pair.generate", str(main.__doc__))
     parser.add_argument("data", type=Path, help="binarized data")
     parser.add_argument("checkpoint", type=Path, help="of a pair")
     add_languages(parser, required=True)

@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from ..common.errors import UserError
 from ..common.files import check_output
 from ..common.options import flag
-from ..plugin.checkpoint import MAY_DIFFER, check_dictionary, data_directories, load_state, load_weights
+from ..plugin.checkpoint import MAY_DIFFER, check_dictionary, data_directories, load_state, load_weights, task_name
 from ..plugin.model import arch_name, direction_name, pair_arch
 from ..plugin.task import DualTranslationTask
 from .export import arch_options, translation_options, write_checkpoint
@@ -53,10 +53,9 @@ def import_pair(
     task = DualTranslationTask.setup_task(copy.deepcopy(cfg.task), from_checkpoint=True)
     pair = task.build_model(copy.deepcopy(cfg.model), from_checkpoint=True)
     for direction, state, path, option in zip(task.directions, states, paths, _OPTIONS, strict=True):
-        task_cfg = state["cfg"].task
+        folders = [Path(path).parent, *data_directories(state["cfg"].task)]
         for language, dictionary in ((source, task.source_dictionary), (target, task.target_dictionary)):
-            candidates = (d / f"dict.{language}.txt" for d in [Path(path).parent, *data_directories(task_cfg)])
-            if not check_dictionary(dictionary, language, state.get("task_state"), candidates, path, option):
+            if not check_dictionary(dictionary, language, state.get("task_state"), folders, path, option):
                 remarks.append(f"{option} {path}: its dict.{language}.txt was not found and not compared")
         model_cfg = copy.deepcopy(state["cfg"].model)  # pruning changes it
         label = f"the model of {direction} over the dictionaries in {folder}"
@@ -86,8 +85,7 @@ def _languages(state: dict[str, Any], path: str, option: str) -> tuple[str, str]
     if any(key.startswith("models.") for key in state["model"]):
         raise UserError(f"{option} {path}: holds a pair; write one direction with dual-fairseq export")
     task = state["cfg"].task
-    name = getattr(task, "_name", None) or getattr(task, "task", None)
-    if name != "translation":
+    if (name := task_name(state)) != "translation":
         raise UserError(
             f"{option} {path}: is a checkpoint of --task {name}; a pair needs two checkpoints of --task translation"
         )

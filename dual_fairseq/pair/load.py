@@ -13,7 +13,7 @@ from fairseq.dataclass.utils import overwrite_args_by_name
 
 from ..common.errors import UserError
 from ..common.folders import find_checkpoint
-from ..compat.checkpoint_options import RefusedOption, model_options
+from ..compat.checkpoint_loading import check_overrides
 from ..plugin.checkpoint import check_dictionary, data_directories, load_state, pair_languages
 from ..plugin.generator import DirectionTask
 from ..plugin.language_model import find_language_model
@@ -77,11 +77,6 @@ def load_pair(
     known = {field.name for field in fields(DualTranslationConfig)}
     if unknown := [name for name in changes if name not in known and name not in state["cfg"].model]:
         raise UserError(f"{path}: {', '.join(unknown)}: is not an option of --task dual_translation or of this model")
-    model = state["cfg"].model
-    try:
-        model_options(arch_name(model), {name: value for name, value in changes.items() if name in model})
-    except RefusedOption as error:
-        raise UserError(f"{path}: cannot take the option {error}") from error
     pair, task = model_of_state(path, state, folder, changes, device)
     task.gone_language_models = [lm for lm in lms.values() if lm and lm not in (task.cfg.src_lm, task.cfg.tgt_lm)]
     return pair, task
@@ -128,16 +123,17 @@ def model_of_state(
         device: where to put the model; default: a GPU if there is one.
 
     Raises:
-        UserError: the dictionaries are not those of the model's training.
+        UserError: the dictionaries are not those of the model's training, or the model cannot take an override.
     """
     stage = Path(os.path.abspath(path)).parent
     folders = [stage, stage.parent / "text", *data_directories(state["cfg"].task)]
+    model = state["cfg"].model
+    check_overrides(path, arch_name(model), {name: value for name, value in overrides.items() if name in model})
     overwrite_args_by_name(state["cfg"], {**overrides, "data": os.fspath(data)})
     task = tasks.setup_task(state["cfg"].task, from_checkpoint=True)
     sides = ((task.cfg.source_lang, task.source_dictionary), (task.cfg.target_lang, task.target_dictionary))
     for language, dictionary in sides:
-        candidates = (d / f"dict.{language}.txt" for d in folders)
-        check_dictionary(dictionary, language, state.get("task_state"), candidates, path, "checkpoint")
+        check_dictionary(dictionary, language, state.get("task_state"), folders, path, "checkpoint")
     try:
         models, _, _ = checkpoint_utils.load_model_ensemble_and_task([path], task=task, state=state)
     except MemoryError:

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from ..common.arguments import Parser
 from ..common.files import read_lines, write_json
 from ..common.options import (
     add_beam,
@@ -36,7 +37,7 @@ _BLOCK = 2000  # lines that are sorted by length and translated at a time
 
 def get_parser() -> argparse.ArgumentParser:
     """The options of the step."""
-    parser = argparse.ArgumentParser(prog="dual-fairseq pair.synthetic", description=__doc__.splitlines()[0])
+    parser = Parser("pair.synthetic", __doc__.splitlines()[0])
     parser.add_argument("checkpoints", nargs="+", help="of a pair; several translate together")
     parser.add_argument("--dest", type=Path, required=True)
     parser.add_argument("--input", type=Path, required=True)

@@ -25,7 +25,7 @@ from fairseq.dataclass.configs import GenerationConfig
 from torch import Tensor
 
 from ..common.errors import UserError
-from ..common.folders import find_checkpoint
+from ..common.folders import find_checkpoint, refuse_colons
 from ..data.text import TextPipeline, UnknownLabel, indices, looks_foreign
 from ..plugin.generator import DirectionTask
 from ..plugin.model import parameter_like
@@ -137,10 +137,7 @@ class DualTranslator:
         runs = [run_dir] if isinstance(run_dir, (str, os.PathLike)) else list(run_dir)
         checkpoints = [find_checkpoint(run) for run in runs]
         text = TextPipeline.of_checkpoint(checkpoints[0], dest)
-        if os.pathsep in str(text.dictionaries):
-            raise UserError(
-                f"{text.dictionaries}: fairseq reads '{os.pathsep}' as a separator of paths; rename the folder"
-            )
+        refuse_colons(text.dictionaries)
         pairs, directions = [], []
         for checkpoint in checkpoints:
             pair, task = load_model(

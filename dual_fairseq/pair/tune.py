@@ -226,15 +226,11 @@ def table(result: dict[str, Any]) -> str:
 
 def picture(result: dict[str, Any], out: Path, title: str) -> None:
     """Plot BLEU, chrF and length ratio, or the accuracy, over α, with the other forms as lines."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    matplotlib.rcParams["text.parse_math"] = False  # a title may have a $
-    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure
 
     columns = columns_of(result)
-    size = (1 + 4 * len(columns), 3.8)
-    figure, panels = plt.subplots(1, len(columns), figsize=size, layout="constrained", squeeze=False)
+    figure = Figure(figsize=(1 + 4 * len(columns), 3.8), layout="constrained")
+    panels = figure.subplots(1, len(columns), squeeze=False)
     for axes, key in zip(panels[0], columns, strict=True):
         if "by_alpha" in result:
             axes.plot([r["alpha"] for r in result["by_alpha"]], [r[key] for r in result["by_alpha"]], marker=".")
@@ -245,10 +241,9 @@ def picture(result: dict[str, Any], out: Path, title: str) -> None:
         axes.set_title(COLUMNS[key][0])
         axes.grid(alpha=0.25)
         axes.legend(fontsize=8)
-    figure.suptitle(title)
+    figure.suptitle(title, parse_math=False)  # it may have a $
     with whole_file(out) as file:
         figure.savefig(file, format="png", dpi=110)
-    plt.close(figure)
 
 
 def write(result: dict[str, Any], out: Path, title: str) -> None:

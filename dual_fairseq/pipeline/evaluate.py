@@ -15,7 +15,7 @@ from pathlib import Path
 from ..common.arguments import Parser, decimal, file_path, positive
 from ..common.bleu import bleu_tokenizer, missing_tokenizer
 from ..common.errors import UserError
-from ..common.files import whole_file
+from ..common.files import count_lines, write_text
 from ..common.folders import Data, RunFolder, find_checkpoint, refuse_colons
 from ..common.options import (
     add_beam,
@@ -287,8 +287,7 @@ class Evaluation:
             check(self.scoring(new))
             record.unlink(missing_ok=True)  # the folder holds no evaluation until all files are in place
             replace(self.out, new, [self.data.pair, "-".join(reversed(self.data.languages))])
-            with whole_file(record) as file:
-                file.write(identity.encode("utf-8", "surrogateescape"))
+            write_text(record, identity)
 
     def show(self) -> None:
         """Print the commands of the evaluation, ready to copy."""
@@ -351,9 +350,8 @@ class Evaluation:
         return Part(title, name, command, count)
 
     def _count(self, split: str) -> int:
-        """The number of sentences of a split; its last line may lack a line end."""
-        text = self.data.raw(split, self.data.source).read_bytes()
-        return text.count(b"\n") + (not text.endswith(b"\n") and bool(text))
+        """The number of sentences of a split."""
+        return count_lines(self.data.raw(split, self.data.source))
 
     def tuning(self, out: Path) -> list[tuple[list[str], Path]]:
         """The commands that tune the weights of dual inference, each with the file for its table."""

@@ -17,6 +17,7 @@ from typing import Any
 from ..common.arguments import count, positive
 from ..common.comparison import unequal_control
 from ..common.errors import UserError
+from ..common.files import count_lines
 from ..common.folders import STAGES, Data, RunFolder, StageFolder
 from ..common.tables import aligned, read_scores, search_of, searches, signatures
 from .changes import Typed
@@ -96,7 +97,7 @@ class Recipe:
 
     @cached_property
     def pairs(self) -> int:
-        return lines_of(self.data.raw("train", self.data.source))
+        return count_lines(self.data.raw("train", self.data.source))
 
     @cached_property
     def texts(self) -> list[Text]:
@@ -180,7 +181,7 @@ class Round:
     def made(self) -> int:
         """The number of pairs that the round made; before that, the expected number."""
         files = ((self.file(text), text.size) for text in self.recipe.texts)
-        return sum(lines_of(file) if file.is_file() else size for file, size in files)
+        return sum(count_lines(file) if file.is_file() else size for file, size in files)
 
     @property
     def open(self) -> bool:
@@ -360,12 +361,6 @@ def gained(value: float | None, start: float | None, number: int) -> str:
     if value is None:
         return "-"
     return f"{value:.2f}" + (f" ({value - start:+.2f})" if number and start is not None else "")
-
-
-def lines_of(path: Path) -> int:
-    """The number of lines of a text file."""
-    with open(path, "rb") as file:
-        return sum(1 for _ in file)
 
 
 def link(place: Path, target: str) -> None:

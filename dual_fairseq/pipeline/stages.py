@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..common.errors import UserError
-from ..common.files import sha256, whole_file
+from ..common.files import sha256, whole_file, write_text
 from ..common.folders import StageFolder, option_line
 from ..common.interruption import held_back
 from .changes import Typed, changes, limit_of, value_of
@@ -173,8 +173,7 @@ class Stage:
         recorded = files.recorded()
         checkpoints = self._checkpoints()
         try:
-            with whole_file(files.options_file) as record:
-                record.write("".join(f"{line}\n" for line in self.identity()).encode("utf-8", "surrogateescape"))
+            write_text(files.options_file, "".join(f"{line}\n" for line in self.identity()))
             for file in (files.finished, files.perplexity):
                 file.unlink(missing_ok=True)
             yield
@@ -255,7 +254,7 @@ class Stage:
             updates = self._updates()
             # fairseq checks --max-update only after an update, so it would make one too many.
             if updates >= self._limit:
-                files.finished.write_text(f"stopped by {option('max-update')} {self._limit:.0f}\n")
+                write_text(files.finished, f"stopped by {option('max-update')} {self._limit:.0f}\n")
                 return
             say(f"  continuing after update {updates}")
         command = self.command(device)
@@ -270,8 +269,7 @@ class Stage:
             raise UserError(f"fairseq-train wrote no {files.best}; see {files.log}")
         reason = display.reason(option)
         say(f"  {reason}")
-        with whole_file(files.finished) as file:
-            file.write(f"{reason}\n".encode())
+        write_text(files.finished, f"{reason}\n")
 
 
 def before(file: Path) -> Path:

@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 
 from ..common.comparison import Scored, comparison_notes, measurement_notes
 from ..common.errors import UserError
-from ..common.files import whole_file
+from ..common.files import write_text
 from ..common.folders import STAGES, Data, RunFolder, refuse_colons
 from ..common.options import flag
 from ..common.segmentation import POST_PROCESS
@@ -348,9 +348,7 @@ class Training:
             kept[f"lm-{name.replace('_', '-')}"] = values.pop() if len(values) == 1 else None
         again = shlex.join(["dual-fairseq", "train", str(self.data.folder), "RUN", "--config", "train.toml"])
         folder.mkdir(exist_ok=True)
-        with whole_file(folder / "train.toml") as file:
-            text = config.text(f"to train so again: {again}", kept, self.options.extra)
-            file.write(text.encode("utf-8", "surrogateescape"))
+        write_text(folder / "train.toml", config.text(f"to train so again: {again}", kept, self.options.extra))
 
     def evaluated(self, run: RunFolder, stage: str) -> Path:
         """The folder of the scores of a stage's result, which is evaluated first if it was not."""

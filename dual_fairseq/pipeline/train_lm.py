@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 
 from ..common.arguments import Parser, decimal, file_path, positive
 from ..common.errors import UserError
-from ..common.files import whole_file
+from ..common.files import whole_file, write_json, write_text
 from ..common.folders import StageFolder, refuse_colons
 from ..common.options import add_device, add_dry_run, add_seed
 from ..common.records import read_record
@@ -130,8 +129,7 @@ class Counting(Stage):
         """Raises SystemExit if the data are no labels (one line says so)."""
         jobs.check(self.command(device))
         self.files.last.unlink(missing_ok=True)  # from other labels
-        with whole_file(self.files.finished) as file:
-            file.write(b"counted\n")
+        write_text(self.files.finished, "counted\n")
 
 
 def stage(options: argparse.Namespace) -> Stage:
@@ -208,8 +206,7 @@ def train(options: argparse.Namespace, device: Device) -> None:
                 copy.write((options.data / "dict.txt").read_bytes())
             updates, bits = ask(step("pipeline.probe", "score", files.best)).split()
             scores = {"perplexity": 2 ** float(bits), "bits_per_token": float(bits), "num_updates": int(updates)}
-            with whole_file(result) as file:
-                file.write(f"{json.dumps(scores)}\n".encode())
+            write_json(result, scores)
     perplexity = read_record(result, {"perplexity": float}, "remove it, and it will be measured again")["perplexity"]
     say(f"  validation perplexity {perplexity:.2f} per token: {files.best}")
 

@@ -17,7 +17,7 @@ from fairseq.models import ARCH_MODEL_REGISTRY
 from omegaconf import OmegaConf, open_dict
 from torch import Tensor
 
-from ..common.errors import UserError
+from ..common.errors import UserError, first_detail
 from ..common.literals import NoLiteral, literal
 from ..common.options import flag
 from ..compat.checkpoint_loading import unreadable
@@ -57,10 +57,8 @@ def load_weights(model: Any, weights: dict[str, Tensor], model_cfg: Any, path: s
     try:
         model.load_state_dict(weights, strict=True, model_cfg=model_cfg)
     except RuntimeError as error:
-        details = [line.strip() for line in str(error).splitlines()[1:] if line.strip()]
         raise UserError(
-            f"{option} {path}: does not fit {what} (another --arch, size or dictionary?): "
-            f"{details[0] if details else error}"
+            f"{option} {path}: does not fit {what} (another --arch, size or dictionary?): {first_detail(error)}"
         ) from error
 
 
@@ -116,6 +114,11 @@ def _in_one_form(value: Any) -> Any:
     return [_in_one_form(item) for item in value] if isinstance(value, list | tuple) else value
 
 
+def task_name(state: dict[str, Any]) -> str | None:
+    """The task that a checkpoint was trained for."""
+    return getattr(state["cfg"].task, "_name", None)
+
+
 def pair_languages(state: dict[str, Any], path: str) -> tuple[str, str]:
     """Source and target language of a pair's checkpoint, as it was trained.
 
@@ -123,8 +126,7 @@ def pair_languages(state: dict[str, Any], path: str) -> tuple[str, str]:
         UserError: it is not a pair, or does not name two languages.
     """
     task = state["cfg"].task
-    name = getattr(task, "_name", None) or getattr(task, "task", None)
-    if name != "dual_translation":
+    if (name := task_name(state)) != "dual_translation":
         raise UserError(f"{path}: is a checkpoint of --task {name}, not of a pair (--task dual_translation)")
     source, target = getattr(task, "source_lang", None), getattr(task, "target_lang", None)
     if not source or not target or source == target:
@@ -152,9 +154,10 @@ def check_dictionary(
     expected: Dictionary,
     language: str,
     task_state: Mapping[str, Any] | None,
-    candidates: Iterable[Path],
+    folders: Iterable[Path],
     path: str,
     option: str,
+    name: str | None = None,
 ) -> bool:
     """Compare a checkpoint's dictionary with the pair's own, symbol by symbol.
 
@@ -164,8 +167,9 @@ def check_dictionary(
     Args:
         expected: the pair's dictionary of ``language``.
         task_state: the checkpoint's.
-        candidates: possible files of the checkpoint's dictionary; the first that exists is used.
+        folders: may hold the file of the checkpoint's dictionary; the first file that exists is used.
         path, option: the checkpoint and the option that named it, for the message.
+        name: the file's name (default: ``dict.<language>.txt``).
 
     Returns:
         Whether there was a digest or a file to compare with.
@@ -181,6 +185,7 @@ def check_dictionary(
                 f"dict.{language}.txt; give the data that it was trained on, or data binarized with its dictionaries"
             )
         return True
+    candidates = (folder / (name or f"dict.{language}.txt") for folder in folders)
     file = next((candidate for candidate in candidates if candidate.is_file()), None)
     if file is None:
         return False
@@ -204,8 +209,7 @@ def check_dictionaries(
 ) -> None:
     """:func:`check_dictionary` for both languages of a pair, with the task's state in the checkpoint."""
     for language, dictionary in dictionaries.items():
-        candidates = (folder / f"dict.{language}.txt" for folder in folders)
-        check_dictionary(dictionary, language, state, candidates, path, option)
+        check_dictionary(dictionary, language, state, folders, path, option)
     if not (state or {}).get("dictionaries"):  # a compared file may be the data's own
         logger.warning(
             "%s %s: does not say which dictionaries it was trained with (an earlier version wrote it), so they are not "

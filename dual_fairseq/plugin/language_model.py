@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..common.errors import UserError
 from ..common.folders import RunFolder
-from .checkpoint import check_dictionary, data_directories, load_state, load_weights
+from .checkpoint import check_dictionary, data_directories, load_state, load_weights, task_name
 from .output_layer import batch_log_probs
 
 logger = logging.getLogger(__name__)
@@ -117,7 +117,7 @@ def load_language_model(path: str, dictionary: Dictionary, language: str, option
     """
     state = load_state(path, option)
     cfg = state["cfg"]
-    name = getattr(cfg.task, "_name", None) or getattr(cfg.task, "task", None)
+    name = task_name(state)
     if name not in ("language_modeling", "language_modeling_running_text"):
         raise UserError(
             f"{option} {path}: is a checkpoint of --task {name}, not a language model; train one with "
@@ -163,7 +163,7 @@ def _check_dictionary(state: dict[str, Any], dictionary: Dictionary, language: s
             f"{len(dictionary)}; it belongs to another language or to another preprocessing"
         )
     directories = [Path(path).parent, *data_directories(state["cfg"].task)]
-    if not check_dictionary(dictionary, language, None, (d / "dict.txt" for d in directories), path, option):
+    if not check_dictionary(dictionary, language, None, directories, path, option, "dict.txt"):
         logger.warning(
             "%s %s: no dict.txt beside it or in the data directory it was trained on, so only the number of symbols "
             "could be compared with the data's dictionary of %s",

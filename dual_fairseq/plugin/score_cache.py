@@ -9,10 +9,9 @@ complete: neither a crash nor two runs at once can leave an incomplete file unde
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from tokenize import TokenError
@@ -26,9 +25,10 @@ from fairseq.data import Dictionary, data_utils
 from fairseq.data.indexed_dataset import MMapIndexedDataset
 
 from ..common.errors import UserError, first_line
-from ..common.files import CannotWrite, whole_file
+from ..common.files import CannotWrite, sha256, whole_file, write_json
 from ..common.progress import Progress
 from ..common.records import read_record
+from .checkpoint import dictionary_digests
 from .language_model import FrozenLanguageModel
 from .log_probs import length_sorted_batches
 
@@ -134,9 +134,7 @@ class ScoreCache:
             _sum_over_processes(log_probs, self.device)
         if rank == 0:
             try:
-                limits = json.dumps({"max_positions": limit}).encode()
-                with whole_file(path.with_suffix(".json")) as file:
-                    file.write(limits)
+                write_json(path.with_suffix(".json"), {"max_positions": limit})
                 with whole_file(path) as file:
                     np.save(file, log_probs, allow_pickle=False)
             except CannotWrite as error:
@@ -184,27 +182,18 @@ def load_scores(path: Path, shape: tuple[int, ...], fix: str, mmap_mode: Any = N
 
 def cache_key(lm_path: str, dictionary: Dictionary, sentences: Any) -> str:
     """A digest of everything that the scores depend on: language model, dictionary, sentences."""
-    digest = hashlib.sha256(_FORMAT)
-    parts = [_file_blocks(Path(lm_path)), ["\n".join(dictionary.symbols).encode()], *_sentence_blocks(sentences)]
-    for part in parts:
-        part_digest = hashlib.sha256()
-        for block in part:
-            part_digest.update(block)
-        digest.update(part_digest.digest())
-    return digest.hexdigest()[:32]
+    parts = [sha256(lm_path), *dictionary_digests({"": dictionary}).values(), *_sentence_digests(sentences)]
+    return hashlib.sha256(_FORMAT + bytes.fromhex("".join(parts))).hexdigest()[:32]
 
 
-def _file_blocks(path: Path) -> Iterator[bytes]:
-    with open(path, "rb") as file:
-        while block := file.read(_BLOCK):
-            yield block
-
-
-def _sentence_blocks(sentences: Any) -> list[Iterable[bytes]]:
-    """The sentences' content: fairseq's memory-mapped files as they are on disk, else token by token."""
+def _sentence_digests(sentences: Any) -> list[str]:
+    """Digests of the sentences: of fairseq's memory-mapped files as they are on disk, else of all tokens."""
     if isinstance(sentences, MMapIndexedDataset):
-        return [_file_blocks(Path(sentences._path + suffix)) for suffix in (".idx", ".bin")]
-    return [(np.asarray(sentences[i], dtype=np.int64).tobytes() + b"\n" for i in range(len(sentences)))]
+        return [sha256(sentences._path + suffix) for suffix in (".idx", ".bin")]
+    digest = hashlib.sha256()
+    for i in range(len(sentences)):
+        digest.update(np.asarray(sentences[i], dtype=np.int64).tobytes() + b"\n")
+    return [digest.hexdigest()]
 
 
 def _agree(found: bool) -> bool:

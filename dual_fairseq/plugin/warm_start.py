@@ -42,8 +42,8 @@ def warm_start(
         if from_lang and to_lang and (from_lang, to_lang) != (source, target):
             raise UserError(f"{option} {path}: translates {direction_name(from_lang, to_lang)}, not {direction}")
     for language, dictionary in ((source, side.source_dictionary), (target, side.target_dictionary)):
-        candidates = (d / f"dict.{language}.txt" for d in [Path(path).parent, *data_directories(task_cfg)])
-        if not check_dictionary(dictionary, language, state.get("task_state"), candidates, path, option):
+        folders = [Path(path).parent, *data_directories(task_cfg)]
+        if not check_dictionary(dictionary, language, state.get("task_state"), folders, path, option):
             logger.warning("%s %s: its dict.%s.txt was not found and not compared", option, path, language)
     check_model_options(model_cfg, state["cfg"].model, path, option)
     load_weights(model, weights, state["cfg"].model, path, option, f"the model of {direction}")

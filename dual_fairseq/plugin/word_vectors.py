@@ -27,6 +27,7 @@ from fairseq.models import FairseqEncoderDecoderModel
 from fairseq.models.lstm import LSTMModel
 from torch import Tensor, nn
 
+from ..common.arguments import LONGEST_NUMBER
 from ..common.errors import UserError
 from ..common.files import lines_of
 from ..common.options import flag
@@ -35,7 +36,6 @@ from .checkpoint import set_options
 logger = logging.getLogger(__name__)
 
 _ROLE_OPTIONS = ("encoder_embed_path", "decoder_embed_path")
-_DIGITS = 18  # of a number in the first line, at most
 _HEAD = 100  # lines that show the dimension if the first line does not name it
 _FORMAT = "a word and its numbers a line, as word2vec, fastText and GloVe write (text, not .bin)"
 
@@ -296,7 +296,7 @@ def _opened(file: VectorFile):
 def _shape(head: Sequence[bytes]) -> tuple[int | None, int]:
     """(number of vectors, if the first line names it; numbers of each vector)."""
     first = head[0].split() if head else []
-    if len(first) == 2 and all(cell.isdigit() and len(cell) <= _DIGITS for cell in first):
+    if len(first) == 2 and all(cell.isdigit() and len(cell) <= LONGEST_NUMBER for cell in first):
         return int(first[0]), int(first[1])
     lengths = [len(line.split()) - 1 for line in head]
     return None, statistics.mode(lengths) if lengths else 0  # most words have no spaces

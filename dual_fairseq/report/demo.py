@@ -5,7 +5,6 @@ It reads the output of the other steps of ``dual-fairseq demo`` in RUN, and writ
 
 from __future__ import annotations
 
-import argparse
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from pathlib import Path
 
 from fairseq.data.data_utils import load_indexed_dataset
 
+from ..common.arguments import Parser
 from ..common.errors import UserError
 from ..common.files import whole_file, write_text
 from ..common.folders import STAGES
@@ -92,13 +92,15 @@ def text_table(rows: Sequence[Row]) -> str:
 
 def picture(run: Run, rows: Sequence[Row], limits: Mapping[str, float], out: Path) -> None:
     """Validation NLL and BLEU over updates, and the gap of every system on the test text."""
-    import matplotlib.pyplot as plt
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
 
     from .pictures import LOOK, STAGE_COLOURS, draw_curves
 
     shown = systems([run])
-    with plt.rc_context(LOOK):
-        figure, axes = plt.subplots(2, 3, figsize=(15, 8), layout="constrained")
+    with rc_context(LOOK):
+        figure = Figure(figsize=(15, 8), layout="constrained")
+        axes = figure.subplots(2, 3)
     for line, direction in zip(axes, DIRECTIONS, strict=True):
         draw_curves(line[0], shown, f"nll_loss_{direction}", limits[direction])
         line[0].set_title(f"Validation NLL {arrow(direction)}, bits a token", pad=16)
@@ -114,7 +116,6 @@ def picture(run: Run, rows: Sequence[Row], limits: Mapping[str, float], out: Pat
     axes[1, 2].set_title("Mean |gap| over updates, nats", pad=16)
     with whole_file(out) as file:
         figure.savefig(file, format="png", dpi=80)
-    plt.close(figure)
 
 
 LEAD = """\
@@ -137,7 +138,7 @@ def limit_section(rows: Sequence[Row]) -> Section:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line; see the first lines of this file."""
-    parser = argparse.ArgumentParser(prog="dual-fairseq report.demo", description=__doc__.splitlines()[0])
+    parser = Parser("report.demo", __doc__.splitlines()[0])
     parser.add_argument("run", type=Path, help="the folder of dual-fairseq demo")
     add_device(parser)
     options = parser.parse_args(arguments)

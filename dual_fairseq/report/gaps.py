@@ -31,8 +31,6 @@ from ..plugin.model import direction_name
 from ..plugin.score_cache import cache_key, load_scores
 from .runs import Run, find
 
-PAIRS = 1000
-
 
 @dataclass
 class PairScores:
@@ -61,9 +59,7 @@ class _Side:
     language_model: Path
 
 
-def score_run(
-    run: Run, split: str, pairs: int = PAIRS, data: Path | None = None, cpu: bool = False
-) -> dict[str, PairScores]:
+def score_run(run: Run, split: str, pairs: int, data: Path | None = None, cpu: bool = False) -> dict[str, PairScores]:
     """Score sentence pairs of a split by the result of every stage that has one.
 
     Args:

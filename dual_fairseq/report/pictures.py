@@ -8,11 +8,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib import colormaps, rc_context
+from matplotlib.figure import Figure
 
 from .gaps import PairScores
 from .runs import System, arrow
@@ -24,7 +22,7 @@ STAGE_LINES: dict[str, dict[str, Any]] = {
     "mle": {"linestyle": "--", "linewidth": 1.5, "alpha": 1.0, "zorder": 4},
     "dual": {"linestyle": "-", "linewidth": 3.6, "alpha": 0.55, "zorder": 3},
 }
-RUN_COLOURS = plt.get_cmap("tab10").colors  # type: ignore[attr-defined]
+RUN_COLOURS = colormaps["tab10"].colors  # type: ignore[attr-defined]
 # for matplotlib's rc_context
 LOOK: Any = {
     "font.size": 9.5, "axes.spines.top": False, "axes.spines.right": False, "grid.alpha": 0.25,
@@ -44,12 +42,8 @@ class Picture:
 
 @contextmanager
 def _figure(size: tuple[float, float] = (6.2, 3.9)):
-    with plt.rc_context(LOOK):
-        figure, axes = plt.subplots(figsize=size, layout="constrained")
-        try:
-            yield axes
-        finally:
-            plt.close(figure)
+    with rc_context(LOOK):
+        yield Figure(figsize=size, layout="constrained").subplots()
 
 
 def _png(axes: Any) -> bytes:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from helpers import LSTM_LM, PLUGIN, SOURCE, SPLITS, TARGET, TINY, fairseq_here, sentence_pairs
 
 import dual_fairseq
+from dual_fairseq.common.errors import UserError
+from dual_fairseq.compat.best_metric import small_batch
 from dual_fairseq.plugin.checkpoint import load_state
 
 dual_fairseq.register()
@@ -108,6 +111,16 @@ def test_a_metric_that_is_not_logged_is_refused_for_other_tasks_too(corpus, tmp_
     assert "--best-checkpoint-metric nll_loss: is not logged; give one of " in message
     language_model(corpus, tmp_path, *options[:-1], "ppl")
     assert (tmp_path / "checkpoint_best.pt").is_file()
+
+
+def test_validation_text_without_a_batch_is_refused():
+    """fairseq leaves out fewer than 8 sentences by default."""
+
+    class Lengths(list):
+        size = list.__getitem__
+
+    with pytest.raises(UserError, match=r"there is no batch of the 2 sentences.*the shortest has 3 tokens"):
+        small_batch(SimpleNamespace(frozen_batches=[], dataset=Lengths([4, 3])))
 
 
 # --- sentences that are too long

@@ -320,6 +320,16 @@ def test_old_checkpoints_give_up_no_more(hostile_options):
     assert taken["model"].encoder_layers == 1 and taken["task"]["source_lang"] == SOURCE
 
 
+def test_an_old_checkpoint_without_length_limits_gets_the_usual_ones(hostile_options):
+    cfg = hostile_options["cfg"]
+    options = {**vars(cfg["model"]), **{name: cfg["task"][name] for name in TAKEN["task"]}}
+    options |= {"arch": "transformer", "task": "dual_translation", "criterion": "dual_cross_entropy"}
+    options = {name: value for name, value in options.items() if not name.startswith("max_")}
+    for given, limit in (({}, 1024), ({"max_positions": 77}, 77)):
+        state = take_options({**hostile_options, "cfg": None, "args": Namespace(**options, **given)})
+        assert state["cfg"].task.max_source_positions == state["cfg"].task.max_target_positions == limit
+
+
 def nested(depth: int) -> list[Any]:
     """Lists that hold each other: as a text, this one would have 2 ** depth items."""
     bomb: list[Any] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import resource
 import signal
@@ -247,6 +248,14 @@ def test_no_command_replaces_a_checkpoint_or_a_record(inputs, command):
     with pytest.raises(UserError, match="exists, and has the name of a file of a run or of its data"):
         main(command.split())
     assert {path: path.read_bytes() for path in inputs.rglob("*") if path.is_file()} == before
+
+
+def test_a_record_may_name_a_file_whose_name_is_not_utf8(tmp_path):
+    name = os.fsdecode(b"caf\xe9/") + "犬"
+    write_json(tmp_path / "record.json", {"train": name})
+    assert json.loads((tmp_path / "record.json").read_bytes()) == {"train": name}
+    write_text(tmp_path / "options.txt", name)
+    assert (tmp_path / "options.txt").read_bytes() == os.fsencode(name)
 
 
 def test_a_message_is_one_line_that_no_terminal_obeys():

@@ -14,7 +14,7 @@ from dual_fairseq.__main__ import main
 from dual_fairseq.common.errors import UserError
 from dual_fairseq.data.likeness import differences, form
 from dual_fairseq.data.ngrams import Trigrams, tokens, vocabulary
-from dual_fairseq.data.select import bare, candidates, draw
+from dual_fairseq.data.select import bare, candidates, draw, read_clean
 
 
 def captions(count: int, seed: int) -> list[str]:
@@ -131,6 +131,13 @@ def test_a_mistake_is_one_line_and_leaves_the_output(files, options, message):
     with pytest.raises(UserError, match=message):
         run(files, *options)
     assert files["out"].read_text() == "old\n"
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_file_without_a_usable_line_is_refused_wherever_it_stands(tmp_path, first):
+    good, bad = write(tmp_path / "good.en", captions(3, 1)), write(tmp_path / "bad.en", ["", " "])
+    with pytest.raises(UserError, match=r"bad\.en: no usable line"):
+        read_clean([bad, good] if first else [good, bad])
 
 
 def test_text_that_has_only_sides_of_the_pairs_is_refused(files):
