@@ -67,7 +67,7 @@ class Text:
 
 
 @dataclass(frozen=True)
-class Recipe:
+class RoundPlan:
     """What a round does.
 
     Args:
@@ -159,7 +159,7 @@ class Round:
         weights: the option of synthesize that names the weights of dual inference, if it is used.
     """
 
-    recipe: Recipe
+    plan: RoundPlan
     run: RunFolder
     lms: dict[str, Path]
     number: int
@@ -176,17 +176,17 @@ class Round:
 
     def file(self, text: Text) -> Path:
         """The source side of a text and its translations."""
-        return self.folder.folder / f"{text.name}.{self.recipe.data.source}"
+        return self.folder.folder / f"{text.name}.{self.plan.data.source}"
 
     def made(self) -> int:
         """The number of pairs that the round made; before that, the expected number."""
-        files = ((self.file(text), text.size) for text in self.recipe.texts)
+        files = ((self.file(text), text.size) for text in self.plan.texts)
         return sum(count_lines(file) if file.is_file() else size for file, size in files)
 
     @property
     def open(self) -> bool:
         """Whether its text may be made again: it was not trained on, or other text is wanted."""
-        return self.recipe.options.go_on or not self.stage.begun
+        return self.plan.options.go_on or not self.stage.begun
 
     @property
     def lm_options(self) -> list[str]:
@@ -194,12 +194,12 @@ class Round:
 
     def synthesize(self, text: Text) -> list[str]:
         """The arguments of synthesize."""
-        words = [str(self.recipe.data.folder), str(self.start), str(self.folder.folder / text.name)]
-        return [*words, *self.recipe.synthesize(text), *self.weights, *self.lm_options]
+        words = [str(self.plan.data.folder), str(self.start), str(self.folder.folder / text.name)]
+        return [*words, *self.plan.synthesize(text), *self.weights, *self.lm_options]
 
     def changed(self) -> str:
         """How its options and input differ from those of the text that was made; empty if they do not."""
-        texts = self.recipe.texts
+        texts = self.plan.texts
         if not all(self.file(text).is_file() for text in texts):
             return "--round-text"
         made = (Synthesis(get_parser().parse_args(self.synthesize(text))) for text in texts)
@@ -217,20 +217,20 @@ class Round:
 
     def steps(self) -> Iterator[tuple[str, Callable[[], list[str]]]]:
         """The commands, each with a title; a command may depend on the output of those before it."""
-        data, folder, lms, texts = self.recipe.data, self.folder.folder, self.lm_options, self.recipe.texts
+        data, folder, lms, texts = self.plan.data, self.folder.folder, self.lm_options, self.plan.texts
         for text in texts:
             yield f"Round {self.number}: translating {text.title}", partial(step, "synthesize", *self.synthesize(text))
         yield f"Round {self.number}: preprocessing", lambda: step(
             "preprocess", "--source-lang", data.source, "--target-lang", data.target, "--like", data.folder,
             "--train", data.folder / "raw" / "train", "--valid", data.folder / "raw" / "valid", "--max-length=0",
             *(word for text in texts for word in ("--synthetic", folder / text.name)),
-            "--upsample", self.recipe.upsample(self.made()),
+            "--upsample", self.plan.upsample(self.made()),
             "--dest", folder / "data", *(["--overwrite"] if self.open else []),
         )  # fmt: skip
         yield f"Round {self.number}: training", lambda: step(
             "train", folder / "data", folder, "--config", folder.parent / "train.toml", "--rounds=0", "--no-eval",
             "--no-control", "--init-src2tgt", self.start, "--init-tgt2src", self.start, *lms,
-            *(["--continue"] if self.recipe.options.go_on else []),
+            *(["--continue"] if self.plan.options.go_on else []),
         )  # fmt: skip
 
 
@@ -243,7 +243,7 @@ class Rounds:
     """All rounds of a run.
 
     Args:
-        recipe: what each round does.
+        plan: what each round does.
         run: RUN.
         lms: language → its language model.
         evaluate: evaluates the result of a run's stage; returns the folder of the scores.
@@ -253,10 +253,10 @@ class Rounds:
     """
 
     def __init__(
-        self, recipe: Recipe, run: RunFolder, lms: dict[str, Path], evaluate: Callable[[RunFolder, str], Path]
+        self, plan: RoundPlan, run: RunFolder, lms: dict[str, Path], evaluate: Callable[[RunFolder, str], Path]
     ) -> None:
-        self.recipe, self.run, self.lms, self.evaluate = recipe, run, lms, evaluate
-        self.number = int(recipe.options.rounds)
+        self.plan, self.run, self.lms, self.evaluate = plan, run, lms, evaluate
+        self.number = int(plan.options.rounds)
         self.place = run.stage("dual").folder
         if self.place.exists() and not self.place.is_symlink():
             raise UserError(f"{self.place} was trained without --rounds: choose another folder for the run")
@@ -272,10 +272,10 @@ class Rounds:
             SystemExit: a command failed.
         """
         say("Rounds: the pair translates text and is trained on it")
-        say("\n".join(self.recipe.explain()))
+        say("\n".join(self.plan.explain()))
         self._judge(self.run, self.run.stage("warmup"))
         while len(self.done) < self.number:
-            new = Round(self.recipe, self.run, self.lms, len(self.done) + 1, self._last().result, self.weights)
+            new = Round(self.plan, self.run, self.lms, len(self.done) + 1, self._last().result, self.weights)
             new.look()
             for title, command in new.steps():
                 say(f"{title}: {new.folder.folder}")
@@ -295,7 +295,7 @@ class Rounds:
 
     def _judge(self, run: RunFolder, stage: StageFolder) -> None:
         """Evaluate a stage, if dual inference needs its weights, and note its validation BLEU."""
-        if self.recipe.dual_inference:
+        if self.plan.dual_inference:
             self.weights = ["--weights", str(self.evaluate(run, stage.folder.name) / "tuning")]
         self.scores.append(validation_bleu(stage))
 
@@ -320,7 +320,7 @@ class Rounds:
         control = self.run.stage("mle")
         if control.finished.is_file():
             stages.append((STAGES["mle"], self.run, "mle", validation_bleu(control)))
-        data = self.recipe.data
+        data = self.plan.data
         directions = [f"{data.source}-{data.target}", f"{data.target}-{data.source}"]
         lines = [("system", "made", "valid BLEU", *(f"{d} {x}" for d in directions for x in ("BLEU", "re-scored")))]
         first: list[float | None] = []
@@ -347,7 +347,7 @@ class Rounds:
     def show(self) -> None:
         """Print the commands of the first round, ready to copy; later rounds are alike."""
         start = self.run.stage("warmup").result
-        for title, command in Round(self.recipe, self.run, self.lms, 1, start, []).steps():
+        for title, command in Round(self.plan, self.run, self.lms, 1, start, []).steps():
             show(title, command())
 
 

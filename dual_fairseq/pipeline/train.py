@@ -25,7 +25,7 @@ from .inheritance import check_dictionaries, language_model_of, typed_start
 from .jobs import PACKAGE, ask, locked, run, say, show, step
 from .look_ahead import look_ahead
 from .presets import PAIRS
-from .rounds import Recipe, Rounds
+from .rounds import RoundPlan, Rounds
 from .stages import NothingLeft, Stage, digest, refusal, updates_of
 from .train_options import LM_OPTIONS, get_parser, parse
 
@@ -70,8 +70,8 @@ class Training:
         if int(options.rounds or 0):
             if data.has_annotations:
                 raise UserError("--rounds: is for text on both sides, not for labels or tags; leave it out")
-            recipe = Recipe(options, data, options.eval and options.dual_inference and options.split != "valid")
-            self.rounds = Rounds(recipe, self.run, self.lms, self.evaluated)
+            plan = RoundPlan(options, data, options.eval and options.dual_inference and options.split != "valid")
+            self.rounds = Rounds(plan, self.run, self.lms, self.evaluated)
 
     # --- the commands
 

@@ -45,7 +45,7 @@ _UNREADABLE = (
 
 
 @dataclass(frozen=True)
-class Scores:
+class CachedScores:
     """The scores of one language's side of a data set.
 
     Args:
@@ -78,7 +78,7 @@ class ScoreCache:
         lm_path: str,
         load: Callable[[], FrozenLanguageModel],
         name: str,
-    ) -> Scores:
+    ) -> CachedScores:
         """The scores of ``sentences``, read if they are cached, else computed by all processes of the run together.
 
         Args:
@@ -143,7 +143,7 @@ class ScoreCache:
             dist.barrier()
 
 
-def read_cache(path: Path, sizes: np.ndarray) -> Scores:
+def read_cache(path: Path, sizes: np.ndarray) -> CachedScores:
     """The scores of one language's side of a data set, from the file and the record beside it.
 
     Args:
@@ -160,7 +160,7 @@ def read_cache(path: Path, sizes: np.ndarray) -> Scores:
         raise UserError(
             f"{path}: holds scores that are not finite; {fix}. If this does not help, use another language model"
         )
-    return Scores(log_probs, limit)
+    return CachedScores(log_probs, limit)
 
 
 def load_scores(path: Path, shape: tuple[int, ...], fix: str, mmap_mode: Any = None) -> np.ndarray:

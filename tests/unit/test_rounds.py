@@ -12,7 +12,7 @@ from helpers import write_record
 from dual_fairseq.common.errors import UserError
 from dual_fairseq.common.folders import Data, RunFolder
 from dual_fairseq.pipeline import choices, rounds, synthesize, train_options
-from dual_fairseq.pipeline.rounds import Recipe, Rounds
+from dual_fairseq.pipeline.rounds import RoundPlan, Rounds
 
 PAIRS = 40
 
@@ -74,11 +74,11 @@ class Pipeline:
         return f"{100 * number} {self.bleu[number]}" if question == "score" else str(100 * number)
 
     def rounds(self, data: Data, *words: str, dual_inference: bool = True) -> Rounds:
-        recipe = Recipe(options(*words), data, dual_inference)
+        plan = RoundPlan(options(*words), data, dual_inference)
         lms = {language: self.run.folder / f"{language}.pt" for language in ("de", "en")}
         for lm in lms.values():
             lm.touch()
-        return Rounds(recipe, self.run, lms, self.evaluate)
+        return Rounds(plan, self.run, lms, self.evaluate)
 
     def evaluate(self, run: RunFolder, stage: str) -> Path:
         self.ran.append(["evaluate", str(run.folder), stage])
@@ -102,10 +102,10 @@ def pipeline(monkeypatch, tmp_path):
     return lambda *bleu: Pipeline(monkeypatch, tmp_path / "run", list(bleu))
 
 
-def synthesized(recipe: Recipe) -> list[str]:
+def synthesized(plan: RoundPlan) -> list[str]:
     """The options of synthesize for the only text of a round."""
-    (text,) = recipe.texts
-    return recipe.synthesize(text)
+    (text,) = plan.texts
+    return plan.synthesize(text)
 
 
 def names(made: Pipeline) -> list[str]:
@@ -180,27 +180,27 @@ def test_the_training_text_is_two_fifths_real(pipeline, data):
 
 
 def test_monolingual_text_is_selected_twice_as_much_as_the_pairs(data):
-    words = synthesized(Recipe(options(), data, True))
+    words = synthesized(RoundPlan(options(), data, True))
     assert words[:4] == ["--select", "--match-lengths", "--lines", str(2 * PAIRS)]
-    assert "--plain" not in words and "--plain" in synthesized(Recipe(options(), data, False))
+    assert "--plain" not in words and "--plain" in synthesized(RoundPlan(options(), data, False))
 
 
 def test_one_language_with_monolingual_text_is_enough(data):
     data.raw("mono", "en").unlink()
-    words = synthesized(Recipe(options(), data, True))
+    words = synthesized(RoundPlan(options(), data, True))
     assert words[words.index("--only") + 1] == "de"
 
 
 def test_without_monolingual_text_the_pairs_are_told_again(data):
-    asked = Recipe(options("--round-text=pairs"), data, True)
+    asked = RoundPlan(options("--round-text=pairs"), data, True)
     for language in data.languages:
         data.raw("mono", language).unlink()
-    recipe = Recipe(options(), data, True)
-    assert synthesized(recipe)[:3] == ["--from-pairs", "--nbest", "2"] == synthesized(asked)[:3]
-    assert "there is no monolingual text" in recipe.explain()[0]
+    plan = RoundPlan(options(), data, True)
+    assert synthesized(plan)[:3] == ["--from-pairs", "--nbest", "2"] == synthesized(asked)[:3]
+    assert "there is no monolingual text" in plan.explain()[0]
     for text in ("mono", "both"):
         with pytest.raises(UserError, match=rf"--round-text {text}: .* not found"):
-            Recipe(options(f"--round-text={text}"), data, True)
+            RoundPlan(options(f"--round-text={text}"), data, True)
 
 
 def test_many_pairs_are_translated_together_with_monolingual_text(pipeline, data, monkeypatch):
@@ -219,7 +219,7 @@ def test_many_pairs_are_translated_together_with_monolingual_text(pipeline, data
     ]  # fmt: skip
     assert command[command.index("--upsample") + 1] == "6"  # 320 pairs were made of 40
     assert done.done[0].made() == 320
-    assert "0.6 to 0.8 BLEU with 29,000 pairs" in "".join(done.recipe.explain())
+    assert "0.6 to 0.8 BLEU with 29,000 pairs" in "".join(done.plan.explain())
 
 
 def test_a_round_that_was_trained_on_one_text_gets_no_second_one(pipeline, data):
