@@ -1,7 +1,7 @@
 # Every target does all the set-up it needs, once, into .venv.
 .DEFAULT_GOAL := help
 .PHONY: help setup test test-unit test-slow lint demo bench clean
-# What setup.sh may be told on make's command line (make setup PYTHON=python3.13); names unset here stay unset there.
+# Variables that make passes on to setup.sh (make setup PYTHON=python3.13). A variable that is not set stays unset.
 export PYTHON CXX TORCH_INDEX_URL
 
 VENV := $(CURDIR)/.venv/bin

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -22,9 +21,6 @@ from typing import Any
 
 import torch
 from fairseq.dataclass.configs import GenerationConfig
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 from subjects import SOURCE, TARGET, Corpus, Shape, language_models, pair_options, trainer
 
 from dual_fairseq.pair.engine import BLOCK_TOKENS, choose_engine

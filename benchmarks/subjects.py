@@ -185,9 +185,9 @@ def pair_options(shape: Shape, dual_lambda: float, *more: object) -> list[object
 
 
 def language_models(data: Path, shape: Shape, vocabulary: int) -> list[object]:
-    """Options that name a language model a language, made once: about a quarter of one model's size, untrained.
+    """Options that name a language model for each language: untrained, of about a quarter of one model's size.
 
-    Transformers of three quarters of the width, with as many layers as that size allows.
+    They are made once: Transformers of three quarters of the width, with as many layers as that size allows.
     """
     width = max(heads_of(shape.width), shape.width * 3 // 4)
     body = 28 * shape.layers * shape.width**2  # 12 d² a layer of the encoder, 16 d² of the decoder

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes .venv in the checkout: torch, fairseq, the rest, and dual_fairseq itself, all in the versions of constraints.txt.
-# Run again, it goes on where it was; with nothing to do it ends at once. `make setup` is this script.
+# If it was interrupted, run it again: it continues. If nothing is to do, it ends at once. `make setup` runs it.
 set -euo pipefail
 
 usage() {
@@ -99,7 +99,7 @@ if [ "$new" = yes ]; then
     }
     if [ -n "$torch" ]; then
         say "      $parent has torch $torch: keeping it"
-        # Behind .venv's own packages those of the parent are found, whatever kind of environment it is.
+        # Python looks for packages in .venv first, then in the parent environment, of whatever kind that is.
         "$parent" -c 'import sys; print(*(p for p in sys.path if p.endswith("-packages")), sep="\n")' \
             >"$(packages)/parent-environment.pth"
     fi
@@ -139,7 +139,7 @@ if [ -z "$torch" ]; then
         pip_install "installing torch" --no-deps --index-url "$TORCH_INDEX_URL" "torch==$pinned"
 else
     say "[2/4] torch $torch is here; installing what fairseq is built with"
-    if [ "${torch%%+*}" != "$pinned" ]; then # what torch itself asks for is left to it
+    if [ "${torch%%+*}" != "$pinned" ]; then # torch itself decides about the packages that it needs
         constraints="$venv/constraints.txt"
         printf 'torch==%s\n' "$torch" >"$constraints"
         grep -viE '^(torch|torchaudio|filelock|fsspec|jinja2|markupsafe|mpmath|networkx|sympy|typing_extensions)==' \

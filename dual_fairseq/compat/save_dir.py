@@ -97,7 +97,7 @@ def _stopper(save_dir: str, usual: Any) -> Callable[[int, Any], None]:
         last = os.path.join(save_dir, "checkpoint_last.pt")
         if os.path.isfile(last):
             written = time.strftime("%F %T", time.localtime(os.path.getmtime(last)))
-            where = f"the same command goes on from {last}, written {written}"
+            where = f"the same command continues from {last}, written {written}"
         else:
             where = (
                 f"{save_dir} has no checkpoint_last.pt, so the same command starts again from the beginning "

@@ -24,7 +24,7 @@ from ..common.options import (
     finite_number,
     length_limit_given,
 )
-from ..plugin.dual_inference import LinePrinter
+from ..plugin.extra_lines import LinePrinter
 from ..plugin.ranking import Weights
 from .engine import batch_tokens, choose_engine
 from .load import load_pair

@@ -19,7 +19,8 @@ from ..compat.checkpoint_loading import restored_file
 from .binarized import explain_split, languages_of
 from .checkpoint import check_dictionaries, check_resumed, dictionary_digests
 from .dataset import DualLanguagePairDataset
-from .dual_inference import DualInferenceGenerator, LinePrinter, check_pure
+from .dual_inference import DualInferenceGenerator, check_pure
+from .extra_lines import LinePrinter
 from .generator import CutOff, DirectionTask
 from .model import DualModel, arch_name, built, direction_name, pair_arch
 from .priors import Priors

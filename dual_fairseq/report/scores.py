@@ -33,7 +33,7 @@ class Row:
         tests: sacreBLEU's paired test for ``BLEU`` and ``chrF2``: score, p-value against the baseline, mean and
             half-width of the 95 % interval (bootstrap); without a p-value for the baseline itself.
         baseline: whether the other systems of its direction are compared with this one.
-        search: how the translations were found, see :class:`~dual_fairseq.report.runs.Evaluation`.
+        search: how the translations were found, see :func:`~dual_fairseq.common.tables.search_of`.
     """
 
     direction: str

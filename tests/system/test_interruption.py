@@ -193,7 +193,7 @@ def test_a_stopped_run_says_where_its_last_checkpoint_is(corpus, tmp_path, sent)
     (line,) = (line for line in output.splitlines() if line.startswith("dual_fairseq: stopped"))
     assert line.startswith(f"dual_fairseq: stopped by {sent.name}: ")
     if last.exists():
-        assert f"the same command goes on from {last}, written " in line
+        assert f"the same command continues from {last}, written " in line
         assert load_state(str(last), "--path")["optimizer_history"][-1]["num_updates"] >= 3
     else:
         assert f"{run.save} has no checkpoint_last.pt, so the same command starts again from the beginning" in line

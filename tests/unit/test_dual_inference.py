@@ -7,7 +7,8 @@ from fairseq.data import Dictionary
 from fairseq.dataclass.configs import GenerationConfig
 
 from dual_fairseq.common.errors import UserError
-from dual_fairseq.plugin.dual_inference import LinePrinter, check_pure
+from dual_fairseq.plugin.dual_inference import check_pure
+from dual_fairseq.plugin.extra_lines import LinePrinter
 from dual_fairseq.plugin.ranking import Weights, weights_of_options
 
 
