@@ -157,7 +157,8 @@ class Recipe:
             rows.insert(0, Row("warmup", "warm start", stage="warmup"))
             variants = [_made(Variant, variant) for variant in content.pop("variant", [])]
             recipe = _made(cls, {"rows": rows, "variants": variants, **content})
-            recipe.check_commands()
+            recipe.check()
+            recipe.one_warm_start = recipe.one_warm_start or bool(recipe.run)
         except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
             raise UserError(f"{path}: is not a recipe: {error}") from error
         if sum(row.baseline for row in rows) != 1:
@@ -204,8 +205,15 @@ class Recipe:
             languages = ("de", "en")  # as in the recipes for Multi30k and the embedded corpus
         self.source, self.target = self.source or languages[0], self.target or languages[1]
 
-    def check_commands(self) -> None:
-        """Raises ValueError, LookupError or TypeError if a part of the recipe cannot become a command."""
+    def check(self) -> None:
+        """Raises ValueError or LookupError if a part of the recipe cannot become a command."""
+        self._check_names()
+        self._check_options()
+        self._check_synthetic()
+        self._check_combinations()
+        self._check_places()
+
+    def _check_names(self) -> None:
         for kind, names in (
             ("row", [row.id for row in self.rows]),
             ("variant", [variant.id for variant in self.variants]),
@@ -217,6 +225,14 @@ class Recipe:
                     raise ValueError(f"{kind} {name!r}: give a name of its own, of letters, digits, dots and dashes")
         if unknown := [row.stage for row in self.rows if row.stage not in STAGES]:
             raise ValueError(f"stage {unknown[0]!r}: is not one of {', '.join(STAGES)}")
+        if self.part and (
+            not re.fullmatch(r"[\w-]+", self.part) or self.part in TAKEN or self.part.startswith(("seed-", "test-"))
+        ):
+            raise ValueError(f"part {self.part!r}: give a folder's name that WORK does not use itself, such as '1k'")
+        if self.test and not _FOLDER.fullmatch(self.test):
+            raise ValueError(f"test {self.test!r}: give a folder's name, such as '2017'")
+
+    def _check_options(self) -> None:
         train = [self.pair_options, self.warmup_options, self.continued_options]
         train += [row.options for row in self.rows] + [variant.options for variant in self.variants]
         lm_options, synthetic_options = (
@@ -233,6 +249,10 @@ class Recipe:
                     parser.parse([*arguments, *shlex.split(options)])
                 except UserError as error:
                     raise ValueError(f"options {options!r}: {error}") from error
+        for variant in self.variants:
+            shlex.split(variant.preprocess)
+
+    def _check_synthetic(self) -> None:
         for name, settings in self.synthetic.items():
             others = settings.get("with", [])
             for i, other in enumerate(others):
@@ -240,8 +260,8 @@ class Recipe:
                     raise ValueError(f"synthetic.{name}: with: there is no other synthetic text '{other}'")
                 if self.synthetic[other].get("with"):
                     raise ValueError(f"synthetic.{name}: with: '{other}' has a with of its own; name all texts here")
-        for variant in self.variants:
-            shlex.split(variant.preprocess)
+
+    def _check_combinations(self) -> None:
         if wrong := [ids for ids in self.comparisons if len(ids) != 2]:
             raise ValueError(f"comparisons {wrong[0]}: give the ids of two rows")
         if bool(self.data) == bool(self.corpus):
@@ -250,17 +270,12 @@ class Recipe:
             raise ValueError(
                 "run needs data, and already has a warm start and language models: leave out the options of both"
             )
-        self.one_warm_start = self.one_warm_start or bool(self.run)
         if bool(self.part) != bool(self.part_corpus):
             raise ValueError("give part and part_corpus both, or neither")
-        if self.part and (
-            not re.fullmatch(r"[\w-]+", self.part) or self.part in TAKEN or self.part.startswith(("seed-", "test-"))
-        ):
-            raise ValueError(f"part {self.part!r}: give a folder's name that WORK does not use itself, such as '1k'")
         if bool(self.test) != bool(self.test_corpus):
             raise ValueError("give test and test_corpus both, or neither")
-        if self.test and not _FOLDER.fullmatch(self.test):
-            raise ValueError(f"test {self.test!r}: give a folder's name, such as '2017'")
+
+    def _check_places(self) -> None:
         for commands, places in (
             (self.corpus, WHOLE_PLACES), (self.part_corpus, PART_PLACES), (self.test_corpus, PART_PLACES),
         ):  # fmt: skip

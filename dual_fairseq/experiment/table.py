@@ -249,20 +249,12 @@ def tabulate(
     }  # fmt: skip
     lines += [line for note, names in notes.items() if names for line in ("", f"{note}: {', '.join(names)}.")]
     lines += ["", "sacreBLEU:", "", *(f"- {line}" for line in signatures_of(results))]
-    record: dict[str, Any] = {"title": recipe.title, "seeds": list(seeds), "rows": {}}
-    record["pairs"] = count_pairs(Data.from_folder(recipe.of_pairs(work)))
-    for row in rows:
-        record["rows"][row.id] = {"name": row.name} | {
-            direction: {
-                "results": [
-                    {k: v for k, v in vars(r).items() if k not in ("texts", "references")}
-                    for r in results[direction][row.id]
-                ],
-                "over_baseline": {s: list(map(vars, c)) for s, c in compared[direction].get(row.id, {}).items()},
-                "over_beam_search": {s: list(map(vars, c)) for s, c in chosen[direction][row.id].items()},
-            }
-            for direction in directions
-        }
+    record = {
+        "title": recipe.title,
+        "seeds": list(seeds),
+        "rows": records_of(rows, results, compared, chosen),
+        "pairs": count_pairs(Data.from_folder(recipe.of_pairs(work))),
+    }
     text = "\n".join(lines) + "\n"
     for folder in (work, published) if published else (work,):
         write_text(folder / f"{name}.md", text)
@@ -270,6 +262,34 @@ def tabulate(
     picture(recipe.title, rows, record, directions, work / f"{name}.png")
     print(text)
     return record
+
+
+def records_of(
+    rows: Sequence[Row],
+    results: dict[str, dict[str, list[Result]]],
+    compared: dict[str, ByRow],
+    chosen: dict[str, ByRow],
+) -> dict[str, Any]:
+    """Row → direction → its results and comparisons, without texts, for NAME.json."""
+
+    def comparisons(by_search: dict[str, Any]) -> dict[str, Any]:
+        return {search: list(map(vars, of_seeds)) for search, of_seeds in by_search.items()}
+
+    return {
+        row.id: {"name": row.name}
+        | {
+            direction: {
+                "results": [
+                    {key: value for key, value in vars(result).items() if key not in ("texts", "references")}
+                    for result in by_row[row.id]
+                ],
+                "over_baseline": comparisons(compared[direction].get(row.id, {})),
+                "over_beam_search": comparisons(chosen[direction][row.id]),
+            }
+            for direction, by_row in results.items()
+        }
+        for row in rows
+    }
 
 
 def over_beam_search(by_row: dict[str, list[Result]]) -> ByRow:
