@@ -10,10 +10,11 @@ import argparse
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from itertools import islice
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain, islice
 from pathlib import Path
 
+from ..common.errors import UserError
 from ..common.files import lines_of
 from ..common.folders import RECORD
 from ..common.progress import say
@@ -22,8 +23,10 @@ from ..common.segmentation import by_language, shared
 from ..common.settings import SHARED_WORDS, pair_settings
 from .lines import Survey, open_text
 from .options import same_way
+from .round_trip import count_words
 
 LINES = 100_000  # lines that are read of each file
+_PIECES_A_CHARACTER = 2  # each character of Chinese is a piece, and there must be others
 _WORD = re.compile(r"[!-/:-@\[-`{-~]|[^\s!-/:-@\[-`{-~]+")  # an ASCII sign is a word, as after tokenisation
 
 
@@ -37,15 +40,37 @@ def overlap(sides: Sequence[Sequence[Path]], segmented: bool) -> float:
     shares = []
     for files in sides:
         words: Counter[str] = Counter()
-        for file in files:
-            with open_text(file) as lines:
-                for line in islice(lines_of(lines, file), LINES):
-                    text = line.decode("utf-8", "replace")
-                    words.update(text.split() if segmented else _WORD.findall(text))
+        for line in _lines(files):
+            words.update(line.split() if segmented else _WORD.findall(line))
         total = words.total() or 1
         shares.append({word: count / total for word, count in words.items()})
     first, second = shares
     return sum(min(share, second[word]) for word, share in first.items() if word in second)
+
+
+def _lines(files: Iterable[Path]) -> Iterator[str]:
+    for file in files:
+        with open_text(file) as lines:
+            for line in islice(lines_of(lines, file), LINES):
+                yield line.decode("utf-8", "replace")
+
+
+def check_ratio(options: argparse.Namespace, parts: Sequence[Sequence[Path]]) -> None:
+    """Refuse ``--max-ratio`` if white space does not separate the words of a side.
+
+    Args:
+        parts: as for :func:`choose`.
+
+    Raises:
+        UserError: it does not.
+    """
+    for language, files in zip(options.subword, zip(*parts, strict=True), strict=False) if options.max_ratio else ():
+        words = count_words(_lines(files))
+        if words.letters and words.unspaced_length:
+            raise UserError(
+                f"--max-ratio {options.max_ratio:g}: compares the numbers of words, but the script of {language} puts "
+                "no space between words; leave it out (dual-fairseq filter finds bad pairs)"
+            )
 
 
 def choose(
@@ -67,13 +92,23 @@ def choose(
     noted = _noted(dest, surveys, options)
     pairs = sum(file.lines for file in next(iter(surveys.values()), ()))
     kinds, default = options.subword, pair_settings(pairs).bpe_size
+    by_pairs = f"for {pairs:,} pairs (docs/settings.md)"
     if "bpe" in kinds.values() and options.bpe_size is None:
         options.bpe_size = noted.get("bpe-size", default)
-        _say_size("bpe-size", options.bpe_size, "bpe-size" in noted, pairs)
+        say(f"--bpe-size {options.bpe_size}: " + ("as DEST was made" if "bpe-size" in noted else by_pairs))
     if open_sizes := [language for language, size in options.vocab_size.items() if size is None]:  # of SentencePiece
         before = by_language(noted.get("vocab-size"), tuple(kinds))
-        options.vocab_size |= {language: before[language] or default for language in open_sizes}
-        _say_size("vocab-size", options.vocab_size[open_sizes[0]], "vocab-size" in noted, pairs)
+        sides = dict(zip(kinds, zip(*parts, strict=True), strict=False))
+        for group in [open_sizes] if options.joint_bpe else [[language] for language in open_sizes]:
+            size, why = before[group[0]], "as DEST was made"
+            if not size:
+                files = chain.from_iterable(sides.get(language, ()) for language in group)
+                characters = len(set(chain.from_iterable(_lines(files))))
+                size, why = max(
+                    (default, by_pairs), (_PIECES_A_CHARACTER * characters, f"for {characters:,} characters")
+                )
+            options.vocab_size |= dict.fromkeys(group, size)
+            say(f"--vocab-size {size}: {why}")
     common = _overlap_of(Path(options.like)) if options.like else None
     by_words = "char" not in kinds.values() and (options.joint_bpe or not options.bpe_size)
     if same_way(options) and (options.joined_dictionary or by_words) and not options.like:
@@ -84,10 +119,6 @@ def choose(
             why = f"the languages share {common:.0%} of their words" if common is not None else "as DEST was made"
             say(f"--joined-dictionary: {why}; dual-fairseq train shares their embeddings")
     return common
-
-
-def _say_size(option: str, size: int, noted: bool, pairs: int) -> None:
-    say(f"--{option} {size}: " + ("as DEST was made" if noted else f"for {pairs:,} pairs (docs/settings.md)"))
 
 
 def _overlap_of(like: Path) -> float | None:

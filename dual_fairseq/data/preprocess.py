@@ -101,6 +101,7 @@ class Preprocessing:
         surveys, dest = self._survey(), self.dest
         check_labels(self.options, self.parts, self._dictionaries(self.like) if self.like else ())
         check_tags(self.options, self.parts)
+        choices.check_ratio(self.options, self.parts.get("train", []))
         self.overlap = choices.choose(self.options, dest, self.parts.get("train", []), surveys.get("train", {}))
         stages, overwrite = self._stages(surveys), self.options.overwrite
         with locked(dest, OUTPUTS):

@@ -21,6 +21,7 @@ from ..common.segmentation import SEPARATOR, VISIBLE_SPACE
 from .workers import parallel
 
 _CACHED_WORDS = 500_000  # subword-nmt keeps every word that it has seen, and a stream of text has endless words
+_SKIPPED = "▅"  # SentencePiece does not learn from lines with it
 _LEARNED_LINES = 4_000_000  # SentencePiece holds its text in memory; from more lines, so many are drawn
 # A word that itself ends in the separator would be joined with the next word. Its end is replaced by "@" and a code
 # point that Unicode reserves for such use.
@@ -192,7 +193,9 @@ def learn_sentencepiece(texts: Sequence[Path], size: int, model: Path, label: st
     try:
         with open(model, "wb") as file:
             SentencePieceTrainer.train(
-                sentence_iterator=(visible_spaces_replaced(line) for text in texts for line in text_lines(text)),
+                sentence_iterator=(
+                    visible_spaces_replaced(line).replace(_SKIPPED, "█") for text in texts for line in text_lines(text)
+                ),
                 model_writer=file, vocab_size=size, hard_vocab_limit=False, character_coverage=1.0,
                 normalization_rule_name="identity", max_sentence_length=1 << 20, input_sentence_size=_LEARNED_LINES,
                 bos_id=-1, eos_id=-1, minloglevel=3,

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 from dual_fairseq.common import settings
+from dual_fairseq.common.errors import UserError
 from dual_fairseq.common.folders import Data, RunFolder
 from dual_fairseq.common.options import flag
 from dual_fairseq.common.segmentation import by_language
@@ -226,6 +227,35 @@ def test_languages_that_share_many_words_get_one_dictionary(text, tmp_path, caps
     text[1].write_text("g h i j\n" * 5)
     options = of()
     assert complete(options, tmp_path, text) == 0 and options.joined_dictionary is False
+
+
+HAN = [chr(0x4E00 + i) for i in range(1800)]
+
+
+def write_chinese(files: list[Path]) -> None:
+    files[0].write_text("a b c d e f g h i j k\n" * 150)
+    files[1].write_text("".join("".join(HAN[i : i + 12]) + "\n" for i in range(0, 1800, 12)))
+
+
+@pytest.mark.parametrize("joint", [True, False])
+def test_a_script_of_many_characters_gets_more_pieces_than_characters(text, tmp_path, capsys, joint):
+    write_chinese(text)
+    options = of(subword="sentencepiece", vocab_size=None, joint_bpe=joint)
+    complete(options, tmp_path, text)
+    sizes = (3626, 3626) if joint else (3000, 3602)  # the letters, the space and the line end are characters, too
+    assert tuple(options.vocab_size.values()) == sizes
+    assert f"--vocab-size {sizes[1]}: for {sizes[1] // 2:,} characters" in capsys.readouterr().err
+    options = of(subword="sentencepiece", vocab_size=500, joint_bpe=joint)
+    complete(options, tmp_path, text)
+    assert set(options.vocab_size.values()) == {500}
+
+
+def test_numbers_of_words_are_not_compared_where_white_space_does_not_separate_words(text):
+    of_text.check_ratio(of(max_ratio=3.0), [text])
+    write_chinese(text)
+    of_text.check_ratio(of(max_ratio=0.0), [text])
+    with pytest.raises(UserError, match="the script of yy puts no space between words"):
+        of_text.check_ratio(of(max_ratio=3.0), [text])
 
 
 def test_data_that_was_made_before_keeps_its_own(text, tmp_path):

@@ -147,6 +147,8 @@ def test_words_stay_whole_where_moses_would_tear_them(text, tokens):
     ("language", "text"),
     [
         ("en", "Go get 'em 'cause it's 'til dawn."),
+        ("cs", "Skupina Guns N' - mailem zaslala odpověď."),
+        ("cs", "Chceš' - li, přijď."),
         ("en", "He said \"she's 'good' now\"."),
         ("en", "They play rock 'n' roll at O'Neill's, y'all."),
         ("it", "Un po' di pane, un po' alla volta, l'amico dell'uomo."),
@@ -319,6 +321,14 @@ def test_too_few_pieces_for_the_characters_is_one_line(tmp_path):
     text.write_text("abcdefghijklmnopqrstuvwxyz\n" * 9)
     with pytest.raises(UserError, match=r"--vocab-size 10: .* at least [0-9]+ pieces"):
         learn_sentencepiece([text], 10, tmp_path / "model", "text")
+
+
+def test_lines_with_a_block_are_learned_too(tmp_path):
+    """SentencePiece leaves out lines with ▅, and fails if no line is left."""
+    text = tmp_path / "train"
+    text.write_text("level ▅▅ up\n" * 9, encoding="utf-8")
+    learn_sentencepiece([text], 30, tmp_path / "model", "text")
+    assert load_sentencepiece(tmp_path / "model")("up") == "▁up"
 
 
 def test_a_damaged_model_is_one_line(tmp_path):
