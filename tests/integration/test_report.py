@@ -211,7 +211,7 @@ def scored_run(trained_pair, tmp_path_factory):
 
 def test_the_gap_is_that_of_the_criterion(scored_run):
     run = runs.read_run(scored_run)
-    found = gaps.score_run(run, "valid", cpu=True)
+    found = gaps.score_run(run, "valid", pairs=1000, cpu=True)
     assert list(found) == ["warmup", "dual"]
     assert len(found["dual"].gap) == 24
     best = run.stages["dual"].best
@@ -228,7 +228,7 @@ def test_pairs_come_from_the_text_of_an_earlier_stage_if_the_last_one_has_no_suc
     state["cfg"]["task"]["data"] = str(tmp_path / "round")
     (tmp_path / "round").mkdir()
     torch.save(state, copy / "dual" / "checkpoint_best.pt")
-    found, expected = (gaps.score_run(runs.read_run(run), "valid", cpu=True) for run in (copy, scored_run))
+    found, expected = (gaps.score_run(runs.read_run(run), "valid", pairs=1000, cpu=True) for run in (copy, scored_run))
     assert np.array_equal(found["dual"].gap, expected["dual"].gap)
 
 
