@@ -285,6 +285,11 @@ class RunFolder:
 
     folder: Path
 
+    @classmethod
+    def of(cls, checkpoint: str | os.PathLike[str]) -> RunFolder:
+        """The run of a checkpoint that is in the folder of a stage."""
+        return cls(Path(os.path.abspath(checkpoint)).parent.parent)
+
     def stage(self, name: str) -> StageFolder:
         """One of :data:`STAGES`."""
         return StageFolder(self.folder / name)

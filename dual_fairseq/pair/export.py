@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ..common.errors import UserError, first_detail
 from ..common.files import check_output, whole_file
-from ..common.folders import RECORD, Data, find_checkpoint
+from ..common.folders import RECORD, Data, RunFolder, find_checkpoint
 from ..common.options import flag
 from ..compat.checkpoint_options import declared_options
 from ..data.text import TextPipeline
@@ -294,7 +294,7 @@ def export(
     pair = load_state(path, "checkpoint")
     state = export_state(pair, direction, path, half)
     languages = (state["args"]["source_lang"], state["args"]["target_lang"])
-    recorded = [*data_directories(pair["cfg"].task), Path(os.path.abspath(path)).parent.parent / "text"]
+    recorded = [*data_directories(pair["cfg"].task), RunFolder.of(path).text]
     files = _find_dictionaries(
         None if data is None else os.fspath(data), state["task_state"], recorded, languages, path
     )

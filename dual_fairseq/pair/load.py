@@ -12,7 +12,7 @@ from fairseq import checkpoint_utils, tasks
 from fairseq.dataclass.utils import overwrite_args_by_name
 
 from ..common.errors import UserError
-from ..common.folders import find_checkpoint
+from ..common.folders import RunFolder, find_checkpoint
 from ..compat.checkpoint_loading import check_overrides
 from ..plugin.checkpoint import check_dictionary, data_directories, load_state, pair_languages
 from ..plugin.generator import DirectionTask
@@ -68,7 +68,7 @@ def load_pair(
     lms = dict(zip(recorded, (getattr(state["cfg"].task, n, None) for n in ("src_lm", "tgt_lm")), strict=True))
     for option, language in (("src_lm", source), ("tgt_lm", target)):
         changes.setdefault(option, find_language_model(language, lms[language], path))
-    kept = Path(os.path.abspath(path)).parent.parent / "text"  # a run's copy of its dictionaries
+    kept = RunFolder.of(path).text  # a run's copy of its dictionaries
     folder = Path(data) if data is not None else next(iter(data_directories(state["cfg"].task)), kept)
     if data is None and not folder.is_dir() and kept.is_dir():
         folder = kept

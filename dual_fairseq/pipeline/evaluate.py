@@ -16,7 +16,7 @@ from ..common.arguments import Parser, decimal, file_path, positive
 from ..common.bleu import bleu_tokenizer, missing_tokenizer
 from ..common.errors import UserError
 from ..common.files import count_lines, write_text
-from ..common.folders import Data, RunFolder, find_checkpoint, refuse_colons
+from ..common.folders import Data, RunFolder, StageFolder, find_checkpoint, refuse_colons
 from ..common.options import (
     add_beam,
     add_device,
@@ -187,7 +187,7 @@ class Evaluation:
             )
         self.search = ["--beam", options.beam, "--lenpen", options.lenpen, *length_limit_words(options), *self.extra]
         self.beam = {language: str(len(data.labels(language)) or options.beam) for language in data.languages}
-        folder = self.checkpoint.parent / "eval" / options.split
+        folder = StageFolder(self.checkpoint.parent).evaluation(options.split)
         self.out = options.output or place(folder, self._comparable, self._settings(), lambda: self._digests[1][:6])
 
     def _settings(self) -> str:

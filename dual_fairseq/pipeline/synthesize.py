@@ -11,7 +11,7 @@ from pathlib import Path
 from ..common.arguments import Parser, file_path, positive
 from ..common.errors import UserError
 from ..common.files import read_lines, whole_file, write_text
-from ..common.folders import Data, find_checkpoint, refuse_colons
+from ..common.folders import Data, StageFolder, find_checkpoint, refuse_colons
 from ..common.options import (
     add_beam,
     add_device,
@@ -130,7 +130,9 @@ class Synthesis:
                 raise UserError(f"{file}: there is no such language model")
         # The checkpoints that translate together, and their weights.
         self.pairs = [checkpoints] if options.ensemble else [[checkpoint] for checkpoint in checkpoints]
-        self.weights = [options.weights or pair[0].parent / "eval" / "test" / "tuning" for pair in self.pairs]
+        self.weights = [
+            options.weights or StageFolder(pair[0].parent).evaluation("test") / "tuning" for pair in self.pairs
+        ]
         self.directions = [pair for pair in (data.languages, data.languages[::-1]) if options.only in (None, pair[0])]
         self.inputs = list(checkpoints)
         self.text = "train" if options.from_pairs else "mono"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import os
 from pathlib import Path
 from typing import Any
 
@@ -95,8 +94,7 @@ def find_language_model(language: str, recorded: str | None, checkpoint: str | N
     """
     candidates = [Path(recorded)] if recorded else []
     if checkpoint:
-        run = Path(os.path.abspath(checkpoint)).parent.parent
-        candidates.append(RunFolder(run).language_model(language).best)
+        candidates.append(RunFolder.of(checkpoint).language_model(language).best)
     return next((str(path) for path in candidates if path.is_file()), None)
 
 
