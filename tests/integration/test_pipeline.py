@@ -406,7 +406,7 @@ def test_a_round_that_has_begun_is_known_before_it_is_trained_on(dest, tmp_path)
     first = training(given)
     first.keep_options(run.folder / "rounds")
     start = run.stage("warmup").best
-    *_, (_, command) = Round(first.rounds.recipe, run, first.lms, 1, start, []).steps()
+    *_, (_, command) = Round(first.rounds.plan, run, first.lms, 1, start, []).steps()
     nested = train.Training(train.parse(command()[4:]))
     stage = nested.run.stage("dual")
     stage.folder.mkdir()
