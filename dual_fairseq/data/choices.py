@@ -92,17 +92,18 @@ def choose(
     noted = _noted(dest, surveys, options)
     pairs = sum(file.lines for file in next(iter(surveys.values()), ()))
     kinds, default = options.subword, pair_settings(pairs).bpe_size
+    sides = list(zip(*parts, strict=True))
     by_pairs = f"for {pairs:,} pairs (docs/settings.md)"
     if "bpe" in kinds.values() and options.bpe_size is None:
         options.bpe_size = noted.get("bpe-size", default)
         say(f"--bpe-size {options.bpe_size}: " + ("as DEST was made" if "bpe-size" in noted else by_pairs))
     if open_sizes := [language for language, size in options.vocab_size.items() if size is None]:  # of SentencePiece
         before = by_language(noted.get("vocab-size"), tuple(kinds))
-        sides = dict(zip(kinds, zip(*parts, strict=True), strict=False))
+        files_of = dict(zip(kinds, sides, strict=False))
         for group in [open_sizes] if options.joint_bpe else [[language] for language in open_sizes]:
             size, why = before[group[0]], "as DEST was made"
             if not size:
-                files = chain.from_iterable(sides.get(language, ()) for language in group)
+                files = chain.from_iterable(files_of.get(language, ()) for language in group)
                 characters = len(set(chain.from_iterable(_lines(files))))
                 size, why = max(
                     (default, by_pairs), (_PIECES_A_CHARACTER * characters, f"for {characters:,} characters")
@@ -112,7 +113,7 @@ def choose(
     common = _overlap_of(Path(options.like)) if options.like else None
     by_words = "char" not in kinds.values() and (options.joint_bpe or not options.bpe_size)
     if same_way(options) and (options.joined_dictionary or by_words) and not options.like:
-        common = overlap(list(zip(*parts, strict=True)), "none" in options.tokenizer.values())
+        common = overlap(sides, "none" in options.tokenizer.values())
     if options.joined_dictionary is None:
         options.joined_dictionary = noted.get("joined-dictionary", common is not None and common >= SHARED_WORDS)
         if options.joined_dictionary:

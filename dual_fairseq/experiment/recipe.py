@@ -351,14 +351,11 @@ def refuse_labels(data: Data) -> Data:
 
 def _made(kind: type[Made], values: dict[str, Any]) -> Made:
     """Raises ValueError or TypeError if a value is unknown or missing."""
-    _refuse_unknown(values, list(kind.__dataclass_fields__))  # type: ignore[attr-defined]
-    return kind(**values)
-
-
-def _refuse_unknown(values: Iterable[str], known: Sequence[str]) -> None:
+    known = kind.__dataclass_fields__  # type: ignore[attr-defined]
     for name in values:
         if name not in known:
             raise ValueError(f"unknown key {name}{did_you_mean(name, known)}")
+    return kind(**values)
 
 
 def read_with_bases(path: Path, over: tuple[Path, ...] = ()) -> dict[str, Any]:
