@@ -66,6 +66,14 @@ COMMANDS = {
     "demo": Command("pipeline.demo", "run the whole pipeline on the embedded corpus", False, True),
     "toy-corpus": Command("toy_corpus.corpus", "write the embedded corpus, whose probabilities are known", False),
 }
+# The pipeline runs these modules as steps, each in a process of its own; some need no fairseq.
+STEPS = {
+    name: Command(name, "", not name.startswith("pipeline."))
+    for name in (
+        "pair.evaluate", "pair.generate", "pair.synthetic", "pipeline.probe", "plugin.check", "plugin.label_model",
+        "report.demo",
+    )
+}  # fmt: skip
 
 
 def usage() -> str:
@@ -145,9 +153,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         SystemExit: with status 2 for an unknown command, with a message for a :class:`UserError`.
     """
     name, *options = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
-    command = COMMANDS.get(name)
-    if command is None and "." in name:  # a module that the pipeline runs as a step, in its own process
-        command = Command(name, "", not name.startswith("pipeline."))
+    command = (COMMANDS | STEPS).get(name)
     with policy(name, command is not None and command.goes_on):
         if command is not None:
             with at_once(partial(say_stopped, name, command.goes_on)):

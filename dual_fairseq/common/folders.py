@@ -288,7 +288,10 @@ class RunFolder:
     @classmethod
     def of(cls, checkpoint: str | os.PathLike[str]) -> RunFolder:
         """The run of a checkpoint that is in the folder of a stage."""
-        return cls(Path(os.path.abspath(checkpoint)).parent.parent)
+        stage = Path(checkpoint).parent
+        if stage.name in ("", ".."):  # such a path does not name the folder above
+            stage = Path(os.path.abspath(stage))
+        return cls(stage.parent)
 
     def stage(self, name: str) -> StageFolder:
         """One of :data:`STAGES`."""

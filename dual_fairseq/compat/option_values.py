@@ -160,11 +160,12 @@ def read_overrides(text: Any) -> dict[str, Any]:
         UserError: the text is no dictionary, or changes an option that it cannot change.
     """
     overrides = _dictionary("model_overrides", text)
+    overridable = _overridable() if overrides else set()
     for name, value in overrides.items():
         if name in _FIXED:
             raise UserError(f"--model-overrides: cannot change {name}; leave it out")
-        if name not in _overridable() and not isinstance(value, dict):
-            hint = did_you_mean(name, _overridable())
+        if name not in overridable and not isinstance(value, dict):
+            hint = did_you_mean(name, overridable)
             raise UserError(f"--model-overrides: no model, task or criterion has an option {name}{hint}")
     return overrides
 

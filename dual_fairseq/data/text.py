@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -100,22 +100,22 @@ class TextPipeline:
         Raises:
             UserError: no such folder exists, or it is damaged.
         """
-        if dest is not None:
-            return cls(dest)
-        path = Path(os.path.abspath(checkpoint))
-        candidates = [path.parent / "text", path.parent.parent / "text"]
-        for folder in candidates:
-            if (folder / RECORD).is_file():
-                return cls(folder)
-        recorded = data_directories(load_state(os.fspath(checkpoint), "checkpoint")["cfg"].task)
-        for folder in (data.parent for data in recorded):
-            if (folder / RECORD).is_file():
-                return cls(folder)
-        places = ", ".join(map(str, [*candidates, *(data.parent for data in recorded)]))
+        if pipeline := cls.find(checkpoint) if dest is None else cls(dest):
+            return pipeline
+        places = ", ".join(map(str, _places(checkpoint)))
         raise UserError(
             f"{checkpoint}: cannot tell how its text was tokenised (no preprocess.json in {places}); give the folder "
             "that dual-fairseq preprocess wrote, by --dest DEST or dest=..."
         )
+
+    @classmethod
+    def find(cls, checkpoint: str | os.PathLike[str]) -> TextPipeline | None:
+        """Like :meth:`of_checkpoint`, but None if no such folder exists.
+
+        Raises:
+            UserError: the folder is damaged.
+        """
+        return next((cls(folder) for folder in _places(checkpoint) if (folder / RECORD).is_file()), None)
 
     def encode(self, text: str, language: str) -> str:
         """Normalise, tokenise and segment one line of raw text.
@@ -188,6 +188,13 @@ class TextPipeline:
         space = self.subword[language].space
         between = f" {space} " if space else " "
         return between.join(part for part in parts if part)
+
+
+def _places(checkpoint: str | os.PathLike[str]) -> Iterator[Path]:
+    """The folders that may hold the record of a pair's text; the checkpoint is read only if it is needed."""
+    path = Path(os.path.abspath(checkpoint))
+    yield from (path.parent / "text", path.parent.parent / "text")
+    yield from (data.parent for data in data_directories(load_state(os.fspath(checkpoint), "checkpoint")["cfg"].task))
 
 
 def indices(tokens: Sequence[str], dictionary: Dictionary) -> Tensor:

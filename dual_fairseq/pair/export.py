@@ -250,14 +250,6 @@ def _copy(file: Path, folder: Path) -> bool:
     return True
 
 
-def _find_text(checkpoint: str) -> Data | None:
-    """The record of how a pair's text becomes tokens, or None."""
-    try:
-        return TextPipeline.of_checkpoint(checkpoint).data
-    except UserError:
-        return None
-
-
 def export(
     checkpoint: str | os.PathLike[str],
     direction: str,
@@ -298,7 +290,8 @@ def export(
     files = _find_dictionaries(
         None if data is None else os.fspath(data), state["task_state"], recorded, languages, path
     )
-    text = _find_text(path)
+    pipeline = TextPipeline.find(path)
+    text = pipeline.data if pipeline else None
     record = output.parent / "text" / RECORD
     if text is not None and record.is_file() and Data.from_folder(record.parent).kept() != text.kept():
         raise UserError(

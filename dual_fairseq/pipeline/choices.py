@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ..common.arguments import decimal, positive
 from ..common.errors import UserError
-from ..common.folders import Data, RunFolder, StageFolder
+from ..common.folders import RECORD, Data, RunFolder, StageFolder
 from ..common.options import flag
 from ..common.progress import duration
 from ..common.settings import REASONS, UNMEASURED, language_model_settings, pair_settings
@@ -122,6 +122,12 @@ class Choices:
         return [f"  {option:{width}}  {reason}".rstrip() for option, reason in chosen]
 
 
+def _begun(found: Mapping[str, str | None], names: Mapping[str, str]) -> dict[str, str | None]:
+    """The recorded values of options, by their own names; no limit on record is no limit."""
+    limits = ("max-update", "max-epoch")
+    return {name: found.get(option) for name, option in names.items() if option in found or option in limits}
+
+
 def begun_pair(options: argparse.Namespace, run: RunFolder) -> dict[str, str | None]:
     """The options of those stages of a run that have begun."""
     values: dict[str, str | None] = {}
@@ -129,7 +135,7 @@ def begun_pair(options: argparse.Namespace, run: RunFolder) -> dict[str, str | N
         begun = recorded(run.stage(stage))
         if not begun:
             continue
-        values |= {name: begun.get(option) for name, option in (_PAIR | names).items() if name not in values}
+        values |= {name: value for name, value in _begun(begun, _PAIR | names).items() if name not in values}
         if options.arch == "transformer" and (size := size_of(begun)):
             values.setdefault("size", size)
     return values
@@ -190,7 +196,7 @@ def choose_language_model(options: argparse.Namespace) -> list[str]:
     row = language_model_settings(sentences)
     choices = Choices(options, row.measured, options.prefix)
     if begun := recorded(StageFolder(options.save_dir)):
-        values = {name: begun.get(option) for name, option in _LANGUAGE_MODEL.items()}
+        values = _begun(begun, _LANGUAGE_MODEL)
         presets, dimension = LANGUAGE_MODELS[options.arch], begun.get("decoder-embed-dim")
         values["size"] = next((name for name, preset in presets.items() if preset.dimension == dimension), None)
         choices.take({name: value for name, value in values.items() if name != "size" or value}, BEGUN)
@@ -281,10 +287,10 @@ def short_limit(
 
 def subword_of(data: Path) -> str | None:
     """The subword method of a language model's text (DEST/lm/<language>); None if the text has no record of it."""
-    try:
-        return Data.from_folder(data.parent.parent).sides[data.name].subword
-    except (UserError, KeyError):
-        return None
+    data = data.absolute()
+    folder = data.parent.parent
+    side = Data.from_folder(folder).sides.get(data.name) if (folder / RECORD).is_file() else None
+    return side.subword if side else None
 
 
 def shares_embeddings(data: Data, run: RunFolder, start: Path | None = None) -> bool:

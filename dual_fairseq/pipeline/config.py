@@ -82,6 +82,8 @@ def text(heading: str, options: Mapping[str, Any], extra: Sequence[str]) -> str:
 
 
 def _toml(value: Any) -> str:
+    if isinstance(value, Path):  # the file may be read from another folder
+        value = value.absolute()
     if isinstance(value, bool):
         return str(value).lower()
     number = re.fullmatch(r"(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?", str(value))

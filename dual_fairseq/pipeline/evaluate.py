@@ -210,13 +210,15 @@ class Evaluation:
 
     def _own_language_models(self) -> dict[str, Path]:
         """The language models that the checkpoint's run has or was given, by language; empty if one is missing."""
-        run = RunFolder(self.checkpoint.parent.parent)
+        run = RunFolder.of(self.checkpoint)
         files = {}
         for language in self.data.languages:
             own = run.language_model(language)
             own.check_finished()
-            if file := own.best if own.best.is_file() else language_model_of(self.checkpoint, self.data, language):
+            if file := language_model_of(self.checkpoint, self.data, language):
                 files[language] = file
+            elif own.best.is_file():  # fairseq says what is wrong with it
+                files[language] = own.best
         if len(files) == 2:
             return files
         if self.options.dual_inference:
@@ -285,6 +287,8 @@ class Evaluation:
                 say(f"Tuning the weights of dual inference, {table.parent.name.replace('-', ' -> ')}")
                 check(command, table)
             check(self.scoring(new))
+            if digest(self.checkpoint) != self._digests[0]:
+                raise UserError(f"{self.checkpoint}: was replaced during its evaluation; evaluate it again")
             record.unlink(missing_ok=True)  # the folder holds no evaluation until all files are in place
             replace(self.out, new, [self.data.pair, "-".join(reversed(self.data.languages))])
             write_text(record, identity)

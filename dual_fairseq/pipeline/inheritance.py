@@ -54,17 +54,15 @@ def language_model_of(checkpoint: Path, data: Data, language: str) -> Path | Non
         data: the data that it will score.
         language: the language of the model.
     """
-    run = RunFolder(checkpoint.parent.parent)
-    files = [run.language_model(language).best]
+    run, record = RunFolder.of(checkpoint), StageFolder(checkpoint.parent).options()
     options = run.folder / "train.toml"
     try:
         kept = read_toml(options) if options.is_file() else {}
     except UserError:
         kept = {}
-    side = "src-lm" if language == data.source else "tgt-lm"
-    if isinstance(named := kept.get(side), str):
-        files.append(Path(named).absolute())  # an absolute path never looks like an option
-    for file in files:
+    named = kept.get("src-lm" if language == record.get("source-lang", data.source) else "tgt-lm")
+    given = [Path(named).absolute()] if isinstance(named, str) else []  # an absolute path never looks like an option
+    for file in [*given, run.language_model(language).best]:
         its_dict = file.parent / "dict.txt"
         if file.is_file() and its_dict.is_file() and its_dict.read_bytes() == data.dictionary(language).read_bytes():
             return file
@@ -85,7 +83,7 @@ def check_dictionaries(options: argparse.Namespace, data: Data) -> None:
         UserError: they differ.
     """
     for words, typed in typed_start(options).items():
-        text = RunFolder(Path(words.partition(" ")[2]).parent.parent).text
+        text = RunFolder.of(words.partition(" ")[2]).text
         for file, language in ((text / f"dict.{language}.txt", language) for language in data.languages):
             if file.is_file() and counted_symbols(file) != counted_symbols(data.dictionary(language)):
                 raise UserError(

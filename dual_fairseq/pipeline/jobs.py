@@ -72,7 +72,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def step(name: str, *arguments: object) -> list[str]:
-    """The command ``dual-fairseq NAME`` of this package; NAME is a command or a module."""
+    """The command ``dual-fairseq NAME`` of this package; NAME is a command or a step."""
     return [sys.executable, "-m", "dual_fairseq", name, *map(str, arguments)]
 
 

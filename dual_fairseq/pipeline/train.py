@@ -105,9 +105,10 @@ class Training:
         words = ["--eval-bleu"]
         if kind := pieces[source]:
             words += ["--eval-bleu-remove-bpe", *([] if kind == "subword_nmt" else [kind])]
-        search = f'"beam": {self.options.valid_beam}'
+        search = f'"beam": {int(self.options.valid_beam)}'  # a number such as .5 or 05 is not JSON
         if self.options.max_len_a:
-            search += f', "max_len_a": {self.options.max_len_a}, "max_len_b": {self.options.max_len_b}'
+            longest = float(self.options.max_len_a), int(self.options.max_len_b)
+            search += ', "max_len_a": {:g}, "max_len_b": {}'.format(*longest)
         words += ["--eval-bleu-args", f"{{{search}}}"]
         best = "accuracy" if self.data.has_annotations else "bleu"
         words += ["--best-checkpoint-metric", best, "--maximize-best-checkpoint-metric"]

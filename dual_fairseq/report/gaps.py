@@ -138,10 +138,9 @@ def _sides(
         raise UserError(f"{folder}: has no binarized split '{split}' of {direction_name(*languages)}")
     data, sides = prefix.parent, []
     for language, recorded in zip(languages, (cfg.task.src_lm, cfg.task.tgt_lm), strict=True):
-        in_run = RunFolder(run.folder).language_model(language).best
-        elsewhere = find(recorded, cfg.checkpoint.save_dir, stage_folder) if recorded else None
-        lm = in_run if in_run.is_file() else elsewhere
-        if lm is None:
+        own = RunFolder(run.folder).language_model(language).best
+        lm = (find(recorded, cfg.checkpoint.save_dir, stage_folder) if recorded else None) or own
+        if not lm.is_file():
             raise UserError(f"the language model of {language} ({recorded or 'none was used'}) is missing")
         dictionary = Dictionary.load(str(data / f"dict.{language}.txt"))
         text = data_utils.load_indexed_dataset(f"{prefix}.{language}", dictionary)

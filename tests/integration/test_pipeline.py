@@ -203,6 +203,9 @@ def test_the_limit_of_length_and_the_tokenizer_of_bleu_are_those_of_validation_a
     validation = training.validation_options()
     assert validation[validation.index("--eval-bleu-args") + 1] == '{"beam": 1, "max_len_a": 2, "max_len_b": 9}'
     assert validation[-2:] == ["--sacrebleu-tokenize", "intl"]
+    typed = ["--valid-beam", "05", "--max-len-a", ".5", "--max-len-b", "09"]
+    validation = train.Training(train.parse([*words[:3], *typed])).validation_options()
+    assert validation[validation.index("--eval-bleu-args") + 1] == '{"beam": 5, "max_len_a": 0.5, "max_len_b": 9}'
     evaluation = training.evaluation("warmup", expected=True)
     assert evaluation.search == ["--beam", "5", "--lenpen", "1", "--max-len-a", "2", "--max-len-b", "9"]
     assert " --sacrebleu-tokenize intl" in " ".join(evaluation.scoring(tmp_path))

@@ -48,6 +48,14 @@ def test_shared_options_have_one_form_in_every_command(monkeypatch):
         assert len(commands) == 1, f"{option}: {dict(commands)}"
 
 
+@pytest.mark.parametrize("name", ["trian", "run.toml", "pipeline.train", "./data"])
+def test_an_unknown_command_is_refused_in_one_line(name, capsys):
+    with pytest.raises(SystemExit):
+        main([name])
+    message = capsys.readouterr().err
+    assert message.startswith(f"dual_fairseq: error: {name}: there is no such command;") and message.count("\n") == 1
+
+
 @pytest.mark.parametrize(("smallest", "text"), [(1, "0"), (1, "x"), (1, "1.5"), (0, "-1"), (1, ""), (2, "1")])
 def test_a_whole_number_is_nothing_else(smallest, text):
     assert whole_number(smallest)(f"{smallest}") == smallest

@@ -370,6 +370,29 @@ def test_language_models_that_a_run_was_given_are_those_of_its_evaluation(dest, 
     assert evaluate.Evaluation(options, [], Device(0, 1)).lms == dict(zip(("xx", "yy"), lms, strict=True))
 
 
+@pytest.mark.parametrize("where", ["run", "run/dual"])
+def test_a_run_is_found_from_within_its_folder(dest, tmp_path, monkeypatch, where):
+    run = tmp_path / "run"
+    archive(run / "dual" / "checkpoint_best.pt")
+    for language in ("xx", "yy"):
+        archive(run / "lm" / language / "checkpoint_best.pt")
+    monkeypatch.chdir(tmp_path / where)
+    options = evaluate.get_parser().parse_args([str(dest), ".", "--dual-inference"])
+    files = {language: lm.resolve() for language, lm in evaluate.Evaluation(options, [], Device(0, 1)).lms.items()}
+    assert files == {language: run / "lm" / language / "checkpoint_best.pt" for language in ("xx", "yy")}
+
+
+def test_scores_of_two_checkpoints_are_not_mixed(dest, tmp_path, monkeypatch):
+    """Training goes on during an evaluation, and replaces the checkpoint."""
+    checkpoint = archive(tmp_path / "run" / "dual" / "checkpoint_best.pt", "one")
+    evaluation = evaluate.Evaluation(evaluate.get_parser().parse_args([str(dest), str(checkpoint)]), [], Device(0, 1))
+    monkeypatch.setattr(evaluate, "run", lambda *_: archive(checkpoint, "two") and 0)
+    monkeypatch.setattr(evaluate, "check", lambda *_: None)
+    with pytest.raises(UserError, match=r"checkpoint_best.pt: was replaced during its evaluation; evaluate it again"):
+        evaluation.run()
+    assert not (evaluation.out / "options.txt").exists()
+
+
 def test_an_engine_translates_with_the_same_options(dest, tmp_path):
     checkpoint = archive(tmp_path / "pair" / "checkpoint_best.pt", "one")
     words = [str(dest), str(checkpoint), "--engine", "auto", "--lenpen", "2", "--max-len-a", "2", "--max-len-b", "7"]
@@ -448,6 +471,12 @@ def test_a_file_of_options_runs_no_code_and_names_no_place_to_write_to(tmp_path,
     with pytest.raises(UserError, match=rf"train\.toml: fairseq-train: {word}: .*; give it after --"):
         config.parse(get_parser(), ["data", "run", "--config", str(file)])
     assert config.parse(get_parser(), ["data", "run", "--", word, "evil"])[1] == [word, "evil"]
+
+
+def test_a_file_of_options_names_files_for_every_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = config.text("again", {"src-lm": Path("lm.pt"), "dropout": "0.3"}, [])
+    assert text == f'# again\nsrc-lm = "{tmp_path / "lm.pt"}"\ndropout = 0.3\n'
 
 
 def test_a_refused_command_leaves_no_folder(tmp_path):

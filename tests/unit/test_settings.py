@@ -300,6 +300,22 @@ def test_a_limit_below_the_learning_rate_s_warm_up_is_warned_of(data, tmp_path):
     ]
 
 
+def test_an_option_that_a_run_has_not_recorded_is_chosen_as_usual(data, tmp_path):
+    usual, _ = chosen(data, tmp_path / "new")
+    (tmp_path / "run" / "warmup").mkdir(parents=True)
+    (tmp_path / "run" / "warmup" / "options.txt").write_text("--arch transformer\n--lr 0.5\n")
+    options, _ = chosen(data, tmp_path / "run")
+    assert (options.lr, options.max_tokens, options.lr_warmup) == ("0.5", usual.max_tokens, usual.lr_warmup)
+
+
+@pytest.mark.parametrize("language", ["xx", "."])
+def test_the_segmentation_of_text_is_known_from_within_its_folder(tmp_path, monkeypatch, language):
+    with_record(tmp_path, subword="char", bpe=None)
+    (tmp_path / "lm" / "xx").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "lm" / ("" if language == "xx" else "xx"))
+    assert choices.subword_of(Path(language)) == "char"
+
+
 def test_the_time_of_each_stage_is_known_before(data, tmp_path):
     words = ("--max-tokens=144", "--warmup-max-update=7200", "--dual-max-epoch=3")  # 10 updates an epoch
     options, _ = chosen(data, tmp_path / "run", *words)
@@ -362,6 +378,11 @@ def test_a_run_takes_the_language_models_of_the_pair_that_it_starts_from(data, t
     (pair / "train.toml").write_text(f'tgt-lm = "{elsewhere}"\n')
     assert language_model_of(checkpoint, data, "xx") == own
     assert language_model_of(checkpoint, data, "yy") == elsewhere
+    (pair / "train.toml").write_text(f'src-lm = "{elsewhere}"\n')
+    assert language_model_of(checkpoint, data, "yy") is None  # of xx
+    with (pair / "dual" / "options.txt").open("a") as record:
+        record.write("--source-lang yy\n")
+    assert language_model_of(checkpoint, data, "yy") == elsewhere  # the run's source is the target of these data
     (elsewhere.parent / "dict.txt").write_text("zz 1\n")  # of other data
     assert language_model_of(checkpoint, data, "yy") is None
 
