@@ -170,7 +170,8 @@ class CTranslate2:
         """Like :func:`~dual_fairseq.plugin.log_probs.translation_log_probs`, with the model of a direction."""
         model, side = self._directions[direction]
         sizes = np.array([(len(x), len(y)) for x, y in zip(sources, targets, strict=True)]).reshape(-1, 2)
-        fits = (sizes <= (model.max_positions()[0], model.max_decoder_positions())).all(axis=1)
+        limits = model.max_positions()[0], model.max_decoder_positions()
+        fits = ((sizes > 0) & (sizes <= limits)).all(axis=1)
         rows = [words(sources, side.source_dictionary), words(targets, side.target_dictionary)]
         return self._scores(self.translator(direction), rows, np.where(fits, sizes.max(axis=1), 0), 0, advance)
 

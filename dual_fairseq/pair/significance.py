@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import cast
+from unittest.mock import patch
 
+import numpy as np
 from sacrebleu.metrics.base import Metric
 from sacrebleu.significance import PairedTest, Result
 
@@ -22,7 +24,8 @@ def paired_test(
     """sacreBLEU's paired approximate randomisation of systems against a baseline, two-sided (Riezler and Maxwell 2005).
 
     sacreBLEU's paired bootstrap is not used: it takes absolute values of resampled differences before it centres them.
-    At 0.05, it calls one in ten pairs of equally good systems different.
+    At 0.05, it calls one in ten pairs of equally good systems different. Exchanges with the same difference as that
+    of the systems count, too: there are many with accuracy, and with few different sentences.
 
     Args:
         baseline, others: name and N translations each.
@@ -36,17 +39,15 @@ def paired_test(
         baseline) and, with ``interval_samples``, ``mean`` and ``ci``, half of the interval's width.
     """
     systems = [baseline, *others]
-    _, results = PairedTest(
-        systems, metrics, [references], "ar", n_samples=trials, n_ar_confidence=interval_samples or -1
-    )()
-    tests: dict[str, dict[str, Result]] = {}
-    for index, (name, texts) in enumerate(systems):
-        tests[name] = {metric: cast(Result, row[index]) for metric, row in results.items() if metric != "System"}
-        if index == 0:
-            continue
-        # k different sentences have 2^k exchanges; two give the difference itself. sacreBLEU counts only exchanges
-        # that give more, and would call systems different because of a single sentence, or none.
-        differing = sum(text != other for text, other in zip(texts, baseline[1], strict=True))
-        for result in tests[name].values():
-            result.p_value = min(1.0, max(result.p_value or 0.0, 2.0 ** (1 - differing)))
-    return tests
+    test = PairedTest(systems, metrics, [references], "ar", n_samples=trials, n_ar_confidence=interval_samples or -1)
+    with patch("sacrebleu.significance._compute_p_value", _p_value):  # sacreBLEU's counts larger differences only
+        _, results = test()
+    return {
+        name: {metric: cast(Result, row[index]) for metric, row in results.items() if metric != "System"}
+        for index, (name, _) in enumerate(systems)
+    }
+
+
+def _p_value(differences: np.ndarray, observed: float) -> float:
+    """The share of exchanges with at least the observed difference, which is one of them."""
+    return (np.count_nonzero(differences >= observed - 1e-9) + 1) / (len(differences) + 1)

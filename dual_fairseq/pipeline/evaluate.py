@@ -154,6 +154,12 @@ class Evaluation:
         if extra and options.engine == "auto":
             say(f"--engine auto: fairseq translates, because CTranslate2 does not take {extra[0]}")
             self.engine = []
+        normalisation = [word for word in extra if re.match("--(lenpen|unnormalized)(=|$)", word)]
+        if options.dual_inference and normalisation:
+            raise UserError(
+                f"{normalisation[0]}: give --lenpen before -- (0 is --unnormalized): the weights of --dual-inference "
+                "are tuned for it"
+            )
         if options.dual_inference and options.split == options.tune_split:
             raise UserError(f"--dual-inference tunes its weights on '{options.tune_split}': evaluate another split")
         self.checkpoint = options.checkpoint if expected else find_checkpoint(options.checkpoint)

@@ -22,13 +22,16 @@ from .model import parameter_like
 from .ranking import COMPONENTS, Weights
 
 # Generation options that can change the beam's scores from log P(y|x), and the values that do not.
-_IMPURE = {"unkpen": 0, "temperature": 1, "lm_path": None, "diverse_beam_groups": -1, "match_source_len": False}
+_IMPURE: dict[str, list[object]] = {
+    "unkpen": [0], "temperature": [1], "lm_path": [], "diverse_beam_groups": [-1], "diversity_rate": [-1, 0],
+    "match_source_len": [False],
+}  # fmt: skip
 
 
 def check_pure(generation: Any) -> None:
     """Raises UserError if a generation option changes the beam's scores from log P(y|x)."""
     for name, neutral in _IMPURE.items():
-        if (value := getattr(generation, name, neutral)) not in (neutral, None):
+        if (value := getattr(generation, name, None)) not in (*neutral, None):
             given = flag(name) + f" {value}" * (value is not True)
             raise UserError(
                 f"{given}: changes the beam's scores, which dual inference takes for log P(y|x); leave it out"

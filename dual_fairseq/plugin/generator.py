@@ -44,11 +44,11 @@ class _BySentence(SequenceGenerator):
     Attributes:
         labels: if translations are labels, the only tokens that they may begin with; a beam as large as the number of
             labels then has each of them.
-        tags: whether translations are tags, which have the length of their source.
+        tags: if translations are tags, the only tokens before their end, which the length of the source sets.
     """
 
     labels: Sequence[int] = ()
-    tags = False
+    tags: Sequence[int] = ()
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -75,21 +75,10 @@ class _BySentence(SequenceGenerator):
         return finalized
 
     def _bounded_step(self, step: int, lprobs: Tensor, *args: Any, **kwargs: Any) -> Any:
-        if step == 0 and self.labels:
-            others = torch.ones_like(lprobs, dtype=torch.bool)
-            others[..., self.labels] = False
-            lprobs = lprobs.masked_fill(others, -math.inf)
-        if self.tags:
-            early = lprobs.new_zeros(lprobs.shape, dtype=torch.bool)
-            early[~self._at_limit(step), :, self.eos] = True
-            lprobs = lprobs.masked_fill(early, -math.inf)
-        # if </s> cannot follow, a forced prefix is longer than the limit
-        ends = self._at_limit(step) & lprobs[:, :, self.eos].isfinite().any(dim=1)
-        if ends.any():
-            eos = lprobs[:, :, self.eos].clone()
-            lprobs = lprobs.masked_fill(ends[:, None, None], -math.inf)
-            lprobs[:, :, self.eos] = eos
-        return self._search_step(step, lprobs, *args, **kwargs)
+        at_limit = self._at_limit(step)
+        if annotations := self.tags or (self.labels if step == 0 else ()):
+            lprobs = _only(annotations, lprobs, ~at_limit)
+        return self._search_step(step, _only([self.eos], lprobs, at_limit), *args, **kwargs)
 
     def is_finished(self, step: int, unfin_idx: int, *args: Any) -> bool:
         at_limit = not self.match_source_len and bool(self._at_limit(step)[unfin_idx])
@@ -107,6 +96,16 @@ class _BySentence(SequenceGenerator):
             return (lengths - 1).clamp(min=1)
         limits = (self.max_len_a * lengths.double() + self.max_len_b).long()
         return limits.clamp(min=max(self.min_len, 1)).clamp(max=int(min(self.max_len, 2**31)) - 1)
+
+
+def _only(tokens: Sequence[int], lprobs: Tensor, rows: Tensor) -> Tensor:
+    """lprobs (B, beam, V) with only these tokens in some rows (B,), except where a forced prefix forbids them all."""
+    rows = rows & lprobs[..., tokens].isfinite().flatten(1).any(dim=1)
+    if not rows.any():
+        return lprobs
+    left = torch.full_like(lprobs, -math.inf)
+    left[..., tokens] = lprobs[..., tokens]
+    return torch.where(rows[:, None, None], left, lprobs)
 
 
 class _AligningBySentence(SequenceGeneratorWithAlignment, _BySentence):
@@ -148,15 +147,19 @@ class DirectionTask(TranslationTask):
 
     @cached_property
     def labels(self) -> list[int]:
-        """The dictionary indices of the target side's labels; empty for text."""
-        side, words = self._target_side, self.target_dictionary
-        seen = (i for i in range(words.nspecial, len(words)) if words.count[i])
-        return [*seen] if side and side.labels else []
+        """The dictionary indices of the target side's labels; empty for tags and text."""
+        return self._seen if self._target_side and self._target_side.labels else []
 
     @cached_property
-    def tags(self) -> bool:
-        """Whether the target side is tags of the source's words."""
-        return self._target_side is not None and self._target_side.tags
+    def tags(self) -> list[int]:
+        """The dictionary indices of the target side's tags; empty for labels and text."""
+        return self._seen if self._target_side and self._target_side.tags else []
+
+    @property
+    def _seen(self) -> list[int]:
+        """The dictionary indices of the target side's words in the training text."""
+        words = self.target_dictionary
+        return [i for i in range(words.nspecial, len(words)) if words.count[i]]
 
     def build_tokenizer(self, args):
         """Like fairseq's (for fairseq-interactive); the codes' languages decide its rules."""

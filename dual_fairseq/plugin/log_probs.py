@@ -41,7 +41,7 @@ def translation_log_probs(
         advance: called with the number of sentences after each batch.
 
     Returns:
-        (N,) nats, float32, on the models' device; NaN if a sentence is too long for a model.
+        (N,) nats, float32, on the models' device; NaN if a sentence is empty, or too long for a model.
     """
     like = parameter_like(models[0])
     pad, eos = target_dictionary.pad(), target_dictionary.eos()
@@ -49,7 +49,7 @@ def translation_log_probs(
     target_limit = min(model.max_decoder_positions() for model in models)
     source_sizes, target_sizes = _sizes(sources), _sizes(targets)
     sizes = np.maximum(source_sizes, target_sizes)
-    sizes[(source_sizes > source_limit) | (target_sizes > target_limit)] = 0
+    sizes[(source_sizes > source_limit) | (target_sizes > target_limit) | (source_sizes * target_sizes == 0)] = 0
     scores = torch.full((len(sources),), float("nan"), device=like.device)
     for batch in length_sorted_batches(sizes, max_tokens):
         # fairseq's LSTM encoder demands this order

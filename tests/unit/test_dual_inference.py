@@ -32,7 +32,9 @@ def test_the_general_form_and_components_that_could_not_be_computed():
 
 def test_a_beam_that_is_scored_by_more_than_the_model_is_refused():
     check_pure(GenerationConfig())
-    for name, value in (("unkpen", 2.0), ("temperature", 0.5), ("lm_path", "lm.pt"), ("diverse_beam_groups", 2)):
+    check_pure(GenerationConfig(diversity_rate=0.0))
+    impure = {"unkpen": 2.0, "temperature": 0.5, "lm_path": "lm.pt", "diverse_beam_groups": 2, "diversity_rate": 0.5}
+    for name, value in impure.items():
         with pytest.raises(UserError, match=f"--{name.replace('_', '-')} {value}: .* leave it out"):
             check_pure(GenerationConfig(**{name: value}))
     with pytest.raises(UserError, match="--match-source-len: changes"):

@@ -21,7 +21,7 @@ from dual_fairseq.plugin.task import DualTranslationTask
 PAIR, FILE = nn.ModuleDict({"models": nn.ModuleDict({"a-b": nn.Linear(1, 1)})}), Path("pair.pt")
 PAIR.models = PAIR["models"]
 TASK = DualTranslationTask.__new__(DualTranslationTask)
-TASK.labels, TASK.tags = [], False
+TASK.labels, TASK.tags = [], []
 TASK.sides, TASK.directions = {"a-b": SimpleNamespace()}, ("a-b", "b-a")
 
 
@@ -88,7 +88,7 @@ def test_options_of_generation_that_it_does_not_have(strict, monkeypatch, caplog
         assert "fairseq translates, because CTranslate2 does not translate with min_len, sampling" in caplog.text
     options = GenerationConfig(beam=4, lenpen=0.5, max_len_a=2, unnormalized=True)
     assert engine.generator(TASK, generator := SimpleNamespace(eos=2), options) is not generator
-    for labels, tags in (([4, 5], False), ([], True)):  # fairseq scores all labels, and gives tags their length
+    for labels, tags in (([4, 5], []), ([], [4, 5])):  # fairseq scores all labels, and gives tags their length
         task = DualTranslationTask.__new__(DualTranslationTask)
         task.labels, task.tags = labels, tags
         assert engine.generator(task, generator, options) is generator

@@ -393,6 +393,16 @@ def test_scores_of_two_checkpoints_are_not_mixed(dest, tmp_path, monkeypatch):
     assert not (evaluation.out / "options.txt").exists()
 
 
+@pytest.mark.parametrize("words", [["--lenpen", "2"], ["--lenpen=2"], ["--unnormalized"]])
+def test_dual_inference_is_tuned_for_the_length_penalty_of_the_search(dest, tmp_path, words):
+    checkpoint = archive(tmp_path / "pair" / "checkpoint_best.pt", "one")
+    options = evaluate.get_parser().parse_args([str(dest), str(checkpoint)])
+    assert evaluate.Evaluation(options, words, Device(0, 1)).extra == words
+    options.dual_inference = True
+    with pytest.raises(UserError, match=f"{words[0]}: give --lenpen before --"):
+        evaluate.Evaluation(options, words, Device(0, 1))
+
+
 def test_an_engine_translates_with_the_same_options(dest, tmp_path):
     checkpoint = archive(tmp_path / "pair" / "checkpoint_best.pt", "one")
     words = [str(dest), str(checkpoint), "--engine", "auto", "--lenpen", "2", "--max-len-a", "2", "--max-len-b", "7"]

@@ -95,7 +95,7 @@ def test_tags_have_the_length_of_their_text_and_a_true_score(arch, tags):
     cfg = configuration("data", "--task", "translation", "-s", "x", "-t", "y", *TINY[arch])
     torch.manual_seed(1)
     task = DirectionTask(cfg.task, text, names)
-    task.labels, task.tags = [], True
+    task.labels, task.tags = [], [*range(4, 4 + tags)]
     model = task.build_model(cfg.model).eval()
     sentences = [torch.cat([torch.randint(4, 24, (n,)), torch.tensor([2])]) for n in (2, 9, 1, 5)]
     data = LanguagePairDataset(sentences, [*map(len, sentences)], text, tgt_dict=names, shuffle=False)
@@ -104,5 +104,6 @@ def test_tags_have_the_length_of_their_text_and_a_true_score(arch, tags):
     for i, hypotheses in zip(sample["id"].tolist(), generator.generate([model], sample), strict=True):
         assert hypotheses and all(len(h["tokens"]) == len(sentences[i]) and not h["cut_off"] for h in hypotheses)
         found = [h["tokens"] for h in hypotheses]
+        assert all(set(tokens[:-1].tolist()) <= {*task.tags} for tokens in found)  # no <s> or <unk>
         true = translation_log_probs([model], [sentences[i]] * len(found), found, names)
         assert [float(h["score"]) for h in hypotheses] == pytest.approx(true.tolist(), abs=1e-4)
