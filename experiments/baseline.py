@@ -89,7 +89,8 @@ def main() -> None:
     if not recipe.variants:
         raise UserError(f"{options.recipe}: names no variants; add some: [[variant]] with id, name, options")
     if not options.table:
-        with stoppable(), Runner(work, ["--cpu"] if options.cpu else []) as runner:
+        runner = Runner(work, ["--cpu"] if options.cpu else [])
+        with stoppable():
             run_all(jobs_of(Plan(recipe, work, runner, options.folder), options.seeds), options.jobs, runner)
     text = table(recipe, work, options.seeds)
     write_text(work / f"{options.recipe.stem}-baseline.md", text)

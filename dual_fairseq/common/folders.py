@@ -215,6 +215,12 @@ class StageFolder:
         """The checkpoint to use: the average if there is one, else the best."""
         return self.average if self.average.is_file() else self.best
 
+    def checkpoints(self, by_update: bool) -> list[tuple[int, Path]]:
+        """The number and file of each kept checkpoint of an epoch, or of an update; the last one is first."""
+        pattern = r"checkpoint_\d+_(\d+)\.pt" if by_update else r"checkpoint(\d+)\.pt"
+        names = ((file, re.fullmatch(pattern, file.name)) for file in self.folder.glob("checkpoint*.pt"))
+        return sorted(((int(name[1]), file) for file, name in names if name), reverse=True)
+
     @property
     def log(self) -> Path:
         return self.folder / "train.log"

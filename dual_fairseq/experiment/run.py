@@ -46,8 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise UserError(f"--results {options.results}: there is no such folder; make it first")
     recipe, work = Recipe.read(options.recipe), work_of(options.recipe, options.work)
     if not options.table:
-        with Runner(work, ["--cpu"] if options.cpu else []) as runner:
-            run_all(Plan(recipe, work, runner, options.folder).jobs(options.seeds), options.jobs, runner)
+        runner = Runner(work, ["--cpu"] if options.cpu else [])
+        run_all(Plan(recipe, work, runner, options.folder).jobs(options.seeds), options.jobs, runner)
     tabulate(recipe, work, options.seeds, options.recipe, options.results)
 
 

@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 
 from ..common.errors import UserError
 from ..pipeline.jobs import environment
@@ -27,8 +26,6 @@ class Job:
 
 class Runner:
     """Runs commands and keeps their output, one log per job.
-
-    ``with Runner(...) as runner:`` stops the commands if a failed command, an error or a signal ends the block early.
 
     Args:
         work: the folder for ``logs``.
@@ -68,20 +65,13 @@ class Runner:
             for process in self._running:
                 process.terminate()
 
-    def __enter__(self) -> Runner:
-        return self
-
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if error is not None:
-            self.stop()
-            for process in list(self._running):
-                process.wait()
-        if isinstance(error, RuntimeError):
-            raise UserError(f"{error}; the same command continues") from error
-
 
 def run_all(jobs: Sequence[Job], workers: int, runner: Runner) -> None:
-    """Run the jobs, ``workers`` of them side by side; the first failure stops all of them."""
+    """Run the jobs, ``workers`` of them side by side; the first failure, or a signal, stops all of them.
+
+    Raises:
+        UserError: a command failed.
+    """
     waiting = list(jobs)
     done: set[str] = set()
     running: dict[Future[None], Job] = {}
@@ -93,12 +83,14 @@ def run_all(jobs: Sequence[Job], workers: int, runner: Runner) -> None:
                     print(f"{time.strftime('%T')} {job.name}", flush=True)
                     running[pool.submit(job.run)] = job
                 if not running:
-                    raise RuntimeError(f"{waiting[0].name} waits for what nobody does: {waiting[0].after}")
+                    raise AssertionError(f"{waiting[0].name} waits for what nobody does: {waiting[0].after}")
                 finished, _ = wait(running, return_when=FIRST_COMPLETED)
                 for future in finished:
                     job = running.pop(future)
                     future.result()
                     done.add(job.name)
-        except BaseException:  # otherwise the pool would wait for the commands
-            runner.stop()
+        except BaseException as error:
+            runner.stop()  # otherwise the pool would wait for the commands
+            if isinstance(error, RuntimeError):
+                raise UserError(f"{error}; the same command continues") from error
             raise

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 from collections import OrderedDict
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,10 +14,11 @@ from torch import Tensor
 
 from ..common.errors import UserError
 from ..common.files import check_output
+from ..common.folders import StageFolder
 from ..common.progress import Progress
 from ..compat.checkpoint_options import taken_options
 from ..plugin.checkpoint import check_model_options, load_state
-from .export import plain, plain_namespace, write_checkpoint
+from ..plugin.finished import plain, plain_namespace, write_checkpoint
 
 
 def average(inputs: Sequence[str | os.PathLike[str]]) -> dict[str, Any]:
@@ -79,16 +80,18 @@ def newest(folder: str, count: int, by_update: bool, upper_bound: int | None = N
     """
     if not os.path.isdir(folder):
         raise UserError(f"--inputs {folder}: there is no such folder")
-    pattern = re.compile(r"checkpoint_\d+_(\d+)\.pt" if by_update else r"checkpoint(\d+)\.pt")
-    checkpoints = [(int(m.group(1)), m.group(0)) for m in map(pattern.fullmatch, os.listdir(folder)) if m]
-    checkpoints = [entry for entry in checkpoints if upper_bound is None or entry[0] <= upper_bound]
+    checkpoints = [
+        os.fspath(file)
+        for number, file in StageFolder(Path(folder)).checkpoints(by_update)
+        if upper_bound is None or number <= upper_bound
+    ]
     if len(checkpoints) < count:
         kind = "checkpoint_EPOCH_UPDATE.pt" if by_update else "checkpointEPOCH.pt"
         raise UserError(
             f"--inputs {folder}: has {len(checkpoints)} checkpoints {kind}, not {count}; fairseq-train keeps some "
             "with --save-interval-updates 500 --keep-interval-updates N, or without --no-epoch-checkpoints"
         )
-    return [os.path.join(folder, name) for _, name in sorted(checkpoints, reverse=True)[:count]]
+    return checkpoints[:count]
 
 
 def run(options: argparse.Namespace) -> None:

@@ -24,12 +24,13 @@ from torch import Tensor
 
 from ..common.files import sha256
 from ..plugin.checkpoint import dictionary_digests, load_state
+from ..plugin.finished import arch_options, plain, write_checkpoint
 from ..plugin.generator import DirectionTask
 from ..plugin.language_model import FrozenLanguageModel
 from ..plugin.log_probs import language_model_log_probs, translation_log_probs
 from ..plugin.model import arch_name, direction_name, parameter_like
 from ..plugin.task import DualTranslationTask
-from .export import arch_options, export_state, plain, single_state, write_checkpoint
+from .export import export_state, single_state
 
 _PROBES = (1, 2, 3, 5, 8, 13)  # tokens in the sentences that compare a converted model with its original
 _KEPT_UNUSED = 90 * 24 * 3600.0  # seconds
@@ -78,14 +79,7 @@ def converted_pair(pair: Any, task: DirectionTask, checkpoint: Path) -> Path:
     directions = directions_of(pair, task)
     if not all(isinstance(model, TransformerModelBase) for model, _ in directions.values()):
         raise CannotConvert("runs Transformers only")
-    dictionaries = {
-        language: dictionary
-        for _, side in directions.values()
-        for language, dictionary in (
-            (side.cfg.source_lang, side.source_dictionary),
-            (side.cfg.target_lang, side.target_dictionary),
-        )
-    }
+    dictionaries = task.dictionaries
 
     def convert(folder: Path) -> None:
         path = os.fspath(checkpoint)

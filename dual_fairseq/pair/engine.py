@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 
 # Options of fairseq's generation that CTranslate2 has too; all others must have their default value.
 _OPTIONS = {"beam", "nbest", "lenpen", "unnormalized", "max_len_a", "max_len_b", "no_beamable_mm", "print_alignment"}
-BLOCK_TOKENS = 65_536  # of sentences that CTranslate2 gets together, padding included; it makes its own batches
+BLOCK_TOKENS = 65_536  # of sentences that are searched and re-scored together, padding included
 _SENTENCES = 32  # of a batch in one CPU thread; larger ones are slower: their logits leave the cache
 Advance = Callable[[int], object]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 import os
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -12,81 +11,15 @@ from typing import Any
 import torch
 from fairseq import checkpoint_utils
 from fairseq.data import Dictionary
-from fairseq.models import ARCH_MODEL_REGISTRY
-from fairseq.tasks.translation import TranslationConfig
-from omegaconf import OmegaConf
 from torch import Tensor
 
 from ..common.errors import UserError, first_detail
 from ..common.files import check_output, whole_file
 from ..common.folders import RECORD, Data, RunFolder, find_checkpoint
-from ..common.options import flag
-from ..compat.checkpoint_options import declared_options
 from ..data.text import TextPipeline
 from ..plugin.checkpoint import check_dictionary, data_directories, load_state, pair_languages
+from ..plugin.finished import arch_options, finished_state, plain_namespace, translation_options, write_checkpoint
 from ..plugin.model import arch_name, direction_name, of_direction
-
-# --- shared by the modules that write checkpoints
-
-
-def arch_options(model_cfg: Any) -> dict[str, Any]:
-    """The options that an arch declares, from a checkpoint, which records the options of the whole run.
-
-    Args:
-        model_cfg: ``cfg.model`` of a checkpoint.
-
-    Raises:
-        UserError: this fairseq does not know the arch.
-    """
-    name = arch_name(model_cfg)
-    if name not in ARCH_MODEL_REGISTRY:
-        raise UserError(f"--arch {name}: is not an arch of this fairseq")
-    return {n: plain(getattr(model_cfg, n), n) for n in declared_options(name) if hasattr(model_cfg, n)}
-
-
-# Options of the data and of validation are not part of a model.
-_RUN_OPTIONS = ("data", "train_subset", "dataset_impl", "num_batch_buckets")
-
-
-def translation_options(task_cfg: Any) -> dict[str, Any]:
-    """The options of fairseq's ``translation`` task in a checkpoint that belong to the model, not to the run."""
-    names = (n for n in TranslationConfig.__dataclass_fields__ if not n.startswith(("_", "eval_")))
-    kept = (n for n in names if n not in _RUN_OPTIONS and hasattr(task_cfg, n))
-    return {name: plain(getattr(task_cfg, name), name) for name in kept}
-
-
-def plain(value: Any, name: str) -> Any:
-    """An option's value in built-in types.
-
-    Raises:
-        UserError: the value has no such form.
-    """
-    if OmegaConf.is_config(value):
-        value = OmegaConf.to_container(value, resolve=True, enum_to_str=True)
-    if isinstance(value, enum.Enum):
-        return plain(value.value, name)
-    if value is None or type(value) in (bool, int, float, str):
-        return value
-    if isinstance(value, list | tuple):
-        return [plain(item, name) for item in value]
-    if isinstance(value, dict):
-        return {plain(key, name): plain(item, name) for key, item in value.items()}
-    raise UserError(f"{flag(name)}: a {type(value).__name__} cannot be written as plain values")
-
-
-def write_checkpoint(state: dict[str, Any], path: str | os.PathLike[str]) -> None:
-    """Write a checkpoint, whole or not at all, and make its folder.
-
-    Raises:
-        UserError: the checkpoint cannot be written.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(path) as file:
-        torch.save(state, file)
-
-
-# --- export
 
 
 def export_state(state: dict[str, Any], direction: str, path: str, half: bool = False) -> dict[str, Any]:
@@ -141,36 +74,15 @@ def single_state(state: dict[str, Any], source: str, target: str, weights: dict[
         "sentence_avg": bool(getattr(criterion, "sentence_avg", False)),
     }
     last = state["optimizer_history"][-1]
-    return {
-        "args": plain_namespace(options),
-        "cfg": None,
-        "model": weights,
-        "criterion": None,
-        "optimizer_history": [
-            {
-                "criterion_name": "LabelSmoothedCrossEntropyCriterion",
-                "optimizer_name": str(last["optimizer_name"]),
-                "lr_scheduler_state": {},
-                "num_updates": int(last["num_updates"]),
-            }
-        ],
+    return finished_state(
+        weights,
+        args=plain_namespace(options),
+        criterion="LabelSmoothedCrossEntropyCriterion",
+        optimizer=str(last["optimizer_name"]),
+        updates=int(last["num_updates"]),
         # the dictionaries of the weights; stock fairseq ignores this entry
-        "task_state": {"dictionaries": (state.get("task_state") or {}).get("dictionaries") or {}},
-        "extra_state": {"train_iterator": {"epoch": 1, "iterations_in_epoch": 0}},
-        "last_optimizer_state": None,
-    }
-
-
-def plain_namespace(options: dict[str, Any]) -> OrderedDict[str, Any]:
-    """Options that can be read, set and deleted as attributes, like those of fairseq's ``argparse.Namespace``.
-
-    PyTorch's ``weights_only`` refuses to unpickle a ``Namespace``. It always accepts an ``OrderedDict`` together with
-    the instance's attributes, because ``Module.state_dict()`` stores its ``_metadata`` there. fairseq and CTranslate2
-    use only the attributes of a Namespace.
-    """
-    namespace = OrderedDict(options)
-    vars(namespace).update(options)
-    return namespace
+        task_state={"dictionaries": (state.get("task_state") or {}).get("dictionaries") or {}},
+    )
 
 
 def _copied(weights: dict[str, Tensor], half: bool) -> OrderedDict[str, Tensor]:

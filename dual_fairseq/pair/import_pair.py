@@ -16,9 +16,9 @@ from ..common.errors import UserError
 from ..common.files import check_output
 from ..common.options import flag
 from ..plugin.checkpoint import MAY_DIFFER, check_dictionary, data_directories, load_state, load_weights, task_name
+from ..plugin.finished import arch_options, finished_state, translation_options, write_checkpoint
 from ..plugin.model import arch_name, direction_name, pair_arch
 from ..plugin.task import DualTranslationTask
-from .export import arch_options, translation_options, write_checkpoint
 
 _OPTIONS = ("--src2tgt", "--tgt2src")
 
@@ -54,29 +54,19 @@ def import_pair(
     pair = task.build_model(copy.deepcopy(cfg.model), from_checkpoint=True)
     for direction, state, path, option in zip(task.directions, states, paths, _OPTIONS, strict=True):
         folders = [Path(path).parent, *data_directories(state["cfg"].task)]
-        for language, dictionary in ((source, task.source_dictionary), (target, task.target_dictionary)):
+        for language, dictionary in task.dictionaries.items():
             if not check_dictionary(dictionary, language, state.get("task_state"), folders, path, option):
                 remarks.append(f"{option} {path}: its dict.{language}.txt was not found and not compared")
         model_cfg = copy.deepcopy(state["cfg"].model)  # pruning changes it
         label = f"the model of {direction} over the dictionaries in {folder}"
         load_weights(pair.models[direction], state["model"], model_cfg, path, option, label)
-    state = {
-        "args": None,
-        "cfg": OmegaConf.to_container(cfg, resolve=True, enum_to_str=True),
-        "model": pair.state_dict(),
-        "criterion": None,
-        "optimizer_history": [
-            {
-                "criterion_name": "DualCrossEntropyCriterion",
-                "optimizer_name": str(states[0]["optimizer_history"][-1]["optimizer_name"]),
-                "lr_scheduler_state": {},
-                "num_updates": 0,
-            }
-        ],
-        "task_state": task.state_dict(),
-        "extra_state": {"train_iterator": {"epoch": 1, "iterations_in_epoch": 0}},
-        "last_optimizer_state": None,
-    }
+    state = finished_state(
+        pair.state_dict(),
+        cfg=OmegaConf.to_container(cfg, resolve=True, enum_to_str=True),
+        criterion="DualCrossEntropyCriterion",
+        optimizer=str(states[0]["optimizer_history"][-1]["optimizer_name"]),
+        task_state=task.state_dict(),
+    )
     return state, remarks
 
 

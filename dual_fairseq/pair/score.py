@@ -242,11 +242,10 @@ def _language_models(options: argparse.Namespace, task: DualTranslationTask, che
 
 def _warn_of_foreign_text(text: tuple[Sequence[Tensor], Sequence[Tensor]], task: DualTranslationTask) -> bool:
     """Warn of text that is unknown to the models; returns whether there was a warning."""
-    dictionaries = ((task.cfg.source_lang, task.source_dictionary), (task.cfg.target_lang, task.target_dictionary))
     foreign = [
         f"{role} ({language})"
-        for role, sentences, (language, dictionary) in zip(("source", "target"), text, dictionaries, strict=True)
-        if looks_foreign(sentences, dictionary)
+        for role, sentences, language in zip(("source", "target"), text, task.dictionaries, strict=True)
+        if looks_foreign(sentences, task.dictionaries[language])
     ]
     if foreign:
         say(f"warning: most tokens of {' and '.join(foreign)} are unknown to the models; are these the right files?")

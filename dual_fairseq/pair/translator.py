@@ -93,8 +93,7 @@ class DualTranslator:
             self._tasks[self.languages[::-1]] = back = _reversed(task)
             back.priors.for_inference = task.priors.for_inference  # loaded once
         self._generators: dict[str, tuple[Any, Any]] = {}  # target language → (options, generator)
-        self._choices: dict[str, Choice | None] | None = None  # of dual inference, by target language ...
-        self._no_choice = ""  # ... and why no other language is translated into
+        self._choices: dict[str, Choice | None] | None = None  # of dual inference, by target language
         self._warned: set[str] = set()  # source languages whose text looks foreign
         for pair in self.pairs:
             # without BeamableMM (of fconv), which binds a model to one beam size
@@ -157,7 +156,7 @@ class DualTranslator:
     def _use_dual_inference(self, weighting: Weighting | Mapping[str, Weighting | None]) -> None:
         if len(self._tasks) == 1:
             raise UserError("dual inference: needs a pair, not a model of one direction; give a run, or leave it out")
-        self._choices, self._no_choice = choices_by_language(weighting, self.languages)
+        self._choices = choices_by_language(weighting, self.languages)
         for (_, target), task in self._tasks.items():
             if (choice := self._choices.get(target)) is not None:
                 task.dual_inference = choice.weights
@@ -277,7 +276,10 @@ class DualTranslator:
         source, target = self.direction(source, target)
         task = self._tasks[source, target]
         if self._choices is not None and target not in self._choices:
-            raise UserError(self._no_choice.format(target=target))
+            raise UserError(
+                f"dual_inference: has weights for translations into {' and '.join(self._choices)}, not {target}; give "
+                "weights by language, or None for plain search"
+            )
         if lenpen is None:
             choice = (self._choices or {}).get(target)
             lenpen = 1.0 if choice is None or choice.lenpen is None else choice.lenpen

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 from collections.abc import Sequence
 
 from ..common.arguments import positive
@@ -54,9 +53,7 @@ def average(files: StageFolder, count: str | None, trained: bool) -> None:
     """
     begun = recorded(files)
     by_updates = "keep-interval-updates" in begun and _EPOCHS not in begun
-    pattern = r"checkpoint_\d+_(\d+)\.pt" if by_updates else r"checkpoint(\d+)\.pt"
-    names = [match for file in files.folder.glob("checkpoint*.pt") if (match := re.fullmatch(pattern, file.name))]
-    kept = [files.folder / match[0] for match in sorted(names, key=lambda match: int(match[1]), reverse=True)]
+    kept = [file for _, file in files.checkpoints(by_updates)]
     if count is None or not kept:
         if trained:
             files.average.unlink(missing_ok=True)  # of an earlier training

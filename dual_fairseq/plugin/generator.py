@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from fairseq import utils
+from fairseq.data import Dictionary
 from fairseq.models import FairseqLanguageModel
 from fairseq.sequence_generator import SequenceGenerator, SequenceGeneratorWithAlignment
 from fairseq.tasks.translation import TranslationTask
@@ -139,6 +140,11 @@ class DirectionTask(TranslationTask):
 
     If the target side is labels, all labels are scored. If it is tags, each word of the source gets one.
     """
+
+    @property
+    def dictionaries(self) -> dict[str, Dictionary]:
+        """The dictionaries of the source and of the target language."""
+        return {self.cfg.source_lang: self.src_dict, self.cfg.target_lang: self.tgt_dict}
 
     @cached_property
     def _target_side(self) -> Side | None:

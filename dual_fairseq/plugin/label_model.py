@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from fairseq import checkpoint_utils
 from fairseq.data import Dictionary
 from fairseq.data.indexed_dataset import MMapIndexedDataset
 from fairseq.dataclass import FairseqDataclass
@@ -21,6 +20,7 @@ from fairseq.models import FairseqDecoder, FairseqLanguageModel, register_model
 from torch import Tensor
 
 from ..common.errors import UserError
+from .finished import finished_state, write_checkpoint
 
 LONGEST = 100_000  # tokens; the other side of a pair may be as long as its own models allow
 
@@ -95,24 +95,19 @@ def counted(data: Path) -> dict[str, Any]:
     bits = -(held_out[seen] * (counts[seen].double() / counts.sum()).log2()).sum() / (2 * held_out.sum())
     model = LabelLanguageModel(LabelDecoder(dictionary))
     model.decoder.counts = counts
-    return {
-        "args": None,
-        "cfg": {
+    state = finished_state(
+        model.state_dict(),
+        cfg={
             "model": {"_name": "label_lm"},
             "task": {"_name": "language_modeling", "data": os.path.abspath(data), "sample_break_mode": "eos"},
             "criterion": {"_name": "cross_entropy"},
         },
-        "model": model.state_dict(),
-        "criterion": None,
-        "optimizer_history": [{"optimizer_name": "none", "lr_scheduler_state": {}, "num_updates": 0}],
-        "task_state": {},
-        "extra_state": {"train_iterator": {"epoch": 1, "iterations_in_epoch": 0}, "val_loss": float(bits)},
-        "last_optimizer_state": None,
-    }
+    )
+    state["extra_state"]["val_loss"] = float(bits)
+    return state
 
 
 def main(arguments: Sequence[str]) -> None:
     """The command line; see the first lines of this file."""
     data, checkpoint = map(Path, arguments)
-    checkpoint.parent.mkdir(parents=True, exist_ok=True)
-    checkpoint_utils.torch_persistent_save(counted(data), os.fspath(checkpoint))
+    write_checkpoint(counted(data), checkpoint)

@@ -7,7 +7,7 @@ so that the scores never exist as a whole. This file recognises these archs.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -62,9 +62,8 @@ def batch_log_probs(
     Returns:
         log-probabilities; at padding 0, or the arch's own values.
     """
-    if torch.is_grad_enabled():  # train_step has chosen the matrix products
-        return _batch_log_probs(model, sample, padding_idx, smoothing)
-    with matmul.products(sample):
+    # in training, train_step has chosen the matrix products
+    with nullcontext() if torch.is_grad_enabled() else matmul.products(sample):
         return _batch_log_probs(model, sample, padding_idx, smoothing)
 
 
@@ -144,19 +143,17 @@ class OutputLayer:
     @contextmanager
     def left_out(self) -> Iterator[None]:
         """In this context the decoder returns its features instead of scores."""
-        modules, identity = self.decoder._modules, nn.Identity()
-        if self.name in modules:
-            layer, modules[self.name] = modules[self.name], identity
-            try:
-                yield
-            finally:
-                modules[self.name] = layer
-        else:  # a method; an attribute of the same name hides it
-            self.decoder.__dict__[self.name] = identity
-            try:
-                yield
-            finally:
-                del self.decoder.__dict__[self.name]
+        layer = self.decoder._modules.get(self.name)
+        # an attribute hides a method of the same name
+        place: dict[str, Any] = vars(self.decoder) if layer is None else self.decoder._modules
+        place[self.name] = nn.Identity()
+        try:
+            yield
+        finally:
+            if layer is None:
+                del place[self.name]
+            else:
+                place[self.name] = layer
 
 
 # Archs are recognised by methods that they do not override. Forward methods that end with the decoder's output:

@@ -135,7 +135,7 @@ def read_choice(given: Weighting, form: str | None = None) -> Choice:
 
 def choices_by_language(
     given: Weighting | Mapping[str, Weighting | None], languages: Sequence[str]
-) -> tuple[dict[str, Choice | None], str]:
+) -> dict[str, Choice | None]:
     """The choices among translations into each language.
 
     Args:
@@ -143,27 +143,22 @@ def choices_by_language(
         languages: of the pair.
 
     Returns:
-        Target language → choice; and why translations into another language (``{target}``) are refused.
+        Target language → choice; translations into another language are to be refused.
 
     Raises:
         UserError: ``given`` cannot be read, or is for translations into another language.
     """
     if isinstance(given, Mapping):
         choices = {into: None if weights is None else read_choice(weights) for into, weights in given.items()}
-        reason = "dual_inference: has no weights for translations into {target}; add them, or None for plain search"
     else:
         choice = read_choice(given)
         choices = dict.fromkeys(languages if choice.language is None else [choice.language], choice)
-        reason = (
-            f"dual_inference {str(given).replace('{', '{{').replace('}', '}}')}: was tuned for translations into "
-            f"{choice.language}, not {{target}}; give weights by language"
-        )
     for into, one in choices.items():
         if into not in languages:
             raise UserError(f"dual_inference: {into} is not a language of this pair ({' and '.join(languages)})")
         if one is not None and one.language not in (None, into):
             raise UserError(f"dual_inference for {into}: its weights were tuned for translations into {one.language}")
-    return choices, reason
+    return choices
 
 
 def component_line(number: int, components: np.ndarray) -> str:

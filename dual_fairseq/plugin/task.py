@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any
 
 from fairseq import utils
-from fairseq.data import Dictionary
 from fairseq.models import ARCH_MODEL_REGISTRY, FairseqEncoderDecoderModel
 from fairseq.tasks import register_task
 from fairseq.tasks.translation import TranslationTask
@@ -115,7 +114,7 @@ class DualTranslationTask(DirectionTask):
         return task
 
     def state_dict(self) -> dict[str, Any]:
-        return {**self.priors.options(), "dictionaries": dictionary_digests(self._dictionaries)}
+        return {**self.priors.options(), "dictionaries": dictionary_digests(self.dictionaries)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """fairseq calls this before it builds a model to use; a resumed run uses :meth:`check_checkpoint`.
@@ -124,18 +123,14 @@ class DualTranslationTask(DirectionTask):
             UserError: the pair was trained with other dictionaries.
         """
         option, path = ("--path", self.cfg.path) if self.cfg.path else ("the", "checkpoint")
-        check_dictionaries(self._dictionaries, state_dict, [], path, option)
+        check_dictionaries(self.dictionaries, state_dict, [], path, option)
         self.priors.recorded = state_dict
         if self.from_checkpoint:  # a resumed run follows its own command line
             self.priors.trained |= state_dict
 
     def check_checkpoint(self, state: dict[str, Any], path: str, model_cfg: Any, keeps_optimizer: bool) -> None:
         """:func:`~.checkpoint.check_resumed`; ``compat/checkpoint_loading`` calls this."""
-        check_resumed(state, path, model_cfg, self.directions, self._dictionaries, keeps_optimizer)
-
-    @property
-    def _dictionaries(self) -> dict[str, Dictionary]:
-        return {self.cfg.source_lang: self.src_dict, self.cfg.target_lang: self.tgt_dict}
+        check_resumed(state, path, model_cfg, self.directions, self.dictionaries, keeps_optimizer)
 
     # --- fairseq's hooks: data
 
@@ -149,7 +144,7 @@ class DualTranslationTask(DirectionTask):
             if len(dataset) == 0:
                 raise ValueError(f"{directory}: split '{split}' is empty")
         except (FileNotFoundError, AssertionError, ValueError):
-            explain_split(directory, split, self._dictionaries, self.cfg.dataset_impl)
+            explain_split(directory, split, self.dictionaries, self.cfg.dataset_impl)
             raise
         # only fairseq-generate and fairseq-validate give the checkpoint's task
         keep_remainder = split != self.cfg.train_subset or "task_cfg" in kwargs

@@ -41,7 +41,7 @@ def warm_start(
         from_lang, to_lang = getattr(task_cfg, "source_lang", None), getattr(task_cfg, "target_lang", None)
         if from_lang and to_lang and (from_lang, to_lang) != (source, target):
             raise UserError(f"{option} {path}: translates {direction_name(from_lang, to_lang)}, not {direction}")
-    for language, dictionary in ((source, side.source_dictionary), (target, side.target_dictionary)):
+    for language, dictionary in side.dictionaries.items():
         folders = [Path(path).parent, *data_directories(task_cfg)]
         if not check_dictionary(dictionary, language, state.get("task_state"), folders, path, option):
             logger.warning("%s %s: its dict.%s.txt was not found and not compared", option, path, language)

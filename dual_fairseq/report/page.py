@@ -6,7 +6,6 @@ import base64
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -20,7 +19,9 @@ from .scores import Row, head_of, number, probability
 class Part:
     """A part of a section; the template has a macro for each kind."""
 
-    macro: ClassVar[str]
+    @property
+    def macro(self) -> str:
+        return type(self).__name__.lower()
 
 
 @dataclass
@@ -29,7 +30,6 @@ class Paragraph(Part):
 
     text: str
     kind: str = ""
-    macro: ClassVar[str] = "paragraph"
 
 
 @dataclass
@@ -39,7 +39,6 @@ class Table(Part):
     head: Sequence[str]
     lines: Sequence[Sequence[str]]
     names: int = 1
-    macro: ClassVar[str] = "table"
 
 
 @dataclass
@@ -47,7 +46,6 @@ class Scores(Part):
     """The table of scores."""
 
     rows: Sequence[Row]
-    macro: ClassVar[str] = "scores"
 
     @property
     def head(self) -> Sequence[str]:
@@ -60,7 +58,6 @@ class Figures(Part):
 
     pictures: Sequence[Picture]
     small: bool = False
-    macro: ClassVar[str] = "figures"
 
 
 @dataclass
@@ -69,7 +66,6 @@ class Examples(Part):
 
     examples: Sequence[Example]
     direction: str
-    macro: ClassVar[str] = "examples"
 
     @property
     def languages(self) -> list[str]:

@@ -23,6 +23,7 @@ from dual_fairseq.__main__ import main
 from dual_fairseq.common.errors import UserError
 from dual_fairseq.pair import average, export, import_pair
 from dual_fairseq.pair.load import load_pair
+from dual_fairseq.plugin import finished
 from dual_fairseq.plugin.checkpoint import load_state
 from dual_fairseq.plugin.model import of_direction
 
@@ -188,7 +189,7 @@ def more_of_stock(exports, data, tmp_path_factory) -> tuple[Path, Run]:
     middle, means = root / "middle" / f"{FORWARD}.pt", root / "mean.pt"
     export.export(halfway(exports), FORWARD, middle)
     twin = exports / "transformer" / "export" / f"{FORWARD}.pt"
-    export.write_checkpoint(average.average([twin, middle]), means)
+    finished.write_checkpoint(average.average([twin, middle]), means)
     results = ("--path", means, "--results-path", root / "mean", *BEAM)
     lines.append(("generate", data, *direction_options(FORWARD), *results))
     return root, commands(*lines)
@@ -645,8 +646,8 @@ def test_an_exported_pair_comes_in_as_it_went_out(exports, data, tmp_path, arch,
     given, back = (load_state(str(path), "--path") for path in (exports / arch / "checkpoint_last.pt", output))
     assert given["model"].keys() == back["model"].keys()
     assert all(torch.equal(given["model"][key], back["model"][key]) for key in given["model"])
-    assert export.arch_options(given["cfg"].model) == export.arch_options(back["cfg"].model)
-    assert export.translation_options(given["cfg"].task) == export.translation_options(back["cfg"].task)
+    assert finished.arch_options(given["cfg"].model) == finished.arch_options(back["cfg"].model)
+    assert finished.translation_options(given["cfg"].task) == finished.translation_options(back["cfg"].task)
     assert back["cfg"].criterion.label_smoothing == 0.1 and back["cfg"].criterion.dual_lambda == 0
 
 

@@ -9,16 +9,17 @@ import torch
 
 from dual_fairseq.__main__ import main
 from dual_fairseq.common.errors import UserError
-from dual_fairseq.pair import average, export
+from dual_fairseq.pair import average
+from dual_fairseq.plugin import finished
 
 
 def test_a_namespace_of_built_in_types_survives_a_file(tmp_path):
-    torch.save(export.plain_namespace({"arch": "lstm", "data": None, "betas": [0.9, 0.98]}), tmp_path / "options")
+    torch.save(finished.plain_namespace({"arch": "lstm", "data": None, "betas": [0.9, 0.98]}), tmp_path / "options")
     options = torch.load(tmp_path / "options", weights_only=True)
     options.data = "elsewhere"
     assert options and vars(options) == {"arch": "lstm", "data": "elsewhere", "betas": [0.9, 0.98]}
     with pytest.raises(UserError, match="--some-option: a function cannot be written"):
-        export.plain(lambda: None, "some_option")
+        finished.plain(lambda: None, "some_option")
 
 
 def test_the_newest_checkpoints_are_taken(tmp_path):

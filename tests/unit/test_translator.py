@@ -60,7 +60,7 @@ def test_the_translator_is_found_where_one_looks_for_it():
 def unloaded() -> DualTranslator:
     """A translator of German and English without models."""
     translator = DualTranslator.__new__(DualTranslator)
-    translator.languages, translator._choices, translator._lenpen = ("de", "en"), None, {}
+    translator.languages, translator._choices = ("de", "en"), None
     translator._tasks = {pair: SimpleNamespace(dual_inference=None) for pair in (("de", "en"), ("en", "de"))}
     return translator
 
@@ -79,7 +79,7 @@ def test_weights_of_the_other_direction_are_refused(tmp_path):
     translator = unloaded()
     translator._use_dual_inference(file)
     assert translator.chooses("en") and not translator.chooses("de")
-    with pytest.raises(UserError, match=r"weights.json: was tuned for translations into en, not de"):
+    with pytest.raises(UserError, match=r"dual_inference: has weights for translations into en, not de; give"):
         translator.translate_nbest(["a"], target="de")
 
 
@@ -92,7 +92,7 @@ def test_languages_without_weights_are_refused_unless_plain_search_is_asked_for(
             unloaded()._use_dual_inference(weights)
     translator = unloaded()
     translator._use_dual_inference({"de": 0.5})
-    with pytest.raises(UserError, match="has no weights for translations into en; add them, or None for plain search"):
+    with pytest.raises(UserError, match="into de, not en; give weights by language, or None for plain search"):
         translator.translate_nbest(["a"], target="en")
     translator = unloaded()
     translator._use_dual_inference({"de": 0.5, "en": None})
