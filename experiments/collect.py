@@ -17,6 +17,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from dual_fairseq.common.drawing import look
 from dual_fairseq.common.files import whole_file, write_text
 from dual_fairseq.common.tables import signatures
 from dual_fairseq.experiment.table import Comparison, gain_cells, markdown, mean_sd
@@ -120,6 +121,7 @@ def gains(rows: list[tuple[int, dict[str, Any]]], direction: str) -> list[tuple[
     ]
 
 
+@look()
 def picture(records: dict[str, dict[str, Any]], ids: list[str], path: Path) -> None:
     """Gains by the number of pairs, a column a direction; below, where known, the NLL by the limit.
 

@@ -160,6 +160,12 @@ def write_json(path: AnyPath, content: Any) -> None:
     write_text(path, json.dumps(content, ensure_ascii=False, indent=2) + "\n", "backslashreplace")  # still JSON
 
 
+def refuse_link(file: Path) -> None:
+    """Raises UserError if a file whose text will be published is a link: it may lead to any file of the user."""
+    if file.is_symlink():
+        raise UserError(f"{file}: is a link; if its text may be shown to others, replace the link with its file")
+
+
 def read_lines(path: AnyPath) -> list[str]:
     r"""The lines of a text file, split only at ``\n``: a sentence may contain other Unicode line separators.
 

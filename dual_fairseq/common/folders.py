@@ -174,13 +174,17 @@ class Data:
         """The part of the record that :meth:`keep` copies."""
         return {key: self.record[key] for key in _KEPT if key in self.record}
 
-    def keep(self, folder: Path) -> None:
-        """Copy to ``folder`` (RUN/text) the files that are needed, with a checkpoint, to translate."""
-        folder.mkdir(parents=True, exist_ok=True)
+    def files_to_keep(self) -> list[Path]:
+        """The files that are needed, with a checkpoint and the record, to translate."""
         files = [self.dictionary(language) for language in self.languages]
-        files += [self.codes(language) for language in self.languages if self.codes(language).is_file()]
-        files += [self.dual / LENGTHS] if (self.dual / LENGTHS).is_file() else []
-        for file in files:
+        codes = (self.codes(language) for language, side in self.sides.items() if side.has_codes)
+        files += [file for file in codes if file.is_file()]
+        return files + ([self.dual / LENGTHS] if (self.dual / LENGTHS).is_file() else [])
+
+    def keep(self, folder: Path) -> None:
+        """Copy :meth:`files_to_keep` and the record to ``folder`` (RUN/text)."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for file in self.files_to_keep():
             with whole_file(folder / file.name) as copy:
                 copy.write(file.read_bytes())
         write_json(folder / RECORD, self.kept())

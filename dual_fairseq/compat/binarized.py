@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from fairseq.data import Dictionary, indexed_dataset
-from fairseq.data.indexed_dataset import MMapIndexedDataset
+from fairseq.data.indexed_dataset import IndexedDataset, MMapIndexedDataset
 
 from ..common.errors import UserError
 
@@ -22,10 +22,18 @@ def make_dataset(path: str, impl: str | None, *args: Any, dictionary: Dictionary
     """Like fairseq's function, with which every task and command opens each side of its data.
 
     Raises:
-        UserError: the data is damaged, belongs to another dictionary, or has no sentences.
+        UserError: the data is damaged, belongs to another dictionary, has no sentences, or has another format. (One of
+            fairseq's formats runs a shell command with the file's name, others believe any size that the file claims.)
     """
+    if impl != "mmap":
+        if not (IndexedDataset.exists(path) or indexed_dataset.infer_dataset_impl(path)):
+            return None  # there are no files
+        raise UserError(
+            f"{path}.bin, .idx: are damaged, or in an old or rare format ({impl}); make them again with dual-fairseq "
+            "preprocess, or fairseq-preprocess without --dataset-impl"
+        )
     try:
-        mapped = impl == "mmap" and MMapIndexedDataset.exists(path)
+        mapped = MMapIndexedDataset.exists(path)
         if mapped:
             check_header(path)
         dataset = _make_dataset(path, impl, *args, dictionary=dictionary, **kwargs)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 import re
-import zipfile
 from numbers import Real
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 from fairseq import checkpoint_utils
@@ -15,6 +14,7 @@ from fairseq import trainer as fairseq_trainer
 from fairseq.dataclass.utils import overwrite_args_by_name
 from fairseq.file_io import PathManager
 
+from ..common.archives import check_archive
 from ..common.errors import UserError, first_detail, first_line
 from ..common.records import check_shape
 from . import numpy_records  # noqa: F401
@@ -70,7 +70,7 @@ def load_checkpoint_to_cpu(
     """
     try:
         with open(PathManager.get_local_path(path), "rb") as file:
-            _check_size(file)
+            check_archive(file)
             state = torch.load(file, map_location="cpu", weights_only=True)
         _check_tensors(state, set())
         _check_sharing(state)
@@ -108,20 +108,6 @@ def check_overrides(path: str, arch: str, overrides: dict[str, Any]) -> None:
         model_options(arch, overrides)
     except RefusedOption as error:
         raise UserError(f"{path}: cannot take the option {error}") from error
-
-
-def _check_size(file: BinaryIO) -> None:
-    """Refuse an archive that would take more memory than disk space. PyTorch never compresses its archives.
-
-    Raises:
-        ValueError: the archive is compressed, or its parts claim more than the file's size.
-    """
-    if zipfile.is_zipfile(file):
-        with zipfile.ZipFile(file) as archive:
-            claimed = sum(info.file_size for info in archive.infolist())
-        if claimed > os.fstat(file.fileno()).st_size:
-            raise ValueError("it is compressed, or its parts claim to be larger than the file")
-    file.seek(0)
 
 
 def _check_tensors(value: Any, seen: set[int]) -> None:

@@ -253,6 +253,8 @@ def _text(name: str, value: Any, choices: Iterable[Any] | None) -> Any:
         raise RefusedOption(f"{flag(name)} {_shown(value)}: is not one of {', '.join(map(str, choices))}")
     if not _WORD.fullmatch(value):
         try:
+            if "${" in value:  # the configuration would resolve it
+                raise NoLiteral("is not a plain value")
             literal(value)
         except NoLiteral as error:
             raise RefusedOption(f"{flag(name)} {_shown(value)}: {error}") from error

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from difflib import SequenceMatcher
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -66,9 +66,7 @@ class Tokenizer:
             tokens = self._split(text, [*whole])
             back = self._join(tokens).split()
             known = len(whole)  # the context may split other words, such as a quotation without end
-            for change, start, end, *_ in SequenceMatcher(None, words, back, autojunk=False).get_opcodes():
-                if change != "equal":
-                    whole |= dict.fromkeys(word for word in words[start:end] if not word.isalnum())
+            whole |= dict.fromkeys(word for word in Counter(words) - Counter(back) if not word.isalnum())
             if len(whole) == known:
                 break
         return tokens

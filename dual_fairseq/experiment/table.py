@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..common.comparison import unlike
+from ..common.drawing import look
 from ..common.errors import UserError
 from ..common.files import whole_file, write_json, write_text
 from ..common.folders import Data, StageFolder
@@ -308,6 +309,7 @@ def signatures_of(results: dict[str, dict[str, list[Result]]]) -> list[str]:
     )
 
 
+@look()
 def picture(title: str, rows: Sequence[Row], record: dict[str, Any], directions: Sequence[str], path: Path) -> None:
     """BLEU by row, one panel per direction: points are seeds; hollow points are with dual inference."""
     from matplotlib.figure import Figure

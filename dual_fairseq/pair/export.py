@@ -14,7 +14,7 @@ from fairseq.data import Dictionary
 from torch import Tensor
 
 from ..common.errors import UserError, first_detail
-from ..common.files import check_output, whole_file
+from ..common.files import check_output, refuse_link, whole_file
 from ..common.folders import RECORD, Data, RunFolder, find_checkpoint
 from ..data.text import TextPipeline
 from ..plugin.checkpoint import check_dictionary, data_directories, load_state, pair_languages
@@ -209,6 +209,8 @@ def export(
         raise UserError(
             f"{record}: belongs to a model whose text is preprocessed in another way; write to another folder"
         )
+    for file in [*(files if data is None else []), *(text.files_to_keep() if text else [])]:
+        refuse_link(file)
     if files:
         _check_fit(state, files, path)
         _refuse_other_dictionaries(files, output.parent)

@@ -11,6 +11,8 @@ import numpy as np
 from ..common.errors import UserError
 from ..plugin.ranking import COMPONENTS, Weights, read_component_line, sentence_number
 
+_SPARSE = 20  # a list with this many times more places than translations is damaged
+
 
 @dataclass
 class NBest:
@@ -80,7 +82,10 @@ def read_nbest(lines: Sequence[str], count: int, path: Path) -> NBest:
         raise UserError(
             f"{path}: has no translation of {missing:,} of the reference's {count:,} sentences; give the same split"
         )
-    table = np.full((count, max(map(len, texts), default=0) or 1, len(COMPONENTS)), np.nan)
+    most = max(map(len, texts), default=0) or 1
+    if most * count > _SPARSE * max(sum(map(len, texts)), 100_000):
+        raise UserError(f"{path}: has {most:,} translations of one sentence, but few of others; make it again")
+    table = np.full((count, most, len(COMPONENTS)), np.nan)
     for row, entries in zip(table, components, strict=True):
         if entries:
             row[: len(entries)] = entries

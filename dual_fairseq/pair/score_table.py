@@ -66,7 +66,7 @@ def scored_text(path: Path) -> list[tuple[str, str]]:
         named = {raw.rstrip(b"\r\n").split(b"\t")[head.index(b"text")] for raw in lines_of(file, path)} - {b""}
     if len(named) != 1:  # several texts: another program joined tables
         return []
-    found = re.findall(r"(\w+)=([0-9a-f]+)", named.pop().decode("utf-8", "replace"))
+    found = re.findall(r"(?<!\w)(\w+)=([0-9a-f]+)", named.pop().decode("utf-8", "replace"))
     return found if len(found) == 2 else []
 
 

@@ -22,6 +22,7 @@ from sacrebleu.metrics import BLEU, CHRF
 
 from ..common.arguments import Parser
 from ..common.bleu import bleu_counts, bleu_metric, bleu_of_counts, missing_tokenizer, name_of, signature_of
+from ..common.drawing import look
 from ..common.errors import UserError
 from ..common.files import check_output, read_lines, whole_file, write_json, write_text
 from ..common.options import add_dest, add_languages, add_lenpen, add_output, add_sacrebleu_tokenize, add_split
@@ -224,6 +225,7 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join([aligned(rows), "", *signature, "as options of fairseq-generate:", *options])
 
 
+@look()
 def picture(result: dict[str, Any], out: Path, title: str) -> None:
     """Plot BLEU, chrF and length ratio, or the accuracy, over α, with the other forms as lines."""
     from matplotlib.figure import Figure

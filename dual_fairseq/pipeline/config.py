@@ -17,7 +17,8 @@ EXTRA = "fairseq-train"  # the key for what follows `--` on the command line
 # A file may come from a stranger, so it must not run code, write elsewhere or send data away.
 _COMMAND_LINE_ALONE = frozenset(
     "--user-dir --save-dir --log-file --tensorboard-logdir --wandb-project --azureml-logging --aim-repo "
-    "--distributed-init-method --lm-score-cache".split()
+    "--distributed-init-method --lm-score-cache --checkpoint-suffix --post-save-script --results-path "
+    "--plasma-path".split()
 )
 
 

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from ..common.archives import check_archive
 from ..common.errors import UserError
 
 
@@ -31,6 +32,8 @@ def read_checkpoint(path: str) -> dict[str, Any]:
 
     torch.serialization.add_safe_globals([argparse.Namespace])
     try:
+        with open(path, "rb") as file:
+            check_archive(file)
         try:
             return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         except pickle.UnpicklingError:  # the plugin allows a few more classes, but is slow to import

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..common.arguments import Parser
+from ..common.drawing import look
 from ..common.files import check_output, whole_file
 from ..common.options import add_beam, add_dest, add_device, add_languages, add_output, whole_number
 from ..pair.translate import text_output
@@ -63,7 +64,6 @@ def draw_attention(axes: Any, attention: Attention) -> None:
 
 def picture(attention: Attention) -> bytes:
     """A PNG of :func:`draw_attention`. Characters that no installed font has are drawn as boxes, with a warning."""
-    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     fonts, missing = fonts_for("".join([*attention.source, *attention.target]))
@@ -72,7 +72,7 @@ def picture(attention: Attention) -> bytes:
     label = max(map(len, [*attention.source, *attention.target])) * 0.09 + 0.3
     size = (label + _CELL * len(attention.source), label + _CELL * len(attention.target))
     buffer = io.BytesIO()
-    with rc_context({**LOOK, "font.family": fonts}), warnings.catch_warnings():
+    with look({**LOOK, "font.family": fonts}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from|Matplotlib currently does not support")
         figure = Figure(figsize=size, layout="constrained")
         draw_attention(figure.subplots(), attention)

@@ -13,6 +13,7 @@ from pathlib import Path
 from fairseq.data.data_utils import load_indexed_dataset
 
 from ..common.arguments import Parser
+from ..common.drawing import REPORT, look
 from ..common.errors import UserError
 from ..common.files import whole_file, write_text
 from ..common.folders import STAGES
@@ -90,17 +91,16 @@ def text_table(rows: Sequence[Row]) -> str:
     return aligned([HEAD, *(row.cells() for row in rows)])
 
 
+@look(REPORT)
 def picture(run: Run, rows: Sequence[Row], limits: Mapping[str, float], out: Path) -> None:
     """Validation NLL and BLEU over updates, and the gap of every system on the test text."""
-    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    from .pictures import LOOK, STAGE_COLOURS, draw_curves
+    from .pictures import STAGE_COLOURS, draw_curves
 
     shown = systems([run])
-    with rc_context(LOOK):
-        figure = Figure(figsize=(15, 8), layout="constrained")
-        axes = figure.subplots(2, 3)
+    figure = Figure(figsize=(15, 8), layout="constrained")
+    axes = figure.subplots(2, 3)
     for line, direction in zip(axes, DIRECTIONS, strict=True):
         draw_curves(line[0], shown, f"nll_loss_{direction}", limits[direction])
         line[0].set_title(f"Validation NLL {arrow(direction)}, bits a token", pad=16)

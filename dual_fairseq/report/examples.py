@@ -73,7 +73,7 @@ def examples(systems: Sequence[System], split: str, direction: str, count: int) 
 
 def words(text: str) -> list[str]:
     """Words and signs, each with the white space before it; joined, they are the text except for trailing space."""
-    return _WORD.findall(text)
+    return _WORD.findall(text.rstrip())  # otherwise each space at the end is tried with all that follow
 
 
 def marked(text: str, reference: str, first: str) -> Markup:

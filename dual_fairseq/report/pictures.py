@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from matplotlib import colormaps, rc_context
+from matplotlib import colormaps
 from matplotlib.figure import Figure
 
+from ..common.drawing import REPORT, look
 from .gaps import PairScores
 from .runs import System, arrow
 
@@ -23,11 +24,6 @@ STAGE_LINES: dict[str, dict[str, Any]] = {
     "dual": {"linestyle": "-", "linewidth": 3.6, "alpha": 0.55, "zorder": 3},
 }
 RUN_COLOURS = colormaps["tab10"].colors  # type: ignore[attr-defined]
-# for matplotlib's rc_context
-LOOK: Any = {
-    "font.size": 9.5, "axes.spines.top": False, "axes.spines.right": False, "grid.alpha": 0.25,
-    "text.parse_math": False,  # a run may be called $x
-}  # fmt: skip
 UPDATES = "updates (stages go on from the best warm start)"
 
 
@@ -42,7 +38,7 @@ class Picture:
 
 @contextmanager
 def _figure(size: tuple[float, float] = (6.2, 3.9)):
-    with rc_context(LOOK):
+    with look(REPORT):
         yield Figure(figsize=size, layout="constrained").subplots()
 
 

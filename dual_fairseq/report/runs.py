@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..common.errors import UserError
-from ..common.files import read_lines
+from ..common.files import read_lines, refuse_link
 from ..common.folders import RECORD, STAGES, RunFolder, StageFolder, find_run
 from ..common.records import read_record
 from ..common.tables import read_scores
@@ -37,6 +37,7 @@ class Evaluation:
     def lines(self, direction: str, kind: str) -> list[str] | None:
         """The ``src``, ``hyp`` or ``ref`` text of a direction; None if the file is missing."""
         path = self.folder / f"{direction}.{kind}.txt"
+        refuse_link(path)
         return read_lines(path) if path.is_file() else None
 
 

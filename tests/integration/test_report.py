@@ -104,6 +104,24 @@ def test_of_two_records_of_an_update_the_later_counts_and_a_torn_line_none(tmp_p
     assert [(r["num_updates"], r["gap_abs"]) for r in training] == [(10, 3.0)]
 
 
+def test_no_text_that_a_link_leads_to_is_shown(run, tmp_path):
+    (tmp_path / "mine").write_text("secret\n")
+    text = run / "dual" / "eval" / "test" / "xx-yy.src.txt"
+    text.unlink()
+    text.symlink_to(tmp_path / "mine")
+    with pytest.raises(UserError, match=rf"{text}: is a link; if its text may be shown to others, replace the link"):
+        main(["report", str(run), "-o", str(tmp_path / "page.html"), "--no-scatter"])
+    assert not (tmp_path / "page.html").exists()
+
+
+def test_a_stranger_s_settings_of_matplotlib_are_not_used(run, tmp_path, monkeypatch):
+    import matplotlib
+
+    monkeypatch.setitem(matplotlib.rcParams, "text.usetex", True)  # as by a file matplotlibrc; it would start LaTeX
+    main(["report", str(run), "-o", str(tmp_path / "page.html"), "--no-scatter"])
+    assert (tmp_path / "page.html").is_file() and matplotlib.rcParams["text.usetex"]
+
+
 def test_stages_go_on_from_the_best_of_the_warm_start(run):
     stages = runs.read_run(run).stages
     assert list(stages) == list(STAGES)

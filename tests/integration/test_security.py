@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import io
 import math
 import os
 import pickle
@@ -21,7 +22,7 @@ import helpers
 import numpy as np
 import pytest
 import torch
-from fairseq.data import Dictionary
+from fairseq.data import Dictionary, data_utils
 from fairseq_cli import generate, interactive, train, validate
 from helpers import PLUGIN, ROOT, SOURCE, TARGET, TINY, preprocessed, run_command
 from omegaconf import OmegaConf
@@ -31,6 +32,7 @@ from dual_fairseq.common.errors import UserError
 from dual_fairseq.compat import no_eval
 from dual_fairseq.compat.checkpoint_options import take_options
 from dual_fairseq.pair import export
+from dual_fairseq.pipeline.probe import read_checkpoint
 from dual_fairseq.plugin.checkpoint import load_state
 from dual_fairseq.plugin.language_model import load_language_model
 
@@ -344,6 +346,7 @@ def nested(depth: int) -> list[Any]:
         ("model", "encoder_layers", "__import__('os').getpid()"),
         ("model", "encoder_layers", "[0] * 10**9"),
         ("model", "encoder_layers", "(" * 5000),
+        ("model", "encoder_layers_to_keep", "'${oc.env:HOME}'"),
         ("model", "dropout", "${oc.env:HOME}"),
         ("model", "encoder_embed_dim", {"a": 1}),
         ("model", "encoder_embed_dim", nested(60)),
@@ -576,6 +579,59 @@ def test_a_checkpoint_is_no_bomb(tmp_path):
     for path in (bad, claiming):
         with pytest.raises(UserError, match=f"{path}: cannot be read .* it is compressed, or its parts claim to be"):
             load_state(str(path), "--path")
+
+
+def test_the_directory_of_a_checkpoint_s_archive_is_the_one_that_torch_reads(tmp_path):
+    """Python's zipfile takes the directory before the end, torch the one that the end names."""
+    good, bad = tmp_path / "good.pt", tmp_path / "bad.pt"
+    torch.save({"model": {"a": torch.zeros(2**18)}}, good)
+    packed = io.BytesIO()
+    with zipfile.ZipFile(good) as archive, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as small:
+        for info in archive.infolist():
+            small.writestr(info.filename, archive.read(info))
+    data = packed.getvalue()
+    start = data.index(b"PK\1\2")
+    directory, end = data[start : data.rindex(b"PK\5\6")], data[data.rindex(b"PK\5\6") :]
+    harmless = bytearray(directory)
+    for at in (match.start() for match in re.finditer(rb"PK\x01\x02", directory)):
+        harmless[at + 10 : at + 12] = bytes(2)  # stored
+        harmless[at + 20 : at + 28] = struct.pack("<II", 1, 1)
+    bad.write_bytes(data[:start] + directory + harmless + end)
+    with zipfile.ZipFile(bad) as archive:
+        assert sum(info.file_size for info in archive.infolist()) < 100
+    assert torch.load(bad)["model"]["a"].numel() == 2**18
+    for path, content in ((bad, bad.read_bytes()), (tmp_path / "comment.pt", good.read_bytes() + b"more")):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=f"{path}: cannot be read .* the end of the archive is missing or damaged"):
+            load_state(str(path), "--path")
+        with pytest.raises(UserError, match=f"{path} cannot be read .*the end of the archive is missing or damaged"):
+            read_checkpoint(str(path))
+
+
+def test_a_checkpoint_of_an_old_torch_may_lack_its_weights(tmp_path):
+    """Memory that holds something else would become its weights."""
+    path = tmp_path / "old.pt"
+    torch.save({"model": {"a": torch.zeros(8)}}, path, _use_new_zipfile_serialization=False)
+    with pytest.raises(UserError, match=f"{path}: cannot be read .* it is no archive of PyTorch 1.6 or newer"):
+        load_state(str(path), "--path")
+
+
+@pytest.mark.parametrize("impl", ["fasta", "cached"])
+def test_data_of_a_format_that_runs_a_command_is_refused(corpus, tmp_path, monkeypatch, impl):
+    """fairseq runs ``cat NAME | ...`` in a shell for .fasta, and believes the sizes in files of another format."""
+    folder = tmp_path / "d;touch ran;"
+    folder.mkdir()
+    shutil.copy(corpus / "lm" / SOURCE / "dict.txt", folder)
+    if impl == "fasta":
+        (folder / "test.fasta").write_text(">\nA\n")
+    else:
+        (folder / "test.idx").write_bytes(b"TNTIDX\0\0" + struct.pack("<QQQQ", 1, 4, 2**40, 2**40))
+        (folder / "test.bin").touch()
+    monkeypatch.chdir(tmp_path)
+    dictionary = Dictionary.load(str(folder / "dict.txt"))
+    with pytest.raises(UserError, match=rf"test.bin, .idx: are damaged, or in an old or rare format \({impl}\); make"):
+        data_utils.load_indexed_dataset("d;touch ran;/test", dictionary)
+    assert [path.name for path in tmp_path.iterdir()] == [folder.name]
 
 
 def test_one_weight_has_no_thousand_names(tmp_path):

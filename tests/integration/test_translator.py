@@ -589,6 +589,17 @@ def test_what_export_wrote_translates_raw_text_by_the_same_command(command, run,
     assert not (out / "again.pt").exists()
 
 
+def test_export_publishes_no_file_that_a_link_in_the_run_leads_to(run, tmp_path):
+    shutil.copytree(run, tmp_path / "run")
+    (tmp_path / "mine").write_text("secret")
+    lengths = tmp_path / "run" / "text" / "lengths.json"
+    lengths.unlink()
+    lengths.symlink_to(tmp_path / "mine")
+    with pytest.raises(UserError, match=rf"{lengths}: is a link; if its text may be shown to others, replace the link"):
+        export.export(tmp_path / "run", f"{SOURCE}-{TARGET}", tmp_path / "out" / "a.pt")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_file_in_the_place_of_an_option_gets_a_hint_where_it_belongs(command, tmp_path):
     with pytest.raises(UserError, match="text to translate is given with --input FILE"):
         command(TEXT, "-t", TARGET, tmp_path / "text")

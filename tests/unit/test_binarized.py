@@ -48,11 +48,11 @@ def at(position: int, content: bytes):
 
 PLACES = 26 + 3 * 4  # in the index: its header, then the sizes
 DAMAGES = {
-    "index-empty": ("idx", lambda old: b"", "the index is damaged|does not match|doesn't match"),
+    "index-empty": ("idx", lambda old: b"", "are damaged, or in an old or rare format"),
     "index-cut-in-its-header": ("idx", lambda old: old[:20], "the index is damaged"),
     "index-cut": ("idx", lambda old: old[:-1], "the index is damaged"),
     "index-longer": ("idx", lambda old: old + b"x", "the index is damaged"),
-    "index-zeros": ("idx", lambda old: bytes(len(old)), "doesn't match"),
+    "index-zeros": ("idx", lambda old: bytes(len(old)), "are damaged, or in an old or rare format"),
     "index-version": ("idx", at(9, b"\2"), "the index is damaged"),
     "index-type": ("idx", at(17, b"\x63"), "the index is damaged"),
     "index-other-type": ("idx", at(17, b"\4"), "the text is damaged|the index is damaged"),

@@ -253,3 +253,9 @@ def test_exchanged_files_are_refused(tmp_path):
     assert not list(tmp_path.glob("clean.*"))
     run("--source", tmp_path / "my.de", "--target", tmp_path / "my.en", *given)
     assert len((tmp_path / "clean.en").read_text().splitlines()) == 25
+
+
+def test_the_name_of_a_text_may_be_long(tmp_path):
+    (tmp_path / "scores.tsv").write_text("line\ttext\n1\t" + "a" * 10**6 + "\n")
+    # hours, if the time grew with the square
+    assert score_table.scored_text(tmp_path / "scores.tsv") == []

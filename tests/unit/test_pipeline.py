@@ -474,7 +474,9 @@ def test_an_index_that_claims_more_sentences_than_it_has_is_refused_at_once(tmp_
         choices.sizes_of(tmp_path / "train.idx")
 
 
-@pytest.mark.parametrize("word", ["--user-dir", "--user-dir=evil", "--tensorboard-logdir", "--log-file=x"])
+@pytest.mark.parametrize(
+    "word", ["--user-dir", "--user-dir=evil", "--tensorboard-logdir", "--log-file=x", "--checkpoint-suffix=/../x"]
+)
 def test_a_file_of_options_runs_no_code_and_names_no_place_to_write_to(tmp_path, word):
     file = tmp_path / "train.toml"
     file.write_text(f'fairseq-train = ["--fp16", "{word}", "evil"]\n')

@@ -52,6 +52,10 @@ def test_a_run_that_was_moved_with_its_data_finds_them(tmp_path):
 WORDS = st.lists(st.sampled_from("a b c dd , . <i> & 猫 犬".split()), max_size=8).map(" ".join)
 
 
+def test_a_line_of_spaces_takes_no_longer_than_another():
+    assert examples.words("a" + " " * 10**6) == ["a"]  # hours, if the time grew with the square
+
+
 @given(WORDS | st.text(max_size=20), WORDS, WORDS)
 def test_marks_neither_add_nor_lose_a_word(text, reference, first):
     assert "".join(examples.words(text)) == text.rstrip()

@@ -223,6 +223,11 @@ def test_tokenisation_never_fails_and_loses_nothing_but_space(text):
     assert "".join(there_and_back(line, "en").split()) == "".join(line.split())
 
 
+@pytest.mark.parametrize("text", ["d' x " * 5000, "x " * 100_000])
+def test_a_line_of_repeated_words_takes_no_longer_than_another(text):
+    assert len(Tokenizer("moses", "en")(text)) >= len(text) - 1  # hours, if the time grew with the square or the cube
+
+
 def test_more_odd_words_than_sacremoses_counts():
     text = " ".join(f"a/{n}" for n in range(1200))
     assert there_and_back(text, "en").replace(" ", "") == text.replace(" ", "")

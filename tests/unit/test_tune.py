@@ -192,6 +192,10 @@ def test_the_command(lists, tmp_path, capsys):
         (lambda text: re.sub("(R-3.*)length=[0-9]+", r"\1length=0", text), "is not output of fairseq-generate"),
         (lambda text: re.sub("(R-3.*)forward=[^\t]+", r"\1forward=inf", text), "is not output of fairseq-generate"),
         (lambda text: "", "has no translation of 60 of the reference"),
+        (
+            lambda text: text + "".join(re.findall("(?:R-3|H-3)\t.*\n", text)) * 40_000,
+            "translations of one sentence, but few of others",
+        ),
     ],
 )
 def test_a_list_that_cannot_be_used(lists, tmp_path, change, message):
