@@ -22,7 +22,7 @@ def check_archive(file: BinaryIO) -> None:
     """
     size = os.fstat(file.fileno()).st_size
     if file.read(4) != _FILE:
-        raise ValueError("it is no archive of PyTorch 1.6 or newer")
+        raise ValueError("it is no archive of PyTorch 1.6 or newer; SECURITY.md says how to write an older file again")
     if not _whole(file, size):
         raise ValueError("the end of the archive is missing or damaged")
     with zipfile.ZipFile(file) as archive:

@@ -70,7 +70,7 @@ def get_parser() -> Parser:
         "beside that one if it holds scores with other settings)")  # fmt: skip
     add_search(parser)
     add_max_tokens(parser, positive)
-    add_language_models(parser, "those that the run has, RUN/lm/<language>, or was given", file_path)
+    add_language_models(parser, "those that the run was given, or has: RUN/lm/<language>", file_path)
     add("--dual-inference", action="store_true",
         help="also re-score the translations of the beam by both models and both language models: weights tuned on "
         "--tune-split (<output>/tuning/<src>-<tgt>), results in scores.json and "

@@ -144,7 +144,8 @@ def test_a_hostile_checkpoint_runs_nothing_and_is_refused_by_name(
     checkpoint_of(kind, bad, marker, pair)
     message = refusal(entry, corpus, bad, tmp_path, monkeypatch, pair=pair, lms=language_models)
     assert not marker.exists(), "it ran"
-    assert "\n" not in message and "a file that could run code is not loaded" in message
+    old = "it is no archive of PyTorch 1.6 or newer"
+    assert "\n" not in message and (old if kind == "pickle" else "a file that could run code is not loaded") in message
     assert kind == "pickle" or f"asks for {os.mkdir.__module__}.mkdir" in message
     assert not (tmp_path / "out.pt").exists()
 
