@@ -50,4 +50,4 @@ def paired_test(
 
 def _p_value(differences: np.ndarray, observed: float) -> float:
     """The share of exchanges with at least the observed difference, which is one of them."""
-    return (np.count_nonzero(differences >= observed - 1e-9) + 1) / (len(differences) + 1)
+    return (int(np.count_nonzero(differences >= observed - 1e-9)) + 1) / (len(differences) + 1)
